@@ -1,0 +1,1 @@
+"""From a published folder of images to shards and streams. Knows nothing of models."""

@@ -1,0 +1,1 @@
+"""Slots, the search, the ledger, fronts, the report and the command line."""

@@ -1,0 +1,1 @@
+"""Methods, and the axes every method meets: losses, uncertainty, attacks, regimes, metrics."""

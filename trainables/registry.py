@@ -1,0 +1,11 @@
+"""Every trainable, one line each. The search space of `name` is search_spaces/spaces/<name>.yaml."""
+
+from data_pipelines.registry import Registry
+
+TRAINABLES = Registry(
+    "trainable",
+    {
+        "unet": "trainables.unet:ClassicalUNet",
+        "evidential-unet": "trainables.unet:EvidentialUNet",
+    },
+)
