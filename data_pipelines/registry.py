@@ -15,9 +15,9 @@ from data_pipelines.errors import UserError
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """A ", did you mean 'x'?" for the known word nearest to `word`, or an empty string."""
+    """The end of a sentence: ", did you mean 'x'?" for the known word nearest to `word`, else "."."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f", did you mean {close[0]!r}?" if close else "."
 
 
 class Registry(Mapping[str, Any]):

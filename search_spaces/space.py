@@ -1,0 +1,311 @@
+"""The grammar of a search space: plain YAML, the same for defaults and for a study's overrides.
+
+A parameter is either fixed (``batch_size: 16``) or varies:
+
+    learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true, default: 1.0e-3}
+    attack_steps:  {low: 1, high: 5, default: 3}              # whole numbers, because both ends are
+    regime:        {choices: [none, random, uncertain], default: none}
+    epsilon:       {low: 0.002, high: 0.02, default: 0.01, when: {regime: [random, uncertain]}}
+
+``when`` makes a parameter conditional: it exists only in trials where the named parameters have
+one of the listed values. ``within: [0, 1]`` says what is possible at all; overrides keep both.
+The defaults are `spaces/common.yaml` (what every trainable has) and `spaces/<trainable>.yaml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, Protocol, TypeGuard
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from data_pipelines.errors import UserError
+from data_pipelines.registry import nearest
+
+Value = bool | int | float | str
+COMMON = "common"
+#: The parameter that says which method a trial trains.
+TRAINABLE = "trainable"
+
+
+class Suggester(Protocol):
+    """The part of `optuna.Trial` that a space uses."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value: ...
+
+
+class Parameter(BaseModel):
+    """One parameter: fixed (`value`), categorical (`choices`) or numeric (`low`, `high`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    value: Value | None = None
+    choices: list[Value] | None = None
+    low: int | float | None = None
+    high: int | float | None = None
+    step: int | float | None = None
+    log: bool = False
+    default: Value | None = None
+    when: dict[str, list[Value]] = {}
+    within: list[int | float] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed(cls, raw: Any) -> Any:
+        return raw if isinstance(raw, Mapping) else {"value": raw}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Parameter:
+        numeric = self.low is not None and self.high is not None
+        if (self.value is not None) + (self.choices is not None) + numeric != 1:
+            raise ValueError("give a fixed value, or `choices`, or both `low` and `high`")
+        if numeric:
+            assert self.low is not None
+            assert self.high is not None
+            if self.low > self.high:
+                raise ValueError(f"low {self.low} is above high {self.high}")
+            if self.log and (self.low <= 0 or self.step is not None):
+                raise ValueError("`log` needs low > 0 and no step")
+        elif self.log or self.step is not None:
+            raise ValueError("`log` and `step` belong to `low` and `high`")
+        if self.choices is not None and not self.choices:
+            raise ValueError("`choices` is empty")
+        if self.default is not None and not self.contains(self.default):
+            raise ValueError(f"default {self.default!r} is outside the space")
+        if self.within is not None:
+            lowest, highest = self.within
+            for value in (self.value, self.low, self.high, *(self.choices or ())):
+                if _is_number(value) and not lowest <= float(value) <= highest:
+                    raise ValueError(f"{value} is outside [{lowest}, {highest}]")
+        return self
+
+    def contains(self, value: Value) -> bool:
+        """Whether a trial may have this value."""
+        if self.choices is not None:
+            return value in self.choices
+        if self.low is not None and self.high is not None:
+            return _is_number(value) and self.low <= float(value) <= self.high
+        return value == self.value
+
+    def applies(self, config: Mapping[str, Value]) -> bool:
+        """Whether the parameter exists in a trial with these other values."""
+        return all(config.get(name) in allowed for name, allowed in self.when.items())
+
+    def start(self) -> Value:
+        """The value of a single run: `default`, else the fixed value, first choice or low end."""
+        for candidate in (self.default, self.value, self.low):
+            if candidate is not None:
+                return candidate
+        assert self.choices
+        return self.choices[0]
+
+    def suggest(self, name: str, trial: Suggester) -> Value:
+        """Ask `trial` for a value under `name`; a fixed one is not asked for."""
+        if self.value is not None:
+            return self.value
+        if self.choices is not None:
+            return trial.suggest_categorical(name, self.choices)
+        low, high = self.low, self.high
+        if isinstance(low, int) and isinstance(high, int):
+            return trial.suggest_int(name, low, high, step=int(self.step or 1), log=self.log)
+        assert low is not None
+        assert high is not None
+        return trial.suggest_float(name, low, high, step=self.step, log=self.log)
+
+
+class Space:
+    """The conditional space of a study: which trainable, then that trainable's parameters.
+
+    Parameters of `common.yaml` have one name for all trainables, so that a sampler learns them
+    across models; a trainable's own are named ``<trainable>.<parameter>`` to the sampler.
+    """
+
+    def __init__(self, trainables: Sequence[str], overrides: Mapping[str, Any]) -> None:
+        """Raises `UserError` for an unknown trainable or parameter, or an impossible one."""
+        self.trainables = tuple(trainables)
+        raw = {name: _defaults(name) for name in (COMMON, *trainables)}
+        for key, override in overrides.items():
+            _override(raw, key, override)
+        self.parameters = {
+            owner: {name: _parameter(owner, name, spec) for name, spec in specs.items()}
+            for owner, specs in raw.items()
+        }
+        for trainable in self.trainables:
+            _check_conditions(trainable, self.of(trainable))
+
+    def of(self, trainable: str) -> dict[str, Parameter]:
+        """Every parameter of one trainable, by its plain name."""
+        return {**self.parameters[COMMON], **self.parameters[trainable]}
+
+    def suggest(self, trial: Suggester) -> dict[str, Value]:
+        """A trial's config, asked of an Optuna trial."""
+        trainable = self.trainables[0]
+        if len(self.trainables) > 1:
+            trainable = str(trial.suggest_categorical(TRAINABLE, list(self.trainables)))
+        return self._resolve(
+            trainable, lambda name, parameter: parameter.suggest(self._key(trainable, name), trial)
+        )
+
+    def defaults(self, trainable: str) -> dict[str, Value]:
+        """The config of a single run, every parameter at its default."""
+        return self._resolve(trainable, lambda _, parameter: parameter.start())
+
+    def grid(self) -> list[dict[str, Value]]:
+        """Every combination of the space, as the parameters an Optuna trial would be asked for.
+
+        Raises `UserError` for a parameter with a continuous range.
+        """
+        walk = _Enumeration()
+        found = []
+        while True:
+            self.suggest(walk)
+            found.append(dict(walk.params))
+            if not walk.advance():
+                return found
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """The space as YAML-ready values, for the resolved study."""
+        return {
+            owner: {
+                name: p.value if p.value is not None else p.model_dump(exclude_defaults=True)
+                for name, p in parameters.items()
+            }
+            for owner, parameters in self.parameters.items()
+        }
+
+    def _key(self, trainable: str, name: str) -> str:
+        return name if name in self.parameters[COMMON] else f"{trainable}.{name}"
+
+    def _resolve(self, trainable: str, choose: Any) -> dict[str, Value]:
+        config: dict[str, Value] = {TRAINABLE: trainable}
+        pending = self.of(trainable)
+        while pending:
+            # A parameter is settled once everything that it depends on is: dependencies first.
+            ready = [n for n, p in pending.items() if not set(p.when) & set(pending)]
+            for name in ready:
+                parameter = pending.pop(name)
+                if parameter.applies(config):
+                    config[name] = choose(name, parameter)
+        return config
+
+
+class _Enumeration:
+    """A `Suggester` that goes through every combination, the last parameter turning fastest."""
+
+    def __init__(self) -> None:
+        self.params: dict[str, Value] = {}
+        self._digits: list[tuple[int, int]] = []
+
+    def advance(self) -> bool:
+        """Go to the next combination; False after the last."""
+        self.params = {}
+        while self._digits and self._digits[-1][0] + 1 == self._digits[-1][1]:
+            self._digits.pop()
+        if self._digits:
+            index, count = self._digits[-1]
+            self._digits[-1] = (index + 1, count)
+        return bool(self._digits)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value:
+        depth = len(self.params)
+        if depth == len(self._digits):
+            self._digits.append((0, len(choices)))
+        self.params[name] = choices[self._digits[depth][0]]
+        return self.params[name]
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        return int(self.suggest_categorical(name, list(range(low, high + 1, step))))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float:
+        if step is None:
+            raise UserError(
+                f"space.{name}: a grid cannot go through a continuous range. Give `step`, "
+                "`choices` or one value, or use another sampler."
+            )
+        count = int((high - low) / step + 1e-9) + 1
+        return float(self.suggest_categorical(name, [low + i * step for i in range(count)]))
+
+
+def _defaults(owner: str) -> dict[str, Any]:
+    folder = resources.files("search_spaces") / "spaces"
+    file = folder / f"{owner}.yaml"
+    if not file.is_file():
+        known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir())
+        known = [name for name in known if name != COMMON]
+        raise UserError(
+            f"trainables: unknown trainable {owner!r}{nearest(owner, known)} "
+            f"Known: {', '.join(known)}."
+        )
+    loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return dict(loaded or {})
+
+
+def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
+    """Replace a parameter by its plain name, or by ``<trainable>.<name>`` for one trainable."""
+    owners = [owner for owner, specs in raw.items() if key in specs]
+    name = key
+    if not owners and "." in key:
+        owner, name = key.split(".", 1)
+        owners = [owner] if name in raw.get(owner, {}) else []
+    if not owners:
+        known = [n for specs in raw.values() for n in specs]
+        raise UserError(
+            f"space.{key}: no trainable of this study has such a parameter{nearest(key, known)} "
+            f"Known: {', '.join(sorted(set(known)))}."
+        )
+    for owner in owners:
+        base = raw[owner][name]
+        if isinstance(override, Mapping) and isinstance(base, Mapping):
+            # Narrowing a range keeps the parameter's condition; a default that no longer fits goes.
+            raw[owner][name] = {**_kept(base), **override}
+        elif isinstance(base, Mapping):
+            raw[owner][name] = {**_kept(base), "value": override}
+        else:
+            raw[owner][name] = override
+
+
+def _kept(base: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: base[key] for key in ("when", "within") if key in base}
+
+
+def _is_number(value: Value | None) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _parameter(owner: str, name: str, spec: Any) -> Parameter:
+    try:
+        return Parameter.model_validate(spec)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = str(problem["loc"][0]) if problem["loc"] else ""
+        text = str(problem["msg"]).removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            text = f"unknown key{nearest(where, list(Parameter.model_fields))}".rstrip(".")
+        raise UserError(
+            f"space.{name}{'.' + where if where else ''}: {text} (parameter of {owner})."
+        ) from error
+
+
+def _check_conditions(trainable: str, parameters: Mapping[str, Parameter]) -> None:
+    for name, parameter in parameters.items():
+        for other in parameter.when:
+            if other not in parameters:
+                raise UserError(
+                    f"space.{name}.when: {trainable} has no parameter {other!r}"
+                    f"{nearest(other, list(parameters))}"
+                )
+    settled: set[str] = set()
+    while len(settled) < len(parameters):
+        ready = {n for n, p in parameters.items() if set(p.when) <= settled} - settled
+        if not ready:
+            circular = sorted(set(parameters) - settled)
+            raise UserError(f"space: conditions go in a circle: {', '.join(circular)}.")
+        settled |= ready

@@ -1,0 +1,225 @@
+"""The study file: what a sweep trains, varies, judges by and may use.
+
+Unknown keys are refused with the nearest known one named; nothing here imports torch or Ray, so
+that a mistake in a study is told at once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from data_pipelines.errors import UserError
+from data_pipelines.registry import nearest
+from search_spaces.space import Space
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: PyYAML reads ``1e-3`` (no dot) as text, contrary to YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Search(_Section):
+    """How trials are chosen. `seed` makes the sampler's choices repeatable."""
+
+    trials: Annotated[int, Field(ge=1)] = 12
+    sampler: Literal["tpe", "random", "nsga2", "nsga3", "gp", "qmc", "grid"] = "tpe"
+    seed: int = 0
+
+
+class Evaluation(_Section):
+    """How every model is judged. The same for all trials of a study.
+
+    `epsilons` are attack budgets on the [0, 1] pixel scale and include 0; `corruptions` are
+    evaluated at each of `severities` (1 to 5).
+    """
+
+    epsilons: list[float] = [0.0, 0.005, 0.01, 0.02]
+    attack: str = "pgd"
+    attack_steps: Annotated[int, Field(ge=1)] = 7
+    restarts: Annotated[int, Field(ge=1)] = 1
+    corruptions: list[str] = ["gaussian-noise", "gaussian-blur", "contrast"]
+    severities: list[Annotated[int, Field(ge=1, le=5)]] = [1, 3, 5]
+    batch_size: Annotated[int, Field(ge=1)] = 32
+
+    @field_validator("epsilons")
+    @classmethod
+    def _in_range(cls, values: list[float]) -> list[float]:
+        for value in values:
+            if not (math.isfinite(value) and 0 <= value <= 1):
+                raise ValueError(f"ε = {value} is outside [0, 1], the pixel scale")
+        if 0.0 not in values:
+            raise ValueError("0 (the clean images) must be one of the budgets")
+        if len(set(values)) < 2:
+            raise ValueError("give at least one budget above 0")
+        return sorted(set(values))
+
+
+class Resources(_Section):
+    """What the sweep may use. `slots` is how many trials run at once; "auto" fills the cluster."""
+
+    slots: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=1)] = 1
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+
+
+class Constraint(_Section):
+    """A bound that a model must keep to stand on the front, such as ``clean.dice >= 0.5``."""
+
+    metric: str
+    sense: Literal[">=", "<="]
+    bound: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, raw: Any) -> Any:
+        if not isinstance(raw, str):
+            return raw
+        parts = raw.split()
+        if len(parts) != 3 or parts[1] not in (">=", "<="):
+            raise ValueError(f"write a constraint as 'metric >= number', not {raw!r}")
+        return {"metric": parts[0], "sense": parts[1], "bound": parts[2]}
+
+    def violation(self, value: float) -> float:
+        """How far `value` is on the wrong side; at most 0 when the bound is kept."""
+        return self.bound - value if self.sense == ">=" else value - self.bound
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.sense} {self.bound:g}"
+
+
+class Study(_Section):
+    """One sweep, resolved. See the fields' own types for their meaning."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    trainables: Annotated[list[str], Field(min_length=1)]
+    data: str | None = None
+    space: dict[str, Any] = {}
+    objectives: Annotated[list[str], Field(min_length=1)]
+    constraints: list[Constraint] = []
+    search: Search = Search()
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+
+    @field_validator("trainables", "objectives")
+    @classmethod
+    def _unique(cls, values: list[str]) -> list[str]:
+        twice = sorted({v for v in values if values.count(v) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]!r} is listed twice")
+        return values
+
+    def search_space(self) -> Space:
+        """The conditional space of this study. Raises `UserError` where it is impossible."""
+        return Space(self.trainables, self.space)
+
+    def to_yaml(self) -> str:
+        """The study with every default written out; reading it back gives the same study."""
+        raw = self.model_dump(mode="json")
+        raw["constraints"] = [str(c) for c in self.constraints]
+        return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
+
+
+def load(source: str | Path, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file and apply ``key=value`` overrides (dotted keys, YAML values).
+
+    `source` is a path, or the name of a study that ships with trustsweep.
+    Raises `UserError` for a missing file, a file that is no YAML, and unknown or impossible keys.
+    """
+    path = Path(source)
+    if not path.is_file():
+        shipped = resources.files("search_spaces") / "studies"
+        names = sorted(p.name.removesuffix(".yaml") for p in shipped.iterdir())
+        if str(source) not in names:
+            raise UserError(
+                f"{source}: no such study file{nearest(path.stem, names)} "
+                f"Shipped studies: {', '.join(names)}."
+            )
+        text = (shipped / f"{source}.yaml").read_text(encoding="utf-8")
+    else:
+        text = path.read_text(encoding="utf-8")
+    try:
+        raw = _read_yaml(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{source}: a study is a mapping of keys, such as `name` and `trainables`.")
+    return parse(apply_overrides(raw, overrides), str(source))
+
+
+def parse(raw: Mapping[str, Any], source: str) -> Study:
+    """Validate a study and its space. Raises `UserError` naming the key and what to do."""
+    try:
+        study = Study.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(error)}") from error
+    study.search_space()
+    return study
+
+
+def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `raw` with ``a.b=value`` set; parameters under `space` may hold dots themselves."""
+    result: dict[str, Any] = {**raw}
+    for item in overrides:
+        key, sign, text = item.partition("=")
+        if not sign or not key:
+            raise UserError(f"--set {item}: write key=value, such as search.trials=24.")
+        try:
+            value = _read_yaml(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {item}: the value is not valid YAML.") from error
+        head, _, rest = key.partition(".")
+        if not rest:
+            result[head] = value
+            continue
+        section = result.get(head) or {}
+        if not isinstance(section, Mapping):
+            raise UserError(f"--set {item}: {head!r} holds no keys of its own.")
+        result[head] = {**section, rest: value}
+    return result
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem as one line: the key, what is wrong, the nearest known key."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        section = _section(problem["loc"])
+        known = list(section.model_fields)
+        guess = nearest(str(problem["loc"][-1]), known)
+        return f"unknown key {key!r}{guess} Known here: {', '.join(known)}."
+    if problem["type"] == "missing":
+        return f"key {key!r} is missing."
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{key}: {message[:1].lower() + message[1:]} (got {problem['input']!r})."
+
+
+def _section(location: tuple[int | str, ...]) -> type[BaseModel]:
+    model: type[BaseModel] = Study
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is not None and isinstance(field.annotation, type):
+            model = field.annotation
+    return model
