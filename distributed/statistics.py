@@ -1,0 +1,186 @@
+"""What a difference between two methods is worth: seeds, paired tests, corrections, bootstrap.
+
+A NaN stands for an evaluation that gave no number. It is left out, its partner in a pair with it,
+and `n` says how many are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Floats: TypeAlias = NDArray[np.float64]
+
+#: Resamples drawn at once by the bootstrap: bounds its memory at this many rows of clusters.
+CHUNK = 1_000
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and standard deviation (ddof = 1) of n values; NaN where n is too small for them."""
+
+    n: int
+    mean: float
+    std: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} ± {self.std:.2g} (n = {self.n})"
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A paired t-test of a - b.
+
+    Attributes:
+        n: Complete pairs.
+        difference: Mean of a - b.
+        low, high: Ends of the two-sided confidence interval of the difference.
+        t, p: Statistic with n - 1 degrees of freedom, and its two-sided p-value.
+        effect_size: Cohen's d_z, mean over standard deviation of the differences.
+    """
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    t: float
+    p: float
+    effect_size: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean difference and the ends of its confidence interval."""
+
+    difference: float
+    low: float
+    high: float
+
+
+def summarise(values: ArrayLike) -> Summary:
+    """Mean ± standard deviation (ddof = 1) over seeds."""
+    array = np.asarray(values, dtype=np.float64).ravel()
+    array = array[~np.isnan(array)]
+    mean = float(array.mean()) if array.size else np.nan
+    return Summary(array.size, mean, _std(array))
+
+
+def paired_t_test(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> PairedTest:
+    """Student's t-test of values paired by seed (and split).
+
+    Without spread the statistic is its limit: t = ±inf with p = 0 for a constant difference,
+    t = 0 with p = 1 for none. With fewer than two pairs everything but the difference is NaN.
+    """
+    differences = _differences(a, b)
+    return _t_test(differences, 1.0 / max(differences.size, 1), confidence)
+
+
+def corrected_t_test(
+    a: ArrayLike, b: ArrayLike, *, n_train: int, n_test: int, confidence: float = 0.95
+) -> PairedTest:
+    """Paired t-test for J resampled splits whose training sets overlap.
+
+    The variance of the mean is (1/J + n_test/n_train) s² instead of s²/J. Source: Nadeau, Bengio
+    (2003), "Inference for the generalization error", Machine Learning 52.
+    """
+    if n_train < 1 or n_test < 1:
+        raise ValueError("n_train and n_test are counts of samples and must be positive")
+    differences = _differences(a, b)
+    factor = 1.0 / max(differences.size, 1) + n_test / n_train
+    return _t_test(differences, factor, confidence)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Holm's step-down adjustment: p̃₍ᵢ₎ = max_{j≤i} min(1, (m - j + 1) p₍ⱼ₎), in input order.
+
+    m counts the p-values that exist; a NaN stays NaN. Source: Holm (1979), Scand. J. Statist. 6.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    order = np.argsort(p)[: int((~np.isnan(p)).sum())]
+    factors = np.arange(order.size, 0, -1)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, factors * p[order]))
+    return adjusted
+
+
+def bootstrap_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: Sequence[Hashable],
+    *,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of the mean of a - b, redrawing whole patients.
+
+    `a` and `b` hold one value per sample, `clusters` the patient of each: images of one patient
+    resemble each other, so resampling images alone would make the interval too narrow. The mean
+    is over samples. With fewer than two patients the ends are NaN. Source: Field, Welsh (2007),
+    "Bootstrapping clustered data", JRSS B 69.
+    """
+    pairs = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    if pairs.ndim != 1 or len(clusters) != pairs.size:
+        raise ValueError("a, b and clusters must be as long as each other")
+    position: dict[Hashable, int] = {}
+    index = np.array([position.setdefault(c, len(position)) for c in clusters], dtype=np.intp)
+    kept = ~np.isnan(pairs)
+    sums: Floats = np.bincount(index[kept], pairs[kept], minlength=len(position)).astype(np.float64)
+    counts = np.bincount(index[kept], minlength=len(position))
+    # A patient with no value left is not drawn: it would only shorten the resample.
+    sums, counts = sums[counts > 0], counts[counts > 0]
+    difference = float(sums.sum() / counts.sum()) if counts.size else np.nan
+    if counts.size < 2:
+        return Interval(difference, np.nan, np.nan)
+    means = _resampled_means(sums, counts, resamples, np.random.default_rng(seed))
+    tail = (1.0 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1.0 - tail])
+    return Interval(difference, float(low), float(high))
+
+
+def _resampled_means(
+    sums: Floats, counts: NDArray[np.intp], resamples: int, rng: np.random.Generator
+) -> Floats:
+    share = np.full(counts.size, 1.0 / counts.size)
+    means = []
+    for start in range(0, resamples, CHUNK):
+        drawn = rng.multinomial(counts.size, share, size=min(CHUNK, resamples - start))
+        means.append((drawn @ sums) / (drawn @ counts))
+    return np.concatenate(means)
+
+
+def _differences(a: ArrayLike, b: ArrayLike) -> Floats:
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"pairs need two equally long lists, got {first.shape}, {second.shape}")
+    differences = first - second
+    return differences[~np.isnan(differences)]
+
+
+def _std(array: Floats) -> float:
+    """Sample standard deviation; exactly 0 for equal values, where the mean's rounding shows."""
+    if array.size < 2:
+        return np.nan
+    spread = float(array.std(ddof=1))
+    return 0.0 if spread <= 4 * np.finfo(float).eps * float(np.abs(array).max()) else spread
+
+
+def _t_test(differences: Floats, variance_factor: float, confidence: float) -> PairedTest:
+    n = differences.size
+    mean = float(differences.mean()) if n else np.nan
+    if n < 2:
+        return PairedTest(n, mean, np.nan, np.nan, np.nan, np.nan, np.nan)
+    spread = _std(differences)
+    if spread == 0.0:
+        limit = float(np.sign(mean) * np.inf) if mean else 0.0
+        return PairedTest(n, mean, mean, mean, limit, 0.0 if mean else 1.0, limit)
+    error = spread * np.sqrt(variance_factor)
+    t = mean / error
+    reach = float(stats.t.ppf((1.0 + confidence) / 2, n - 1)) * error
+    p = 2.0 * float(stats.t.sf(abs(t), n - 1))
+    return PairedTest(n, mean, mean - reach, mean + reach, float(t), p, mean / spread)
