@@ -1,0 +1,133 @@
+"""Uncertainty maps against the written figures, numerical quadrature and their own bounds."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import integrate, special, stats
+
+from trainables.uncertainty import MAPS, RANGES, SCORES, bernoulli_maps, beta_maps, image_score
+
+parameters = st.floats(min_value=1.0, max_value=1e6)
+
+
+def one(value: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.tensor([value], dtype=dtype)
+
+
+def entropy(p: np.ndarray) -> np.ndarray:
+    return special.entr(p) + special.entr(1 - p)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_written_figures(dtype: torch.dtype) -> None:
+    maps = {k: float(v) for k, v in beta_maps(one(2.7, dtype), one(1.3, dtype)).items()}
+    assert maps["expected-entropy"] == pytest.approx(0.523276, abs=1e-6)
+    assert maps["mutual-information"] == pytest.approx(0.107305, abs=1e-6)
+    assert maps["beta-variance"] == pytest.approx(0.043875, abs=1e-6)
+    assert maps["vacuity"] == pytest.approx(0.5)
+
+
+def test_uniform_beta_is_the_most_uncertain() -> None:
+    maps = {k: float(v) for k, v in beta_maps(one(1.0), one(1.0)).items()}
+    assert maps["vacuity"] == 1
+    assert maps["expected-entropy"] == pytest.approx(0.5)
+    assert maps["mutual-information"] == pytest.approx(math.log(2) - 0.5)
+    assert maps["beta-variance"] == pytest.approx(1 / 12)
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (2.7, 1.3), (1.0, 30.0), (15.9, 16.1), (400, 2)])
+def test_against_quadrature(a: float, b: float) -> None:
+    maps = {k: float(v) for k, v in beta_maps(one(a), one(b)).items()}
+    beta = stats.beta(a, b)
+    mean = integrate.quad(lambda p: p * beta.pdf(p), 0, 1)[0]
+    expected = integrate.quad(lambda p: entropy(p) * beta.pdf(p), 0, 1)[0]
+    variance = integrate.quad(lambda p: (p - mean) ** 2 * beta.pdf(p), 0, 1)[0]
+    assert maps["entropy"] == pytest.approx(float(entropy(np.array(mean))), abs=1e-7)
+    assert maps["expected-entropy"] == pytest.approx(expected, abs=1e-7)
+    assert maps["mutual-information"] == pytest.approx(
+        float(entropy(np.array(mean))) - expected, abs=1e-7
+    )
+    assert maps["beta-variance"] == pytest.approx(variance, abs=1e-7)
+
+
+@given(parameters, parameters)
+def test_float32_agrees_with_float64_and_stays_in_range(a: float, b: float) -> None:
+    single = beta_maps(one(a, torch.float32), one(b, torch.float32))
+    exact = beta_maps(one(a, torch.float32).double(), one(b, torch.float32).double())
+    for name, value in single.items():
+        low, high = RANGES[name]
+        assert low <= float(value) <= high + 1e-6
+        assert float(value) == pytest.approx(float(exact[name]), rel=1e-3, abs=1e-7), name
+
+
+@given(parameters, parameters)
+def test_foreground_and_background_are_alike(a: float, b: float) -> None:
+    there, back = beta_maps(one(a), one(b)), beta_maps(one(b), one(a))
+    for name, value in there.items():
+        assert float(value) == pytest.approx(float(back[name]), rel=1e-9), name
+
+
+@given(st.floats(1, 1e4), st.floats(1, 1e4), st.floats(1.01, 100))
+def test_more_evidence_of_the_same_kind_removes_uncertainty(a: float, b: float, k: float) -> None:
+    less, more = beta_maps(one(a), one(b)), beta_maps(one(k * a), one(k * b))
+    for name in ("vacuity", "beta-variance", "mutual-information"):
+        assert float(more[name]) < float(less[name]), name
+    assert float(more["entropy"]) == pytest.approx(float(less["entropy"]))
+
+
+def test_certain_and_extreme_inputs_are_finite() -> None:
+    p = torch.tensor([0.0, 1e-45, 0.5, 1 - 6e-8, 1.0])
+    for name, value in bernoulli_maps(p).items():
+        assert value.isfinite().all(), name
+        assert value[[0, -1]].tolist() == [0, 0]
+        assert float(value[2]) == pytest.approx(RANGES[name][1])
+    a = torch.tensor([1.0, 1e6, 1e6, 1e12, 1e30])
+    b = torch.tensor([1e6, 1.0, 1e6, 1e12, 1.0])
+    for name, value in beta_maps(a, b).items():
+        assert value.isfinite().all(), name
+        assert (value >= 0).all(), name
+
+
+def test_half_precision_is_widened() -> None:
+    half = torch.tensor([1.5], dtype=torch.bfloat16)
+    assert all(v.dtype == torch.float32 for v in beta_maps(half, half).values())
+    assert all(v.dtype == torch.float32 for v in bernoulli_maps(half - 1).values())
+
+
+def test_every_map_has_a_meaning_and_a_range() -> None:
+    offered = {*beta_maps(one(2), one(3)), *bernoulli_maps(one(0.2))}
+    assert offered == set(MAPS) == set(RANGES)
+
+
+def test_scores_of_a_known_map() -> None:
+    values = torch.arange(200, dtype=torch.float64).reshape(1, 10, 20).repeat(2, 1, 1)
+    values[1] = 7.0
+    assert image_score("mean", values).tolist() == [99.5, 7.0]
+    assert image_score("max", values).tolist() == [199.0, 7.0]
+    assert image_score("top", values).tolist() == [198.5, 7.0]
+    assert image_score("share", values, 99.0).tolist() == [0.5, 0.0]
+
+
+def test_share_without_threshold_uses_half_the_range() -> None:
+    values = torch.tensor([[0.1, 0.12, 0.13, 0.25]])
+    assert float(image_score("share", values, measure="bernoulli-variance")) == 0.5
+    with pytest.raises(ValueError, match="threshold"):
+        image_score("share", values)
+    with pytest.raises(ValueError, match="known: mean"):
+        image_score("median", values)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_treat_images_apart_in_any_dimension(name: str) -> None:
+    values = torch.rand(4, 5, 6, 7)
+    whole = image_score(name, values, 0.5)
+    assert whole.shape == (4,)
+    for i in range(4):
+        assert torch.equal(whole[i : i + 1], image_score(name, values[i : i + 1].flatten(1), 0.5))
+    assert image_score(name, torch.rand(4), 0.5).shape == (4,)
+    values[2, 0, 0, 0] = math.nan
+    assert image_score(name, values, 0.5).isnan().tolist() == [False, False, True, False]
