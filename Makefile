@@ -1,0 +1,39 @@
+# The two commands of the README: `make sweep` and `make test`. Both make .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= data/phantoms
+# A new folder each time: a run is never written over.
+OUT ?= runs/phantoms-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: setup sweep test test-slow lint clean
+
+setup: $(VENV)/.installed
+
+# torchattacks pins an old requests and pulls torchvision, though its attacks use neither.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
+	touch $@
+
+sweep: setup
+	$(BIN)/trustsweep prepare --layout phantoms --out $(DATA)
+	$(BIN)/trustsweep sweep evidential --data $(DATA) --out $(OUT)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+# Real clusters, whole sweeps, killed processes: minutes.
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

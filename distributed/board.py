@@ -1,0 +1,180 @@
+"""The board between a slot and its workers: one command at a time, seen by every rank alike.
+
+The slot posts a command and waits; each rank takes it, does it and acknowledges. When a worker
+dies, Ray Train restarts the whole group; the new group enters under a new token, learns which
+trial is under way and how many epochs of it were acknowledged, and gets the pending command
+again. Acknowledged commands are never replayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: A group may die this often during one command before the command is given up.
+MAX_RESTARTS = 2
+#: Seconds that ranks may lag behind the first one that reported an error.
+ERROR_GRACE = 10.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial as the workers know it. `folder` is on storage that every node sees."""
+
+    id: str
+    config: dict[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Start:
+    """Build `trial` afresh; what ran before is forgotten."""
+
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Train the next epoch and persist a checkpoint of it."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate the validation split: clean images only, or (`full`) the study's whole plan."""
+
+    full: bool
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Persist the model with its metrics and drop the training state."""
+
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Leave:
+    """End the worker loop."""
+
+
+Command = Start | Epoch | Evaluate | Finish | Leave
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a restarted group takes up: the trial under way and its acknowledged epochs."""
+
+    trial: Trial
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a command failed. `group_usable` is False where ranks may wait for each other."""
+
+    reason: str
+    group_usable: bool
+
+
+@dataclass
+class _Pending:
+    sequence: int
+    command: Command
+    restarts: int = 0
+    answers: dict[int, Any] = field(default_factory=dict)
+    errors: dict[int, str] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Board:
+    """An asynchronous Ray actor, one for each slot. `world` is the number of ranks."""
+
+    def __init__(self, world: int) -> None:
+        self._world = world
+        self._token: str | None = None
+        self._standing: Standing | None = None
+        self._sequence = 0
+        self._pending: _Pending | None = None
+        self._posted = asyncio.Condition()
+
+    async def post(self, command: Command) -> Any:
+        """Have every rank do `command`; rank 0's answer, or a `Failure`."""
+        self._sequence += 1
+        pending = _Pending(self._sequence, command)
+        async with self._posted:
+            self._pending = pending
+            self._posted.notify_all()
+        outcome = await self._outcome(pending)
+        self._pending = None
+        if isinstance(outcome, Failure):
+            self._standing = None
+            return outcome
+        if isinstance(command, Start):
+            self._standing = Standing(command.trial, epochs=0)
+        elif isinstance(command, Epoch) and self._standing is not None:
+            self._standing = Standing(self._standing.trial, self._standing.epochs + 1)
+        elif isinstance(command, Finish):
+            self._standing = None
+        return outcome
+
+    async def enter(self, token: str, rank: int) -> Standing | None:
+        """A rank of the group `token` reports in; a new token voids what the old group began."""
+        if token != self._token:
+            first = self._token is None
+            self._token = token
+            if self._pending is not None and not first:
+                self._pending.restarts += 1
+                self._pending.answers.clear()
+                self._pending.errors.clear()
+                self._pending.changed.set()
+        return self._standing
+
+    async def next(self, token: str, rank: int, after: int) -> tuple[int, Command]:
+        """Wait for the first command after number `after`."""
+        async with self._posted:
+            await self._posted.wait_for(
+                lambda: self._pending is not None and self._pending.sequence > after
+            )
+            assert self._pending is not None
+            return self._pending.sequence, self._pending.command
+
+    async def acknowledge(
+        self, token: str, rank: int, sequence: int, answer: Any, error: str | None
+    ) -> None:
+        """A rank is done with a command: its answer, or the reason why it failed."""
+        pending = self._pending
+        if pending is None or pending.sequence != sequence or token != self._token:
+            return
+        if error is None:
+            pending.answers[rank] = answer
+        else:
+            pending.errors[rank] = error
+        pending.changed.set()
+
+    async def _outcome(self, pending: _Pending) -> Any:
+        while True:
+            await pending.changed.wait()
+            pending.changed.clear()
+            if pending.restarts > MAX_RESTARTS:
+                return Failure(f"its workers died {pending.restarts} times", group_usable=True)
+            if len(pending.answers) == self._world:
+                return pending.answers[0]
+            if pending.errors:
+                return await self._failure(pending)
+
+    async def _failure(self, pending: _Pending) -> Failure:
+        """Errors that all ranks report leave the group in step; a lone one may not."""
+        deadline = asyncio.get_running_loop().time() + ERROR_GRACE
+        while len(pending.errors) + len(pending.answers) < self._world:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            try:
+                await asyncio.wait_for(pending.changed.wait(), left)
+            except TimeoutError:
+                break
+            pending.changed.clear()
+        usable = len(pending.errors) == self._world
+        return Failure(pending.errors[min(pending.errors)], group_usable=usable)

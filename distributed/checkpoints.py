@@ -1,0 +1,66 @@
+"""Checkpoints: safetensors with JSON beside the tensors, written so that a kill leaves none half.
+
+`state-<epochs>.safetensors` lets a trial go on; `model.safetensors` and `model.json` are what is
+left of a finished one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+MODEL, CARD = "model.safetensors", "model.json"
+
+
+def save_state(folder: Path, tensors: Mapping[str, torch.Tensor], epochs: int) -> None:
+    """Persist the state after `epochs` epochs; the one before stays until the next is written.
+
+    A worker may die after writing but before its epoch is acknowledged, so that the trial is
+    taken up from the state before.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder / _state_name(epochs), tensors)
+    (folder / _state_name(epochs - 2)).unlink(missing_ok=True)
+
+
+def load_state(folder: Path, epochs: int) -> dict[str, torch.Tensor]:
+    """The state after `epochs` epochs."""
+    return dict(load_file(folder / _state_name(epochs)))
+
+
+def save_model(folder: Path, network: torch.nn.Module, card: Mapping[str, Any]) -> None:
+    """Persist a finished network with its card (config, metrics), and drop the training states."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    _save(folder / MODEL, tensors)
+    write_atomically(folder / CARD, json.dumps(card, indent=2, sort_keys=True))
+    for state in folder.glob("state-*.safetensors"):
+        state.unlink()
+
+
+def load_model(folder: Path, network: torch.nn.Module) -> None:
+    """Fill `network` with the weights of `save_model`."""
+    network.load_state_dict(load_file(folder / MODEL))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` as a whole: a reader sees the old text or the new, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _state_name(epochs: int) -> str:
+    return f"state-{epochs:05d}.safetensors"
+
+
+def _save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    save_file(dict(tensors), partial)
+    partial.replace(path)

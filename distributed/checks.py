@@ -1,0 +1,81 @@
+"""A study against the data and the metrics: what can be wrong is said before a trial starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from data_pipelines.corruptions import CORRUPTIONS
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Manifest, Split
+from distributed.front import Objective
+from search_spaces.study import Study
+from trainables.attacks import ATTACKS
+from trainables.evaluation import EvaluationPlan
+from trainables.metrics.catalog import all_names, metric_info
+from trainables.registry import TRAINABLES
+
+
+def check(study: Study, manifest: Manifest) -> None:
+    """Raises `UserError` naming the key of the study, or the data set, that cannot be."""
+    for name in study.trainables:
+        task = TRAINABLES[name].task
+        if task not in manifest.tasks:
+            offered = ", ".join(manifest.tasks)
+            raise UserError(
+                f"trainables: {name} needs {task} data, {study.data} offers {offered}. "
+                "Choose other trainables or another data set."
+            )
+    for split in (Split.TRAIN, Split.VAL):
+        if not manifest.split_counts.get(split):
+            raise UserError(
+                f"{study.data}: the {split} split is empty. Prepare the data with other ratios."
+            )
+    for known, name, key in (
+        (ATTACKS, study.evaluation.attack, "attack"),
+        *((CORRUPTIONS, name, "corruptions") for name in study.evaluation.corruptions),
+    ):
+        try:
+            known[name]
+        except UserError as error:
+            raise UserError(f"evaluation.{key}: {error}") from error
+    objectives_of(study)
+    _known_metrics(study, (c.metric for c in study.constraints), "constraints")
+
+
+def objectives_of(study: Study) -> list[Objective]:
+    """The study's objectives with the directions that their metrics have."""
+    _known_metrics(study, study.objectives, "objectives")
+    return [Objective(name, metric_info(name).direction) for name in study.objectives]
+
+
+def evaluation_plan(study: Study) -> EvaluationPlan:
+    """What `trainables.evaluation` is to do for each trial of this study."""
+    settings = study.evaluation
+    return EvaluationPlan(
+        epsilons=tuple(settings.epsilons),
+        attack=settings.attack,
+        attack_steps=settings.attack_steps,
+        restarts=settings.restarts,
+        corruptions=corruption_cells(study),
+    )
+
+
+def corruption_cells(study: Study) -> tuple[tuple[str, int], ...]:
+    """Every (corruption, severity) of the study's evaluation."""
+    settings = study.evaluation
+    return tuple((name, level) for name in settings.corruptions for level in settings.severities)
+
+
+def _known_metrics(study: Study, names: Iterable[str], key: str) -> None:
+    """A metric may exist and still not be measured, at an ε that the study does not list."""
+    measured = set(all_names(study.evaluation.epsilons, corruption_cells(study)))
+    for name in names:
+        try:
+            metric_info(name)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
+        if name not in measured:
+            raise UserError(
+                f"{key}: this study's evaluation does not measure {name!r}. Add its ε or its "
+                "corruption under `evaluation`, or name another metric (`trustsweep list metrics`)."
+            )

@@ -1,0 +1,219 @@
+"""The command line. Heavy imports happen inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from data_pipelines.errors import UserError
+
+app = typer.Typer(
+    name="trustsweep",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="From a folder of medical images to the Pareto front of robustness against "
+    "calibration.\n\nThree steps: **prepare** a published folder, **sweep** a study over it, look at the "
+    "**report**. `trustsweep list` names everything that a study can use.",
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override any key; may be given repeatedly."),
+]
+Data = Annotated[Path | None, typer.Option("--data", help="A folder made by `trustsweep prepare`.")]
+
+
+@app.command()
+def prepare(
+    folder: Annotated[
+        Path | None, typer.Argument(help="The folder as its publisher ships it.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="How the folder is laid out; see `list layouts`.")] = (
+        "phantoms"
+    ),
+    out: Annotated[Path, typer.Option(help="Where the shards go.")] = Path("data/phantoms"),
+    size: Annotated[int, typer.Option(min=8, help="Images become SIZE x SIZE pixels.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the split (and of generated images).")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another data set at --out.")
+    ] = False,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the layout, as count=480."),
+    ] = None,
+) -> None:
+    """Turn a published folder into shards that a sweep can read.
+
+    Every file is checked first: an image without its mask, a mask of another size or a truncated
+    file is named, and nothing is written. Example:
+
+    `trustsweep prepare "QaTa-COV19-v2" --layout qata-cov19 --size 128 --out data/qata`
+
+    Without a folder, generated chest X-rays: `trustsweep prepare --out data/phantoms`
+    """
+    from data_pipelines.prepare import prepare as run_prepare
+
+    chosen = dict(_assignment(item) for item in options or [])
+    console = _console()
+    with console.status("Preparing"):
+        report = run_prepare(
+            folder, layout, out, size=size, seed=seed, overwrite=overwrite, **chosen
+        )
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", style="yellow", highlight=False)
+    counts = ", ".join(f"{n} {split}" for split, n in report.manifest.split_counts.items())
+    console.print(f"{out}: {counts} images, {report.manifest.image_shape}", highlight=False)
+
+
+@app.command()
+def sweep(
+    study: Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")],
+    data: Data = None,
+    out: Annotated[Path, typer.Option(help="The run folder; must be new.")] = Path("runs/sweep"),
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Short for --set search.trials=N.")
+    ] = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved study and what it would use.")
+    ] = False,
+) -> None:
+    """Search a study's space and leave its front, models and report in a run folder.
+
+    Runs on this machine, or on the cluster that RAY_ADDRESS names, as in a submitted job.
+
+    Example: `trustsweep sweep evidential --data data/qata --trials 24 --out runs/qata`
+    """
+    from search_spaces.study import load
+
+    items = list(overrides or [])
+    if trials is not None:
+        items.append(f"search.trials={trials}")
+    if data is not None:
+        items.append(f"data={data}")
+    _sweep(load(study, items), out, dry_run)
+
+
+@app.command()
+def train(
+    trainable: Annotated[str, typer.Argument(help="What to train; see `list trainables`.")],
+    data: Data = None,
+    out: Annotated[Path, typer.Option(help="The run folder; must be new.")] = Path("runs/train"),
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved study and what it would use.")
+    ] = False,
+) -> None:
+    """Train one model with given parameters: a sweep of a single trial, with the same report.
+
+    Parameters not named have the defaults of the trainable's space. Example:
+
+    `trustsweep train evidential-unet --data data/qata --set epochs=30 --set regime=uncertain`
+    """
+    from search_spaces.space import Space
+    from search_spaces.study import apply_overrides, load, parse
+
+    space = Space([trainable], {})
+    names = space.of(trainable)
+    items = [
+        f"space.{item}" if item.partition("=")[0] in names else item for item in overrides or []
+    ]
+    if data is not None:
+        items.append(f"data={data}")
+    shipped = load("evidential")
+    raw = {
+        "name": f"train-{trainable}",
+        "trainables": [trainable],
+        "objectives": shipped.objectives,
+        "search": {"trials": 1, "sampler": "random"},
+        "space": {name: parameter.start() for name, parameter in names.items()},
+    }
+    _sweep(parse(apply_overrides(raw, items), "train"), out, dry_run)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+) -> None:
+    """Write report.html and the figures of a run anew, from what lies in its folder.
+
+    Works on a run that is still going or was killed: it shows the trials that have ended.
+    """
+    from distributed.report import write_report
+    from distributed.run import Run
+
+    Run.open(run).refresh()
+    _console().print(f"Report: {write_report(run)}", highlight=False, soft_wrap=True)
+
+
+@app.command(name="list")
+def list_registered(
+    kind: Annotated[
+        str | None, typer.Argument(help="trainables, layouts, metrics, ...; all if left out.")
+    ] = None,
+) -> None:
+    """Name what is registered: what a study, `prepare` or `train` can use."""
+    from data_pipelines.registry import nearest
+    from distributed.catalogue import catalogue
+
+    found = catalogue()
+    if kind is not None and kind not in found:
+        raise UserError(
+            f"list: nothing is called {kind!r}{nearest(kind, list(found))} "
+            f"Kinds: {', '.join(found)}."
+        )
+    console = _console()
+    for name, entries in found.items():
+        if kind in (None, name):
+            console.print(f"[bold]{name}[/bold]")
+            width = max(len(entry) for entry in entries)
+            for entry, meaning in entries.items():
+                console.print(
+                    f"  {entry:<{width}}  {meaning}".rstrip(), highlight=False, markup=False
+                )
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line on stderr and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"trustsweep: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _sweep(study: Any, out: Path, dry_run: bool) -> None:
+    from distributed.sweep import nodes, prepare, sweep
+
+    console = _console()
+    if not dry_run:
+        sweep(study, out, console)
+        return
+    prepared = prepare(study, nodes())
+    console.print(study.to_yaml(), highlight=False, markup=False)
+    space = yaml.safe_dump(study.search_space().to_dict(), sort_keys=False, allow_unicode=True)
+    console.print(f"# The space, resolved\n{space}", highlight=False, markup=False)
+    console.print(f"# Resources: {prepared.resources}", highlight=False, markup=False)
+
+
+def _assignment(item: str) -> tuple[str, Any]:
+    key, sign, text = item.partition("=")
+    if not sign or not key:
+        raise UserError(f"--set {item}: write key=value, such as count=480.")
+    return key, yaml.safe_load(text)
+
+
+def _console() -> Console:
+    # A job's log is not a terminal and would be wrapped at 80 columns.
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+if __name__ == "__main__":
+    main()

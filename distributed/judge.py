@@ -1,0 +1,81 @@
+"""The last word on the front: its models on the test split, once each, in parallel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import ray
+
+from data_pipelines.corruptions.seeds import draw_seeds
+from data_pipelines.schema import Batch, Manifest, Split
+from data_pipelines.streams import Samples
+from distributed.checkpoints import load_model, write_atomically
+from distributed.checks import evaluation_plan
+from distributed.ledger import Record
+from distributed.run import Run
+from distributed.training import TrialTraining
+from search_spaces.study import Study
+
+if TYPE_CHECKING:
+    from distributed.sweep import Prepared
+
+#: Test images that the report shows.
+PANEL_IMAGES = 6
+
+
+def judge(prepared: Prepared, run: Run, front: list[Record]) -> None:
+    """Write `evaluation/<id>.json` and `.npz` (the report's panel) for each model of the front."""
+    run.evaluation.mkdir(exist_ok=True)
+    needs = prepared.resources.per_worker
+    task = ray.remote(_judge).options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))
+    assert prepared.study.data is not None
+    data = Path(prepared.study.data).resolve()
+    ray.get(
+        [
+            task.remote(prepared.study, data, prepared.manifest, record, run.path, run.checkpoints)
+            for record in front
+        ]
+    )
+
+
+def _judge(
+    study: Study, data: Path, manifest: Manifest, record: Record, run: Path, checkpoints: Path
+) -> None:
+    import torch
+
+    plan = evaluation_plan(study)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    training = TrialTraining(record.config, manifest, plan, device=device)
+    load_model(checkpoints / record.id, training.network)
+    samples = Samples.read(data, Split.TEST)
+    evaluation = training.evaluate(samples, full=True, batch_size=study.evaluation.batch_size)
+    strongest = max(plan.epsilons)
+    card = {
+        "id": record.id,
+        "split": str(Split.TEST),
+        "config": record.config,
+        "metrics": evaluation.compute(),
+        "curves": evaluation.curves(),
+        "reliability": {
+            condition: evaluation.reliability(condition)
+            for condition in ("clean", f"attacked@{strongest:g}")
+        },
+    }
+    folder = run / "evaluation"
+    write_atomically(folder / f"{record.id}.json", json.dumps(card, indent=2))
+    arrays = training.panel(_panel_batch(samples), strongest)
+    np.savez_compressed(folder / f"{record.id}.npz", **arrays, epsilon=np.float32(strongest))
+
+
+def _panel_batch(samples: Samples) -> Batch:
+    """The same images for every model, drawn by a fixed hash; those with a lesion come first."""
+    order = np.argsort(draw_seeds(samples.sample_ids, "panel").numpy())
+    batch = samples.batch(order[: PANEL_IMAGES * 8].tolist())
+    rows = range(len(batch))
+    if batch.mask is not None:
+        lesion = batch.mask.flatten(1).any(dim=1).tolist()
+        rows = sorted(rows, key=lambda row: not lesion[row])
+    return batch.select(rows[:PANEL_IMAGES])

@@ -1,0 +1,127 @@
+"""What a person sees while a sweep runs: a live panel on a terminal, lines in a job's log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from distributed.front import Objective
+from distributed.ledger import Record, State
+
+
+def duration(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Progress:
+    """Trials done, running, stopped and failed; the front so far; the time left.
+
+    Time left is estimated from the epochs done since the slots were ready.
+    """
+
+    def __init__(self, console: Console, objectives: Sequence[Objective], trials: int) -> None:
+        self._console = console
+        self._objectives = objectives
+        self._trials = trials
+        self._began = time.monotonic()
+        self._first_epoch: float | None = None
+        self._running: dict[str, tuple[Record, int]] = {}
+        self._ended: list[Record] = []
+        self._front: list[Record] = []
+        self._live: Live | None = None
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._panel, console=self._console, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def started(self, record: Record) -> None:
+        """A trial was given to a slot."""
+        self._running[record.id] = (record, 0)
+
+    def epoch(self, trial: str, epochs: int) -> None:
+        """A running trial finished another epoch."""
+        if self._first_epoch is None:
+            self._first_epoch = time.monotonic()
+        if trial in self._running:
+            self._running[trial] = (self._running[trial][0], epochs)
+
+    def ended(self, record: Record, front: list[Record]) -> None:
+        """A trial ended; `front` is the front after it."""
+        self._running.pop(record.id, None)
+        self._ended.append(record)
+        self._front = front
+        if self._live is None:
+            self._console.print(self._line(record), highlight=False, soft_wrap=True)
+
+    def _count(self, state: State) -> int:
+        return sum(record.state is state for record in self._ended)
+
+    def _left(self) -> str:
+        if self._first_epoch is None:
+            return "..."
+        done = len(self._ended) + sum(
+            epochs / max(record.config.get("epochs", 1), 1)
+            for record, epochs in self._running.values()
+        )
+        elapsed = time.monotonic() - self._first_epoch
+        return duration(elapsed / done * (self._trials - done)) if done else "..."
+
+    def _counts(self) -> str:
+        return (
+            f"{len(self._ended)}/{self._trials} trials done, {len(self._running)} running, "
+            f"{self._count(State.STOPPED)} stopped, {self._count(State.FAILED)} failed  "
+            f"{duration(time.monotonic() - self._began)} elapsed, {self._left()} left"
+        )
+
+    def _line(self, record: Record) -> str:
+        what = record.reason or ", ".join(
+            f"{o.name} {record.metrics[o.name]:.3f}" for o in self._objectives
+        )
+        name = f"{record.id} {record.config['trainable']} {record.state.value}"
+        return f"[{self._counts()}]  {name}: {what}  front: {len(self._front)} model(s)"
+
+    def _panel(self) -> Group:
+        bar = ProgressBar(total=self._trials, completed=len(self._ended), width=60)
+        parts = [Text(self._counts()), bar]
+        if self._front:
+            parts.append(front_table(self._front, self._objectives, "The front so far"))
+        return Group(*parts)
+
+
+def front_table(front: Sequence[Record], objectives: Sequence[Objective], title: str) -> Table:
+    """The front as a table, best first by the first objective."""
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for name in ("trial", "model", "regime", "ρ", "ε", "lr"):
+        table.add_column(name)
+    for objective in objectives:
+        arrow = "↑" if objective.direction == "max" else "↓"
+        table.add_column(f"{objective.name} {arrow}", justify="right")
+    first = objectives[0]
+    sign = -1.0 if first.direction == "max" else 1.0
+    for record in sorted(front, key=lambda r: sign * r.metrics.get(first.name, np.nan)):
+        config = record.config
+        cells = [config.get(key) for key in ("share", "epsilon", "learning_rate")]
+        table.add_row(
+            record.id,
+            str(config["trainable"]),
+            str(config.get("regime", "")),
+            *("" if cell is None else f"{cell:.2g}" for cell in cells),
+            *(f"{record.metrics[o.name]:.4f}" for o in objectives),
+        )
+    return table

@@ -1,0 +1,174 @@
+"""The run folder: where a sweep keeps what it found, and the views that are written from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_pipelines.errors import UserError
+from distributed.checkpoints import write_atomically
+from distributed.checks import objectives_of
+from distributed.front import (
+    Objective,
+    hypervolume_history,
+    pareto_mask,
+    reference_point,
+)
+from distributed.ledger import Ledger, Record, State, write_csv
+from distributed.version import VERSION
+from search_spaces.study import Constraint, Study, load
+from trainables.metrics.catalog import metric_info
+
+if TYPE_CHECKING:
+    from distributed.sweep import Prepared
+
+
+STUDY = "study.yaml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the ledger in it. See DESIGN: study, ledger, views, models, report."""
+
+    path: Path
+    ledger: Ledger
+
+    @classmethod
+    def create(cls, path: Path) -> Run:
+        """A new folder. Raises `UserError` if something is there already."""
+        if path.exists() and any(path.iterdir()):
+            raise UserError(f"{path}: not empty. Name another folder with --out, or move it away.")
+        path.mkdir(parents=True, exist_ok=True)
+        path = path.resolve()
+        run = cls(path, Ledger(path))
+        run.checkpoints.mkdir()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """An existing folder. Raises `UserError` if there is no run in it."""
+        if not (path / STUDY).is_file():
+            raise UserError(f"{path}: no run here (no {STUDY}). Name a folder that a sweep made.")
+        return cls(path.resolve(), Ledger(path))
+
+    def refresh(self) -> None:
+        """Write the views anew from the ledger, as after a kill."""
+        study = load(self.path / STUDY)
+        self.write_views(objectives_of(study), study.constraints)
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per trial: its model and card."""
+        return self.path / "checkpoints"
+
+    @property
+    def evaluation(self) -> Path:
+        """The front's models on the test split."""
+        return self.path / "evaluation"
+
+    @property
+    def ray(self) -> Path:
+        """Ray's own bookkeeping; nothing here is read back."""
+        return self.path / "ray"
+
+    def front(
+        self, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+    ) -> list[Record]:
+        """The feasible completed trials that no other such trial beats."""
+        records = _feasible(self.ledger, constraints)
+        mask = pareto_mask(_values(records, objectives), [o.direction for o in objectives])
+        return [record for record, on_front in zip(records, mask, strict=True) if on_front]
+
+    def write_study(self, study: Study) -> None:
+        """`study.yaml`, with every default written out, and `space.json` as it was searched."""
+        write_atomically(self.path / STUDY, study.to_yaml())
+        space = json.dumps(study.search_space().to_dict(), indent=2)
+        write_atomically(self.path / "space.json", space)
+
+    def write_views(
+        self, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+    ) -> None:
+        """`trials.csv`, `front.csv` and `hypervolume.csv`, from the ledger."""
+        self.ledger.write_trials(self.path / "trials.csv")
+        names = [o.name for o in objectives]
+        write_csv(
+            self.path / "front.csv",
+            ["id", *(f"metric.{name}" for name in names)],
+            [[r.id, *(r.metrics[n] for n in names)] for r in self.front(objectives, constraints)],
+        )
+        write_csv(
+            self.path / "hypervolume.csv",
+            ["trial", "id", "seconds", "hypervolume"],
+            self._hypervolumes(objectives, constraints),
+        )
+
+    def write_summary(self, prepared: Prepared, seconds: float) -> None:
+        """`summary.json`: what the report says at its head and foot."""
+        objectives, manifest = prepared.objectives, prepared.manifest
+        records = _feasible(self.ledger, prepared.study.constraints)
+        history = self._hypervolumes(objectives, prepared.study.constraints)
+        names = sorted({name for record in records for name in record.metrics})
+        summary = {
+            "name": prepared.study.name,
+            "trustsweep_version": VERSION,
+            "objectives": [{"name": o.name, "direction": o.direction} for o in objectives],
+            "reference": list(_reference(records, objectives)),
+            "hypervolume": history[-1][-1] if history else 0.0,
+            "counts": {state.value: len(self.ledger.of(state)) for state in State},
+            "seconds": seconds,
+            "resources": str(prepared.resources),
+            "data": {
+                "name": manifest.name,
+                "fingerprint": manifest.fingerprint,
+                "image_shape": manifest.image_shape,
+                "split_counts": manifest.split_counts,
+                "licence": manifest.licence,
+                "citation": manifest.citation,
+            },
+            "metric_info": {n: _info(n) for n in names if not n.startswith("train.")},
+        }
+        write_atomically(self.path / "summary.json", json.dumps(summary, indent=2))
+
+    def _hypervolumes(
+        self, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+    ) -> list[list[Any]]:
+        records = _feasible(self.ledger, constraints)
+        values = _values(records, objectives)
+        directions = [o.direction for o in objectives]
+        volumes = hypervolume_history(values, directions, _reference(records, objectives))
+        return [
+            [number, record.id, round(record.ended, 3), float(volume)]
+            for number, (record, volume) in enumerate(zip(records, volumes, strict=True), start=1)
+        ]
+
+
+def _feasible(ledger: Ledger, constraints: Sequence[Constraint]) -> list[Record]:
+    return [
+        record
+        for record in ledger.of(State.COMPLETED)
+        if all(c.violation(record.metrics[c.metric]) <= 0 for c in constraints)
+    ]
+
+
+def _values(records: Sequence[Record], objectives: Sequence[Objective]) -> list[list[float]]:
+    return [[record.metrics[o.name] for o in objectives] for record in records]
+
+
+def _reference(records: Sequence[Record], objectives: Sequence[Objective]) -> tuple[float, ...]:
+    bounds = [(metric_info(o.name).low, metric_info(o.name).high) for o in objectives]
+    directions = [o.direction for o in objectives]
+    return reference_point(_values(records, objectives), directions, bounds)
+
+
+def _info(name: str) -> dict[str, Any]:
+    info = metric_info(name)
+    return {
+        "direction": info.direction,
+        "unit": info.unit,
+        "meaning": info.meaning,
+        "low": info.low,
+        "high": info.high,
+    }

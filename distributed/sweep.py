@@ -1,0 +1,187 @@
+"""The main job: a study and a prepared data set in, a run folder with a front in it out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Manifest, Split
+from distributed import resources
+from distributed.checks import Study, check, evaluation_plan, objectives_of
+from distributed.front import Objective
+from distributed.ledger import State, trial_id
+from distributed.progress import Progress, front_table
+from distributed.run import Run
+from distributed.version import VERSION
+
+#: How a Ray cluster is named to this process; `ray job submit` sets it.
+ADDRESS = "RAY_ADDRESS"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that was checked against its data and its cluster; nothing has started yet."""
+
+    study: Study
+    manifest: Manifest
+    objectives: list[Objective]
+    resources: resources.ResourcePlan
+
+
+def prepare(study: Study, nodes: list[dict[str, float]]) -> Prepared:
+    """Check everything that can be wrong before a trial starts.
+
+    Raises `UserError` naming the key or the file.
+    """
+    if study.data is None:
+        raise UserError("data: name a prepared folder with --data, or under `data` in the study.")
+    manifest = Manifest.load(study.data)
+    check(study, manifest)
+    return Prepared(
+        study=study,
+        manifest=manifest,
+        objectives=objectives_of(study),
+        resources=resources.plan(study.resources, study.search.trials, nodes),
+    )
+
+
+def nodes() -> list[dict[str, float]]:
+    """The nodes that a sweep would run on: of RAY_ADDRESS's cluster, else this machine."""
+    if ADDRESS not in os.environ:
+        return resources.local_nodes()
+    with _ray():
+        return resources.cluster_nodes()
+
+
+def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
+    """Run a study and leave its front, models and report in `out`.
+
+    Connects to the cluster named by RAY_ADDRESS (a submitted job has it), else starts Ray on this
+    machine and ends it afterwards. Raises `UserError` before any trial starts for what the user
+    can mend.
+    """
+    console = console or Console()
+    if study.data is not None:
+        check(study, Manifest.load(study.data))  # before the seconds that Ray takes to start
+    run = Run.create(out)
+    with _ray():
+        prepared = prepare(study, resources.cluster_nodes())
+        run.write_study(study)
+        console.print(f"{study.name}: {study.search.trials} trials on {prepared.resources}")
+        started = time.monotonic()
+        _search(prepared, run, console)
+        run.write_views(prepared.objectives, study.constraints)
+        _judge_front(prepared, run, console)
+        run.write_summary(prepared, time.monotonic() - started)
+    _report(run, prepared, console)
+    return run
+
+
+def _search(prepared: Prepared, run: Run, console: Console) -> None:
+    """Run the trials through slots."""
+    from ray import tune
+
+    from data_pipelines.streams import materialise
+    from distributed.callbacks import RunCallback
+    from distributed.search import JOURNAL, ParetoSearch
+    from distributed.slot import Slot, SlotSettings
+    from distributed.worker import WorkerSettings
+
+    study, manifest, plan = prepared.study, prepared.manifest, prepared.resources
+    settings = SlotSettings(
+        worker=WorkerSettings(
+            manifest=manifest,
+            plan=evaluation_plan(study),
+            evaluation_batch_size=study.evaluation.batch_size,
+            threads=plan.threads,
+        ),
+        workers=plan.workers,
+        resources_per_worker=plan.per_worker,
+        checkpoints=run.checkpoints,
+        storage=run.ray,
+    )
+    assert study.data is not None
+    datasets = materialise(Path(study.data).resolve(), (Split.TRAIN, Split.VAL))
+    searcher = ParetoSearch(
+        study,
+        prepared.objectives,
+        run.path / JOURNAL,
+        identify=lambda config: trial_id(config, manifest.fingerprint, VERSION),
+    )
+    # Its workers hold a slot's CPUs; the slot itself only waits. Tune refuses a request of
+    # nothing, and a share of a CPU would cost a whole slot on a small machine.
+    request = tune.PlacementGroupFactory([{"memory": 1024}])
+    with Progress(console, prepared.objectives, study.search.trials) as progress:
+        tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(Slot, settings=settings, datasets=datasets), request
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=study.search.trials,
+                max_concurrent_trials=plan.slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(run.ray),
+                callbacks=[RunCallback(run, prepared, progress)],
+                verbose=0,
+            ),
+        ).fit()
+
+
+def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
+    """Evaluate the front's models on the test split, once each, by the same code."""
+    from distributed.judge import judge
+
+    front = run.front(prepared.objectives, prepared.study.constraints)
+    if front and prepared.manifest.split_counts.get(Split.TEST):
+        with console.status(f"Evaluating {len(front)} model(s) of the front on the test split"):
+            judge(prepared, run, front)
+
+
+def _report(run: Run, prepared: Prepared, console: Console) -> None:
+    from distributed.report import write_report
+
+    page = write_report(run.path)
+    front = run.front(prepared.objectives, prepared.study.constraints)
+    ledger = run.ledger
+    if front:
+        title = f"The front: {len(front)} of {len(ledger.of(State.COMPLETED))} models"
+        console.print(front_table(front, prepared.objectives, title))
+    else:
+        console.print("No trial completed, so there is no front; trials.csv says why.")
+    for record in ledger.of(State.FAILED):
+        console.print(f"failed: {record.id} ({record.reason})", highlight=False)
+    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """Ray for the length of a sweep. A cluster that was already there is left as it is."""
+    # Progress bars of Ray Data and Tune's own loggers, in this process and those it starts.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    import ray
+
+    existing = ray.is_initialized()
+    if not existing:
+        ray.init(
+            address=os.environ.get(ADDRESS, "local"),
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    try:
+        yield
+    finally:
+        if not existing:
+            ray.shutdown()
