@@ -1,0 +1,50 @@
+"""Attacks that look at the gradient once."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from data_pipelines.errors import UserError
+from trainables.attacks.engine import Attack, Draws
+
+
+class _SingleStep(Attack):
+    """One gradient; the step follows from ε."""
+
+    iterative = False
+
+    def __init__(
+        self, *, steps: int = 1, step_size: float | None = None, restarts: int = 1
+    ) -> None:
+        if step_size is not None:
+            raise UserError("attack: fgsm and r-fgsm step by ε; a step size is for pgd and segpgd.")
+        super().__init__(steps=1, restarts=restarts)
+
+
+class FGSM(_SingleStep):
+    """Fast gradient sign method, x + ε sign ∇ (Goodfellow et al. 2015, arXiv 1412.6572)."""
+
+    def __init__(
+        self, *, steps: int = 1, step_size: float | None = None, restarts: int = 1
+    ) -> None:
+        # Without a random start every restart would end at the same image.
+        super().__init__(steps=steps, step_size=step_size, restarts=1)
+
+    def start(self, image: Tensor, epsilon: Tensor, draws: Draws) -> Tensor:
+        return image
+
+    def default_step_size(self, epsilon: Tensor) -> Tensor:
+        return epsilon
+
+
+class RFGSM(_SingleStep):
+    """R+FGSM, x' = x + a sign N(0, I), then x' + (ε − a) sign ∇ with a = ε/2.
+
+    Tramèr et al. 2018, arXiv 1705.07204; torchattacks calls it RFGSM(eps=ε, alpha=ε/2, steps=1).
+    """
+
+    def start(self, image: Tensor, epsilon: Tensor, draws: Draws) -> Tensor:
+        return image + epsilon / 2 * draws.signs()
+
+    def default_step_size(self, epsilon: Tensor) -> Tensor:
+        return epsilon / 2

@@ -1,0 +1,84 @@
+"""Networks that take images as the manifest describes them: (B, C, *spatial) in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets import UNet
+from torch import Tensor, nn
+
+from data_pipelines.schema import Manifest
+
+#: Resolutions of the U-Net. On one CPU core a 64 x 64 epoch of 320 images takes 0.5, 0.6 and 0.7 s
+#: with 3, 4 and 5 at width 16; on discs among distractors they reach Dice 0.74, 0.83 and 0.84 in
+#: eight epochs. Residual units double the time (1.0 to 1.5 s) and gain nothing there.
+LEVELS = 4
+
+
+class Standardise(nn.Module):
+    """z-score per channel with the statistics of the train split, kept with the weights.
+
+    A channel that never varies (deviation 0) is centred only.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], spatial_dims: int) -> None:
+        super().__init__()
+        shape = (1, -1, *([1] * spatial_dims))
+        deviation = torch.tensor(std, dtype=torch.float32)
+        deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(shape))
+        self.register_buffer("std", deviation.view(shape))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image - self.mean) / self.std
+
+
+class PadToMultiple(nn.Module):
+    """Runs a network on images padded at their far edges to a multiple of `factor`, and crops.
+
+    Edge values are repeated. At least two strides a side, as instance normalisation needs more than
+    one pixel at the coarsest level.
+    """
+
+    def __init__(self, network: nn.Module, factor: int) -> None:
+        super().__init__()
+        self.network = network
+        self.factor = factor
+
+    def forward(self, image: Tensor) -> Tensor:
+        size = image.shape[2:]
+        target = [max(2, -(-n // self.factor)) * self.factor for n in size]
+        if list(size) == target:
+            return self.network(image)
+        # F.pad lists the last dimension first.
+        pad = [p for n, t in zip(reversed(size), reversed(target), strict=True) for p in (0, t - n)]
+        output = self.network(F.pad(image, pad, mode="replicate"))
+        return output[(..., *(slice(n) for n in size))]
+
+
+def unet(manifest: Manifest, width: int, outputs: int) -> nn.Module:
+    """A MONAI U-Net for the manifest's images, 2-D or 3-D, standardising first.
+
+    Instance normalisation, as it is the same in training and evaluation and keeps every sample
+    independent of its batch: an attack on one image then never moves another.
+
+    Args:
+        width: Channels at the finest level; doubled at each of the `LEVELS` − 1 coarser ones.
+        outputs: Output channels, at full resolution.
+    """
+    dims = manifest.spatial_dims
+    net = UNet(
+        spatial_dims=dims,
+        in_channels=manifest.channels,
+        out_channels=outputs,
+        channels=[width * 2**level for level in range(LEVELS)],
+        strides=[2] * (LEVELS - 1),
+        norm=("INSTANCE", {"affine": True}),
+    )
+    return nn.Sequential(
+        Standardise(manifest.mean, manifest.std, dims), PadToMultiple(net, 2 ** (LEVELS - 1))
+    )

@@ -1,0 +1,45 @@
+"""Reading one trial's config: what is missing or out of range is the user's to mend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from data_pipelines.errors import UserError
+from data_pipelines.registry import nearest
+
+
+def number(
+    config: Mapping[str, Any], key: str, low: float = -math.inf, high: float = math.inf
+) -> float:
+    """The finite number at `key`, in [low, high]. Raises `UserError` naming the key."""
+    value = _present(config, key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"config: {key!r} must be a number, not {value!r}.")
+    if not low <= value <= high:
+        raise UserError(f"config: {key!r} is {value}, outside [{low:g}, {high:g}].")
+    return float(value)
+
+
+def whole(config: Mapping[str, Any], key: str, low: int) -> int:
+    """The whole number at `key`, at least `low`. Raises `UserError` naming the key."""
+    value = _present(config, key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise UserError(f"config: {key!r} must be a whole number from {low} up, not {value!r}.")
+    return value
+
+
+def word(config: Mapping[str, Any], key: str, known: Iterable[str]) -> str:
+    """The word at `key`, one of `known`. Raises `UserError` naming the key and the nearest word."""
+    value, words = _present(config, key), sorted(known)
+    if value not in words:
+        close = nearest(str(value), words)
+        raise UserError(f"config: {key!r} is {value!r}{close} Known: {', '.join(words)}.")
+    return str(value)
+
+
+def _present(config: Mapping[str, Any], key: str) -> Any:
+    if key not in config:
+        raise UserError(f"config: {key!r} is missing; give it a value in the study's space.")
+    return config[key]
