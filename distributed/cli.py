@@ -18,8 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="From a folder of medical images to the Pareto front of robustness against "
-    "calibration.\n\nThree steps: **prepare** a published folder, **sweep** a study over it, look at the "
-    "**report**. `trustsweep list` names everything that a study can use.",
+    "calibration.\n\nThree steps: **prepare** a published folder, **sweep** a study over it, look "
+    "at the **report**. `trustsweep list` names everything that a study can use.",
 )
 
 Overrides = Annotated[

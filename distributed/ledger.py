@@ -64,6 +64,7 @@ class Ledger:
     def __init__(self, run: Path) -> None:
         self._path = run / LEDGER
         self.records: dict[str, Record] = {}
+        self._torn_bytes = 0
         if self._path.is_file():
             self._read()
 
@@ -104,6 +105,9 @@ class Ledger:
         self.records.pop(record.id, None)
         self.records[record.id] = record
         line = json.dumps({**record.__dict__, "state": record.state.value}, sort_keys=True)
+        if self._torn_bytes:
+            os.truncate(self._path, self._path.stat().st_size - self._torn_bytes)
+            self._torn_bytes = 0
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
@@ -111,20 +115,18 @@ class Ledger:
 
     def _read(self) -> None:
         lines = self._path.read_text(encoding="utf-8").split("\n")
+        torn = lines.pop()  # empty when the last line is whole
         for number, line in enumerate(lines, start=1):
-            if not line:
-                continue
             try:
                 raw = json.loads(line)
             except ValueError as error:
-                if number == len(lines):
-                    return
                 raise UserError(
                     f"{self._path}: line {number} is unreadable; restore the file from a backup."
                 ) from error
             record = Record(**{**raw, "state": State(raw["state"])})
             self.records.pop(record.id, None)
             self.records[record.id] = record
+        self._torn_bytes = len(torn.encode())
 
 
 def write_csv(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None:

@@ -1,0 +1,125 @@
+"""The board alone, as plain asyncio; test_slots.py runs it as a Ray actor under real workers."""
+
+import asyncio
+from pathlib import Path
+
+from distributed import board as board_module
+from distributed.board import Board, Epoch, Evaluate, Failure, Finish, Standing, Start, Trial
+
+TRIAL = Trial("a", {"epochs": 3}, Path("nowhere"))
+
+
+async def rank(board: Board, token: str, index: int, answers: list, after: int = 0) -> list:
+    """A rank that gives these answers to the commands it gets, exceptions as errors."""
+    taken = []
+    await board.enter(token, index)
+    for answer in answers:
+        after, command = await board.next(token, index, after)
+        taken.append(command)
+        error = str(answer) if isinstance(answer, Exception) else None
+        await board.acknowledge(token, index, after, None if error else answer, error)
+    return taken
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def test_every_rank_gets_every_command_in_order_and_rank_zero_answers():
+    async def scenario():
+        board = Board(world=2)
+        ranks = [
+            asyncio.create_task(rank(board, "t", i, [f"{i}s", f"{i}e", f"{i}v"])) for i in range(2)
+        ]
+        answers = [await board.post(c) for c in (Start(TRIAL), Epoch(), Evaluate(full=True))]
+        return answers, await asyncio.gather(*ranks)
+
+    answers, taken = run(scenario())
+    assert answers == ["0s", "0e", "0v"]
+    assert taken[0] == taken[1] == [Start(TRIAL), Epoch(), Evaluate(full=True)]
+
+
+def test_a_new_group_learns_the_standing_and_gets_only_the_pending_command():
+    async def scenario():
+        board = Board(world=1)
+        assert await board.enter("old", 0) is None
+        old = asyncio.create_task(rank(board, "old", 0, ["", ""]))
+        await board.post(Start(TRIAL))
+        await board.post(Epoch())
+        await old
+        pending = asyncio.create_task(board.post(Evaluate(full=False)))
+        await asyncio.sleep(0)  # the old group takes this one and dies
+        standing = await board.enter("new", 0)
+        taken = await rank(board, "new", 0, ["late"])
+        return standing, taken, await pending
+
+    standing, taken, answer = run(scenario())
+    assert standing == Standing(TRIAL, epochs=1)
+    assert taken == [Evaluate(full=False)]
+    assert answer == "late"
+
+
+def test_half_a_dead_groups_answers_do_not_count():
+    async def scenario():
+        board = Board(world=2)
+        for index in range(2):
+            await board.enter("old", index)
+        pending = asyncio.create_task(board.post(Start(TRIAL)))
+        await rank(board, "old", 0, ["old"])
+        for index in range(2):
+            await board.enter("new", index)
+        await board.acknowledge("old", 1, 1, "old", None)
+        assert not pending.done()
+        await asyncio.gather(*(rank(board, "new", i, ["new"]) for i in range(2)))
+        return await pending
+
+    assert run(scenario()) == "new"
+
+
+def test_a_group_that_keeps_dying_fails_the_trial_and_can_start_another():
+    async def scenario():
+        board = Board(world=1)
+        pending = asyncio.create_task(board.post(Start(TRIAL)))
+        for token in "abcd":
+            await asyncio.sleep(0)
+            await board.enter(token, 0)
+        failure = await pending
+        other = asyncio.create_task(rank(board, "d", 0, ["fine"]))
+        return failure, await board.post(Start(TRIAL)), await other
+
+    failure, answer, _ = run(scenario())
+    assert isinstance(failure, Failure)
+    assert failure.group_usable
+    assert "died 3 times" in failure.reason
+    assert answer == "fine"
+
+
+def test_an_error_of_all_ranks_leaves_the_group_usable_a_lone_one_does_not(monkeypatch):
+    monkeypatch.setattr(board_module, "ERROR_GRACE", 0.1)
+
+    async def scenario(*answers):
+        board = Board(world=2)
+        ranks = [
+            asyncio.create_task(rank(board, "t", i, [answer]))
+            for i, answer in enumerate(answers)
+            if answer is not None
+        ]
+        failure = await board.post(Epoch())
+        await asyncio.gather(*ranks)
+        return failure
+
+    assert run(scenario(ValueError("x"), ValueError("x"))) == Failure("x", group_usable=True)
+    assert run(scenario(None, ValueError("y"))) == Failure("y", group_usable=False)
+
+
+def test_a_finished_trial_is_not_taken_up_again():
+    async def scenario():
+        board = Board(world=1)
+        await board.enter("t", 0)
+        task = asyncio.create_task(rank(board, "t", 0, ["", "", ""]))
+        for command in (Start(TRIAL), Epoch(), Finish({})):
+            await board.post(command)
+        await task
+        return await board.enter("new", 0)
+
+    assert run(scenario()) is None

@@ -1,0 +1,138 @@
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipelines.errors import UserError
+from data_pipelines.registry import Registry
+from search_spaces.space import Parameter, Space
+from trainables.registry import TRAINABLES
+
+BOTH = ["unet", "evidential-unet"]
+
+
+def ask(space: Space, seed: int) -> dict:
+    sampler = optuna.samplers.RandomSampler(seed=seed)
+    return space.suggest(optuna.create_study(sampler=sampler).ask())
+
+
+@given(seed=st.integers(0, 10_000))
+def test_a_suggestion_holds_exactly_the_parameters_whose_conditions_hold(seed):
+    space = Space(BOTH, {})
+    config = ask(space, seed)
+    parameters = space.of(config["trainable"])
+    expected = {name for name, p in parameters.items() if p.applies(config)}
+    assert set(config) == expected | {"trainable"}
+    assert all(parameters[name].contains(config[name]) for name in expected)
+
+
+def test_without_attack_there_is_no_attack_parameter():
+    space = Space(BOTH, {"regime": "none"})
+    assert not {"epsilon", "share", "attack", "attack_steps"} & set(ask(space, 0))
+
+
+@pytest.mark.parametrize("trainable", list(TRAINABLES))
+def test_every_trainable_has_a_space_whose_defaults_are_inside_it(trainable):
+    space = Space([trainable], {})
+    config = space.defaults(trainable)
+    assert all(space.of(trainable)[n].contains(v) for n, v in config.items() if n != "trainable")
+
+
+def test_own_parameters_are_named_apart_and_common_ones_are_shared():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    names = set()
+    space = Space(BOTH, {})
+    for _ in range(20):
+        trial = study.ask()
+        space.suggest(trial)
+        names |= set(trial.params)
+    assert {"unet.dice_weight", "evidential-unet.dice_weight", "learning_rate"} <= names
+
+
+def test_overrides_fix_narrow_and_keep_conditions():
+    space = Space(
+        BOTH, {"epsilon": 0.02, "unet.dice_weight": 0.3, "learning_rate": {"choices": [0.1]}}
+    )
+    assert space.of("unet")["dice_weight"].value == 0.3
+    assert space.of("evidential-unet")["dice_weight"].value is None
+    assert "epsilon" not in space.defaults("unet")
+    attacked = Space(BOTH, {"epsilon": 0.02, "regime": "random"})
+    assert attacked.defaults("unet")["epsilon"] == 0.02
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"learning_rat": 1}, ["learning_rat", "did you mean 'learning_rate'"]),
+        ({"epsilon": 2.0}, ["space.epsilon", "outside [0, 1]"]),
+        ({"epsilon": {"low": 0.1, "high": 1.5}}, ["space.epsilon", "1.5", "outside [0, 1]"]),
+        ({"share": -0.5}, ["space.share", "outside [0, 1]"]),
+        ({"learning_rate": {"low": 1.0, "high": 0.1}}, ["learning_rate", "above high"]),
+        ({"learning_rate": {"low": 0.1, "hihg": 1.0}}, ["hihg", "did you mean 'high'"]),
+        ({"learning_rate": {"low": 0.0, "high": 1.0, "log": True}}, ["`log` needs low > 0"]),
+        ({"regime": {"choices": []}}, ["regime", "empty"]),
+        ({"unet.kl_weight": 1.0}, ["unet.kl_weight"]),
+        ({"epsilon": {"low": 0.0, "high": 0.1, "when": {"nosuch": [1]}}}, ["nosuch"]),
+    ],
+)
+def test_impossible_overrides_name_the_key(overrides, words):
+    with pytest.raises(UserError) as error:
+        Space(BOTH, overrides)
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_conditions_in_a_circle_are_refused():
+    circle = {
+        "epsilon": {"low": 0.0, "high": 0.1, "when": {"share": [0.5]}},
+        "share": {"low": 0.0, "high": 1.0, "when": {"epsilon": [0.1]}},
+    }
+    with pytest.raises(UserError, match="circle"):
+        Space(BOTH, circle)
+
+
+def test_a_grid_is_every_combination_once():
+    fixed = {
+        "learning_rate": 0.01,
+        "weight_decay": 0.0,
+        "corruption_share": 0.0,
+        "dice_weight": 0.5,
+        "kl_weight": 0.1,
+        "risk": {"choices": ["type-2", "cross-entropy"]},
+        "regime": {"choices": ["none", "random"]},
+        "share": 0.5,
+        "attack": "fgsm",
+        "epsilon": {"low": 0.0, "high": 0.02, "step": 0.01},
+        "attack_steps": {"low": 1, "high": 2},
+    }
+    space = Space(BOTH, fixed)
+    grid = space.grid()
+    assert len({tuple(sorted(p.items())) for p in grid}) == len(grid)
+    # classical: none, or random with 3 ε; evidential: the same for each of 2 risks
+    assert len(grid) == 4 + 2 * 4
+    study = optuna.create_study()
+    for params in grid:
+        study.enqueue_trial(params)
+        trial = study.ask()
+        space.suggest(trial)
+        assert trial.params == params
+
+
+def test_a_grid_refuses_a_continuous_range():
+    with pytest.raises(UserError, match=r"weight_decay.*step"):
+        Space(["unet"], {"learning_rate": 0.01}).grid()
+
+
+@given(value=st.one_of(st.integers(-5, 5), st.floats(-1, 1), st.booleans(), st.text(max_size=3)))
+def test_a_fixed_parameter_starts_at_its_value_and_contains_nothing_else(value):
+    parameter = Parameter.model_validate(value)
+    assert parameter.start() == value
+    assert parameter.contains(value)
+    assert not parameter.contains("another value")
+
+
+def test_a_registry_names_the_nearest_known_name():
+    registry = Registry("thing", {"gaussian": "math:sqrt"})
+    assert registry["gaussian"](4) == 2
+    with pytest.raises(UserError, match="did you mean 'gaussian'"):
+        registry["gausian"]

@@ -1,0 +1,84 @@
+import subprocess
+import sys
+
+import pytest
+
+from data_pipelines.errors import UserError
+from search_spaces.study import Study, load, parse
+
+
+def minimal(**changes) -> dict:
+    return {"name": "s", "trainables": ["unet"], "objectives": ["dice_area"], **changes}
+
+
+def test_a_resolved_study_reads_back_the_same(tmp_path):
+    study = load("evidential", ["search.trials=3", "constraints=['clean.dice >= 0.5']"])
+    (tmp_path / "study.yaml").write_text(study.to_yaml())
+    assert load(tmp_path / "study.yaml") == study
+
+
+def test_overrides_are_yaml_and_reach_any_key():
+    study = load("evidential", ["search.trials=7", "space.learning_rate=1e-3", "name=other"])
+    assert (study.search.trials, study.name) == (7, "other")
+    assert study.space["learning_rate"] == 1e-3
+
+
+def test_numbers_without_a_dot_are_numbers(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "{name: s, trainables: [unet], objectives: [dice_area], "
+        "space: {learning_rate: {low: 1e-4, high: 1E-2, log: true}}}"
+    )
+    assert load(file).search_space().of("unet")["learning_rate"].low == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (minimal(serach={}), ["serach", "did you mean 'search'"]),
+        (minimal(search={"trails": 3}), ["search.trails", "did you mean 'trials'"]),
+        (minimal(search={"trials": 0}), ["search.trials"]),
+        (minimal(search={"sampler": "tpee"}), ["search.sampler", "tpe"]),
+        (minimal(trainables=[]), ["trainables"]),
+        (minimal(trainables=["unett"]), ["unett", "did you mean 'unet'"]),
+        (minimal(trainables=["unet", "unet"]), ["trainables", "listed twice"]),
+        (minimal(evaluation={"epsilons": [0, 1.5]}), ["evaluation.epsilons", "1.5", "[0, 1]"]),
+        (minimal(evaluation={"epsilons": [0.01]}), ["evaluation.epsilons", "0 (the clean images)"]),
+        (minimal(evaluation={"epsilons": [0]}), ["at least one budget above 0"]),
+        (minimal(evaluation={"severities": [6]}), ["evaluation.severities"]),
+        (minimal(constraints=["clean.dice > 0.5"]), ["constraints", "metric >= number"]),
+        (minimal(resources={"slots": "many"}), ["resources.slots"]),
+        (minimal(name="../up"), ["name"]),
+        ({"name": "s", "trainables": ["unet"]}, ["objectives", "missing"]),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(raw, words):
+    with pytest.raises(UserError) as error:
+        parse(raw, "file.yaml")
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_no_study(tmp_path):
+    for text in ("[1, 2]", "a: [", "just words"):
+        file = tmp_path / "study.yaml"
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"study\.yaml"):
+            load(file)
+    with pytest.raises(UserError, match="did you mean 'evidential'"):
+        load("evidental")
+
+
+def test_a_constraint_measures_how_far_off_a_value_is():
+    study = Study.model_validate(minimal(constraints=["a >= 0.5", "b <= 2"]))
+    least, most = study.constraints
+    assert least.violation(0.6) <= 0 < least.violation(0.4)
+    assert most.violation(2.0) <= 0 < most.violation(2.5)
+
+
+def test_validating_a_study_imports_neither_torch_nor_ray():
+    code = (
+        "import sys; from search_spaces.study import load; load('evidential'); "
+        "sys.exit(bool({'torch', 'ray', 'monai'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
