@@ -1,0 +1,92 @@
+"""Names of metrics: what exists is found, what does not is refused with the nearest name."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Task
+from trainables.metrics.catalog import AREAS, METRICS, SHIFTS, STATES, all_names, metric_info
+
+EPSILONS = (0.0, 0.005, 0.01)
+CELLS = (("gaussian-noise", 1), ("gaussian-noise", 3), ("contrast", 5))
+
+
+def test_every_name_of_a_study_is_understood() -> None:
+    names = all_names(EPSILONS, CELLS)
+    assert len(names) == len(set(names)) == 8 * len(METRICS) + len(AREAS) + 3 * len(SHIFTS)
+    for name in names:
+        info = metric_info(name)
+        assert info.name == name
+        assert info.direction in ("max", "min")
+        assert info.low < info.high
+        assert Task.SEGMENTATION in info.tasks
+
+
+def test_examples() -> None:
+    names = all_names(EPSILONS, CELLS)
+    for name in (
+        "clean.dice", "corrupted.ece", "corrupted@gaussian-noise-3.dice", "attacked.nll",
+        "attacked@0.01.ause", "dice_area", "iou_area", "shift.auroc", "shift@0.005.spearman",
+    ):  # fmt: skip
+        assert name in names
+    assert metric_info("attacked@0.01.ece").direction == "min"
+    assert "ε = 0.01" in metric_info("attacked@0.01.ece").meaning
+    assert "gaussian-noise of severity 3" in metric_info("corrupted@gaussian-noise-3.dice").meaning
+    assert metric_info("shift.spearman").direction == "min"
+
+
+def test_a_clean_plan_gives_clean_metrics_alone() -> None:
+    assert all_names((0.0,), ()) == [f"clean.{name}" for name in METRICS]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("clean.dise", "clean.dice"),
+        ("dice", "clean.dice"),
+        ("dice_aera", "dice_area"),
+        ("clean_dice", "clean.dice"),
+        ("atacked@0.01.dice", "attacked@0.01.dice"),
+        ("attacked@0.010.dice", "attacked@0.01.dice"),
+        ("attacked@1e-2.dice", "attacked@0.01.dice"),
+        ("corrupted@contrast-3.eec", "corrupted@contrast-3.ece"),
+        ("shift.auc", "shift.auroc"),
+        ("shift@0.01.dice", "shift@0.01.spearman|shift@0.01.auroc|attacked@0.01.dice"),
+    ],
+)
+def test_a_wrong_name_is_refused_with_the_nearest(wrong: str, right: str) -> None:
+    with pytest.raises(UserError, match=rf"unknown metric '{wrong}', did you mean '({right})'"):
+        metric_info(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "", ".", "clean.", ".dice", "clean@1.dice", "attacked@.dice", "attacked@0.dice",
+        "attacked@2.dice", "attacked@nan.dice", "corrupted@contrast.dice", "clean.spearman",
+        "corrupted@contrast-6.dice", "corrupted@-3.dice", "shift@x.auroc", "clean.dice_area",
+    ],
+)  # fmt: skip
+def test_what_is_no_condition_is_refused(wrong: str) -> None:
+    with pytest.raises(UserError, match="unknown metric"):
+        metric_info(wrong)
+
+
+def test_states_compute_what_the_catalogue_says() -> None:
+    for name, cls in STATES.items():
+        assert name in cls.names
+    assert {n for cls in set(STATES.values()) for n in cls.names} == set(METRICS)
+
+
+def test_ranges() -> None:
+    assert math.isinf(METRICS["ause"].high)
+    assert METRICS["nll"].high == pytest.approx(16.118, abs=1e-3)
+
+
+def test_naming_metrics_needs_no_torch() -> None:
+    code = "import sys, trainables.metrics.catalog; print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"

@@ -1,0 +1,276 @@
+"""One pass over a split: every metric on clean, corrupted and attacked images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Batch, Task
+from trainables.attacks.engine import frozen
+from trainables.contract import Prediction, Trainable
+from trainables.metrics.base import MetricState, uncertainty_map
+from trainables.metrics.calibration import Calibration
+from trainables.metrics.catalog import (
+    AREAS,
+    METRICS,
+    SHIFTS,
+    STATES,
+    attacked_name,
+    corrupted_name,
+    epsilon_text,
+)
+from trainables.metrics.shift import Shift
+
+CLEAN = "clean"
+
+#: (batch, name, severity 1 to 5) to the same samples corrupted.
+Corrupt = Callable[[Batch, str, int], Batch]
+#: (batch, ε) to the same samples attacked; minds its own gradient mode.
+Attack = Callable[[Batch, float], Batch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """What is measured beside the clean images.
+
+    Attributes:
+        epsilons: Attack budgets on the [0, 1] scale, ascending, 0 among them.
+        attack, attack_steps, restarts: For whoever makes the attack.
+        corruptions: (name, severity) pairs.
+        uncertainty: The map that ause and shift judge; None for each method's own first.
+    """
+
+    epsilons: tuple[float, ...] = (0.0,)
+    attack: str = "pgd"
+    attack_steps: int = 7
+    restarts: int = 1
+    corruptions: tuple[tuple[str, int], ...] = ()
+    uncertainty: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.epsilons[:1] != (0.0,) or list(self.epsilons) != sorted(self.epsilons):
+            raise UserError(f"epsilons {self.epsilons}: list them ascending, from 0 (clean).")
+        if len({attacked_name(e) for e in self.epsilons}) < len(self.epsilons):
+            raise UserError(f"epsilons {self.epsilons}: two are the same to six digits.")
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """The ε above 0."""
+        return tuple(e for e in self.epsilons if e > 0)
+
+    def clean(self) -> EvaluationPlan:
+        """The same without corruption and attack: what every epoch can afford."""
+        return dataclasses.replace(self, epsilons=(0.0,), corruptions=())
+
+
+class Evaluation:
+    """What one or several workers have gathered: the metric states of each condition.
+
+    Args:
+        plan: Fixes the conditions.
+        task: Fixes the metrics.
+    """
+
+    def __init__(self, plan: EvaluationPlan, task: Task) -> None:
+        self.plan = plan
+        self.task = task
+        self._metrics = [name for name, info in METRICS.items() if task in info.tasks]
+        classes: dict[type[MetricState], None] = dict.fromkeys(STATES[n] for n in self._metrics)
+        self._states = {
+            condition: [cls(plan.uncertainty) for cls in classes]
+            for condition in (CLEAN, *self._corrupted, *self._attacked)
+        }
+        pairs = any(task in info.tasks for info in SHIFTS.values())
+        self._shifts = {e: Shift(plan.uncertainty) for e in plan.budgets if pairs}
+
+    def update(self, condition: str, prediction: Prediction, batch: Batch) -> None:
+        """Take in what was predicted for a batch under a condition ("clean", "attacked@0.01")."""
+        for state in self._states[condition]:
+            state.update(prediction, batch)
+
+    def update_shift(
+        self, epsilon: float, clean: Prediction, attacked: Prediction, batch: Batch
+    ) -> None:
+        """Take in what was predicted for a batch before and after the attack within ε."""
+        if epsilon in self._shifts:
+            self._shifts[epsilon].update(clean, attacked, batch)
+
+    def merge(self, other: Evaluation) -> None:
+        """Take in another worker's part. Raises ValueError if it followed another plan."""
+        if (other.plan, other.task) != (self.plan, self.task):
+            raise ValueError("evaluations of different plans or tasks cannot be merged")
+        for condition, states in self._states.items():
+            for mine, theirs in zip(states, other._states[condition], strict=True):
+                mine.merge(theirs)
+        for epsilon, shift in self._shifts.items():
+            shift.merge(other._shifts[epsilon])
+
+    def compute(self) -> dict[str, float]:
+        """Every metric by its full name: those of `catalog.all_names`, in that order."""
+        values = {condition: self._condition(condition) for condition in self._states}
+        result = dict(_prefixed(CLEAN, values[CLEAN]))
+        for kind, members in (("corrupted", self._corrupted), ("attacked", self._attacked)):
+            if members:
+                result |= _prefixed(kind, _mean([values[m] for m in members]))
+            for member in members:
+                result |= _prefixed(member, values[member])
+        if self.plan.budgets:
+            result |= self._areas()
+        if self._shifts:
+            shifts = {e: shift.compute() for e, shift in self._shifts.items()}
+            result |= _prefixed("shift", _mean(list(shifts.values())))
+            for epsilon, shift in shifts.items():
+                result |= _prefixed(f"shift@{epsilon_text(epsilon)}", shift)
+        return result
+
+    def curves(self) -> dict[str, list[float]]:
+        """Metrics against ε: "epsilon" (from 0 up), and "dice" and "iou" of the same length."""
+        points = [self._condition(attacked_name(e)) for e in self.plan.epsilons]
+        drawn = [n.removesuffix("_area") for n, info in AREAS.items() if self.task in info.tasks]
+        curves = {name: [point[name] for point in points] for name in drawn}
+        return {"epsilon": list(self.plan.epsilons), **curves}
+
+    def reliability(self, condition: str = CLEAN) -> dict[str, list[float | None]]:
+        """The reliability diagram of a condition; see `Calibration.curve`."""
+        for state in self._states[condition]:
+            if type(state) is Calibration:
+                return state.curve()
+        raise ValueError(f"{self.task} has no reliability diagram")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything gathered, as plain values and arrays, for another process."""
+        return {
+            "plan": dataclasses.asdict(self.plan),
+            "task": str(self.task),
+            "states": {c: [s.state_dict() for s in states] for c, states in self._states.items()},
+            "shifts": [shift.state_dict() for shift in self._shifts.values()],
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Self:
+        """The evaluation that `state_dict` was taken from."""
+        raw = dict(state["plan"])
+        raw["epsilons"] = tuple(raw["epsilons"])
+        raw["corruptions"] = tuple((name, level) for name, level in raw["corruptions"])
+        plan = EvaluationPlan(**raw)
+        evaluation = cls(plan, Task(state["task"]))
+        for condition, states in evaluation._states.items():
+            stored = zip(states, state["states"][condition], strict=True)
+            evaluation._states[condition] = [
+                type(empty).from_state_dict(full, plan.uncertainty) for empty, full in stored
+            ]
+        for epsilon, full in zip(evaluation._shifts, state["shifts"], strict=True):
+            evaluation._shifts[epsilon] = Shift.from_state_dict(full, plan.uncertainty)
+        return evaluation
+
+    @property
+    def _corrupted(self) -> list[str]:
+        return [corrupted_name(*cell) for cell in self.plan.corruptions]
+
+    @property
+    def _attacked(self) -> list[str]:
+        return [attacked_name(e) for e in self.plan.budgets]
+
+    def _condition(self, condition: str) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for state in self._states[condition]:
+            values |= state.compute()
+        return {name: values[name] for name in self._metrics}
+
+    def _areas(self) -> dict[str, float]:
+        """Trapezoids under the curves over the largest ε, so that a flat curve keeps its height."""
+        curves = self.curves()
+        epsilons = np.array(curves.pop("epsilon"))
+        return {
+            f"{name}_area": float(np.trapezoid(values, epsilons) / epsilons[-1])
+            for name, values in curves.items()
+        }
+
+
+def evaluate(
+    trainable: Trainable,
+    network: nn.Module,
+    batches: Iterable[Batch],
+    plan: EvaluationPlan,
+    *,
+    corrupt: Corrupt,
+    attack: Attack,
+) -> Evaluation:
+    """Judge a network on every batch under every condition of the plan.
+
+    The network is put into evaluation mode, and every module's mode and every parameter's
+    `requires_grad` are left as found. Batches lie on the network's device.
+    """
+    evaluation = Evaluation(plan, trainable.task)
+    with frozen(network):
+        for batch in batches:
+            clean = _judge(trainable, network, batch, evaluation, CLEAN)
+            for name, severity in plan.corruptions:
+                condition = corrupted_name(name, severity)
+                _judge(trainable, network, corrupt(batch, name, severity), evaluation, condition)
+            for epsilon in plan.budgets:
+                worse = attack(batch, epsilon)
+                found = _judge(trainable, network, worse, evaluation, attacked_name(epsilon))
+                evaluation.update_shift(epsilon, clean, found, batch)
+    return evaluation
+
+
+def panel(
+    trainable: Trainable,
+    network: nn.Module,
+    batch: Batch,
+    attack: Attack,
+    epsilon: float,
+    uncertainty: str | None = None,
+) -> dict[str, np.ndarray]:
+    """What the report shows of a few images, before and after the attack within ε.
+
+    Returns:
+        image, mask, probability, uncertainty, image_attacked, probability_attacked and
+        uncertainty_attacked, each (n, H, W) float16: the mean of an image's channels, the middle
+        slice of a volume.
+    """
+    if batch.mask is None:
+        raise ValueError("the panel needs a batch with masks")
+    result = {"mask": _picture(batch.mask)}
+    with frozen(network):
+        for suffix, shown in (("", batch), ("_attacked", attack(batch, epsilon))):
+            with torch.inference_mode():
+                prediction = trainable.predict(network, shown)
+            result[f"image{suffix}"] = _picture(shown.image)
+            result[f"probability{suffix}"] = _picture(prediction.probability)
+            doubt = uncertainty_map(prediction, uncertainty)
+            result[f"uncertainty{suffix}"] = _picture(doubt.unsqueeze(1))
+    return result
+
+
+def _judge(
+    trainable: Trainable, network: nn.Module, batch: Batch, evaluation: Evaluation, condition: str
+) -> Prediction:
+    with torch.inference_mode():
+        prediction = trainable.predict(network, batch)
+        evaluation.update(condition, prediction, batch)
+    return prediction
+
+
+def _picture(values: Tensor) -> np.ndarray:
+    """(n, C, H, W) or (n, C, D, H, W) to (n, H, W)."""
+    flat = values.detach().float().mean(dim=1)
+    if flat.ndim == 4:
+        flat = flat[:, flat.shape[1] // 2]
+    return flat.cpu().numpy().astype(np.float16)
+
+
+def _prefixed(condition: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{condition}.{name}": value for name, value in values.items()}
+
+
+def _mean(points: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([point[name] for point in points])) for name in points[0]}

@@ -1,0 +1,144 @@
+"""What every streaming metric offers: update, merge, compute, in bounded memory.
+
+States hold float64 numpy arrays alone, so that workers can send them to each other. The order of
+batches and their split over workers changes a result by rounding of float64 sums at most.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Batch
+from trainables.contract import Prediction
+
+StateDict = dict[str, np.ndarray]
+
+
+class State(ABC):
+    """Something that is gathered over batches and merged over workers.
+
+    Args:
+        uncertainty: The map of `Prediction.uncertainty` to judge; None for the method's first.
+    """
+
+    #: What `compute` gives, in order.
+    names: ClassVar[tuple[str, ...]]
+
+    def __init__(self, uncertainty: str | None = None) -> None:
+        self.uncertainty = uncertainty
+
+    @abstractmethod
+    def merge(self, other: Self) -> None:
+        """Take in what another worker gathered; `other` stays as it is."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """The value of each of `names`. NaN before the first image and for NaN predictions."""
+
+    @abstractmethod
+    def state_dict(self) -> StateDict:
+        """A copy of what was gathered, as arrays."""
+
+    @abstractmethod
+    def _load(self, state: Mapping[str, Any]) -> None:
+        """Replace what was gathered by `state`."""
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], uncertainty: str | None = None) -> Self:
+        """The state that `state_dict` was taken from."""
+        restored = cls(uncertainty)
+        restored._load(state)
+        return restored
+
+
+class MetricState(State):
+    """A state that judges predictions one batch at a time."""
+
+    @abstractmethod
+    def update(self, prediction: Prediction, batch: Batch) -> None:
+        """Take in a batch and what was predicted for it (same rows, same device)."""
+
+
+class SumState(MetricState):
+    """A metric that is a function of sums over images or pixels."""
+
+    #: Name to shape of each sum.
+    fields: ClassVar[dict[str, tuple[int, ...]]]
+
+    def __init__(self, uncertainty: str | None = None) -> None:
+        super().__init__(uncertainty)
+        self.sums = {name: np.zeros(shape) for name, shape in self.fields.items()}
+
+    def add(self, **amounts: Tensor | float) -> None:
+        """Add to the sums of these names."""
+        for name, amount in amounts.items():
+            value = amount.cpu().numpy() if isinstance(amount, Tensor) else amount
+            self.sums[name] += value
+
+    def merge(self, other: Self) -> None:
+        for name, amount in other.sums.items():
+            self.sums[name] += amount
+
+    def state_dict(self) -> StateDict:
+        return {name: amount.copy() for name, amount in self.sums.items()}
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        for name, shape in self.fields.items():
+            self.sums[name] = np.array(state[name], dtype=np.float64).reshape(shape)
+
+
+def ratio(amount: np.ndarray | float, count: np.ndarray | float) -> float:
+    """`amount` / `count`, NaN for a count of 0."""
+    return float(amount) / float(count) if float(count) != 0 else math.nan
+
+
+def foreground(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Foreground probability and truth of a segmented batch, pixel by pixel.
+
+    Returns:
+        Both (B, n) float64, without gradient. A probability that is not finite is made NaN, so
+        that it reaches the metric instead of being counted as some label.
+
+    Raises:
+        ValueError: no masks in the batch, or masks of another shape than the probability.
+    """
+    if batch.mask is None:
+        raise ValueError("this metric needs a batch with masks")
+    probability = prediction.probability.detach()
+    if probability.shape != batch.mask.shape:
+        raise ValueError(
+            f"probability {tuple(probability.shape)} and mask {tuple(batch.mask.shape)} differ; "
+            "the foreground's probability (B, 1, *spatial) is expected"
+        )
+    p = probability.to(torch.float64).flatten(1)
+    truth = batch.mask.detach().to(torch.float64).flatten(1)
+    return torch.where(p.isfinite(), p, math.nan), truth
+
+
+def label(p: Tensor) -> Tensor:
+    """Foreground where p > 0.5: a tie, which is what no evidence at all gives, is background."""
+    return p > 0.5
+
+
+def uncertainty_map(prediction: Prediction, name: str | None) -> Tensor:
+    """The map (B, *spatial) of that name, or the method's first; at least float32.
+
+    Raises:
+        UserError: the method offers no such map.
+    """
+    maps = prediction.uncertainty
+    chosen = next(iter(maps), None) if name is None else name
+    if chosen is None or chosen not in maps:
+        raise UserError(
+            f"this method offers no uncertainty map {chosen!r}; it has {', '.join(maps) or 'none'}."
+        )
+    values = maps[chosen].detach()
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,226 @@
+"""Every number that an evaluation can give, by name. Free of torch: naming one is instant.
+
+A full name is a condition and a metric: ``clean.dice``, ``corrupted.dice`` (mean over all
+corruptions and severities), ``corrupted@gaussian-noise-3.dice`` (one of them), ``attacked.dice``
+(mean over all ε > 0), ``attacked@0.01.dice`` (one ε). Beside these stand the areas (``dice_area``)
+and the uncertainty shift under attack (``shift.auroc``, ``shift@0.01.auroc``).
+
+A metric is added by a state (see `trainables.metrics.base`) and one line in `METRICS`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from data_pipelines.errors import UserError
+from data_pipelines.registry import Registry, nearest
+from data_pipelines.schema import Task
+
+CALIBRATION_BINS = 15
+#: Probabilities are kept this far from 0 and 1 before a logarithm is taken.
+NLL_CLAMP = 1e-7
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a number means.
+
+    Attributes:
+        name: Bare ("dice") in `METRICS`, full ("clean.dice") as `metric_info` gives it.
+        direction: Whether more or less of it is better.
+        low, high: The range it cannot leave; infinite where it has no bound.
+        unit: "" for a pure number.
+        meaning: One line for a reader who has not met it.
+        state: "module:Class" of the streaming state that computes it.
+        tasks: What it can judge.
+    """
+
+    name: str
+    direction: Literal["max", "min"]
+    low: float
+    high: float
+    unit: str
+    meaning: str
+    state: str
+    tasks: tuple[Task, ...]
+
+
+_PACKAGE = "trainables.metrics"
+_OVERLAP = f"{_PACKAGE}.overlap:Overlap"
+_CALIBRATION = f"{_PACKAGE}.calibration:Calibration"
+_REGION = f"{_PACKAGE}.calibration:RegionCalibration"
+_SCORES = f"{_PACKAGE}.scores:ProperScores"
+_AUSE = f"{_PACKAGE}.sparsification:Sparsification"
+_SHIFT = f"{_PACKAGE}.shift:Shift"
+
+
+def _table(*rows: MetricInfo) -> dict[str, MetricInfo]:
+    return {row.name: row for row in rows}
+
+
+def _most(name: str, state: str, meaning: str) -> MetricInfo:
+    """Of segmentations, from 0 to 1; more is better."""
+    return MetricInfo(name, "max", 0.0, 1.0, "", meaning, state, (Task.SEGMENTATION,))
+
+
+def _least(name: str, state: str, meaning: str, high: float = 1.0, unit: str = "") -> MetricInfo:
+    """Of segmentations, from 0 to `high`; less is better."""
+    return MetricInfo(name, "min", 0.0, high, unit, meaning, state, (Task.SEGMENTATION,))
+
+
+_BINS = f"{CALIBRATION_BINS} bins of confidence"
+_NEAR = "pixels of lesion and prediction and next to them"
+
+#: What is measured under each condition.
+METRICS: dict[str, MetricInfo] = _table(
+    _most("dice", _OVERLAP, "Dice overlap of lesion and prediction, mean over images"),
+    _most("iou", _OVERLAP, "Intersection over union of both, mean over images"),
+    _most("dice_micro", _OVERLAP, "Dice overlap of all pixels pooled"),
+    _most("iou_micro", _OVERLAP, "Intersection over union of all pixels pooled"),
+    _least("ece", _CALIBRATION, f"Expected calibration error, {_BINS}, all pixels"),
+    _least("mce", _CALIBRATION, f"Calibration error of the worst of {_BINS}, all pixels"),
+    _least("ece_region", _REGION, f"Expected calibration error, {_BINS}, {_NEAR}"),
+    _least("mce_region", _REGION, f"Calibration error of the worst of {_BINS}, {_NEAR}"),
+    _least("nll", _SCORES, "Negative log-likelihood per pixel", -math.log(NLL_CLAMP), "nats"),
+    _least("brier", _SCORES, "Mean squared difference of probability and truth"),
+    _least(
+        "ause",
+        _AUSE,
+        "Error left when the least certain pixels go, above the best order's, over the mean error; "
+        "0 is perfect, a random order gives 0.5 to 1",
+        high=math.inf,
+    ),
+)
+
+#: What is computed from a metric's curve against ε.
+AREAS: dict[str, MetricInfo] = _table(
+    _most("dice_area", _OVERLAP, "Mean height of the curve of Dice against ε, 0 to the largest"),
+    _most("iou_area", _OVERLAP, "Mean height of the curve of IoU against ε, 0 to the largest"),
+)
+
+#: What compares each attacked image with itself before the attack.
+SHIFTS: dict[str, MetricInfo] = _table(
+    MetricInfo(
+        "spearman",
+        "min",
+        -1.0,
+        1.0,
+        "",
+        "Rank correlation of the changes of an image's uncertainty and Dice; "
+        "-1 means that uncertainty rises where Dice falls",
+        _SHIFT,
+        (Task.SEGMENTATION,),
+    ),
+    _most("auroc", _SHIFT, "How well an image's uncertainty tells attacked from clean images"),
+)
+
+#: The streaming state of each metric of `METRICS`, imported when asked for.
+STATES = Registry("metric", {name: info.state for name, info in METRICS.items()})
+
+
+def epsilon_text(epsilon: float) -> str:
+    """ε as it stands in names, six digits at most: ``0.01``, whatever way it was written."""
+    return f"{epsilon:g}"
+
+
+def attacked_name(epsilon: float) -> str:
+    """The condition of images attacked within ε; ε = 0 is "clean"."""
+    return f"attacked@{epsilon_text(epsilon)}" if epsilon else "clean"
+
+
+def corrupted_name(corruption: str, severity: int) -> str:
+    """The condition of images under one corruption at one severity."""
+    return f"corrupted@{corruption}-{severity}"
+
+
+def metric_info(name: str) -> MetricInfo:
+    """What a full name means; `name` and `meaning` of the result speak of its condition too.
+
+    Whether a study's own budgets and corruptions include the one named is for `all_names` to say.
+
+    Raises:
+        UserError: no such metric or condition; names the nearest one that exists.
+    """
+    if name in AREAS:
+        return AREAS[name]
+    condition, _, leaf = name.rpartition(".")
+    kind, _, detail = condition.partition("@")
+    table = SHIFTS if kind == "shift" else METRICS
+    where = _where(kind, detail, "@" in condition)
+    if leaf in table and where is not None:
+        info = table[leaf]
+        return replace(info, name=name, meaning=f"{info.meaning}; {where}")
+    raise UserError(
+        f"unknown metric {name!r}{_hint(name)} A name is a condition and a metric, such "
+        "as clean.dice, corrupted.ece, attacked@0.01.dice or shift.auroc, or one of "
+        f"{', '.join(AREAS)}. Metrics: {', '.join(METRICS)}."
+    )
+
+
+def all_names(
+    epsilons: Iterable[float],
+    corruption_cells: Iterable[tuple[str, int]],
+    task: Task = Task.SEGMENTATION,
+) -> list[str]:
+    """Full names of everything that an evaluation with these ε and (corruption, severity) gives."""
+    cells = [corrupted_name(*cell) for cell in corruption_cells]
+    budgets = sorted({e for e in epsilons if e > 0})
+    conditions = ["clean"]
+    conditions += ["corrupted", *cells] if cells else []
+    conditions += ["attacked", *map(attacked_name, budgets)] if budgets else []
+    names = [f"{c}.{m.name}" for c in conditions for m in METRICS.values() if task in m.tasks]
+    if budgets:
+        names += [m.name for m in AREAS.values() if task in m.tasks]
+        shifts = ["shift", *(f"shift@{epsilon_text(e)}" for e in budgets)]
+        names += [f"{s}.{m.name}" for s in shifts for m in SHIFTS.values() if task in m.tasks]
+    return names
+
+
+def _where(kind: str, detail: str, one: bool) -> str | None:
+    """The condition in words, or None where it is none."""
+    if not one:
+        return {
+            "clean": "clean images",
+            "corrupted": "mean over all corruptions and severities",
+            "attacked": "mean over all attack budgets ε > 0",
+            "shift": "mean over all attack budgets ε > 0",
+        }.get(kind)
+    if kind in ("attacked", "shift"):
+        return f"under attack with ε = {detail}" if _canonical_epsilon(detail) == detail else None
+    match = re.fullmatch(r"([a-z0-9]+(?:-[a-z0-9]+)*)-([1-5])", detail)
+    if kind == "corrupted" and match:
+        return f"under {match[1]} of severity {match[2]}"
+    return None
+
+
+def _canonical_epsilon(text: str) -> str | None:
+    """The ε that `text` means, as names write it; None for no number in (0, 1]."""
+    try:
+        epsilon = float(text)
+    except ValueError:
+        return None
+    return epsilon_text(epsilon) if 0 < epsilon <= 1 else None
+
+
+def _hint(name: str) -> str:
+    """The end of a sentence that names what was probably meant."""
+    known = all_names((0.0,), ())
+    known += [f"{kind}.{metric}" for kind in ("corrupted", "attacked") for metric in METRICS]
+    known += [*AREAS, *(f"shift.{metric}" for metric in SHIFTS)]
+    condition, _, leaf = name.rpartition(".")
+    kind, _, detail = condition.partition("@")
+    epsilon = _canonical_epsilon(detail)
+    if epsilon:
+        known += [f"attacked@{epsilon}.{metric}" for metric in METRICS]
+        known += [f"shift@{epsilon}.{metric}" for metric in SHIFTS]
+    elif detail:
+        known += [f"corrupted@{detail}.{metric}" for metric in METRICS]
+    # A metric without its condition, and an ε written another way, are nearer than they look.
+    for meant in (f"clean.{name}", f"shift.{name}", f"{kind}@{epsilon}.{leaf}"):
+        if meant in known:
+            return f", did you mean {meant!r}?"
+    return nearest(name, known)

@@ -1,0 +1,32 @@
+"""Proper scores of the predicted probability, over all pixels."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from data_pipelines.schema import Batch
+from trainables.contract import Prediction
+from trainables.metrics.base import SumState, foreground, ratio
+from trainables.metrics.catalog import NLL_CLAMP
+
+
+class ProperScores(SumState):
+    """Negative log-likelihood and Brier score, mean over the pixels of all images.
+
+    NLL = −[y ln p + (1 − y) ln(1 − p)] in nats, with p kept 1e-7 away from 0 and 1, so that one
+    wrong pixel costs 16.1 at most. Brier = (p − y)², of the foreground alone (0 to 1).
+    """
+
+    names = ("nll", "brier")
+    fields: ClassVar[dict[str, tuple[int, ...]]] = {"pixels": (), "nll": (), "brier": ()}
+
+    def update(self, prediction: Prediction, batch: Batch) -> None:
+        p, truth = foreground(prediction, batch)
+        kept = p.clamp(NLL_CLAMP, 1 - NLL_CLAMP)
+        likelihood = truth * torch.log(kept) + (1 - truth) * torch.log1p(-kept)
+        self.add(pixels=p.numel(), nll=-likelihood.sum(), brier=((p - truth) ** 2).sum())
+
+    def compute(self) -> dict[str, float]:
+        return {name: ratio(self.sums[name], self.sums["pixels"]) for name in self.names}
