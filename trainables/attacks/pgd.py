@@ -31,7 +31,10 @@ class PGD(Attack):
         self._random_start = random_start
 
     def start(self, image: Tensor, epsilon: Tensor, draws: Draws) -> Tensor:
-        return image + (draws.uniform() * (2 * epsilon) - epsilon) if self._random_start else image
+        if not self._random_start:
+            return image
+        # lerp rounds as uniform_(-ε, ε) does, which has no ε per sample.
+        return image + torch.lerp(-epsilon, epsilon, draws.uniform())
 
     def default_step_size(self, epsilon: Tensor) -> Tensor:
         return 2.5 * epsilon / self.steps

@@ -1,0 +1,188 @@
+"""What every registered trainable promises, at its space's defaults but narrow."""
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from data_pipelines.schema import Batch, Manifest, Task
+from search_spaces.space import Space
+from trainables.contract import Progress, Trainable
+from trainables.registry import TRAINABLES
+from trainables.uncertainty import MAPS
+
+torch.set_num_threads(1)
+SHAPES = {"2d": (1, 20, 28), "2d-rgb": (3, 16, 16), "3d": (1, 12, 16, 10)}
+NOW = Progress(3, 6)
+
+every = pytest.mark.parametrize("name", TRAINABLES)
+every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+def build(name: str, shape: tuple[int, ...] = SHAPES["2d"]) -> Trainable:
+    config = Space([name], {}).defaults(name)
+    if "width" in config:
+        config["width"] = 4
+    manifest = Manifest(
+        name="toy",
+        tasks=tuple(Task),
+        image_shape=shape,
+        image_scale=1.0,
+        classes=("background", "lesion"),
+        mean=(0.4,) * shape[0],
+        std=(0.2,) * shape[0],
+        split_counts={"train": 4},
+        columns={},
+        fingerprint="0",
+    )
+    trainable: Trainable = TRAINABLES[name](config, manifest)
+    return trainable
+
+
+def toy(shape: tuple[int, ...] = SHAPES["2d"], size: int = 4) -> Batch:
+    """Bright cubes on a noisy ground; the last image has none."""
+    generator = torch.Generator().manual_seed(1)
+    image = 0.4 * torch.rand((size, *shape), generator=generator)
+    mask = torch.zeros(size, 1, *shape[1:])
+    for row in range(size - 1):
+        corner = tuple(slice(row + 1, row + 7) for _ in shape[1:])
+        mask[(row, 0, *corner)] = 1
+    image = (image + 0.4 * mask).clamp(0, 1)
+    label = (mask.flatten(1).sum(1) > 0).long()
+    return Batch(sample_id=tuple(map(str, range(size))), image=image, mask=mask, label=label)
+
+
+def network_of(trainable: Trainable, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return trainable.network()
+
+
+@every_shape
+@every
+def test_loss_is_finite_and_reaches_every_parameter(name: str, shape: tuple[int, ...]) -> None:
+    trainable = build(name, shape)
+    network = network_of(trainable).train()
+    loss = trainable.loss(network, toy(shape), NOW)
+    loss.total.backward()
+    gradients = {n: p.grad for n, p in network.named_parameters()}
+    assert math.isfinite(loss.total.item())
+    assert [n for n, g in gradients.items() if g is None or not bool(g.isfinite().all())] == []
+    assert sum(float(g.abs().sum()) for g in gradients.values() if g is not None) > 0
+
+
+@every
+def test_total_is_the_mean_of_the_samples_and_the_sum_of_the_parts(name: str) -> None:
+    trainable = build(name)
+    loss = trainable.loss(network_of(trainable), toy(), NOW)
+    assert loss.per_sample.shape == (4,)
+    assert loss.per_sample.requires_grad
+    torch.testing.assert_close(loss.per_sample.mean(), loss.total)
+    torch.testing.assert_close(sum(loss.parts.values(), torch.zeros(())), loss.total.detach())
+    assert not any(part.requires_grad for part in loss.parts.values())
+
+
+@every
+def test_loss_of_a_sample_is_its_own(name: str) -> None:
+    trainable = build(name)
+    network = network_of(trainable).eval()
+    together = trainable.loss(network, toy(), NOW).per_sample
+    alone = trainable.loss(network, toy().select([2]), NOW).per_sample
+    torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
+
+
+@every_shape
+@every
+def test_prediction_has_the_promised_shapes_and_ranges(name: str, shape: tuple[int, ...]) -> None:
+    trainable = build(name, shape)
+    prediction = trainable.predict(network_of(trainable).eval(), toy(shape))
+    spatial = shape[1:] if trainable.task is Task.SEGMENTATION else ()
+    assert prediction.probability.shape[0] == 4
+    assert prediction.probability.shape[2:] == spatial
+    assert prediction.probability.dtype == torch.float32
+    assert bool(((prediction.probability >= 0) & (prediction.probability <= 1)).all())
+    assert tuple(prediction.uncertainty) == trainable.uncertainties
+    for measure, values in prediction.uncertainty.items():
+        assert measure in MAPS
+        assert values.shape == (4, *spatial)
+        assert bool(values.isfinite().all() & (values >= 0).all())
+
+
+@every
+def test_prediction_in_evaluation_mode_is_deterministic(name: str) -> None:
+    trainable = build(name)
+    network = network_of(trainable).eval()
+    with torch.no_grad():
+        first, second = trainable.predict(network, toy()), trainable.predict(network, toy())
+    assert torch.equal(first.probability, second.probability)
+
+
+@every
+def test_gradient_reaches_the_image(name: str) -> None:
+    trainable = build(name)
+    network = network_of(trainable).eval()
+    image = toy().image.requires_grad_()
+    trainable.predict(network, toy().with_image(image)).probability.sum().backward()
+    assert image.grad is not None
+    assert bool(image.grad.isfinite().all())
+    assert float(image.grad.abs().sum()) > 0
+
+
+@every
+def test_same_seed_same_start(name: str) -> None:
+    trainable = build(name)
+    first, second = network_of(trainable, 3).state_dict(), network_of(trainable, 3).state_dict()
+    other = network_of(trainable, 4).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@every
+def test_weights_and_statistics_travel_as_safetensors(name: str) -> None:
+    trainable = build(name)
+    network, other = network_of(trainable, 3).eval(), network_of(trainable, 4).eval()
+    other.load_state_dict(load(save(network.state_dict())))
+    with torch.no_grad():
+        expected = trainable.predict(network, toy()).probability
+        assert torch.equal(trainable.predict(other, toy()).probability, expected)
+
+
+@every
+def test_batches_without_any_lesion_are_fine(name: str) -> None:
+    trainable = build(name)
+    network = network_of(trainable)
+    healthy = toy().select([3, 3])
+    loss = trainable.loss(network, healthy, NOW)
+    loss.total.backward()
+    assert bool(loss.per_sample.isfinite().all())
+    assert all(bool(p.grad.isfinite().all()) for p in network.parameters() if p.grad is not None)
+
+
+@every
+def test_a_few_steps_reduce_the_loss(name: str) -> None:
+    trainable = build(name)
+    network = network_of(trainable).train()
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    losses = []
+    for _ in range(15):
+        loss = trainable.loss(network, toy(), NOW).total
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@every
+def test_bfloat16_autocast_gives_float32_losses_near_the_exact_ones(name: str) -> None:
+    trainable = build(name)
+    network = network_of(trainable)
+    exact = trainable.loss(network, toy(), NOW).total
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = trainable.loss(network, toy(), NOW)
+        prediction = trainable.predict(network, toy())
+    loss.total.backward()
+    assert loss.total.dtype == torch.float32
+    assert prediction.probability.dtype == torch.float32
+    assert loss.total.item() == pytest.approx(exact.item(), rel=0.05)
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())

@@ -1,0 +1,210 @@
+"""The U-Nets' own promises; what every trainable promises is in test_trainable_contract.py."""
+
+import math
+
+import pytest
+import torch
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Batch, Manifest, Task
+from trainables.contract import Progress
+from trainables.losses import RISKS
+from trainables.networks import PadToMultiple, Standardise, unet
+from trainables.registry import TRAINABLES
+from trainables.unet import ClassicalUNet, EvidentialUNet
+
+torch.set_num_threads(1)
+CONFIG = {
+    "width": 4,
+    "dice_weight": 0.5,
+    "risk": "cross-entropy",
+    "kl_weight": 0.1,
+    "kl_anneal_epochs": 10,
+}
+START, END = Progress(0, 20), Progress(10, 20)
+
+
+def manifest(shape: tuple[int, ...] = (1, 16, 16), **changes: object) -> Manifest:
+    fields = {
+        "name": "toy",
+        "tasks": (Task.SEGMENTATION,),
+        "image_shape": shape,
+        "image_scale": 1.0,
+        "classes": ("background", "lesion"),
+        "mean": (0.4,) * shape[0],
+        "std": (0.2,) * shape[0],
+        "split_counts": {},
+        "columns": {},
+        "fingerprint": "0",
+    }
+    return Manifest(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def batch(shape: tuple[int, ...] = (1, 16, 16), size: int = 3) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand((size, *shape), generator=generator)
+    mask = (image[:, :1] > 0.7).float()
+    return Batch(sample_id=tuple(map(str, range(size))), image=image, mask=mask)
+
+
+class Fixed(torch.nn.Module):
+    """A network whose raw output does not depend on the image."""
+
+    def __init__(self, output: torch.Tensor) -> None:
+        super().__init__()
+        self.output = torch.nn.Parameter(output)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.output.view(1, -1, 1, 1).expand(len(image), -1, *image.shape[2:])
+
+
+def evidence(value: float) -> float:
+    """The raw output whose softplus is `value`."""
+    return math.log(math.expm1(value))
+
+
+def test_standardise_gives_zero_mean_and_unit_deviation_per_channel() -> None:
+    image = torch.rand(8, 2, 9, 9) * torch.tensor([1.0, 0.1]).view(1, 2, 1, 1)
+    mean, std = image.mean((0, 2, 3)).tolist(), image.std((0, 2, 3)).tolist()
+    out = Standardise(mean, std, spatial_dims=2)(image)
+    torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.std((0, 2, 3)), torch.ones(2))
+
+
+def test_standardise_centres_a_constant_channel() -> None:
+    out = Standardise([0.5], [0.0], spatial_dims=2)(torch.full((1, 1, 4, 4), 0.5))
+    assert out.tolist() == torch.zeros(1, 1, 4, 4).tolist()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 30), (5, 3)])
+def test_padding_gives_the_size_back_and_repeats_edges(size: tuple[int, int]) -> None:
+    seen = []
+
+    class Spy(torch.nn.Identity):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            seen.append(input)
+            return input
+
+    image = torch.rand(2, 1, *size)
+    assert torch.equal(PadToMultiple(Spy(), 8)(image), image)
+    assert all(n % 8 == 0 and n >= 16 for n in seen[0].shape[2:])
+    assert torch.equal(seen[0][..., -1, : size[1]], image[..., -1, :])
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 19, 34), (1, 9, 16, 12)])
+def test_output_has_the_image_size(shape: tuple[int, ...]) -> None:
+    network = unet(manifest(shape), width=2, outputs=2)
+    assert network(torch.rand(2, *shape)).shape == (2, 2, *shape[1:])
+
+
+def test_samples_do_not_see_each_other_even_in_training_mode() -> None:
+    torch.manual_seed(0)
+    network = unet(manifest(), width=4, outputs=1).train()
+    image = batch().image
+    torch.testing.assert_close(network(image)[1:2], network(image[1:2]), atol=1e-5, rtol=1e-4)
+
+
+def test_evidential_prediction_is_the_mean_of_the_beta() -> None:
+    model = EvidentialUNet(CONFIG, manifest())
+    network = Fixed(torch.tensor([evidence(1.7), evidence(0.3)]))
+    prediction = model.predict(network, batch())
+    # a = 2.7, b = 1.3: the written figures of METHODS section 3.
+    torch.testing.assert_close(prediction.probability, torch.full((3, 1, 16, 16), 2.7 / 4))
+    torch.testing.assert_close(prediction.uncertainty["vacuity"], torch.full((3, 16, 16), 0.5))
+    assert next(iter(prediction.uncertainty)) == "vacuity"
+
+
+@pytest.mark.parametrize(
+    ("risk", "figure"),
+    [("type-2", 0.393043), ("cross-entropy", 0.459334), ("squared-error", 0.299)],
+)
+def test_evidential_loss_is_the_sum_of_its_written_terms(risk: str, figure: float) -> None:
+    model = EvidentialUNet({**CONFIG, "risk": risk}, manifest())
+    network = Fixed(torch.tensor([evidence(1.7), evidence(0.3)]))
+    everything = Batch(
+        sample_id=("a",), image=torch.rand(1, 1, 16, 16), mask=torch.ones(1, 1, 16, 16)
+    )
+    parts = model.loss(network, everything, END).parts
+    assert parts["risk"].item() == pytest.approx(figure, abs=1e-5)
+    assert parts["kl"].item() == pytest.approx(0.1 * (math.log(1.3) + 1 / 1.3 - 1), abs=1e-6)
+    assert parts["dice"].item() == pytest.approx(
+        0.5 * (1 - (2 * 256 * 0.675 + 1) / (256 * 1.675 + 1)), abs=1e-5
+    )
+
+
+def test_regulariser_is_annealed() -> None:
+    model = EvidentialUNet(CONFIG, manifest())
+    network = model.network()
+    kl = [model.loss(network, batch(), Progress(e, 20)).parts["kl"].item() for e in (0, 5, 10, 20)]
+    assert kl[0] == 0
+    assert kl[1] == pytest.approx(kl[2] / 2)
+    assert kl[2] == kl[3] > 0
+
+
+def test_more_evidence_in_total_is_less_vacuity_at_the_same_probability() -> None:
+    model = EvidentialUNet(CONFIG, manifest())
+    little = model.predict(Fixed(torch.tensor([evidence(1.0), evidence(1.0)])), batch())
+    much = model.predict(Fixed(torch.tensor([evidence(99.0), 99.0])), batch())
+    torch.testing.assert_close(little.probability, much.probability)
+    assert much.uncertainty["vacuity"].max() < little.uncertainty["vacuity"].min()
+
+
+def test_classical_loss_is_cross_entropy_plus_dice() -> None:
+    model = ClassicalUNet(CONFIG, manifest())
+    logit = 0.4
+    everything = Batch(
+        sample_id=("a",), image=torch.rand(1, 1, 16, 16), mask=torch.ones(1, 1, 16, 16)
+    )
+    parts = model.loss(Fixed(torch.tensor([logit])), everything, START).parts
+    p = 1 / (1 + math.exp(-logit))
+    assert parts["bce"].item() == pytest.approx(-math.log(p), abs=1e-6)
+    assert parts["dice"].item() == pytest.approx(
+        0.5 * (1 - (512 * p + 1) / (256 * (p + 1) + 1)), abs=1e-5
+    )
+    prediction = model.predict(Fixed(torch.tensor([logit])), everything)
+    assert prediction.uncertainty["bernoulli-variance"].mean().item() == pytest.approx(p * (1 - p))
+
+
+@pytest.mark.parametrize("name", ["unet", "evidential-unet"])
+@pytest.mark.parametrize("key", ["width", "dice_weight"])
+def test_missing_key_is_named(name: str, key: str) -> None:
+    config = {k: v for k, v in CONFIG.items() if k != key}
+    with pytest.raises(UserError, match=f"'{key}' is missing"):
+        TRAINABLES[name](config, manifest())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("risk", "type2", "did you mean 'type-2'"),
+        ("kl_weight", -1, "'kl_weight' is -1, outside"),
+        ("kl_weight", math.nan, "'kl_weight' must be a number"),
+        ("kl_anneal_epochs", "ten", "'kl_anneal_epochs' must be a number"),
+        ("width", 0, "'width' must be a whole number"),
+        ("width", 1.5, "'width' must be a whole number"),
+    ],
+)
+def test_bad_value_is_named(key: str, value: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        EvidentialUNet({**CONFIG, key: value}, manifest())
+
+
+def test_data_without_masks_are_refused() -> None:
+    with pytest.raises(UserError, match="toy: no masks"):
+        ClassicalUNet(CONFIG, manifest(tasks=(Task.CLASSIFICATION,)))
+
+
+@pytest.mark.parametrize("risk", RISKS)
+def test_every_risk_trains(risk: str) -> None:
+    torch.manual_seed(0)
+    model = EvidentialUNet({**CONFIG, "risk": risk}, manifest())
+    network = model.network()
+    optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+    losses = []
+    for _ in range(30):
+        loss = model.loss(network, batch(), END).total
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
