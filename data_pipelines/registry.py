@@ -15,7 +15,7 @@ from data_pipelines.errors import UserError
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """The end of a sentence: ", did you mean 'x'?" for the known word nearest to `word`, else "."."""
+    """The end of a sentence: ", did you mean 'x'?" with the nearest known word, else "."."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
     return f", did you mean {close[0]!r}?" if close else "."
 

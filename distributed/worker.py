@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 import uuid
 from dataclasses import dataclass
@@ -114,10 +115,12 @@ class _Worker:
         return metrics
 
     def _evaluate(self, full: bool) -> dict[str, float]:
+        started = time.perf_counter()
         part = self._current().evaluate(
             self._samples[Split.VAL], full=full, batch_size=self._settings.evaluation_batch_size
         )
-        return merge_ranks(part, self._rank).compute()
+        metrics = merge_ranks(part, self._rank).compute()
+        return {**metrics, "evaluate.seconds": time.perf_counter() - started}
 
     def _finish(self, metrics: dict[str, float]) -> None:
         if self._rank.index == 0:

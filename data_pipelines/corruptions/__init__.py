@@ -1,1 +1,12 @@
+"""Corruptions of images: one file each, five severities, seeded per sample."""
 
+from data_pipelines.registry import Registry
+
+CORRUPTIONS = Registry(
+    "corruption",
+    {
+        "gaussian-noise": "data_pipelines.corruptions.gaussian_noise:GaussianNoise",
+        "gaussian-blur": "data_pipelines.corruptions.gaussian_blur:GaussianBlur",
+        "contrast": "data_pipelines.corruptions.contrast:Contrast",
+    },
+)

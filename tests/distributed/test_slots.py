@@ -1,0 +1,160 @@
+"""Slots on a real Ray: figures that depend on the config alone, and workers that are killed."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from threading import Thread
+
+import psutil
+import pytest
+from ray import tune
+
+from data_pipelines.schema import Manifest, Split
+from data_pipelines.streams import materialise
+from distributed.slot import FAILED, FINISHED, Slot, SlotSettings
+from distributed.worker import WorkerSettings
+from search_spaces.space import Space
+from trainables.evaluation import EvaluationPlan
+
+pytestmark = pytest.mark.slow
+
+PLAN = EvaluationPlan(
+    epsilons=(0.0, 0.02), attack="pgd", attack_steps=2, corruptions=(("gaussian-noise", 3),)
+)
+CONFIG = Space(
+    ["evidential-unet"],
+    {
+        "epochs": 3,
+        "width": 8,
+        "regime": "uncertain",
+        "attack": "pgd",
+        "attack_steps": 2,
+        "corruption_share": 0.3,
+    },
+).defaults("evidential-unet")
+OTHER = {**CONFIG, "seed": 5, "learning_rate": 0.01, "risk": "type-2"}
+BROKEN = {**CONFIG, "learning_rate": 1e30}
+
+
+class Results(tune.Callback):
+    """The last result of each trial, by its id, and the processes of the slots."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, dict] = {}
+        self.slots: dict[str, int] = {}
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        self.last[trial.config["trial"]] = result
+        self.slots[trial.config["trial"]] = result["pid"]
+
+
+def run(data: Path, folder: Path, configs: dict[str, dict], workers: int = 1) -> Results:
+    """The configs one after the other through one slot."""
+    settings = SlotSettings(
+        worker=WorkerSettings(
+            manifest=Manifest.load(data), plan=PLAN, evaluation_batch_size=8, threads=1
+        ),
+        workers=workers,
+        resources_per_worker={"CPU": 1.0},
+        checkpoints=folder / "checkpoints",
+        storage=folder / "ray",
+    )
+    results = Results()
+    tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(
+                Slot, settings=settings, datasets=materialise(data, (Split.TRAIN, Split.VAL))
+            ),
+            tune.PlacementGroupFactory([{"memory": 1024}]),
+        ),
+        param_space={"item": tune.grid_search(list(configs))}
+        | {
+            key: tune.sample_from(lambda spec, key=key: value(spec, key, configs))
+            for key in ("trial", "config")
+        },
+        tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(folder / "ray"), callbacks=[results], verbose=0),
+    ).fit()
+    return results
+
+
+def value(spec, key, configs):
+    return spec.config.item if key == "trial" else configs[spec.config.item]
+
+
+def figures(result: dict) -> dict:
+    """What must not depend on anything but the config: all but the seconds."""
+    return {
+        name: number
+        for name, number in result.items()
+        if ("." in name or name.endswith("_area")) and not name.endswith(".seconds")
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(local_ray, phantoms, tmp_path_factory) -> Results:
+    """The config first in a fresh slot, after others, and after one that diverged."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    order = {"first": CONFIG, "other": OTHER, "broken": BROKEN, "again": CONFIG}
+    return run(phantoms, folder, order)
+
+
+def test_a_trials_figures_are_a_function_of_its_config_alone(undisturbed):
+    first, again = (figures(undisturbed.last[name]) for name in ("first", "again"))
+    assert len(first) > 50
+    assert first == again
+    assert first != figures(undisturbed.last["other"])
+
+
+def test_trials_flow_through_one_slot(undisturbed):
+    assert len(set(undisturbed.slots.values())) == 1
+
+
+def test_a_diverged_trial_fails_with_its_reason_and_the_slot_goes_on(undisturbed):
+    broken = undisturbed.last["broken"]
+    assert "diverged" in broken[FAILED]
+    assert not broken[FINISHED]
+    assert undisturbed.last["again"][FINISHED]
+
+
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    """The processes of Ray Train's workers below this one."""
+    found = []
+    for child in process.children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def test_a_killed_worker_costs_no_trial_and_changes_no_figure(undisturbed, phantoms, tmp_path):
+    killed = []
+
+    def kill_once():
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if list(tmp_path.glob("checkpoints/victim/state-00001.safetensors")):
+                for process in workers_of(psutil.Process()):
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+                return
+            time.sleep(0.005)
+
+    thread = Thread(target=kill_once)
+    thread.start()
+    results = run(phantoms, tmp_path, {"victim": {**CONFIG}, "next": OTHER})
+    thread.join()
+    assert killed
+    assert figures(results.last["victim"]) == figures(undisturbed.last["first"])
+    assert figures(results.last["next"]) == figures(undisturbed.last["other"])
+    assert (tmp_path / "checkpoints/victim/model.safetensors").is_file()
+
+
+def test_two_workers_train_and_judge_together(local_ray, phantoms, tmp_path):
+    results = run(phantoms, tmp_path, {"a": CONFIG, "b": OTHER, "c": CONFIG}, workers=2)
+    assert figures(results.last["a"]) == figures(results.last["c"])
+    assert results.last["b"][FINISHED]
+    assert results.last["a"]["dice_area"] > 0
