@@ -148,6 +148,14 @@ def test_edges_belong_to_the_bin_below_and_one_to_the_last() -> None:
     assert [i for i, n in enumerate(state.curve()["count"]) if n] == [7, 8, 14]
 
 
+def test_a_probability_that_rounding_carried_past_one_is_sure() -> None:
+    p = torch.tensor([[1 + 2e-7, -1e-7]], dtype=torch.float64)
+    state = Calibration()
+    state.update(*pair(p, torch.tensor([[1.0, 0.0]], dtype=torch.float64)))
+    assert state.curve()["count"][14] == 2
+    assert state.compute()["ece"] < 1e-6
+
+
 def test_far_background_does_not_flatter_the_region() -> None:
     p, y = torch.zeros(1, 64, 64), torch.zeros(1, 64, 64)
     y[0, 30:34, 30:34] = 1

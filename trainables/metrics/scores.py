@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
-
 from data_pipelines.schema import Batch
 from trainables.contract import Prediction
 from trainables.metrics.base import SumState, foreground, ratio
@@ -24,9 +22,10 @@ class ProperScores(SumState):
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
         p, truth = foreground(prediction, batch)
-        kept = p.clamp(NLL_CLAMP, 1 - NLL_CLAMP)
-        likelihood = truth * torch.log(kept) + (1 - truth) * torch.log1p(-kept)
-        self.add(pixels=p.numel(), nll=-likelihood.sum(), brier=((p - truth) ** 2).sum())
+        miss = (p - truth).abs()
+        # Of a truth that is 0 or 1, 1 − |p − y| is the probability that was given to it.
+        likelihood = (1 - miss).clamp(NLL_CLAMP, 1 - NLL_CLAMP).log()
+        self.add(pixels=p.numel(), nll=-likelihood.sum(), brier=(miss * miss).sum())
 
     def compute(self) -> dict[str, float]:
         return {name: ratio(self.sums[name], self.sums["pixels"]) for name in self.names}
