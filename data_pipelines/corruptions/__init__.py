@@ -1,4 +1,4 @@
-"""Corruptions of images: one file each, five severities, seeded per sample."""
+"""Corruptions of images, one line each; `suite` applies them to batches."""
 
 from data_pipelines.registry import Registry
 

@@ -1,4 +1,4 @@
-"""Loss of contrast."""
+"""Loss of contrast, as of scatter or a wrong window."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from data_pipelines.corruptions.base import Corruption
 
 
 class Contrast(Corruption):
-    """m + c (x − m), m the image's mean over channels and pixels; the severities are c."""
+    """Shrinks the contrast, m + f (x − m), where m is the image's mean over channels and pixels.
+
+    The formula of Pillow's `ImageEnhance.Contrast` for grey images, without its rounding of m.
+    """
 
     name = "contrast"
     severities = (0.9, 0.8, 0.7, 0.6, 0.4)
