@@ -229,12 +229,18 @@ def test_modes_come_back_after_an_error() -> None:
     assert all(p.requires_grad for p in network.parameters())
 
 
-def test_network_is_in_evaluation_mode_during_the_attack() -> None:
+def test_network_is_frozen_in_evaluation_mode_during_the_attack() -> None:
     network = toy().train()
     seen: list[bool] = []
-    network.body[3].register_forward_hook(lambda module, *_: seen.append(module.training))
+
+    def note(module: nn.Module, *_: object) -> None:
+        seen.extend(m.training for m in module.modules())
+        seen.extend(p.requires_grad for p in module.parameters())
+
+    network.register_forward_hook(note)
     make_attack("pgd", steps=2)(ToyVictim(network), batch(), 0.1)
-    assert seen == [False, False]
+    assert seen
+    assert not any(seen)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -99,6 +99,16 @@ def test_huge_evidence_is_finite_and_right_in_float32(risk: str, size: float) ->
         assert bool(torch.isfinite(x.grad) & torch.isfinite(y.grad))
 
 
+@pytest.mark.parametrize("risk", ["type-2", "squared-error"])
+def test_well_founded_certainty_costs_its_exact_little(risk: str) -> None:
+    """float32 keeps every digit of a risk of 1e-6 and less: nothing cancels."""
+    exact = RISKS[risk](one(1e6), one(1.0)).item()
+    assert 0 < exact < 1e-5
+    assert RISKS[risk](torch.tensor(1e6), torch.tensor(1.0)).item() == pytest.approx(
+        exact, rel=1e-5
+    )
+
+
 @pytest.mark.parametrize("size", [1.0, 1.001, 1e6, 1e30])
 def test_regulariser_in_float32(size: float) -> None:
     exact = math.log(size) + 1 / size - 1

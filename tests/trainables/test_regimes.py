@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -97,6 +97,15 @@ def test_network_is_left_as_found(regime: str, setting: Setting) -> None:
     assert all(m.training for m in setting.network.modules())
     assert all(p.requires_grad and p.grad is None for p in setting.network.parameters())
     assert all(torch.equal(v, before[k]) for k, v in setting.network.state_dict().items())
+
+
+@every
+def test_network_is_asked_in_evaluation_mode(regime: str, setting: Setting) -> None:
+    modes: list[bool] = []
+    setting.network.register_forward_hook(lambda module, *_: modes.append(module.training))
+    setting.run(regime)
+    assert modes == [False] * len(modes)
+    assert len(modes) == {"none": 0, "uncertain": 3, "certain": 3}.get(regime, 2)
 
 
 @every
@@ -222,6 +231,7 @@ def test_attack_raises_the_training_loss(setting: Setting) -> None:
 
 
 @given(size=st.integers(1, 512), percent=st.integers(0, 100))
+@example(size=100, percent=7)  # 0.07 · 100 = 7.000000000000001
 def test_rows_are_the_ceiling_of_the_share(size: int, percent: int) -> None:
     assert attacked_rows(size, percent / 100) == -(-size * percent // 100)
 

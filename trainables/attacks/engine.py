@@ -125,7 +125,7 @@ class Attack(ABC):
             objective = self.objective(victim, batch.with_image(image), step)
             # The sum, not the mean: each sample's gradient is then its own, whatever the batch.
             (gradient,) = torch.autograd.grad(objective.sum(), image)
-            image = image.detach() + size * torch.nan_to_num(gradient).sign()
+            image = image.detach() + size * gradient.sign()  # 0 where it is NaN
             image = (clean + torch.clamp(image - clean, -epsilon, epsilon)).clamp(0, 1)
         return image
 
@@ -163,9 +163,8 @@ class Draws:
 def frozen(network: nn.Module) -> Iterator[None]:
     """Evaluation mode without parameter gradients; every flag is put back one by one.
 
-    One by one, as `network.train()` would also wake sub-modules that were frozen on purpose. Frozen
-    parameters also keep autocast from caching their casts here: a cast made without a graph would
-    be taken up by the training pass that follows, which then learns nothing.
+    One by one, as `network.train()` would also wake sub-modules that were frozen on purpose.
+    Parameters that need no gradient let autograd drop what only their gradients would read.
     """
     training = [(module, module.training) for module in network.modules()]
     gradients = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
