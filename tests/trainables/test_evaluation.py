@@ -15,6 +15,7 @@ from trainables.contract import Loss, Prediction, Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
 from trainables.metrics.catalog import METRICS, SHIFTS, all_names, metric_info
 from trainables.metrics.overlap import Overlap
+from trainables.metrics.shift import Shift
 from trainables.uncertainty import bernoulli_maps
 
 PLAN = EvaluationPlan(
@@ -121,6 +122,14 @@ def test_conditions_are_what_they_say(trainable: Threshold) -> None:
             state.update(trainable.predict(network, shown), batch)
         for name, value in state.compute().items():
             assert found[f"{condition}.{name}"] == value
+    shift = Shift()
+    worse = attack(batch, 0.1)
+    with torch.no_grad():
+        before, after = (trainable.predict(network, b) for b in (batch, worse))
+    shift.update(before, after, batch)
+    for name, value in shift.compute().items():
+        assert found[f"shift@0.1.{name}"] == value
+    assert 0 < found["shift@0.1.auroc"] != 0.5
     assert found["clean.dice"] > found["corrupted@gaussian-noise-5.dice"]
     assert found["clean.dice"] > found["attacked@0.02.dice"] > found["attacked@0.1.dice"]
 

@@ -175,6 +175,15 @@ def test_region_without_lesion_or_prediction_is_no_number() -> None:
     assert all(math.isnan(v) for v in state.compute().values())
 
 
+def test_what_is_no_number_counts_however_far_from_the_lesion() -> None:
+    p, y = torch.zeros(1, 64, 64), torch.zeros(1, 64, 64)
+    y[0, :4, :4] = 1
+    p[0, 60, 60] = math.nan
+    state = RegionCalibration()
+    state.update(*pair(p, y))
+    assert all(math.isnan(v) for v in state.compute().values())
+
+
 @pytest.mark.parametrize(("shape", "radius"), [((20, 15), 2), ((9, 8, 7), 1), ((30,), 3)])
 def test_dilation_against_scipy(shape: tuple[int, ...], radius: int) -> None:
     region = torch.rand(3, *shape) < 0.02

@@ -64,6 +64,16 @@ def test_float32_agrees_with_float64_and_stays_in_range(a: float, b: float) -> N
         assert float(value) == pytest.approx(float(exact[name]), rel=1e-3, abs=1e-7), name
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_information_and_expected_entropy_are_positive_at_any_evidence(dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = (10 ** (14 * torch.rand(2, 100_000, generator=g, dtype=torch.float64))).to(dtype)
+    for one_sided in (b, torch.ones_like(b), a):
+        maps = beta_maps(a, one_sided)
+        assert (maps["mutual-information"] > 0).all()
+        assert (maps["expected-entropy"] > 0).all()
+
+
 @given(parameters, parameters)
 def test_foreground_and_background_are_alike(a: float, b: float) -> None:
     there, back = beta_maps(one(a), one(b)), beta_maps(one(b), one(a))
