@@ -31,8 +31,8 @@ _TENSORS = ("mask", "label", "tabular", "series", "series_mask", "present")
 
 def materialise(folder: Path, splits: Iterable[Split]) -> dict[str, MaterializedDataset]:
     """Read the splits of a prepared folder into the object store, once for all slots."""
-    # Ray Data announces every execution at INFO; the sweep has a display of its own.
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # Ray Data announces every execution; the sweep has a display of its own.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     return {
         str(split): ray.data.read_parquet(str(folder / split)).materialize() for split in splits
     }

@@ -30,6 +30,10 @@ class RunCallback(tune.Callback):
         self._began = time.monotonic()
         self._writers: dict[str, SummaryWriter] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for `Tuner.restore`, which is never used here."""
+        return {}
+
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:

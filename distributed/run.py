@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_pipelines.errors import UserError
 from distributed.checkpoints import write_atomically
-from distributed.checks import objectives_of
+from distributed.checks import corruption_cells, objectives_of
 from distributed.front import (
     Objective,
     hypervolume_history,
@@ -20,7 +20,7 @@ from distributed.front import (
 from distributed.ledger import Ledger, Record, State, write_csv
 from distributed.version import VERSION
 from search_spaces.study import Constraint, Study, load
-from trainables.metrics.catalog import metric_info
+from trainables.metrics.catalog import all_names, metric_info
 
 if TYPE_CHECKING:
     from distributed.sweep import Prepared
@@ -110,7 +110,9 @@ class Run:
         objectives, manifest = prepared.objectives, prepared.manifest
         records = _feasible(self.ledger, prepared.study.constraints)
         history = self._hypervolumes(objectives, prepared.study.constraints)
-        names = sorted({name for record in records for name in record.metrics})
+        measured = {name for record in records for name in record.metrics}
+        evaluation = prepared.study.evaluation
+        names = all_names(evaluation.epsilons, corruption_cells(prepared.study))
         summary = {
             "name": prepared.study.name,
             "trustsweep_version": VERSION,
@@ -128,7 +130,7 @@ class Run:
                 "licence": manifest.licence,
                 "citation": manifest.citation,
             },
-            "metric_info": {n: _info(n) for n in names if not n.startswith("train.")},
+            "metric_info": {name: _info(name) for name in names if name in measured},
         }
         write_atomically(self.path / "summary.json", json.dumps(summary, indent=2))
 

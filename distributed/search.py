@@ -39,21 +39,19 @@ def make_sampler(search: Search) -> BaseSampler:
     # A third of the trials at random before TPE models them: its default of 10 would leave a short
     # sweep random.
     startup = min(10, max(4, search.trials // 3))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        makers: dict[str, Callable[[], BaseSampler]] = {
-            # Grouped: parameters that exist together are modelled together.
-            "tpe": lambda: samplers.TPESampler(
-                seed=search.seed, n_startup_trials=startup, multivariate=True, group=True
-            ),
-            "random": lambda: samplers.RandomSampler(seed=search.seed),
-            "grid": lambda: samplers.RandomSampler(seed=search.seed),
-            "nsga2": lambda: samplers.NSGAIISampler(seed=search.seed, population_size=startup),
-            "nsga3": lambda: samplers.NSGAIIISampler(seed=search.seed, population_size=startup),
-            "gp": lambda: samplers.GPSampler(seed=search.seed, n_startup_trials=startup),
-            "qmc": lambda: samplers.QMCSampler(seed=search.seed, scramble=True),
-        }
-        return makers[search.sampler]()
+    makers: dict[str, Callable[[], BaseSampler]] = {
+        # Grouped: parameters that exist together are modelled together.
+        "tpe": lambda: samplers.TPESampler(
+            seed=search.seed, n_startup_trials=startup, multivariate=True, group=True
+        ),
+        "random": lambda: samplers.RandomSampler(seed=search.seed),
+        "grid": lambda: samplers.RandomSampler(seed=search.seed),
+        "nsga2": lambda: samplers.NSGAIISampler(seed=search.seed, population_size=startup),
+        "nsga3": lambda: samplers.NSGAIIISampler(seed=search.seed, population_size=startup),
+        "gp": lambda: samplers.GPSampler(seed=search.seed, n_startup_trials=startup),
+        "qmc": lambda: samplers.QMCSampler(seed=search.seed, scramble=True),
+    }
+    return makers[search.sampler]()
 
 
 class ParetoSearch(Searcher):
@@ -70,9 +68,10 @@ class ParetoSearch(Searcher):
         identify: Callable[[Mapping[str, Any]], str],
     ) -> None:
         """`identify` gives a config its trial id. Raises `UserError` for an impossible grid."""
-        super().__init__(
-            metric=[o.name for o in objectives], mode=[o.direction for o in objectives]
-        )
+        # Tune is told of no metric: it would demand one of every epoch, and the last alone has them.
+        super().__init__()
+        # What Optuna calls experimental (metric names, grouped TPE) has been there since 3.2.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self._names = [o.name for o in objectives]
         self._constraints: list[Constraint] = study.constraints
         self._space = study.search_space()
@@ -94,6 +93,10 @@ class ParetoSearch(Searcher):
         self._asked: dict[str, optuna.trial.Trial] = {}
         self._values: dict[str, list[float]] = {}
         self._seen: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher for `Tuner.restore`, which is never used here."""
+        return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A config nobody ran yet, or `Searcher.FINISHED` when there seems to be none left."""

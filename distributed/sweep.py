@@ -171,8 +171,15 @@ def _ray() -> Iterator[None]:
     # Progress bars of Ray Data and Tune's own loggers, in this process and those it starts.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # A slot's helper processes take no CPU; Ray would start only as many at once as it has CPUs,
+    # and warn of the others.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     import ray
 
+    # Where a token lies and that bars are off is nothing that a sweep's display should begin with.
+    for chatty in ("ray._private.authentication", "ray.data", "ray.tune.analysis"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     existing = ray.is_initialized()
     if not existing:
         ray.init(

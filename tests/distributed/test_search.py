@@ -128,4 +128,4 @@ def test_every_sampler_goes_through_the_conditional_space_and_is_seeded(tmp_path
             searcher.on_trial_complete(str(number), result(value, 1 - value))
         runs.append(configs)
     assert runs[0] == runs[1]
-    assert len({c["learning_rate"] for c in runs[0]}) == 8
+    assert len({tuple(sorted(c.items())) for c in runs[0]}) == 8
