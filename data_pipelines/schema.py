@@ -168,7 +168,7 @@ class Batch:
         """The same samples on `device`."""
         import torch
 
-        moved = {
+        moved: dict[str, Any] = {
             f.name: value.to(device, non_blocking=True)
             for f in dataclasses.fields(self)
             if isinstance(value := getattr(self, f.name), torch.Tensor)

@@ -67,14 +67,15 @@ def _judge(
     folder = run / "evaluation"
     write_atomically(folder / f"{record.id}.json", json.dumps(card, indent=2))
     arrays = training.panel(_panel_batch(samples), strongest)
-    np.savez_compressed(folder / f"{record.id}.npz", **arrays, epsilon=np.float32(strongest))
+    arrays["epsilon"] = np.array(strongest, dtype=np.float32)
+    np.savez_compressed(folder / f"{record.id}.npz", allow_pickle=False, **arrays)
 
 
 def _panel_batch(samples: Samples) -> Batch:
     """The same images for every model, drawn by a fixed hash; those with a lesion come first."""
     order = np.argsort(draw_seeds(samples.sample_ids, "panel").numpy())
     batch = samples.batch(order[: PANEL_IMAGES * 8].tolist())
-    rows = range(len(batch))
+    rows = list(range(len(batch)))
     if batch.mask is not None:
         lesion = batch.mask.flatten(1).any(dim=1).tolist()
         rows = sorted(rows, key=lambda row: not lesion[row])

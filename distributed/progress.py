@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -98,7 +98,7 @@ class Progress:
 
     def _panel(self) -> Group:
         bar = ProgressBar(total=self._trials, completed=len(self._ended), width=60)
-        parts = [Text(self._counts()), bar]
+        parts: list[RenderableType] = [Text(self._counts()), bar]
         if self._front:
             parts.append(front_table(self._front, self._objectives, "The front so far"))
         return Group(*parts)

@@ -68,7 +68,7 @@ class ParetoSearch(Searcher):
         identify: Callable[[Mapping[str, Any]], str],
     ) -> None:
         """`identify` gives a config its trial id. Raises `UserError` for an impossible grid."""
-        # Tune is told of no metric: it would demand one of every epoch, and the last alone has them.
+        # Tune is told of no metric: it would demand one of every epoch; the last alone has them.
         super().__init__()
         # What Optuna calls experimental (metric names, grouped TPE) has been there since 3.2.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -192,7 +192,11 @@ class TrialTraining:
         self.optimiser.step()
         rows = len(batch)
         sums = {name: part * rows for name, part in loss.parts.items()}
-        counts = {"rows": rows, "attacked_rows": len(chosen.rows)}
+        counts = {
+            "rows": rows,
+            "attacked_rows": len(chosen.rows),
+            "attack_gradients": chosen.gradients,
+        }
         return {"loss": loss.total.detach() * rows, **sums, **counts}
 
     def _summarise(self, totals: dict[str, torch.Tensor], seconds: float) -> dict[str, float]:
@@ -200,13 +204,16 @@ class TrialTraining:
         summed = self.rank.reduce(torch.stack([totals[name] for name in names]))
         values = dict(zip(names, summed.tolist(), strict=True))
         rows = values.pop("rows")
-        attacked = values.pop("attacked_rows")
+        counts = {
+            "train.attacked_share": values.pop("attacked_rows") / rows,
+            "train.attack_gradients": values.pop("attack_gradients"),
+        }
         means = {f"train.{name}": value / rows for name, value in values.items()}
         if not math.isfinite(means["train.loss"]):
             raise Diverged(
                 f"diverged: the training loss is {means['train.loss']} in epoch {self.epochs_done}"
             )
-        return {**means, "train.attacked_share": attacked / rows, "train.seconds": seconds}
+        return {**means, **counts, "train.seconds": seconds}
 
 
 def _cosine(progress: Progress) -> float:

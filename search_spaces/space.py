@@ -37,7 +37,7 @@ class Suggester(Protocol):
         self, name: str, low: float, high: float, *, step: float | None, log: bool
     ) -> float: ...
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
-    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
 class Parameter(BaseModel):
@@ -212,7 +212,7 @@ class _Enumeration:
             self._digits[-1] = (index + 1, count)
         return bool(self._digits)
 
-    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value:
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         depth = len(self.params)
         if depth == len(self._digits):
             self._digits.append((0, len(choices)))
