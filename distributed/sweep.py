@@ -57,7 +57,7 @@ def nodes() -> list[dict[str, float]]:
     """The nodes that a sweep would run on: of RAY_ADDRESS's cluster, else this machine."""
     if ADDRESS not in os.environ:
         return resources.local_nodes()
-    with _ray():
+    with ray_session():
         return resources.cluster_nodes()
 
 
@@ -72,7 +72,7 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
     if study.data is not None:
         check(study, Manifest.load(study.data))  # before the seconds that Ray takes to start
     run = Run.create(out)
-    with _ray():
+    with ray_session():
         prepared = prepare(study, resources.cluster_nodes())
         run.write_study(study)
         console.print(f"{study.name}: {study.search.trials} trials on {prepared.resources}")
@@ -166,7 +166,7 @@ def _report(run: Run, prepared: Prepared, console: Console) -> None:
 
 
 @contextmanager
-def _ray() -> Iterator[None]:
+def ray_session() -> Iterator[None]:
     """Ray for the length of a sweep. A cluster that was already there is left as it is."""
     # Progress bars of Ray Data and Tune's own loggers, in this process and those it starts.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
