@@ -12,17 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-
-import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -33,6 +28,7 @@ from data_pipelines.prepare import prepare
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.streams import Samples, materialise
 from distributed.slot import Slot, SlotSettings
+from distributed.sweep import ray_session
 from distributed.training import Rank, TrialTraining, merge_ranks
 from distributed.worker import WorkerSettings
 from search_spaces.space import Space
@@ -157,15 +153,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="trustsweep-benchmark-") as name:
         folder = Path(name)
         manifest = prepare(None, "phantoms", folder / "data", size=64, count=96).manifest
-        ray.init(address="local", num_cpus=max(arguments.workers), log_to_driver=False)
-        try:
+        with ray_session():
             datasets = materialise(folder / "data", SPLITS)
             rows = [
                 row(workers, datasets, manifest, folder, arguments.trials)
                 for workers in arguments.workers
             ]
-        finally:
-            ray.shutdown()
     print("fixed cost per trial, seconds (median of the trials after the first)")
     print(f"{'workers':>7}  {'slots':>8}  {'nested':>8}  {'nested / slots':>14}")
     for r in rows:

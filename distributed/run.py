@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,7 @@ def _info(name: str) -> dict[str, Any]:
         "direction": info.direction,
         "unit": info.unit,
         "meaning": info.meaning,
-        "low": info.low,
-        "high": info.high,
+        # JSON has no infinity: an open end is null.
+        "low": info.low if math.isfinite(info.low) else None,
+        "high": info.high if math.isfinite(info.high) else None,
     }

@@ -178,7 +178,7 @@ def ray_session() -> Iterator[None]:
     import ray
 
     # Where a token lies and that bars are off is nothing that a sweep's display should begin with.
-    for chatty in ("ray._private.authentication", "ray.data", "ray.tune.analysis"):
+    for chatty in ("ray._private.authentication", "ray.data", "ray.tune"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     existing = ray.is_initialized()
     if not existing:
