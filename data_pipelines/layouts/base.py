@@ -69,7 +69,7 @@ class Layout(ABC, Generic[Case]):
     def create(
         cls, folder: Path | None, *, size: int, seed: int, options: Mapping[str, Any]
     ) -> Layout[Case]:
-        """Raises `UserError` for an option that the layout does not have, and as the constructor."""
+        """Raises `UserError` for an option that the layout lacks, and as the constructor."""
         known = list(cls.options())
         for name in options:
             if name not in known:

@@ -73,7 +73,6 @@ class Phantoms(Layout[Visit]):
         draw = default_rng((self.seed, 1, case.index))
         infections = draw_infections(draw)
         image, masks = render(self.size, case.patient, infections, draw)
-        masks = [mask for mask in masks if mask.any()]
         whole = np.zeros((1, self.size, self.size), np.uint8)
         for mask in masks:
             whole |= mask

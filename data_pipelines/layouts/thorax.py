@@ -18,6 +18,9 @@ Field = NDArray[np.float64]
 
 _SIDES = (-1, 1)
 
+#: The least share of the image that an infection covers.
+_VISIBLE = 0.004
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
@@ -103,10 +106,10 @@ def draw_infections(draw: Generator) -> list[Infection]:
             side=int(draw.choice(_SIDES)),
             across=draw.uniform(-0.45, 0.75),
             along=np.clip(draw.normal(0.2, 0.4), -0.75, 0.8),
-            radius=float(np.clip(draw.lognormal(np.log(0.17), 0.4), 0.08, 0.36)),
+            radius=float(np.clip(draw.lognormal(np.log(0.23), 0.35), 0.12, 0.42)),
             elongation=draw.uniform(1, 1.6),
             angle=draw.uniform(0, np.pi),
-            density=draw.uniform(0.09, 0.26),
+            density=draw.uniform(0.16, 0.38),
             ragged=draw.uniform(0.2, 0.55),
         )
         for _ in range(count)
@@ -116,22 +119,25 @@ def draw_infections(draw: Generator) -> list[Infection]:
 def render(
     size: int, patient: Patient, infections: list[Infection], draw: Generator
 ) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
-    """The X-ray (size, size) as uint8, and each infection's mask (size, size) of 0 and 1.
+    """The X-ray (size, size) as uint8, and the masks (size, size) of 0 and 1 of its infections.
 
-    A mask is where the shadow has more than half its strength inside the lung; it is empty for a
-    shadow that lies behind the heart or the diaphragm.
+    A mask is where the shadow has more than half its strength inside the lung. An infection that
+    hides behind the heart or the diaphragm, but for less than `_VISIBLE`, is not drawn.
     """
     x, y = _grid(size, patient, draw)
     lungs = {side: _lung(x, y, side, patient) for side in _SIDES}
     air = lungs[-1] + lungs[1]
-    film = _tissue(x, y, patient) - 0.4 * air
+    film = _tissue(x, y, patient) - 0.36 * air
     film += _vessels(x, y, patient, draw) * air
     film += _bones(x, y, patient)
     masks = []
     shadows = np.zeros_like(film)
     for infection in infections:
         shadow = _shadow(x, y, infection, patient, draw)
-        masks.append(((shadow > 0.5) & (lungs[infection.side] > 0.5)).astype(np.uint8))
+        mask = (shadow > 0.5) & (lungs[infection.side] > 0.5)
+        if mask.mean() < _VISIBLE:
+            continue
+        masks.append(mask.astype(np.uint8))
         texture = 1 + 0.25 * _clouds(size, 12, draw)
         shadows = np.maximum(shadows, infection.density * shadow * texture * air)
     film += shadows
@@ -173,17 +179,19 @@ def _lung(x: Field, y: Field, side: int, patient: Patient) -> Field:
 
 
 def _heart(x: Field, y: Field, patient: Patient) -> Field:
-    u, v = x - 0.1, y - 0.3
+    u, v = x - 0.09, y - 0.29
     u, v = 0.88 * u + 0.47 * v, 0.88 * v - 0.47 * u
-    return _step(1 - (u / (patient.heart * 1.2)) ** 2 - (v / (patient.heart * 0.9)) ** 2, 0.15)
+    return _step(1 - (u / (patient.heart * 1.2)) ** 2 - (v / (patient.heart * 0.9)) ** 2, 0.25)
 
 
 def _tissue(x: Field, y: Field, patient: Patient) -> Field:
     """Body wall, mediastinum, heart, abdomen, breasts; air outside the body."""
     shoulders = y + 1.02 - 0.75 * np.clip(np.abs(x) - 0.28, 0, None) ** 1.3
     body = _step(1.04 - np.abs(x) ** 3, 0.05) * _step(shoulders, 0.04)
-    film = 0.56 + patient.fat + 0.12 * _bump(x, 0.13) - 0.09 * _bump(x + 0.005, 0.05) * (y < 0.1)
-    film += 0.17 * _heart(x, y, patient) + 0.1 * _step(y - 0.45, 0.15)
+    film = 0.5 + 0.5 * patient.fat + 0.1 * _bump(x, 0.13)
+    film -= 0.07 * _bump(x + 0.005, 0.05) * _step(-0.1 - y, 0.1)  # trachea
+    # Heart and abdomen are equally dense: below the diaphragm the heart has no outline.
+    film += 0.17 * np.maximum(_heart(x, y, patient), _step(y - 0.5, 0.08))
     film += 0.08 * _bump(np.hypot(x - 0.13, y + 0.3), 0.11)  # aortic knob
     if patient.sex == "female":
         for side in _SIDES:
@@ -201,9 +209,9 @@ def _bones(x: Field, y: Field, patient: Patient) -> Field:
     for index in range(9):
         top = -0.88 + patient.rib_pitch * index
         back = y - top + 0.22 * bend - 0.42 * bend**2
-        ribs += 0.075 * _edged(back, 0.035)
+        ribs += 0.085 * _edged(back, 0.035)
         front = y - top - 0.05 - 0.36 * (1 - bend)
-        ribs += 0.04 * _edged(front, 0.04) * _step(np.abs(x) - 0.33, 0.06)
+        ribs += 0.05 * _edged(front, 0.04) * _step(np.abs(x) - 0.33, 0.06)
     collar = np.zeros_like(x)
     for side in _SIDES:
         line = y + 0.66 + 0.16 * (side * x - 0.1) - 0.05 * np.sin(4 * side * x)
