@@ -59,7 +59,9 @@ def assign(
         for split, ratio in ratios.items()
         if ratio > 0 and split not in {s for s in fixed if s is not Split.OOD}
     }
-    drawn = _stratified([m for m in members if m.patient not in held], free, seed)
+    # Where the publisher gave every split, what was given none can only add to training.
+    unheld = [m for m in members if m.patient not in held]
+    drawn = _stratified(unheld, free or {Split.TRAIN: 1.0}, seed)
     result = [
         drawn.get(m.patient)
         if m.patient not in held
@@ -88,7 +90,7 @@ def _stratified(
     """Patient to split. Greedy: each patient, those with most images first, goes where the sum
     over strata of (count - expected)² / expected grows least. Strata are site and label together,
     each of them alone, and all images, so that many small strata cannot add up to a tilt."""
-    if not ratios or not members:
+    if not members:
         return {}
     counts, patients = _counts(members)
     shares = np.array(list(ratios.values())) / sum(ratios.values())
@@ -98,9 +100,12 @@ def _stratified(
     shuffled = np.random.default_rng(seed).permutation(len(patients))
     order = shuffled[np.argsort(-counts[shuffled].max(axis=1), kind="stable")]
     result = {}
-    for patient in order:
+    for place, patient in enumerate(order):
         mine = counts[patient]
         growth = (mine * (2 * (filled - expected) + mine) / expected).sum(axis=1)
+        empty = ~filled.any(axis=1)
+        if empty.sum() == len(order) - place:  # the last patients go where there is nobody yet
+            growth[~empty] = np.inf
         best = int(np.argmin(growth))
         filled[best] += mine
         result[patients[patient]] = splits[best]
