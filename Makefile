@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml
 
 sweep: setup
 	$(BIN)/trustsweep prepare --layout phantoms --out $(DATA)
-	$(BIN)/trustsweep sweep evidential --data $(DATA) --out $(OUT)
+	$(BIN)/trustsweep sweep quick --data $(DATA) --out $(OUT)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,200 @@
+"""Bad input on the command line: one line on stderr that says what to do, exit code 2."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from distributed.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def trustsweep(monkeypatch, capsys):
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["trustsweep", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return call
+
+
+def refused(result: tuple[int, str, str], *words: str) -> None:
+    code, _, err = result
+    assert code == 2, err
+    assert "Traceback" not in err
+    assert err.startswith("trustsweep: ")
+    missing = [word for word in words if word not in err.splitlines()[0]]
+    assert not missing, err
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small QaTa-COV19-v2 as published, of generated images."""
+    root = tmp_path / "QaTa-COV19-v2"
+    for name, count in (("Train Set", 8), ("Test Set", 3)):
+        for part in ("Images", "Ground-truths"):
+            (root / name / part).mkdir(parents=True)
+        for number in range(count):
+            image = Image.effect_noise((40, 40), 60)
+            image.save(root / name / "Images" / f"{name[:2]}{number}.png")
+            mask = Image.new("L", (40, 40))
+            mask.paste(255, (5, 5, 20, 10 + number))
+            mask.save(root / name / "Ground-truths" / f"mask_{name[:2]}{number}.png")
+    return root
+
+
+def prepare(trustsweep, folder, *more):
+    return trustsweep(
+        "prepare",
+        folder,
+        "--layout",
+        "qata-cov19",
+        "--size",
+        32,
+        "--out",
+        folder.parent / "out",
+        *more,
+    )
+
+
+def test_a_whole_folder_prepares_and_a_second_call_does_nothing(trustsweep, folder):
+    code, out, _ = prepare(trustsweep, folder)
+    assert code == 0
+    assert "3 test" in out
+    before = (folder.parent / "out" / "manifest.json").stat().st_mtime_ns
+    assert prepare(trustsweep, folder)[0] == 0
+    assert (folder.parent / "out" / "manifest.json").stat().st_mtime_ns == before
+
+
+def spoil_mask_missing(folder):
+    (folder / "Train Set/Ground-truths/mask_Tr3.png").unlink()
+    return "Tr3.png", "mask"
+
+
+def spoil_mask_size(folder):
+    Image.new("L", (41, 40)).save(folder / "Train Set/Ground-truths/mask_Tr2.png")
+    return "mask_Tr2.png", "41 x 40"
+
+
+def spoil_truncated(folder):
+    file = folder / "Train Set/Images/Tr1.png"
+    file.write_bytes(file.read_bytes()[:200])
+    return "Tr1.png", "truncated"
+
+
+def spoil_16_bit(folder):
+    Image.new("I;16", (40, 40)).save(folder / "Test Set/Images/Te0.png")
+    return "Te0.png", "16-bit"
+
+
+def spoil_rgba(folder):
+    Image.new("RGBA", (40, 40)).save(folder / "Test Set/Images/Te1.png")
+    return "Te1.png", "RGBA"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [spoil_mask_missing, spoil_mask_size, spoil_truncated, spoil_16_bit, spoil_rgba],
+)
+def test_a_file_that_cannot_be_used_is_named_and_nothing_is_written(trustsweep, folder, spoil):
+    words = spoil(folder)
+    refused(prepare(trustsweep, folder), *words)
+    assert not (folder.parent / "out").exists()
+
+
+def test_an_empty_test_set_is_refused(trustsweep, folder):
+    for part in ("Images", "Ground-truths"):
+        shutil.rmtree(folder / "Test Set" / part)
+        (folder / "Test Set" / part).mkdir()
+    refused(prepare(trustsweep, folder), "test")
+
+
+def test_what_prepare_cannot_find_is_named(trustsweep, tmp_path):
+    out = ("--out", tmp_path / "out")
+    nowhere = tmp_path / "nowhere"
+    refused(trustsweep("prepare", nowhere, "--layout", "qata-cov19", *out), str(nowhere))
+    refused(
+        trustsweep("prepare", tmp_path, "--layout", "qata-cov", *out),
+        "unknown layout",
+        "did you mean 'qata-cov19'",
+    )
+    refused(trustsweep("prepare", "--set", "cuont=3", *out), "cuont", "did you mean 'count'")
+    refused(trustsweep("prepare", "--set", "count", *out), "key=value")
+
+
+SWEEPS = [
+    (["--set", "serach.trials=3"], ["serach", "did you mean 'search'"]),
+    (["--set", "search.trails=3"], ["search.trails", "did you mean 'trials'"]),
+    (["--set", "objectives=[clean.dcie]"], ["objectives", "clean.dcie", "clean.dice"]),
+    (["--set", "objectives=[attacked@0.3.dice]"], ["objectives", "attacked@0.3.dice", "ε"]),
+    (["--set", "constraints=['clean.dicee >= 1']"], ["constraints", "clean.dicee"]),
+    (["--set", "evaluation.epsilons=[0, 2]"], ["evaluation.epsilons", "[0, 1]"]),
+    (["--set", "space.epsilon=1.5"], ["space.epsilon", "[0, 1]"]),
+    (["--set", "evaluation.attack=pdg"], ["evaluation.attack", "did you mean 'pgd'"]),
+    (["--set", "evaluation.corruptions=[blurr]"], ["evaluation.corruptions", "blurr"]),
+    (["--set", "trainables=[evidential]"], ["trainables", "did you mean 'evidential-unet'"]),
+    (["--set", "space.lerning_rate=1"], ["lerning_rate", "did you mean 'learning_rate'"]),
+    (["--set", "resources.workers=4096"], ["resources", "4096 worker(s)"]),
+]
+
+
+@pytest.mark.parametrize(("more", "words"), SWEEPS)
+def test_a_study_that_cannot_be_is_refused_before_anything_starts(
+    trustsweep, phantoms, tmp_path, more, words
+):
+    out = tmp_path / "run"
+    result = trustsweep("sweep", "evidential", "--data", phantoms, "--out", out, "--dry-run", *more)
+    refused(result, *words)
+    assert not out.exists()
+
+
+def test_missing_data_and_a_full_run_folder_are_refused(trustsweep, phantoms, tmp_path):
+    refused(trustsweep("sweep", "evidential", "--data", tmp_path / "no"), "no prepared data set")
+    refused(trustsweep("sweep", "evidential", "--dry-run"), "data", "--data")
+    refused(trustsweep("sweep", "nosuch.yaml", "--data", phantoms), "nosuch.yaml")
+    (tmp_path / "kept.txt").write_text("a night's work")
+    refused(trustsweep("sweep", "evidential", "--data", phantoms, "--out", tmp_path), "not empty")
+    refused(trustsweep("report", tmp_path), "no run here")
+
+
+def test_an_unknown_trainable_to_train_is_refused(trustsweep, phantoms):
+    refused(trustsweep("train", "unett", "--data", phantoms), "did you mean 'unet'")
+
+
+def test_a_dry_run_prints_the_resolved_study_and_the_resources(trustsweep, phantoms, tmp_path):
+    code, out, _ = trustsweep(
+        "sweep", "evidential", "--data", phantoms, "--out", tmp_path / "run", "--dry-run",
+        "--trials", 5, "--set", "space.learning_rate=1e-3",
+    )  # fmt: skip
+    assert code == 0
+    assert re.search(r"trials: 5\b", out)
+    assert "learning_rate: 0.001" in out
+    assert "slot(s)" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_list_names_everything_registered(trustsweep):
+    code, out, _ = trustsweep("list")
+    assert code == 0
+    for word in ("evidential-unet", "phantoms", "gaussian-blur", "segpgd", "uncertain", "vacuity"):
+        assert word in out
+    assert "clean.dice" not in trustsweep("list", "layouts")[1]
+    refused(trustsweep("list", "layuots"), "did you mean 'layouts'")
+
+
+@pytest.mark.parametrize("command", ["prepare", "sweep", "train", "report", "list"])
+def test_help_teaches_with_an_example_where_there_are_arguments(trustsweep, command):
+    code, out, _ = trustsweep(command, "--help")
+    assert code == 0
+    if command in ("prepare", "sweep", "train"):
+        assert f"trustsweep {command}" in out.split("Usage:")[1].split("\n", 1)[1]

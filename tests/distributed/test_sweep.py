@@ -1,0 +1,180 @@
+"""Whole sweeps on a real Ray, through the command line as a user runs it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from distributed.ledger import Ledger, State
+
+pytestmark = pytest.mark.slow
+
+STUDY = {
+    "name": "small",
+    "trainables": ["unet", "evidential-unet"],
+    "objectives": ["dice_area", "clean.ece_region"],
+    "constraints": ["clean.nll <= 100"],
+    "space": {
+        "epochs": 2,
+        "width": 4,
+        "weight_decay": 0.0,
+        "corruption_share": 0.2,
+        "dice_weight": 0.5,
+        "learning_rate": {"choices": [0.01, 1e30]},
+        "regime": {"choices": ["none", "uncertain"]},
+        "attack": "fgsm",
+        "epsilon": 0.01,
+        "share": 0.5,
+        "selection_measure": "default",
+        "selection_score": "mean",
+        "risk": "type-2",
+        "kl_weight": 0.1,
+    },
+    "search": {"trials": 8, "sampler": "grid"},
+    "evaluation": {"attack_steps": 2, "severities": [1, 3, 5]},
+}
+
+
+def trustsweep(*arguments: object) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "COLUMNS": "200"}
+    environment.pop("RAY_ADDRESS", None)
+    command = [Path(sys.executable).parent / "trustsweep", *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def run(phantoms, tmp_path_factory) -> Path:
+    """A finished sweep: four trials that train and four that diverge."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    done = trustsweep("sweep", folder / "study.yaml", "--data", phantoms, "--out", folder / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "output.txt").write_text(done.stdout)
+    return folder / "run"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_diverged_trials_fail_with_their_reason_and_the_others_complete(run):
+    table = rows(run / "trials.csv")
+    assert len(table) == 8
+    for row in table:
+        diverges = float(row["config.learning_rate"]) > 1
+        assert row["state"] == ("failed" if diverges else "completed")
+        assert ("diverged" in row["reason"]) == diverges
+        if not diverges:
+            assert row["epochs"] == "2"
+            assert 0 <= float(row["metric.dice_area"]) <= 1
+    on_front = {row["id"] for row in rows(run / "front.csv")}
+    assert on_front
+    assert on_front <= {row["id"] for row in table if row["state"] == "completed"}
+
+
+def test_the_ledger_and_optuna_say_the_same(run):
+    ledger = Ledger(run)
+    storage = JournalStorage(JournalFileBackend(str(run / "optuna-journal.log")))
+    study = optuna.load_study(study_name="small", storage=storage)
+    assert not [t for t in study.trials if t.state == TrialState.RUNNING]
+    told = {t.user_attrs["id"]: t for t in study.trials if "id" in t.user_attrs}
+    for record in ledger.of(State.COMPLETED):
+        values = [record.metrics[name] for name in STUDY["objectives"]]
+        assert told[record.id].values == pytest.approx(values)
+        assert told[record.id].user_attrs["config"] == record.config
+    assert all(told[r.id].state == TrialState.FAIL for r in ledger.of(State.FAILED))
+    front = {t.user_attrs["id"] for t in study.best_trials}
+    assert front == {row["id"] for row in rows(run / "front.csv")}
+
+
+def test_the_hypervolume_rises_to_the_summarys(run):
+    volumes = [float(row["hypervolume"]) for row in rows(run / "hypervolume.csv")]
+    assert len(volumes) == 4
+    assert volumes == sorted(volumes)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["hypervolume"] == pytest.approx(volumes[-1])
+    assert summary["counts"] == {"completed": 4, "failed": 4, "running": 0, "stopped": 0}
+
+
+def test_every_finished_model_is_kept_as_safetensors_with_its_card(run):
+    for record in Ledger(run).of(State.COMPLETED):
+        folder = run / "checkpoints" / record.id
+        assert sorted(p.name for p in folder.iterdir()) == ["model.json", "model.safetensors"]
+        card = json.loads((folder / "model.json").read_text())
+        assert card["config"] == record.config
+        with safe_open(folder / "model.safetensors", "pt") as tensors:
+            assert all(tensors.get_tensor(key).isfinite().all() for key in tensors.keys())  # noqa: SIM118
+
+
+def test_the_front_is_judged_on_the_test_split(run, phantoms):
+    for row in rows(run / "front.csv"):
+        card = json.loads((run / "evaluation" / f"{row['id']}.json").read_text())
+        assert card["split"] == "test"
+        curve = card["curves"]
+        assert curve["epsilon"] == [0.0, 0.005, 0.01, 0.02]
+        area = np.trapezoid(curve["dice"], curve["epsilon"]) / 0.02
+        assert card["metrics"]["dice_area"] == pytest.approx(area)
+        assert "corrupted@gaussian-blur-5.dice" in card["metrics"]
+        with np.load(run / "evaluation" / f"{row['id']}.npz", allow_pickle=False) as panel:
+            budget = float(panel["epsilon"])
+            change = np.abs(panel["image_attacked"].astype(float) - panel["image"])
+            assert 0 < change.max() <= budget + 1e-3
+
+
+def test_tensorboard_has_curves_and_hyperparameters(run):
+    record = Ledger(run).of(State.COMPLETED)[0]
+    events = EventAccumulator(str(run / "tensorboard" / record.id))
+    events.Reload()
+    assert len(events.Scalars("train.loss")) == 2
+    assert events.Scalars("dice_area")[0].value == pytest.approx(record.metrics["dice_area"])
+    assert any("hparams" in tag for tag in events.summary_metadata)
+
+
+def test_the_terminal_ends_with_front_failures_and_report(run):
+    output = (run.parent / "output.txt").read_text()
+    assert "The front:" in output
+    assert output.count("failed: ") == 4
+    assert output.rstrip().endswith(f"Report: {run / 'report.html'}")
+    assert "Traceback" not in output
+    assert (run / "report.html").read_text().count("<html") == 1
+    assert len(list((run / "figures").glob("*.png"))) >= 6
+
+
+def test_the_report_is_written_anew_from_the_folder_alone(run):
+    before = (run / "trials.csv").read_text()
+    (run / "report.html").unlink()
+    (run / "trials.csv").unlink()
+    done = trustsweep("report", run)
+    assert done.returncode == 0, done.stderr
+    assert (run / "report.html").is_file()
+    assert (run / "trials.csv").read_text() == before
+
+
+def test_train_runs_one_model_with_the_given_parameters(phantoms, tmp_path):
+    done = trustsweep(
+        "train", "evidential-unet", "--data", phantoms, "--out", tmp_path / "one",
+        "--set", "epochs=1", "--set", "width=4", "--set", "regime=random", "--set", "attack=fgsm",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = rows(tmp_path / "one" / "trials.csv")
+    assert (row["state"], row["config.regime"], row["config.epochs"]) == (
+        "completed",
+        "random",
+        "1",
+    )
+    assert row["config.attack_steps"] == ""
