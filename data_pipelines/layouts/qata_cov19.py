@@ -59,6 +59,12 @@ class QataCov19(Layout[Pair]):
         super().__init__(folder, size=size, seed=seed)
         self._folder = folder
         self._root = _find_root(folder)
+        for published in _SETS:
+            if next(self._files(published, _IMAGES), None) is None:
+                raise UserError(
+                    f"{self._root / published / _IMAGES}: no images, so the published "
+                    f"{published!r} would be empty. Unpack the archive again."
+                )
 
     def cases(self) -> Iterator[Pair]:
         for name, split in _SETS.items():

@@ -116,7 +116,7 @@ def test_an_empty_test_set_is_refused(trustsweep, folder):
     for part in ("Images", "Ground-truths"):
         shutil.rmtree(folder / "Test Set" / part)
         (folder / "Test Set" / part).mkdir()
-    refused(prepare(trustsweep, folder), "test")
+    refused(prepare(trustsweep, folder), "Test Set", "no images")
 
 
 def test_what_prepare_cannot_find_is_named(trustsweep, tmp_path):
