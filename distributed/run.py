@@ -39,14 +39,19 @@ class Run:
 
     @classmethod
     def create(cls, path: Path) -> Run:
-        """A new folder. Raises `UserError` if something is there already."""
-        if path.exists() and any(path.iterdir()):
-            raise UserError(f"{path}: not empty. Name another folder with --out, or move it away.")
+        """A new folder. Raises `UserError` as `refuse_used`."""
+        cls.refuse_used(path)
         path.mkdir(parents=True, exist_ok=True)
         path = path.resolve()
         run = cls(path, Ledger(path))
         run.checkpoints.mkdir()
         return run
+
+    @staticmethod
+    def refuse_used(path: Path) -> None:
+        """Raises `UserError` if something is there already: a run is never written over."""
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise UserError(f"{path}: not empty. Name another folder with --out, or move it away.")
 
     @classmethod
     def open(cls, path: Path) -> Run:

@@ -69,11 +69,12 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
     can mend.
     """
     console = console or Console()
-    if study.data is not None:
-        check(study, Manifest.load(study.data))  # before the seconds that Ray takes to start
-    run = Run.create(out)
+    Run.refuse_used(out)
+    if ADDRESS not in os.environ:
+        prepare(study, resources.local_nodes())  # before the seconds that Ray takes to start
     with ray_session():
         prepared = prepare(study, resources.cluster_nodes())
+        run = Run.create(out)
         run.write_study(study)
         console.print(f"{study.name}: {study.search.trials} trials on {prepared.resources}")
         started = time.monotonic()
