@@ -24,6 +24,8 @@ from distributed.version import VERSION
 
 #: How a Ray cluster is named to this process; `ray job submit` sets it.
 ADDRESS = "RAY_ADDRESS"
+#: Set by Ray in a submitted job.
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
     """
     console = console or Console()
     Run.refuse_used(out)
+    if IN_JOB in os.environ and not out.is_absolute():
+        console.print(
+            f"warning: {out} lies in the job's own working directory, which Ray removes. "
+            "Name a folder that stays with --out /...",
+            style="yellow",
+        )
     if ADDRESS not in os.environ:
         prepare(study, resources.local_nodes())  # before the seconds that Ray takes to start
     with ray_session():
