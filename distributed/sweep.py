@@ -14,6 +14,7 @@ from rich.console import Console
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest, Split
+from data_pipelines.shards import load_manifest
 from distributed import resources
 from distributed.checks import Study, check, evaluation_plan, objectives_of
 from distributed.front import Objective
@@ -45,7 +46,7 @@ def prepare(study: Study, nodes: list[dict[str, float]]) -> Prepared:
     """
     if study.data is None:
         raise UserError("data: name a prepared folder with --data, or under `data` in the study.")
-    manifest = Manifest.load(study.data)
+    manifest = load_manifest(Path(study.data))
     check(study, manifest)
     return Prepared(
         study=study,
