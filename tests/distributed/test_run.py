@@ -1,0 +1,67 @@
+import csv
+
+import pytest
+
+from data_pipelines.errors import UserError
+from distributed.checks import objectives_of
+from distributed.ledger import Record, State
+from distributed.run import Run
+from search_spaces.study import Study
+
+STUDY = Study.model_validate(
+    {
+        "name": "s",
+        "trainables": ["unet"],
+        "objectives": ["dice_area", "clean.ece"],
+        "constraints": ["clean.dice >= 0.5"],
+    }
+)
+OBJECTIVES = objectives_of(STUDY)
+
+
+def record(name, area, ece, dice=0.9, state=State.COMPLETED) -> Record:
+    metrics = {"dice_area": area, "clean.ece": ece, "clean.dice": dice}
+    return Record(id=name, config={"trainable": "unet"}, state=state, metrics=metrics)
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    run = Run.create(tmp_path / "run")
+    for entry in (
+        record("robust", 0.8, 0.2),
+        record("calibrated", 0.5, 0.05),
+        record("beaten", 0.5, 0.2),
+        record("infeasible", 0.99, 0.01, dice=0.1),
+        record("failed", 1.0, 0.0, state=State.FAILED),
+        record("stopped", 1.0, 0.0, state=State.STOPPED),
+        record("running", 1.0, 0.0, state=State.RUNNING),
+    ):
+        run.ledger.end(entry)
+    run.write_study(STUDY)
+    return run
+
+
+def test_only_feasible_finished_models_reach_the_front(run):
+    front = run.front(OBJECTIVES, STUDY.constraints)
+    assert [r.id for r in front] == ["robust", "calibrated"]
+    everything = run.front(OBJECTIVES, [])
+    assert [r.id for r in everything] == ["infeasible"]
+
+
+def test_the_views_come_back_from_ledger_and_study_alone(run):
+    Run.open(run.path).refresh()
+    with (run.path / "front.csv").open() as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["robust", "calibrated"]
+    with (run.path / "hypervolume.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["robust", "calibrated", "beaten"]
+    volumes = [float(row["hypervolume"]) for row in rows]
+    # from the worst corner (0, 1): 0.8 x 0.8, then 0.5 x 0.15 more, then nothing more
+    assert volumes == pytest.approx([0.64, 0.715, 0.715])
+
+
+def test_a_run_is_never_written_over(run, tmp_path):
+    with pytest.raises(UserError, match="not empty"):
+        Run.create(run.path)
+    with pytest.raises(UserError, match="no run here"):
+        Run.open(tmp_path)
