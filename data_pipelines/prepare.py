@@ -36,6 +36,7 @@ from data_pipelines.shards import (
 #: Samples held in memory at a time.
 _CHUNK = 64
 _SPOOL = "samples.arrow"
+_COPY = "images are copies of another and left out"
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,15 @@ def prepare(
         )
     leftover = sorted(path.name for path in out.parent.glob(f"{out.name}.partial-*"))
     killed = [f"{name}: left by another preparation; remove it if none runs" for name in leftover]
-    counted = [f"{count} of {len(members)} {note}" for note, count in notes.items()]
+    seen = len(members) + notes[_COPY]
+    counted = [f"{count} of {seen} {note}" for note, count in notes.items() if count]
     return PrepareReport(manifest, (*source.remarks(), *counted, *killed))
 
 
 def _shares(ratios: Sequence[float]) -> dict[Split, float]:
     names = (Split.TRAIN, Split.VAL, Split.TEST)
     valid = (
-        not isinstance(ratios, str | float | int)
+        isinstance(ratios, list | tuple)
         and len(ratios) == len(names)
         and all(isinstance(ratio, float | int) and 0 <= ratio <= 1 for ratio in ratios)
     )
@@ -199,7 +201,7 @@ def _unique(
         if known_path == str(path):
             yield sample
         elif known_mask == mask:
-            notes["images are copies of another and left out"] += 1
+            notes[_COPY] += 1
         else:
             reason = f"the same image as {known_path} with another mask. Remove one of the two."
             problems.append(BadFile(path, reason))

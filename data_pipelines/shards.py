@@ -171,15 +171,14 @@ def load_manifest(folder: Path) -> Manifest:
     if a patient is in two splits.
     """
     manifest = Manifest.load(folder)
-    patients = {
-        split: _read(folder, Split(split), ["patient_id"])["patient_id"].to_pylist()
-        for split in manifest.split_counts
-    }
-    for split, count in manifest.split_counts.items():
-        if len(patients[split]) != count:
+    patients = {}
+    for split in _splits(manifest):
+        patients[split] = _read(folder, split, ["patient_id"])["patient_id"].to_pylist()
+        found, stated = len(patients[split]), manifest.split_counts[split]
+        if found != stated:
             raise UserError(
-                f"{folder}: {len(patients[split])} rows in the {split} split, the manifest says "
-                f"{count}. Prepare it again."
+                f"{folder}: {found} rows in the {split} split, the manifest says {stated}. "
+                "Prepare it again."
             )
     assert_disjoint((patient, split) for split, theirs in patients.items() for patient in theirs)
     return manifest
@@ -190,10 +189,14 @@ def read_table(folder: Path, split: Split) -> pa.Table:
 
     Raises `UserError` as `load_manifest`, and for a split that the data set does not have.
     """
-    known = load_manifest(folder).split_counts
+    known = _splits(load_manifest(folder))
     if split not in known:
         raise UserError(f"{folder}: no {split} split; it has {', '.join(known)}.")
     return _read(folder, split, None)
+
+
+def _splits(manifest: Manifest) -> list[Split]:
+    return [split for split in Split if split in manifest.split_counts]
 
 
 def _read(folder: Path, split: Split, columns: list[str] | None) -> pa.Table:

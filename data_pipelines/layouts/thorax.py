@@ -134,11 +134,11 @@ def render(
     shadows = np.zeros_like(film)
     for infection in infections:
         shadow = _shadow(x, y, infection, patient, draw)
+        texture = 1 + 0.25 * _clouds(size, 12, draw)
         mask = (shadow > 0.5) & (lungs[infection.side] > 0.5)
         if mask.mean() < _VISIBLE:
             continue
         masks.append(mask.astype(np.uint8))
-        texture = 1 + 0.25 * _clouds(size, 12, draw)
         shadows = np.maximum(shadows, infection.density * shadow * texture * air)
     film += shadows
     return _expose(film, SITES[patient.site], draw), masks

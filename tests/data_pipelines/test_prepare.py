@@ -1,0 +1,482 @@
+"""From a folder to shards: everything arrives, everything wrong is named, all of it or nothing."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from data_pipelines import shards
+from data_pipelines.errors import UserError
+from data_pipelines.layouts.phantoms import Phantoms
+from data_pipelines.prepare import PrepareReport, prepare
+from data_pipelines.problems import LISTED, BadFiles
+from data_pipelines.schema import MANIFEST_NAME, Manifest, Split, Task
+from data_pipelines.shards import read_table
+
+
+def _phantoms(out: Path, count: int = 40, size: int = 16, **options) -> PrepareReport:
+    return prepare(None, "phantoms", out, size=size, count=count, **options)
+
+
+def _write_pair(root: Path, part: str, name: str, seed: int, *, infected: bool = True) -> None:
+    draw = np.random.default_rng(seed)
+    images, masks = root / part / "Images", root / part / "Ground-truths"
+    images.mkdir(parents=True, exist_ok=True)
+    masks.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw.integers(0, 256, (24, 24), np.uint8)).save(images / name)
+    mask = np.zeros((24, 24), np.uint8)
+    mask[6:18, 6:18] = 255 * infected
+    Image.fromarray(mask).save(masks / f"mask_{name}")
+
+
+@pytest.fixture
+def qata(tmp_path) -> Path:
+    """A miniature of QaTa-COV19-v2: both kinds of file name, a series, an empty mask."""
+    root = tmp_path / "QaTa-COV19" / "QaTa-COV19-v2"
+    for i in range(12):
+        _write_pair(root, "Train Set", f"covid_{i}.png", i, infected=i > 0)
+    for i in range(8):
+        name = f"sub-S{i // 2:05d}_ses-E{i:05d}_run-1_bp-chest_vp-ap_dx.png"
+        _write_pair(root, "Train Set", name, 100 + i)
+    for day in (0, 5, 9):
+        _write_pair(root, "Train Set", f"series-1-day{day}-PA.png", 200 + day)
+    for i in range(4):
+        _write_pair(root, "Test Set", f"covid_{100 + i}.png", 300 + i)
+    return root
+
+
+def _prepare_qata(root: Path, out: Path | None = None, **options) -> PrepareReport:
+    return prepare(root, "qata-cov19", out or root.parent.parent / "out", size=16, **options)
+
+
+# --- what is written ---------------------------------------------------------------------------
+
+
+def test_every_phantom_arrives_as_it_was_drawn(tmp_path):
+    report = _phantoms(tmp_path / "out")
+    layout = Phantoms(None, size=16, seed=0, count=40)
+    drawn = {s.sample_id: s for s in map(layout.load, layout.cases())}
+    for split, count in report.manifest.split_counts.items():
+        table = read_table(tmp_path / "out", Split(split))
+        images = table["image"].combine_chunks().to_numpy_ndarray()
+        masks = table["mask"].combine_chunks().to_numpy_ndarray()
+        tabular = table["tabular"].combine_chunks().to_numpy_ndarray()
+        assert len(table) == count
+        assert set(table["split"].to_pylist()) == {split}
+        for row, sample_id in enumerate(table["sample_id"].to_pylist()):
+            sample = drawn.pop(sample_id)
+            assert np.array_equal(images[row], sample.image)
+            assert np.array_equal(masks[row], sample.mask)
+            assert np.array_equal(tabular[row], sample.tabular, equal_nan=True)
+            stored = {name: table[name][row].as_py() for name in ("label", "site", "sex", "age")}
+            assert stored == {name: getattr(sample, name) for name in stored}
+            boxes = [list(box.values()) for box in table["boxes"][row].as_py()]
+            expected = np.column_stack([sample.boxes.xyxy, sample.boxes.classes])
+            assert np.array_equal(np.array(boxes).reshape(-1, 5), expected)
+    assert not drawn
+
+
+def test_columns_have_the_published_types(tmp_path):
+    manifest = _phantoms(tmp_path / "out").manifest
+    schema = read_table(tmp_path / "out", Split.TRAIN).schema
+    assert schema.field("image").type == pa.fixed_shape_tensor(pa.uint8(), (1, 16, 16))
+    assert schema.field("mask").type == pa.fixed_shape_tensor(pa.uint8(), (1, 16, 16))
+    assert schema.field("tabular").type == pa.fixed_shape_tensor(pa.float32(), (5,))
+    assert schema.field("label").type == pa.int64()
+    assert schema.field("age").type == pa.float32()
+    assert manifest.columns.keys() == set(schema.names)
+    assert manifest.columns["image"] == "uint8[1, 16, 16]"
+
+
+def test_the_manifest_tells_the_truth(tmp_path):
+    report = _phantoms(tmp_path / "out", size=20, seed=3)
+    manifest = report.manifest
+    assert Manifest.load(tmp_path / "out") == manifest
+    assert manifest.image_shape == (1, 20, 20)
+    assert manifest.tasks == (Task.SEGMENTATION, Task.CLASSIFICATION)
+    assert manifest.tabular_names == Phantoms.tabular_names
+    assert sum(manifest.split_counts.values()) == 40
+    assert manifest.preprocessing["seed"] == 3
+    assert manifest.preprocessing["count"] == 40
+    # Of the train split alone, by another route.
+    column = read_table(tmp_path / "out", Split.TRAIN)["image"].combine_chunks()
+    train = column.to_numpy_ndarray() / 255
+    assert manifest.mean == pytest.approx([train.mean()], abs=1e-12)
+    assert manifest.std == pytest.approx([train.std()], abs=1e-12)
+
+
+def test_statistics_are_per_channel_and_never_zero():
+    images = np.random.default_rng(0).integers(0, 256, (9, 3, 8, 8), np.uint8)
+    images[:, 2] = 77
+    statistics = shards.ChannelStatistics()
+    statistics.update(images[:4])
+    statistics.update(images[4:])
+    mean, std = statistics.compute()
+    assert mean == pytest.approx(images.mean(axis=(0, 2, 3)) / 255)
+    assert std[:2] == pytest.approx(images.std(axis=(0, 2, 3))[:2] / 255)
+    assert std[2] == pytest.approx(1 / 255)
+
+
+def test_large_splits_have_several_row_groups(tmp_path):
+    _phantoms(tmp_path / "out", count=60)
+    parts = sorted((tmp_path / "out" / "train").glob("part-*.parquet"))
+    assert sum(pq.ParquetFile(part).num_row_groups for part in parts) >= 2
+
+
+def test_parts_and_groups_keep_to_their_size(tmp_path, monkeypatch):
+    # A row of 16 x 16 has a good 512 bytes of image and mask.
+    monkeypatch.setattr(shards, "PART_BYTES", 8_000)
+    monkeypatch.setattr(shards, "GROUP_BYTES", 3_000)
+    report = _phantoms(tmp_path / "out", count=70)
+    parts = sorted((tmp_path / "out" / "train").glob("part-*.parquet"))
+    assert [part.name for part in parts] == [f"part-{i:05d}.parquet" for i in range(len(parts))]
+    files = [pq.ParquetFile(part) for part in parts]
+    assert len(files) > 3
+    for file in files:
+        assert file.metadata.num_rows * 512 <= 8_000
+        for group in range(file.num_row_groups):
+            assert file.metadata.row_group(group).num_rows * 512 <= 3_000
+    assert sum(f.metadata.num_rows for f in files) == report.manifest.split_counts["train"]
+
+
+def test_a_site_can_be_held_out(tmp_path):
+    manifest = _phantoms(tmp_path / "out", ood_site="portable").manifest
+    assert manifest.split_counts["ood"] > 0
+    assert set(read_table(tmp_path / "out", Split.OOD)["site"].to_pylist()) == {"portable"}
+    assert "portable" not in read_table(tmp_path / "out", Split.TRAIN)["site"].to_pylist()
+
+
+# --- again, over, interrupted ------------------------------------------------------------------
+
+
+def _stamps(out: Path) -> dict[str, int]:
+    return {str(p.relative_to(out)): p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+
+
+def test_the_same_again_does_nothing_and_says_so(tmp_path):
+    first = _phantoms(tmp_path / "out")
+    before = _stamps(tmp_path / "out")
+    again = _phantoms(tmp_path / "out")
+    assert not first.unchanged
+    assert again.unchanged
+    assert "up to date" in again.warnings[0]
+    assert again.manifest == first.manifest
+    assert _stamps(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"count": 41}, {"size": 18}, {"ratios": (0.6, 0.2, 0.2)}]
+)
+def test_another_data_set_is_replaced_only_when_asked(tmp_path, change):
+    old = _phantoms(tmp_path / "out").manifest
+    with pytest.raises(UserError, match=r"holds another data set.*--overwrite"):
+        _phantoms(tmp_path / "out", **change)
+    assert Manifest.load(tmp_path / "out") == old
+    new = _phantoms(tmp_path / "out", overwrite=True, **change).manifest
+    assert new.fingerprint != old.fingerprint
+    assert Manifest.load(tmp_path / "out") == new
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_other_things_is_never_replaced(tmp_path, overwrite):
+    precious = tmp_path / "out" / "thesis.tex"
+    precious.parent.mkdir()
+    precious.write_text("five years")
+    with pytest.raises(UserError, match="not empty, and no data set"):
+        _phantoms(tmp_path / "out", overwrite=overwrite)
+    assert precious.read_text() == "five years"
+
+
+#: Dies the moment before completion: all shards lie there, only the manifest is missing.
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from data_pipelines import prepare
+prepare.write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+prepare.prepare(None, "phantoms", Path(sys.argv[1]), size=16, count=40)
+"""
+
+
+def test_a_killed_preparation_leaves_nothing_that_reads_as_complete(tmp_path):
+    process = subprocess.run([sys.executable, "-c", _KILLED, tmp_path / "out"], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    (left,) = tmp_path.iterdir()
+    with pytest.raises(UserError, match="no prepared data set"):
+        read_table(left, Split.TRAIN)
+    report = _phantoms(tmp_path / "out")
+    assert any(left.name in warning for warning in report.warnings)
+    assert len(read_table(tmp_path / "out", Split.TRAIN)) == report.manifest.split_counts["train"]
+
+
+def test_a_failed_preparation_keeps_the_old_data_set(qata, tmp_path):
+    old = _prepare_qata(qata).manifest
+    (qata / "Train Set" / "Images" / "covid_3.png").write_bytes(b"")
+    with pytest.raises(BadFiles):
+        _prepare_qata(qata, overwrite=True)
+    assert Manifest.load(tmp_path / "out") == old
+    assert {p.name for p in tmp_path.iterdir()} == {"out", "QaTa-COV19"}
+
+
+# --- reading back ------------------------------------------------------------------------------
+
+
+def test_reading_refuses_a_patient_in_two_splits(tmp_path):
+    out = tmp_path / "out"
+    manifest = _phantoms(out).manifest
+    shutil.copy(out / "train" / "part-00000.parquet", out / "test" / "part-00001.parquet")
+    raw = json.loads(manifest.to_json())
+    raw["split_counts"]["test"] += raw["split_counts"]["train"]
+    (out / MANIFEST_NAME).write_text(json.dumps(raw))
+    with pytest.raises(UserError, match="is in both train and test"):
+        read_table(out, Split.VAL)
+
+
+def test_reading_refuses_missing_rows_parts_and_splits(tmp_path):
+    out = tmp_path / "out"
+    _phantoms(out)
+    with pytest.raises(UserError, match="no ood split; it has train, val, test"):
+        read_table(out, Split.OOD)
+    part = out / "val" / "part-00000.parquet"
+    whole = part.read_bytes()
+    pq.write_table(pq.read_table(part).slice(1), part)
+    with pytest.raises(UserError, match="rows in the val split, the manifest says"):
+        read_table(out, Split.TRAIN)
+    part.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"part-00000\.parquet: damaged"):
+        read_table(out, Split.VAL)
+    part.unlink()
+    with pytest.raises(UserError, match="val: the shards are missing"):
+        read_table(out, Split.VAL)
+
+
+# --- QaTa-COV19 --------------------------------------------------------------------------------
+
+
+def _patients(out: Path, split: Split) -> list[str]:
+    return read_table(out, split)["patient_id"].to_pylist()
+
+
+def test_qata_keeps_the_published_test_set_and_splits_by_patient(qata, tmp_path):
+    report = _prepare_qata(qata)
+    counts = report.manifest.split_counts
+    assert counts["test"] == 4
+    assert counts["train"] + counts["val"] == 23
+    patients = [p for s in (Split.TRAIN, Split.VAL) for p in _patients(tmp_path / "out", s)]
+    # 12 images of unknown patients, 4 subjects with 2 images, a series of 3
+    assert sorted(patients.count(p) for p in set(patients)) == [1] * 12 + [2] * 4 + [3]
+    sites = read_table(tmp_path / "out", Split.TRAIN)["site"].to_pylist()
+    assert set(sites) == {"bimcv", "unstated"}
+
+
+def test_qata_reports_empty_masks_and_unknown_patients(qata):
+    warnings = _prepare_qata(qata).warnings
+    assert "1 of 27 images have an empty mask (no infection); kept" in warnings
+    assert "19 of 27 images do not name their patient; each case counts as one" in warnings
+
+
+def test_qata_stores_no_names(qata, tmp_path):
+    _prepare_qata(qata)
+    content = b"".join(p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert b"covid_" not in content
+    table = read_table(tmp_path / "out", Split.TRAIN)
+    for column in ("sample_id", "patient_id"):
+        assert not any("S0000" in value for value in table[column].to_pylist())
+
+
+@pytest.mark.parametrize("above", [0, 1, 2])
+def test_qata_is_found_from_the_folders_above(qata, above):
+    folder = [qata, qata.parent, qata.parent.parent][above]
+    for sibling in ("Infected", "Control Group"):
+        (qata.parent / sibling).mkdir()
+    (qata / "Test Set" / "Images" / "readme.txt").write_text("hello")
+    report = prepare(folder, "qata-cov19", qata.parent.parent / "out", size=16)
+    (unread,) = [w for w in report.warnings if w.startswith("not read")]
+    assert "Test Set/Images/readme.txt" in unread
+    assert ("Control Group" in unread) == ("Infected" in unread) == (above > 0)
+
+
+def test_qata_losing_an_infection_to_the_size_is_reported(qata):
+    dot = np.zeros((24, 24), np.uint8)
+    dot[0, 0] = 255
+    Image.fromarray(dot).save(qata / "Train Set" / "Ground-truths" / "mask_covid_4.png")
+    report = prepare(qata, "qata-cov19", qata.parent.parent / "out", size=8)
+    assert "1 of 27 images lose their infection at 8 pixels; a larger size helps" in report.warnings
+
+
+def test_qata_content_is_part_of_the_fingerprint(qata, tmp_path):
+    first = _prepare_qata(qata).manifest
+    assert _prepare_qata(qata).unchanged
+    moved = qata.parent.parent / "elsewhere" / "QaTa-COV19-v2"
+    shutil.copytree(qata, moved)
+    assert _prepare_qata(moved, tmp_path / "out").unchanged
+    _write_pair(moved, "Train Set", "covid_1.png", 999)
+    other = _prepare_qata(moved, tmp_path / "other").manifest
+    assert other.fingerprint != first.fingerprint
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+def _refused(root: Path) -> BadFiles:
+    with pytest.raises(BadFiles) as raised:
+        _prepare_qata(root)
+    assert not (root.parent.parent / "out").exists()
+    return raised.value
+
+
+def test_every_bad_file_is_reported_at_once(qata):
+    images, masks = qata / "Train Set" / "Images", qata / "Train Set" / "Ground-truths"
+    (masks / "mask_covid_1.png").unlink()
+    (images / "covid_2.png").unlink()
+    Image.fromarray(np.zeros((24, 25), np.uint8)).save(masks / "mask_covid_3.png")
+    whole = (images / "covid_4.png").read_bytes()
+    (images / "covid_4.png").write_bytes(whole[: len(whole) // 2])
+    Image.fromarray(np.zeros((24, 24), np.uint16)).save(images / "covid_5.png")
+    Image.new("RGBA", (24, 24)).save(images / "covid_6.png")
+    (images / "covid_7.png").write_bytes(b"")
+    Image.fromarray(np.full((24, 24), 9, np.uint8)).save(masks / "mask_covid_8.png")
+    error = _refused(qata)
+    found = {problem.path.name: problem.reason for problem in error.problems}
+    expected = {
+        "covid_1.png": "no mask_covid_1.png in Ground-truths",
+        "mask_covid_2.png": "a mask without an image",
+        "mask_covid_3.png": "the mask is 25 x 24 pixels, its image 24 x 24",
+        "covid_4.png": "damaged or truncated",
+        "covid_5.png": "mode I;16",
+        "covid_6.png": "mode RGBA",
+        "covid_7.png": "the file is empty",
+        "mask_covid_8.png": "this one 9 as well",
+    }
+    assert found.keys() == expected.keys()
+    assert all(expected[name] in reason for name, reason in found.items())
+    first, *others = str(error).splitlines()
+    assert first.startswith(f"{error.problems[0].path}: ")
+    assert first.endswith("(7 more)")
+    assert len(others) == 7
+
+
+def test_a_long_list_of_bad_files_is_cut(qata):
+    for path in (qata / "Train Set" / "Images").iterdir():
+        path.write_bytes(b"")
+    error = _refused(qata)
+    assert len(error.problems) == 23
+    lines = str(error).splitlines()
+    assert lines[0].endswith("(22 more)")
+    assert len(lines) == 1 + LISTED + 1
+    assert lines[-1].strip() == "... and 2 more"
+
+
+def test_copies_of_an_image_are_left_out_and_counted(qata):
+    train, test = qata / "Train Set", qata / "Test Set"
+    shutil.copy(test / "Images" / "covid_100.png", train / "Images" / "covid_1.png")
+    shutil.copy(
+        test / "Ground-truths" / "mask_covid_100.png", train / "Ground-truths" / "mask_covid_1.png"
+    )
+    report = _prepare_qata(qata)
+    # The held-out one stays.
+    assert report.manifest.split_counts["test"] == 4
+    assert sum(report.manifest.split_counts.values()) == 26
+    assert any("1 of 27 images are copies" in warning for warning in report.warnings)
+
+
+def test_copies_with_another_mask_contradict(qata):
+    images = qata / "Train Set" / "Images"
+    shutil.copy(images / "covid_1.png", images / "covid_0.png")  # the mask of covid_0 is empty
+    error = _refused(qata)
+    (problem,) = error.problems
+    assert problem.path == images / "covid_1.png"
+    assert f"the same image as {images / 'covid_0.png'} with another mask" in problem.reason
+
+
+def test_a_patient_of_the_test_set_is_kept_out_of_training(qata):
+    name = "sub-S00001_ses-E09999_run-1_bp-chest_vp-pa_dx.png"
+    _write_pair(qata, "Test Set", name, 400)
+    report = _prepare_qata(qata)
+    assert report.manifest.split_counts["test"] == 5
+    assert any(w.startswith("2 of 28 images are left out: their patients") for w in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("layout", "match"),
+    [("qata", "unknown layout 'qata', did you mean 'qata-cov19'"), ("phantom", "'phantoms'")],
+)
+def test_an_unknown_layout_names_the_nearest(tmp_path, layout, match):
+    with pytest.raises(UserError, match=match):
+        prepare(None, layout, tmp_path / "out", size=16)
+
+
+def test_unusable_folders_are_named(qata, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        prepare(tmp_path / "nowhere", "qata-cov19", out, size=16)
+    with pytest.raises(UserError, match="give the folder"):
+        prepare(None, "qata-cov19", out, size=16)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="neither 'Test Set' nor 'Train Set' here"):
+        prepare(tmp_path / "other", "qata-cov19", out, size=16)
+    shutil.rmtree(qata / "Test Set" / "Ground-truths")
+    with pytest.raises(UserError, match="Ground-truths: no such folder"):
+        _prepare_qata(qata)
+    assert not out.exists()
+
+
+def test_empty_folders_and_splits_are_refused(qata):
+    for path in (qata / "Test Set").glob("*/*.png"):
+        path.unlink()
+    with pytest.raises(UserError, match="no images, so the published 'Test Set' would be empty"):
+        _prepare_qata(qata)
+    # One patient cannot be divided.
+    _write_pair(qata, "Test Set", "covid_9.png", 9)
+    for path in (qata / "Train Set").glob("*/*covid_*.png"):
+        path.unlink()
+    for path in (qata / "Train Set").glob("*/*sub-S*.png"):
+        path.unlink()
+    with pytest.raises(UserError, match="val split is empty: 4 images of 2 patients"):
+        _prepare_qata(qata)
+
+
+def test_too_few_patients_are_refused(tmp_path):
+    with pytest.raises(UserError, match="split is empty: 2 images"):
+        _phantoms(tmp_path / "out", count=2)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ratios", [(0.5, 0.5), (0.7, 0.2, 0.2), (1.2, -0.1, -0.1), "abc", 3, None])
+def test_impossible_ratios_are_refused(tmp_path, ratios):
+    with pytest.raises(UserError, match="ratios: three shares"):
+        _phantoms(tmp_path / "out", ratios=ratios)
+
+
+# --- real X-rays -------------------------------------------------------------------------------
+
+
+def test_real_xrays_in_qata_layout(real_data, tmp_path):
+    report = prepare(
+        real_data / "covid19_cxr_qata_layout", "qata-cov19", tmp_path / "out", size=256
+    )
+    counts = report.manifest.split_counts
+    assert counts["test"] == 20
+    assert counts["train"] + counts["val"] == 80
+    assert counts["val"] == pytest.approx(14, abs=2)
+    published = real_data / "covid19_cxr_qata_layout" / "QaTa-COV19-v2"
+    stored = {
+        hash(image.tobytes())
+        for split in counts
+        for image in read_table(tmp_path / "out", Split(split))["image"]
+        .combine_chunks()
+        .to_numpy_ndarray()
+    }
+    files = {hash(np.asarray(Image.open(p)).tobytes()) for p in published.glob("*/Images/*.png")}
+    assert stored == files
+    empty = sum(not np.asarray(Image.open(p)).any() for p in published.glob("*/Ground-truths/*"))
+    assert f"{empty} of 100 images have an empty mask (no infection); kept" in report.warnings
