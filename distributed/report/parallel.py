@@ -1,0 +1,68 @@
+"""Parallel coordinates: every trial a line across its parameters and objectives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from distributed.report.importance import is_log
+from distributed.report.run_folder import Run, Trial, Value
+from distributed.report.wording import number
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One upright axis: tick positions in [0, 1] and their labels."""
+
+    name: str
+    ticks: list[tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One completed trial: its position on every axis, None where a parameter does not apply."""
+
+    id: str
+    positions: list[float | None]
+
+
+def parallel(run: Run) -> tuple[list[Axis], list[Line]]:
+    """Axes for every parameter that varies and for the objectives; a line per completed trial.
+
+    Nothing where the run does not name its objectives yet: there would be nothing to colour by.
+    """
+    names = [o.name for o in run.objectives]
+    if not names:
+        return [], []
+    trials = [t for t in run.completed if all(n in t.metrics for n in names)]
+    keys = [k for k in run.config_keys if len({t.config[k] for t in trials if k in t.config}) > 1]
+    axes: list[Axis] = []
+    columns: list[list[float | None]] = []
+    for values in (*([t.config.get(k) for t in trials] for k in keys), *_columns(trials, names)):
+        axis, positions = _axis([*keys, *names][len(axes)], values)
+        axes.append(axis)
+        columns.append(positions)
+    lines = [Line(t.id, [c[i] for c in columns]) for i, t in enumerate(trials)]
+    return axes, lines
+
+
+def _columns(trials: list[Trial], names: list[str]) -> list[list[Value | None]]:
+    return [[t.metrics[n] for t in trials] for n in names]
+
+
+def _axis(name: str, values: list[Value | None]) -> tuple[Axis, list[float | None]]:
+    present = [v for v in values if v is not None]
+    numbers = [v for v in present if isinstance(v, float)]
+    if not numbers:
+        levels = sorted({str(v) for v in present})
+        place = {level: (i + 0.5) / len(levels) for i, level in enumerate(levels)}
+        positions = [None if v is None else place[str(v)] for v in values]
+        return Axis(name, [(place[level], level) for level in levels]), positions
+    log = is_log(numbers)
+    scale = math.log10 if log else float
+    low, high = scale(min(numbers)), scale(max(numbers))
+    extent = (high - low) or 1.0
+    marks = [low + share * (high - low) for share in (0.0, 0.5, 1.0)]
+    ticks = [((m - low) / extent, number(10**m if log else m)) for m in marks]
+    placed = [None if v is None else (scale(float(v)) - low) / extent for v in values]
+    return Axis(name, ticks), placed

@@ -1,0 +1,94 @@
+"use strict";
+// The front of any two metrics. The choice lives in the address (#x=...&y=...&colour=...), so that
+// a link to the page can show a particular pair.
+
+/** Trials that no other one beats in both metrics; equal ones stay together. */
+function frontOf(trials, x, y) {
+  const turned = (trial, name) => (REPORT.metrics[name].direction === "max" ? -1 : 1) * trial.metrics[name];
+  const beats = (a, b) => {
+    const dx = turned(a, x) - turned(b, x), dy = turned(a, y) - turned(b, y);
+    return dx <= 0 && dy <= 0 && (dx < 0 || dy < 0);
+  };
+  return trials.filter((t) => t.feasible && !trials.some((other) => other.feasible && beats(other, t)))
+    .sort((a, b) => a.metrics[x] - b.metrics[x]);
+}
+
+/** Configuration keys with few enough distinct texts to colour by. */
+function colourKeys() {
+  const keys = new Set(REPORT.trials.flatMap((t) => Object.keys(t.config)));
+  return [...keys].filter((key) => {
+    const values = new Set(REPORT.trials.map((t) => t.config[key]));
+    return values.size > 1 && values.size <= SYMBOLS.length && REPORT.trials.some((t) => typeof t.config[key] === "string");
+  });
+}
+
+function scatter(trials, x, y, key) {
+  const groups = [...new Set(trials.map((t) => (key ? String(t.config[key] ?? "does not apply") : "completed")))].sort();
+  return groups.map((group, i) => {
+    const members = trials.filter((t) => !key || String(t.config[key] ?? "does not apply") === group);
+    return {
+      x: members.map((t) => t.metrics[x]), y: members.map((t) => t.metrics[y]),
+      text: members.map(describe), hoverinfo: "text", mode: "markers", name: plain(group),
+      marker: { color: REPORT.palette[i % 6], symbol: SYMBOLS[i % 6], size: 10, opacity: members.map((t) => (t.feasible ? 0.9 : 0.3)) },
+    };
+  });
+}
+
+function drawFront() {
+  const [x, y, key] = ["pick-x", "pick-y", "pick-colour"].map((id) => document.getElementById(id).value);
+  const trials = REPORT.trials.filter((t) => x in t.metrics && y in t.metrics);
+  const directed = REPORT.metrics[x].direction && REPORT.metrics[y].direction;
+  const front = directed ? frontOf(trials, x, y) : [];
+  const own = trials.filter((t) => t.front);
+  const points = (members) => ({ x: members.map((t) => t.metrics[x]), y: members.map((t) => t.metrics[y]) });
+  draw("front", [
+    { ...points(front), mode: "lines", name: "front of this pair", hoverinfo: "skip",
+      line: { shape: REPORT.metrics[x].direction === "max" ? "vh" : "hv", color: ink("--ink"), width: 1.6 } },
+    ...scatter(trials, x, y, key),
+    { ...points(own), mode: "markers", name: "the study's front", hoverinfo: "skip",
+      marker: { symbol: "circle-open", size: 18, color: ink("--ink"), line: { width: 1.6 } } },
+  ], {
+    xaxis: { title: { text: axisTitle(x) } }, yaxis: { title: { text: axisTitle(y) } },
+    hovermode: "closest", showlegend: true,
+  });
+  document.getElementById("front-result").textContent = directed
+    ? `Front of ${x} against ${y}: ${front.length} of ${trials.length} trials (${front.map((t) => t.id).join(", ")}).`
+    : `No front for this pair: the run does not say which way ${REPORT.metrics[x].direction ? y : x} is better.`;
+}
+
+function readAddress() {
+  const wanted = new URLSearchParams(location.hash.slice(1));
+  for (const [name, id] of [["x", "pick-x"], ["y", "pick-y"], ["colour", "pick-colour"]]) {
+    const select = document.getElementById(id);
+    if ([...select.options].some((o) => o.value === wanted.get(name))) select.value = wanted.get(name);
+  }
+}
+
+function writeAddress() {
+  const chosen = new URLSearchParams();
+  for (const name of ["x", "y", "colour"]) chosen.set(name, document.getElementById(`pick-${name}`).value);
+  history.replaceState(null, "", `#${chosen}`);
+}
+
+function startFront() {
+  const form = document.getElementById("front-controls");
+  if (!form) return;
+  const names = Object.keys(REPORT.metrics).filter((m) => REPORT.trials.some((t) => m in t.metrics));
+  const objectives = REPORT.objectives.map((o) => o.name);
+  fill(document.getElementById("pick-x"), names, objectives[0] ?? names[0]);
+  fill(document.getElementById("pick-y"), names, objectives[1] ?? names.find((n) => n !== objectives[0]));
+  const keys = colourKeys();
+  const colour = document.getElementById("pick-colour");
+  fill(colour, keys, ["trainable", "regime"].find((k) => keys.includes(k)));
+  colour.add(new Option("nothing", ""));
+  readAddress();
+  form.addEventListener("change", () => { writeAddress(); drawFront(); });
+  addEventListener("hashchange", () => { readAddress(); drawFront(); });
+  drawFront();
+}
+
+startFront();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  drawFixed();
+  if (document.getElementById("front-controls")) drawFront();
+});

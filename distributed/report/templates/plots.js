@@ -1,0 +1,191 @@
+"use strict";
+// Shared helpers, and every figure whose data does not change with a choice of axes.
+
+const REPORT = JSON.parse(document.getElementById("report-data").textContent);
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"];
+const QUIET = "#9aa3ad";
+const BETTER = { max: "higher is better", min: "lower is better" };
+
+/** Plotly reads a few HTML tags in its texts: names out of the run must stay plain text. */
+function plain(text) {
+  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+}
+
+/** Three significant digits, without an exponent where the number is readable without. */
+function short(value) {
+  if (typeof value !== "number") return plain(value);
+  if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
+  return String(Number(value.toPrecision(3)));
+}
+
+function axisTitle(name) {
+  const metric = REPORT.metrics[name] || {};
+  const better = BETTER[metric.direction];
+  const unit = metric.unit ? `, ${plain(metric.unit)}` : "";
+  return plain(name) + unit + (better ? ` (${better})` : "");
+}
+
+/** "trial 7: <b>...</b>" with every parameter on a line of its own, for hovering. */
+function describe(trial) {
+  const metrics = REPORT.objectives.map((o) => `${plain(o.name)}: <b>${short(trial.metrics[o.name])}</b>`);
+  const config = Object.entries(trial.config).map(([key, value]) => `${plain(key)}: ${short(value)}`);
+  return [`<b>trial ${plain(trial.id)}</b>`, ...metrics, "", ...config].join("<br>");
+}
+
+function ink(variable) {
+  return getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
+}
+
+function layout(extra) {
+  const axis = { gridcolor: ink("--line"), linecolor: ink("--soft"), zeroline: false, automargin: true };
+  const merged = {
+    font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: ink("--ink") },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: 60, r: 16, t: 16, b: 50 },
+    hoverlabel: { bgcolor: ink("--card"), bordercolor: ink("--line"), font: { color: ink("--ink"), size: 12 }, align: "left" },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    ...extra,
+  };
+  for (const key of Object.keys(merged).filter((k) => /^[xy]axis\d*$/.test(k))) {
+    merged[key] = { ...axis, ...merged[key] };
+  }
+  return merged;
+}
+
+function draw(target, traces, extra) {
+  const element = typeof target === "string" ? document.getElementById(target) : target;
+  if (element) Plotly.react(element, traces, layout(extra), { displayModeBar: false, responsive: true });
+}
+
+function fill(select, names, chosen) {
+  for (const name of names) select.add(new Option(name, name, false, name === chosen));
+}
+
+function drawHypervolume() {
+  const steps = REPORT.history;
+  draw("hypervolume", [{
+    x: steps.map((s) => s.trial), y: steps.map((s) => s.hypervolume), mode: "lines+markers",
+    line: { shape: "hv", color: REPORT.palette[0] }, marker: { size: 6 },
+    text: steps.map((s) => `after trial ${plain(s.id)}: <b>${short(s.hypervolume)}</b>`), hoverinfo: "text",
+  }], {
+    xaxis: { title: { text: "trials finished" } },
+    yaxis: { title: { text: "hypervolume (higher is better)" } },
+  });
+}
+
+/** Lines share a trace per shade of colour: a trace each would be slow for hundreds of trials. */
+function drawParallel() {
+  const axes = REPORT.axes, first = axes.length - REPORT.objectives.length, shades = 12;
+  const chosen = first + Math.max(0, document.getElementById("pick-shade").selectedIndex);
+  const byId = new Map(REPORT.trials.map((t) => [t.id, t]));
+  const groups = Array.from({ length: shades }, () => ({ x: [], y: [], text: [] }));
+  for (const line of REPORT.lines) {
+    const group = groups[Math.min(shades - 1, Math.floor(line.positions[chosen] * shades))];
+    group.x.push(...axes.keys(), null);
+    group.y.push(...line.positions, null);
+    group.text.push(...axes.map(() => describe(byId.get(line.id))), "");
+  }
+  const traces = groups.map((group, i) => ({
+    ...group, mode: "lines+markers", hoverinfo: "text", showlegend: false, opacity: 0.8,
+    line: { color: cividis((i + 0.5) / shades), width: 1.6 }, marker: { size: 4 },
+  })).filter((trace) => trace.x.length);
+  const ticks = axes.flatMap((axis, i) => axis.ticks.map(([height, label]) => ({
+    x: i, y: height, text: plain(label), showarrow: false, xanchor: "left", xshift: 4,
+    font: { size: 11, color: ink("--ink") }, bgcolor: ink("--paper"), opacity: 0.85,
+  })));
+  draw("parallel", traces, {
+    xaxis: { tickvals: [...axes.keys()], ticktext: axes.map((a) => plain(a.name)), tickangle: -30,
+      range: [-0.1, axes.length - 0.4], gridcolor: ink("--soft"), fixedrange: true },
+    yaxis: { visible: false, range: [-0.04, 1.04], fixedrange: true },
+    annotations: ticks, hovermode: "closest", margin: { l: 70, r: 16, t: 10, b: 90 },
+  });
+}
+
+/** The cividis colour map at `level` in [0, 1], by straight lines between five of its colours. */
+function cividis(level) {
+  const stops = [[0, 34, 78], [66, 78, 108], [124, 123, 120], [185, 172, 112], [254, 232, 56]];
+  const place = Math.min(3.999, level * 4), low = Math.floor(place), part = place - low;
+  const mixed = stops[low].map((value, i) => Math.round(value + part * (stops[low + 1][i] - value)));
+  return `rgb(${mixed.join(",")})`;
+}
+
+function drawImportances() {
+  const told = REPORT.importances;
+  if (!told) return;
+  const names = Object.keys(told.shares).filter((name) => told.shares[name]);
+  const most = (i) => Math.max(...names.map((name) => told.shares[name][i]));
+  const order = [...told.parameters.keys()].sort((a, b) => most(a) - most(b));
+  const traces = names.map((name, k) => ({
+    type: "bar", orientation: "h", name: plain(name), marker: { color: REPORT.palette[k % 6] },
+    x: order.map((i) => told.shares[name][i]), y: order.map((i) => plain(told.parameters[i])),
+    hovertemplate: "%{y}: %{x:.2f}",
+  }));
+  const element = document.getElementById("importances");
+  if (element) element.style.height = `${110 + 24 * order.length * Math.max(1, names.length) ** 0.7}px`;
+  draw("importances", traces, {
+    xaxis: { title: { text: "share of variance" }, range: [0, null], rangemode: "tozero" },
+    yaxis: {}, barmode: "group", bargap: 0.3, showlegend: true,
+  });
+}
+
+function drawAttack() {
+  const models = REPORT.evaluations.filter((e) => e.curves.epsilon && e.curves.dice);
+  const traces = models.map((model) => {
+    const place = REPORT.spotlight.indexOf(model.id), shown = place >= 0;
+    return {
+      x: model.curves.epsilon, y: model.curves.dice, mode: "lines+markers",
+      name: shown ? `trial ${plain(model.id)}` : "other models of the front", legendgroup: shown ? model.id : "other",
+      line: { color: shown ? REPORT.palette[place] : QUIET, width: shown ? 2.4 : 1.2 },
+      marker: { symbol: SYMBOLS[shown ? place : 0], size: shown ? 8 : 4 },
+      hovertemplate: `trial ${plain(model.id)}<br>ε = %{x}<br>Dice %{y:.3f}<extra></extra>`,
+    };
+  });
+  const others = traces.filter((t) => t.legendgroup === "other");
+  others.forEach((trace, i) => { trace.showlegend = i === 0; });
+  draw("attack", traces, {
+    xaxis: { title: { text: "attack budget ε on the [0, 1] pixel scale" } },
+    yaxis: { title: { text: "Dice on the test split" } }, showlegend: true,
+  });
+}
+
+function drawReliability() {
+  const home = document.getElementById("reliability");
+  if (!home) return;
+  const models = REPORT.spotlight.map((id) => REPORT.evaluations.find((e) => e.id === id))
+    .filter((e) => Object.keys(e.reliability).length);
+  home.replaceChildren(...models.map(() => document.createElement("div")));
+  models.forEach((model, k) => {
+    const traces = [{ x: [0, 1], y: [0, 1], mode: "lines", line: { dash: "dash", color: QUIET, width: 1 }, hoverinfo: "skip", showlegend: false }];
+    Object.entries(model.reliability).forEach(([name, bins], i) => {
+      const kept = [...bins.count.keys()].filter((b) => bins.count[b] > 0);
+      const pick = (key) => kept.map((b) => bins[key][b]);
+      const style = { line: { color: REPORT.palette[i % 6] }, marker: { symbol: SYMBOLS[i % 6], size: 6 }, mode: "lines+markers", name: plain(name), legendgroup: name };
+      const text = kept.map((b) => `${plain(name)}<br>confidence ${short(bins.confidence[b])}<br>accuracy ${short(bins.accuracy[b])}<br>count ${short(bins.count[b])}`);
+      traces.push({ ...style, x: pick("confidence"), y: pick("accuracy"), text, hoverinfo: "text" });
+      traces.push({ ...style, x: pick("confidence"), y: pick("count"), yaxis: "y2", text, hoverinfo: "text", showlegend: false });
+    });
+    draw(home.children[k], traces, {
+      title: { text: `trial ${plain(model.id)}`, font: { size: 14 }, x: 0, xanchor: "left", y: 0.98 },
+      xaxis: { title: { text: "confidence" }, range: [0, 1.02], anchor: "y2" },
+      yaxis: { title: { text: "accuracy" }, range: [0, 1.02], domain: [0.34, 1] },
+      yaxis2: { title: { text: "count" }, type: "log", domain: [0, 0.24], nticks: 4, exponentformat: "power" },
+      margin: { l: 56, r: 8, t: 62, b: 44 },
+    });
+  });
+}
+
+function drawFixed() {
+  drawHypervolume();
+  if (document.getElementById("parallel")) drawParallel();
+  drawImportances();
+  drawAttack();
+  drawReliability();
+}
+
+const shade = document.getElementById("pick-shade");
+if (shade) {
+  fill(shade, REPORT.objectives.map((o) => o.name));
+  shade.addEventListener("change", drawParallel);
+}
+drawFixed();

@@ -1,0 +1,505 @@
+"""The report, over a run folder made from formulas: 24 trials, 2 trainables, 2 failures."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from data_pipelines.errors import UserError
+from distributed.front import Direction, hypervolume_history, pareto_mask
+from distributed.report import write_report
+from distributed.report.importance import importances
+from distributed.report.panel import FALSE_ALARM, MISSED, error_map, panel
+from distributed.report.parallel import parallel
+from distributed.report.run_folder import read_run
+from distributed.report.wording import duration, headline, number
+
+OBJECTIVES: list[tuple[str, Direction]] = [("dice_area", "max"), ("clean.ece_region", "min")]
+DIRECTIONS: dict[str, Direction] = {
+    **dict(OBJECTIVES), "clean.dice": "max", "attacked.dice": "max", "seconds_per_image": "min",
+}  # fmt: skip
+NASTY = "<script>document.title='broken'</script>"
+FIGURES = {
+    "front",
+    "hypervolume",
+    "parallel",
+    "importances",
+    "dice_vs_epsilon",
+    "reliability",
+    "panel",
+}
+
+
+def trial(i: int) -> dict[str, object]:
+    """Trial `i` by formula: attacks buy robustness (dice_area) and cost calibration."""
+    rng = np.random.default_rng(i)
+    evidential, regime = i % 2 == 1, ["none", "random", "uncertain", "all"][i // 2 % 4]
+    epsilon = None if regime == "none" else round(float(rng.uniform(0.002, 0.03)), 4)
+    rate = float(10 ** rng.uniform(-3.5, -2))
+    strength = (epsilon or 0.0) / 0.03
+    dice = 0.86 - 0.06 * strength - 0.08 * abs(np.log10(rate) + 2.7) + 0.01 * rng.normal()
+    area = 0.55 + 0.22 * strength - 0.1 * abs(np.log10(rate) + 2.7) + 0.015 * rng.normal()
+    error = 0.05 + 0.12 * strength**1.5 + (0.0 if evidential else 0.03) + 0.01 * rng.random()
+    failed, stopped = i in (5, 17), i in (8, 14, 20)
+    row: dict[str, object] = {
+        "id": f"{i:03d}", "epochs": 2 if stopped else 0 if failed else 6, "seconds": 12.5 + i,
+        "state": "failed" if failed else "stopped" if stopped else "completed",
+        "reason": "loss became NaN in epoch 1" if failed else "pruned" if stopped else "",
+        "config.trainable": "evidential-unet" if evidential else "unet", "config.regime": regime,
+        "config.learning_rate": rate, "config.dice_weight": round(float(rng.random()), 3),
+        "config.epsilon": epsilon, "config.kl_weight": 0.05 * (1 + i) if evidential else None,
+        "config.batch_size": 16,
+    }  # fmt: skip
+    if not failed:
+        row |= {
+            "metric.dice_area": area, "metric.clean.ece_region": error, "metric.clean.dice": dice,
+            "metric.attacked.dice": dice - 0.4 * (1 - strength),
+            "metric.seconds_per_image": 0.01 + 0.001 * i,
+        }  # fmt: skip
+    return row
+
+
+def write_csv(path: Path, rows: list[dict[str, object]], columns: list[str]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def values(rows: list[dict[str, object]], names: list[str]) -> np.ndarray:
+    return np.array([[row.get(f"metric.{n}", np.nan) for n in names] for row in rows], float)
+
+
+def evaluate(folder: Path, model: str, robustness: float) -> None:
+    """A disc that the model finds, loses under attack, and is unsure of at its edge."""
+    epsilons = [0.0, 0.005, 0.01, 0.02]
+    dice = [0.85 / (1 + (1 - robustness) * 120 * e) for e in epsilons]
+    centres = np.linspace(1 / 30, 29 / 30, 15)
+    counts = (4e4 * np.exp(-40 * (centres * (1 - centres)))).round()
+    counts[7] = 0
+    bins = {
+        name: {
+            "confidence": centres.tolist(), "count": counts.tolist(),
+            "accuracy": [float(c**bend) if n else None for c, n in zip(centres, counts)],  # noqa: B905
+        }
+        for name, bend in (("clean", 1.1), ("attacked@0.02", 1.1 + 2 * (1 - robustness)))
+    }  # fmt: skip
+    body = {
+        "id": model, "split": "test", "config": {}, "metrics": {"clean.dice": dice[0]},
+        "curves": {"epsilon": epsilons, "dice": dice, "iou": [d / (2 - d) for d in dice]},
+        "reliability": bins,
+    }  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    (folder / f"{model}.json").write_text(json.dumps(body), encoding="utf-8")
+    y, x = np.mgrid[:48, :48]
+    arrays: dict[str, np.ndarray] = {}
+    for key, shift in (("", 0.0), ("_attacked", 7 * (1 - robustness))):
+        stacks: dict[str, list[np.ndarray]] = {
+            "image": [],
+            "mask": [],
+            "probability": [],
+            "uncertainty": [],
+        }
+        for i in range(4):
+            distance = np.hypot(y - 20 - i, x - 26 + 2 * i) - 9
+            found = 1 / (1 + np.exp(np.hypot(y - 20 - i - shift, x - 26 + 2 * i - shift) - 9))
+            stacks["image"].append(0.35 + 0.3 / (1 + np.exp(distance)) + 0.05 * np.sin(x + y * i))
+            stacks["mask"].append(distance <= 0)
+            stacks["probability"].append(found)
+            stacks["uncertainty"].append(found * (1 - found))
+        for name, stack in stacks.items():
+            if name != "mask" or not key:
+                arrays[name + (key if name != "mask" else "")] = np.array(stack, np.float16)
+    np.savez(folder / f"{model}.npz", epsilon=0.02, **arrays)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run folder."""
+    run = tmp_path_factory.mktemp("runs") / "synthetic"
+    run.mkdir()
+    rows = [trial(i) for i in range(24)]
+    names, directions = [n for n, _ in OBJECTIVES], [d for _, d in OBJECTIVES]
+    columns = list(dict.fromkeys(k for row in rows for k in row))
+    write_csv(run / "trials.csv", rows, columns)
+    done = [row for row in rows if row["state"] == "completed"]
+    front = [
+        r for r, m in zip(done, pareto_mask(values(done, names), directions), strict=True) if m
+    ]
+    kept = ["id", *(f"metric.{n}" for n in names)]
+    write_csv(run / "front.csv", [{k: r[k] for k in kept} for r in front], kept)
+    history = hypervolume_history(values(done, names), directions, (0.0, 1.0))
+    steps = [
+        {"trial": k, "id": row["id"], "seconds": 20.0 * k, "hypervolume": volume}
+        for k, (row, volume) in enumerate(zip(done, history, strict=True), start=1)
+    ]  # fmt: skip
+    write_csv(run / "hypervolume.csv", steps, ["trial", "id", "seconds", "hypervolume"])
+    study = {
+        "name": "synthetic", "trainables": ["unet", "evidential-unet"], "data": "data/discs",
+        "space": {}, "objectives": names, "constraints": [], "search": {"trials": 24},
+    }  # fmt: skip
+    (run / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    summary = {
+        "name": "synthetic", "trustsweep_version": "0.1.0", "reference": [0.0, 1.0],
+        "objectives": [{"name": n, "direction": d} for n, d in OBJECTIVES],
+        "hypervolume": float(history[-1]), "seconds": 754.0,
+        "counts": {"completed": 19, "failed": 2, "stopped": 3, "running": 0},
+        "data": {
+            "name": "discs", "fingerprint": "3f2a" * 8, "image_shape": [1, 48, 48],
+            "split_counts": {"train": 448, "val": 96, "test": 96},
+            "licence": "CC BY 4.0", "citation": "A. Author & B. Author (2024). Discs.",
+        },
+        "metric_info": {
+            n: {"direction": d, "unit": "", "meaning": f"Meaning of {n}.", "low": 0, "high": 1}
+            for n, d in DIRECTIONS.items()
+        },
+    }  # fmt: skip
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    for k, row in enumerate(front):
+        evaluate(run / "evaluation", str(row["id"]), k / max(1, len(front) - 1))
+    return run
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def page(finished: Path) -> str:
+    return write_report(finished).read_text(encoding="utf-8")
+
+
+def test_the_package_imports_without_ray_and_torch() -> None:
+    code = "import sys, distributed.report; print({'ray', 'torch'} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text outside scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if not self.cdata_elem:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def test_the_page_is_one_file_that_refers_to_nothing_outside(page: str) -> None:
+    elements = Elements(page).found
+    for _, attributes in elements:
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+    assert not {tag for tag, _ in elements} & {"link", "iframe", "object", "embed", "base"}
+    policy = next(a["content"] for t, a in elements if t == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_every_picture_has_words_and_every_figure_a_label(page: str) -> None:
+    elements = Elements(page).found
+    pictures = [a for t, a in elements if t == "img"]
+    assert len(pictures) == 3 * 3 * 9
+    assert all(a["alt"] for a in pictures)
+    figures = [a for _, a in elements if a.get("role") == "img"]
+    assert len(figures) == 6
+    assert all(a["aria-label"] for a in figures)
+
+
+def test_figures_are_png_of_a_useful_size(finished: Path, page: str) -> None:
+    found = {path.stem for path in (finished / "figures").glob("*.png")}
+    assert found == FIGURES
+    for name in FIGURES:
+        with Image.open(finished / "figures" / f"{name}.png") as picture:
+            assert min(picture.size) > 300
+            assert np.asarray(picture.convert("L")).std() > 2
+
+
+def test_headline_tells_the_counts_and_both_ends(finished: Path) -> None:
+    run = read_run(finished)
+    told = headline(run)
+    assert told[0] == "24 trials: 19 completed, 3 stopped, 2 failed."
+    best = max(run.front, key=lambda t: t.metrics["dice_area"])
+    assert told[2].startswith(f"Best dice_area: trial {best.id}, with dice_area ")
+    calmest = min(run.front, key=lambda t: t.metrics["clean.ece_region"])
+    gained = best.metrics["dice_area"] - calmest.metrics["dice_area"]
+    assert f"{number(gained)} of dice_area is gained" in told[-1]
+
+
+def test_the_front_is_the_same_with_and_without_front_csv(copy: Path) -> None:
+    stated = [t.id for t in read_run(copy).front]
+    (copy / "front.csv").unlink()
+    assert [t.id for t in read_run(copy).front] == stated
+    assert len(stated) >= 5
+
+
+def test_constraints_keep_trials_off_the_front(copy: Path) -> None:
+    study = yaml.safe_load((copy / "study.yaml").read_text())
+    study["constraints"] = ["clean.ece_region <= 0.1"]
+    (copy / "study.yaml").write_text(yaml.safe_dump(study))
+    (copy / "front.csv").unlink()
+    run = read_run(copy)
+    assert run.front
+    assert all(t.metrics["clean.ece_region"] <= 0.1 for t in run.front)
+    assert "clean.ece_region &lt;= 0.1" in write_report(copy).read_text()
+
+
+def test_failed_trials_stand_in_the_table_with_their_reason(page: str) -> None:
+    text = Elements(page).text
+    assert text.count("loss became NaN in epoch 1") == 2
+    assert "trustsweep sweep study.yaml" in text
+    assert "A. Author & B. Author (2024). Discs." in text
+
+
+def test_words_out_of_the_run_cannot_run(copy: Path) -> None:
+    rows = list(csv.DictReader((copy / "trials.csv").open()))
+    rows[0]["config.trainable"] = rows[5]["reason"] = NASTY
+    rows[2]["id"] = "</script>" + NASTY
+    write_csv(copy / "trials.csv", [dict(r) for r in rows], list(rows[0]))
+    for name in ("summary.json", "study.yaml"):
+        text = (copy / name).read_text()
+        (copy / name).write_text(text.replace("synthetic", NASTY).replace("CC BY 4.0", NASTY))
+    page = write_report(copy).read_text(encoding="utf-8")
+    assert NASTY not in page
+    assert page.count("<script") == Elements(page).found.count(("script", {})) + 1
+    assert NASTY in Elements(page).text
+
+
+def keep_trials(run: Path, ids: set[str], state: str | None = None) -> None:
+    """Leave those trials alone in the table, all in `state` if one is given."""
+    rows = list(csv.DictReader((run / "trials.csv").open()))
+    kept = [{**r, "state": state or r["state"]} for r in rows if r["id"] in ids]
+    write_csv(run / "trials.csv", [dict(r) for r in kept], list(rows[0]))
+
+
+def nothing_evaluated(run: Path) -> str:
+    shutil.rmtree(run / "evaluation")
+    return "have not been evaluated on the test split yet"
+
+
+def no_arrays(run: Path) -> str:
+    for path in (run / "evaluation").glob("*.npz"):
+        path.unlink()
+    return "No panel of test images"
+
+
+def one_trial(run: Path) -> str:
+    front = [t.id for t in read_run(run).front]
+    keep_trials(run, {front[0]})
+    return "1 model stands on the front"
+
+
+def only_failures(run: Path) -> str:
+    keep_trials(run, {"005", "017"})
+    return "No completed trial has every objective yet"
+
+
+def no_trials(run: Path) -> str:
+    keep_trials(run, set())
+    return "No trial has been recorded yet"
+
+
+def still_running(run: Path) -> str:
+    keep_trials(run, {"000", "001"}, "running")
+    for name in ("summary.json", "hypervolume.csv", "front.csv"):
+        (run / name).unlink()
+    return "2 trials: 2 running. The run has not written its summary yet"
+
+
+def three_trials(run: Path) -> str:
+    keep_trials(run, {"000", "001", "002"})
+    return "Importances need at least 4 completed trials"
+
+
+def only_the_table(run: Path) -> str:
+    for path in run.iterdir():
+        if path.name != "trials.csv":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return "has not written its summary yet"
+
+
+def one_objective(run: Path) -> str:
+    summary = json.loads((run / "summary.json").read_text())
+    summary["objectives"] = summary["objectives"][:1]
+    (run / "summary.json").write_text(json.dumps(summary))
+    (run / "front.csv").unlink()
+    return "1 model stands on the front of dice_area (higher is better)."
+
+
+@pytest.mark.parametrize(
+    "lessen",
+    [
+        nothing_evaluated, no_arrays, one_trial, only_failures, no_trials, still_running,
+        three_trials, only_the_table, one_objective,
+    ],
+)  # fmt: skip
+def test_a_run_that_lacks_something_says_so(copy: Path, lessen: Callable[[Path], str]) -> None:
+    expected = lessen(copy)
+    assert expected in Elements(write_report(copy).read_text(encoding="utf-8")).text
+
+
+def test_a_figure_that_can_no_longer_be_drawn_is_removed(copy: Path) -> None:
+    write_report(copy)
+    nothing_evaluated(copy)
+    write_report(copy)
+    left = {path.stem for path in (copy / "figures").glob("*.png")}
+    assert left == FIGURES - {"dice_vs_epsilon", "reliability", "panel"}
+
+
+def test_what_cannot_be_read_is_named(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such run folder"):
+        write_report(tmp_path / "nowhere")
+    (copy / "summary.json").write_text("{")
+    with pytest.raises(UserError, match=r"summary\.json: not valid JSON"):
+        write_report(copy)
+    (copy / "summary.json").unlink()
+    text = (copy / "trials.csv").read_text()
+    (copy / "trials.csv").write_text(text.replace(",12.5,", ",soon,"))
+    with pytest.raises(UserError, match="line 2: 'seconds' holds 'soon'"):
+        write_report(copy)
+    (copy / "trials.csv").write_text(text.replace("state", "status", 1))
+    with pytest.raises(UserError, match="no column 'state'"):
+        write_report(copy)
+    (copy / "trials.csv").unlink()
+    with pytest.raises(UserError, match=r"no trials\.csv"):
+        write_report(copy)
+
+
+def test_importance_finds_the_one_parameter_that_matters(finished: Path) -> None:
+    run = read_run(finished)
+    for t in run.completed:
+        rate = t.config["learning_rate"]
+        assert isinstance(rate, float)
+        t.metrics["dice_area"] = np.log10(rate)
+    told = importances(run)
+    assert told is not None
+    shares = told.shares["dice_area"]
+    assert shares is not None
+    assert told.parameters[int(np.argmax(shares))] == "learning_rate"
+    assert max(shares) > 0.8
+    assert sum(shares) == pytest.approx(1.0)
+    assert set(told.left_out) == {"epsilon", "kl_weight"}
+    assert "batch_size" not in told.parameters
+
+
+def test_parallel_coordinates_keep_every_value_in_its_place(finished: Path) -> None:
+    run = read_run(finished)
+    axes, lines = parallel(run)
+    names = [a.name for a in axes]
+    assert names[-2:] == [n for n, _ in OBJECTIVES]
+    assert "batch_size" not in names
+    place = np.array([line.positions for line in lines], float)
+    assert np.nanmin(place) >= 0
+    assert np.nanmax(place) <= 1
+    for t, line in zip(run.completed, lines, strict=True):
+        assert (line.positions[names.index("epsilon")] is None) == ("epsilon" not in t.config)
+    areas = [t.metrics["dice_area"] for t in run.completed]
+    assert (np.argsort(areas) == np.argsort(place[:, -2])).all()
+
+
+def test_error_map_paints_false_alarms_and_misses() -> None:
+    predicted = np.array([[True, True, False, False]])
+    mask = np.array([[True, False, True, False]])
+    pixels = error_map(np.zeros((1, 4), np.float32), predicted, mask)
+    assert pixels.tolist() == [[[0, 0, 0], list(FALSE_ALARM), list(MISSED), [0, 0, 0]]]
+
+
+def test_panel_rows_hold_nine_pictures_on_one_scale(finished: Path) -> None:
+    run = read_run(finished)
+    shown = panel(run.spotlight[0])
+    assert shown is not None
+    assert shown.epsilon == pytest.approx(0.02)
+    assert [len(row.clean) + len(row.attacked) + 1 for row in shown.rows] == [9, 9, 9]
+    assert "Dice 1.00" in shown.rows[0].clean[1].alt
+    assert run.spotlight[0].id == run.front[0].id
+    assert run.spotlight[-1].id == run.front[-1].id
+
+
+def test_a_panel_with_missing_arrays_is_refused(finished: Path) -> None:
+    evaluation = read_run(finished).spotlight[0]
+    del evaluation.panel["mask"]
+    with pytest.raises(UserError, match="needs image, mask"):
+        panel(evaluation)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (0.012345, "0.0123"), (12.0, "12"), (1234.5, "1,234"), (5e-7, "5e-07")],
+)
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    assert number(value) == text.replace(",", "\u202f")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.42, "0.4 s"), (59.6, "1 min"), (75.0, "1 min 15 s"), (3600.0, "1 h"), (90061.0, "1 d 1 h")],
+)
+def test_durations_have_two_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def rendered(path: Path, fragment: str, profile: Path) -> str:
+    """The page's document after its scripts have run, as Chromium sees it."""
+    assert CHROMIUM is not None
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        f"--user-data-dir={profile}", "--virtual-time-budget=5000", "--dump-dom",
+        f"{path.resolve().as_uri()}#{fragment}",
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return result.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [("dice_area", "clean.ece_region"), ("clean.ece_region", "attacked.dice"),
+     ("seconds_per_image", "clean.ece_region")],
+)  # fmt: skip
+def test_the_browser_works_out_the_front_of_any_pair(
+    finished: Path, page: str, tmp_path: Path, x: str, y: str
+) -> None:
+    run = read_run(finished)
+    table = [[t.metrics[x], t.metrics[y]] for t in run.completed]
+    mask = pareto_mask(table, [DIRECTIONS[x], DIRECTIONS[y]])
+    members = {t.id for t, member in zip(run.completed, mask, strict=True) if member}
+    document = rendered(finished / "report.html", f"x={x}&y={y}", tmp_path)
+    told = re.search(r'id="front-result"[^>]*>Front of ([^<]*)<', document)
+    assert told is not None
+    head, listed = re.fullmatch(r"(.*) \((.*)\)\.", told[1]).groups()  # type: ignore[union-attr]
+    assert head == f"{x} against {y}: {len(members)} of 19 trials"
+    assert set(listed.split(", ")) == members
+    # Every figure was drawn: the policy let our scripts run.
+    assert document.count('class="main-svg"') >= 8
+    assert "24 of 24 shown" in document
