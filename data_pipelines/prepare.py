@@ -83,6 +83,8 @@ def prepare(
         UserError: for a layout, option, folder or `out` that cannot be, and for an empty split.
         BadFiles: after trying every file, naming all that cannot be used. Nothing is written then.
     """
+    if size < 1 or seed < 0:
+        raise UserError(f"size is at least 1 and seed at least 0, not {size} and {seed}.")
     source: Layout[Any] = LAYOUTS[layout].create(folder, size=size, seed=seed, options=options)
     shares = _shares(ratios)
     parameters = {

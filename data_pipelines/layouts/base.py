@@ -15,6 +15,9 @@ from data_pipelines.schema import Task
 
 Case = TypeVar("Case")
 
+#: Options of `prepare` itself, named beside a layout's own.
+_COMMON = ("ratios", "ood_site")
+
 
 class Layout(ABC, Generic[Case]):
     """A published folder. Cases are enumerated lazily and loaded one by one.
@@ -70,11 +73,12 @@ class Layout(ABC, Generic[Case]):
         cls, folder: Path | None, *, size: int, seed: int, options: Mapping[str, Any]
     ) -> Layout[Case]:
         """Raises `UserError` for an option that the layout lacks, and as the constructor."""
-        known = list(cls.options())
+        own = cls.options()
         for name in options:
-            if name not in known:
-                listed = f"Known: {', '.join(known)}." if known else "It has none."
+            if name not in own:
+                known = [*own, *_COMMON]
                 raise UserError(
-                    f"layout {cls.name}: no option {name!r}{nearest(name, known)} {listed}"
+                    f"layout {cls.name}: no option {name!r}{nearest(name, known)} "
+                    f"Known: {', '.join(known)}."
                 )
         return cls(folder, size=size, seed=seed, **options)

@@ -457,6 +457,12 @@ def test_impossible_ratios_are_refused(tmp_path, ratios):
         _phantoms(tmp_path / "out", ratios=ratios)
 
 
+@pytest.mark.parametrize("change", [{"size": 0}, {"seed": -1}])
+def test_impossible_sizes_and_seeds_are_refused(tmp_path, change):
+    with pytest.raises(UserError, match="size is at least 1 and seed at least 0"):
+        _phantoms(tmp_path / "out", **change)
+
+
 # --- real X-rays -------------------------------------------------------------------------------
 
 
