@@ -60,6 +60,8 @@ def prepare(
     from data_pipelines.prepare import prepare as run_prepare
 
     chosen = dict(_assignment(item) for item in options or [])
+    for key in chosen.keys() & {"size", "seed", "overwrite"}:
+        raise UserError(f"--set {key}: write --{key} instead.")
     console = _console()
     with console.status("Preparing"):
         report = run_prepare(

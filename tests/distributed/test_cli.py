@@ -130,6 +130,7 @@ def test_what_prepare_cannot_find_is_named(trustsweep, tmp_path):
     )
     refused(trustsweep("prepare", "--set", "cuont=3", *out), "cuont", "did you mean 'count'")
     refused(trustsweep("prepare", "--set", "count", *out), "key=value")
+    refused(trustsweep("prepare", "--set", "seed=3", *out), "--seed")
 
 
 SWEEPS = [
