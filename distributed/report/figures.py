@@ -10,17 +10,20 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from distributed.report.importance import ESTIMATOR, Importances
 from distributed.report.panel import Panel
 from distributed.report.parallel import Axis, Line
 from distributed.report.run_folder import Evaluation, Run
-from distributed.report.wording import BETTER
+from distributed.report.wording import BETTER, roles
 
 # Okabe and Ito's palette, told apart by every kind of colour vision; marks differ in shape as well.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 QUIET = "#9aa3ad"
+#: The part of cividis that shows on white: its yellow end does not.
+BRIGHTEST = 0.88
 STYLE: Any = {
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -118,6 +121,7 @@ def hypervolume(run: Run) -> Figure | None:
         [s.trial for s in run.history], [s.hypervolume for s in run.history],
         where="post", color=PALETTE[0], marker=".",
     )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trials finished")
     axes.set_ylabel("hypervolume (higher is better)")
     return figure
@@ -140,7 +144,7 @@ def parallel(run: Run, axes_drawn: list[Axis], lines: list[Line]) -> Figure | No
         axes.plot(
             places,
             heights,
-            color=colours(np.nan if level is None else level),
+            color=colours(np.nan if level is None else BRIGHTEST * level),
             alpha=0.75,
             lw=1.2,
             marker=".",
@@ -181,7 +185,7 @@ def dice_curves(run: Run) -> Figure | None:
     if not models:
         return None
     figure, axes = _axes(6.4, 3.8)
-    shown = [m.id for m in run.spotlight]
+    shown, told = [m.id for m in run.spotlight], roles(run)
     for model in models:
         place = shown.index(model.id) if model.id in shown else None
         axes.plot(
@@ -189,7 +193,7 @@ def dice_curves(run: Run) -> Figure | None:
             color=QUIET if place is None else PALETTE[place],
             marker="." if place is None else MARKERS[place],
             lw=0.9 if place is None else 1.8, zorder=2 if place is None else 3,
-            label=None if place is None else f"trial {model.id}",
+            label=None if place is None else f"trial {model.id}, {told[model.id]}",
         )  # fmt: skip
     axes.set_xlabel("attack budget ε on the [0, 1] pixel scale")
     axes.set_ylabel("Dice on the test split")
@@ -216,6 +220,7 @@ def reliability(models: list[Evaluation]) -> Figure | None:
             lower.plot(confidence, count, color=PALETTE[i % 6], marker=MARKERS[i % 6], ms=3)
         upper.set_title(f"trial {model.id}", fontsize=10)
         lower.set_yscale("log")
+        lower.yaxis.set_major_formatter(EngFormatter(sep=""))
         lower.set_xlabel("confidence")
     grid[0, 0].set_ylabel("accuracy")
     grid[1, 0].set_ylabel("count")
@@ -229,7 +234,7 @@ def panel_sheet(panels: list[Panel]) -> Figure | None:
     if not rows:
         return None
     heads = ("image", "prediction", "uncertainty", "error")
-    figure = Figure(figsize=(10.8, 1.32 * len(rows) + 0.5), layout="constrained")
+    figure = Figure(figsize=(10.8, 1.16 * len(rows) + 0.6), layout="constrained")
     grid = figure.subplots(len(rows), 9, squeeze=False)
     for line, (panel, row) in zip(grid, rows, strict=True):
         for cell, tile in zip(line, (row.truth, *row.clean, *row.attacked), strict=True):
@@ -239,7 +244,7 @@ def panel_sheet(panels: list[Panel]) -> Figure | None:
             cell.spines[:].set_visible(False)
         if row is panel.rows[0]:
             line[0].set_ylabel(f"trial {panel.id}")
-    clean, attacked = heads, [f"{h}\nε = {panels[0].epsilon:g}" for h in heads]
+    clean, attacked = heads, [f"{h}\nattacked, ε = {panels[0].epsilon:g}" for h in heads]
     for cell, title in zip(grid[0], ("truth", *clean, *attacked), strict=True):
         cell.set_title(title, fontsize=8.5)
     return figure

@@ -18,7 +18,7 @@ from distributed.report.run_folder import Run, Trial, Value
 ESTIMATOR = "fANOVA (Hutter et al. 2014; Optuna, random forest of 64 trees)"
 LEAST_TRIALS = 4
 #: Positive values that span more than this factor are taken to be searched in logarithm.
-LOG_SPAN = 30.0
+LOG_SPAN = 10.0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from distributed.report.importance import ESTIMATOR, LEAST_TRIALS, Importances, 
 from distributed.report.panel import Panel, Tile, panel
 from distributed.report.parallel import Axis, Line, parallel
 from distributed.report.run_folder import Evaluation, Run, read_run
-from distributed.report.wording import BETTER, duration, headline, number, plural
+from distributed.report.wording import BETTER, duration, headline, number, roles
 
 SCRIPTS = ("plots.js", "front.js", "table.js")
 
@@ -69,7 +69,7 @@ def _render(
         estimator=ESTIMATOR,
         coordinates=coordinates,
         panels=panels,
-        plural=plural,
+        roles=roles(run),
         spotlight_colours=dict(zip([e.id for e in run.spotlight], PALETTE, strict=False)),
         style=Markup(_asset("report.css")),
         scripts=scripts,
@@ -103,6 +103,7 @@ def _payload(
         "axes": [dataclasses.asdict(a) for a in coordinates[0]],
         "lines": [dataclasses.asdict(line) for line in coordinates[1]],
         "spotlight": [e.id for e in run.spotlight],
+        "roles": roles(run),
         "evaluations": [_drawn(e) for e in evaluated],
     }
 

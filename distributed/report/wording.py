@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-from distributed.front import Direction
+from distributed.front import Direction, Objective
 from distributed.report.run_folder import Run, Trial
 
 BETTER: dict[Direction | None, str] = {
@@ -67,8 +67,7 @@ def headline(run: Run) -> list[str]:
         ]
     ends = []
     for objective in run.objectives:
-        pick = max if objective.direction == "max" else min
-        best = pick(run.front, key=lambda t: t.metrics[objective.name])
+        best = _best(run, objective)
         ends.append(best)
         sentences.append(f"Best {objective.name}: trial {best.id}, with {_values(best, run)}.")
     if len(run.objectives) == 2:
@@ -76,10 +75,24 @@ def headline(run: Run) -> list[str]:
         gained = abs(ends[0].metrics[first] - ends[1].metrics[first])
         paid = abs(ends[0].metrics[second] - ends[1].metrics[second])
         sentences.append(
-            f"From the second end to the first, {number(gained)} of {first} is gained "
-            f"for {number(paid)} of {second}."
+            f"Going from the best {second} to the best {first} gains {number(gained)} of {first} "
+            f"and costs {number(paid)} of {second}."
         )
     return sentences
+
+
+def roles(run: Run) -> dict[str, str]:
+    """What each front model is best at: "best dice_area", or "in between" where it is at no end."""
+    told: dict[str, str] = {}
+    for trial in run.front:
+        ends = [o.name for o in run.objectives if _best(run, o) is trial]
+        told[trial.id] = "best " + " and ".join(ends) if ends else "in between"
+    return told
+
+
+def _best(run: Run, objective: Objective) -> Trial:
+    pick = max if objective.direction == "max" else min
+    return pick(run.front, key=lambda t: t.metrics[objective.name])
 
 
 def _values(trial: Trial, run: Run) -> str:

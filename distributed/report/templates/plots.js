@@ -45,6 +45,8 @@ function layout(extra) {
     margin: { l: 60, r: 16, t: 16, b: 50 },
     hoverlabel: { bgcolor: ink("--card"), bordercolor: ink("--line"), font: { color: ink("--ink"), size: 12 }, align: "left" },
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    // On a touch screen a finger on a figure scrolls the page.
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     ...extra,
   };
   for (const key of Object.keys(merged).filter((k) => /^[xy]axis\d*$/.test(k))) {
@@ -78,6 +80,8 @@ function drawHypervolume() {
 function drawParallel() {
   const axes = REPORT.axes, first = axes.length - REPORT.objectives.length, shades = 12;
   const chosen = first + Math.max(0, document.getElementById("pick-shade").selectedIndex);
+  // The end of the scale that is nearest to the paper's own colour would not show.
+  const [from, to] = matchMedia("(prefers-color-scheme: dark)").matches ? [0.3, 1] : [0, 0.88];
   const byId = new Map(REPORT.trials.map((t) => [t.id, t]));
   const groups = Array.from({ length: shades }, () => ({ x: [], y: [], text: [] }));
   for (const line of REPORT.lines) {
@@ -88,7 +92,7 @@ function drawParallel() {
   }
   const traces = groups.map((group, i) => ({
     ...group, mode: "lines+markers", hoverinfo: "text", showlegend: false, opacity: 0.8,
-    line: { color: cividis((i + 0.5) / shades), width: 1.6 }, marker: { size: 4 },
+    line: { color: cividis(from + (to - from) * i / (shades - 1)), width: 1.6 }, marker: { size: 4 },
   })).filter((trace) => trace.x.length);
   const ticks = axes.flatMap((axis, i) => axis.ticks.map(([height, label]) => ({
     x: i, y: height, text: plain(label), showarrow: false, xanchor: "left", xshift: 4,
@@ -115,7 +119,7 @@ function drawImportances() {
   if (!told) return;
   const names = Object.keys(told.shares).filter((name) => told.shares[name]);
   const most = (i) => Math.max(...names.map((name) => told.shares[name][i]));
-  const order = [...told.parameters.keys()].sort((a, b) => most(a) - most(b));
+  const order = [...told.parameters.keys()].sort((a, b) => most(b) - most(a));
   const traces = names.map((name, k) => ({
     type: "bar", orientation: "h", name: plain(name), marker: { color: REPORT.palette[k % 6] },
     x: order.map((i) => told.shares[name][i]), y: order.map((i) => plain(told.parameters[i])),
@@ -125,7 +129,7 @@ function drawImportances() {
   if (element) element.style.height = `${110 + 24 * order.length * Math.max(1, names.length) ** 0.7}px`;
   draw("importances", traces, {
     xaxis: { title: { text: "share of variance" }, range: [0, null], rangemode: "tozero" },
-    yaxis: {}, barmode: "group", bargap: 0.3, showlegend: true,
+    yaxis: { autorange: "reversed" }, barmode: "group", bargap: 0.3, showlegend: true,
   });
 }
 
@@ -135,7 +139,8 @@ function drawAttack() {
     const place = REPORT.spotlight.indexOf(model.id), shown = place >= 0;
     return {
       x: model.curves.epsilon, y: model.curves.dice, mode: "lines+markers",
-      name: shown ? `trial ${plain(model.id)}` : "other models of the front", legendgroup: shown ? model.id : "other",
+      name: shown ? `trial ${plain(model.id)}, ${plain(REPORT.roles[model.id])}` : "other models of the front",
+      legendgroup: shown ? model.id : "other", legendrank: shown ? place : 9,
       line: { color: shown ? REPORT.palette[place] : QUIET, width: shown ? 2.4 : 1.2 },
       marker: { symbol: SYMBOLS[shown ? place : 0], size: shown ? 8 : 4 },
       hovertemplate: `trial ${plain(model.id)}<br>ε = %{x}<br>Dice %{y:.3f}<extra></extra>`,
@@ -166,7 +171,7 @@ function drawReliability() {
       traces.push({ ...style, x: pick("confidence"), y: pick("count"), yaxis: "y2", text, hoverinfo: "text", showlegend: false });
     });
     draw(home.children[k], traces, {
-      title: { text: `trial ${plain(model.id)}`, font: { size: 14 }, x: 0, xanchor: "left", y: 0.98 },
+      title: { text: `trial ${plain(model.id)}, ${plain(REPORT.roles[model.id])}`, font: { size: 14 }, x: 0, xanchor: "left", y: 0.98 },
       xaxis: { title: { text: "confidence" }, range: [0, 1.02], anchor: "y2" },
       yaxis: { title: { text: "accuracy" }, range: [0, 1.02], domain: [0.34, 1] },
       yaxis2: { title: { text: "count" }, type: "log", domain: [0, 0.24], nticks: 4, exponentformat: "power" },
