@@ -108,7 +108,8 @@ def front_table(front: Sequence[Record], objectives: Sequence[Objective], title:
     """The front as a table, best first by the first objective."""
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in ("trial", "model", "regime", "ρ", "ε", "lr"):
-        table.add_column(name)
+        # An id is there to be copied: on a narrow terminal it wraps rather than ends in dots.
+        table.add_column(name, overflow="fold")
     for objective in objectives:
         arrow = "↑" if objective.direction == "max" else "↓"
         table.add_column(f"{objective.name} {arrow}", justify="right")
