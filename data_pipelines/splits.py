@@ -79,8 +79,8 @@ def assert_disjoint(rows: Iterable[tuple[str, str]]) -> None:
     for patient, split in rows:
         if seen.setdefault(patient, split) != split:
             raise UserError(
-                f"patient {patient} is in both {seen[patient]} and {split}: the test would measure "
-                "memory. Prepare the data again."
+                f"a patient is in both {seen[patient]} and {split}: the test would measure memory. "
+                "Prepare the data again."
             )
 
 

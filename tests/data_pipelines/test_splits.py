@@ -129,5 +129,5 @@ def test_three_patients_suffice():
 
 def test_assert_disjoint_names_the_splits():
     assert_disjoint([("p", "train"), ("p", "train"), ("q", "val")])
-    with pytest.raises(UserError, match="patient p is in both train and test"):
+    with pytest.raises(UserError, match="a patient is in both train and test"):
         assert_disjoint([("p", "train"), ("q", "val"), ("p", "test")])
