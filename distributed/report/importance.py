@@ -28,7 +28,7 @@ class Importances:
     Attributes:
         parameters: Those that every completed trial has and that vary.
         shares: Objective name to one share per parameter, or None where it cannot be told.
-        left_out: Parameters that only some trials have (conditional ones).
+        left_out: Parameters that vary, but that only some trials have (conditional ones).
         trials: Completed trials used.
     """
 
@@ -44,7 +44,8 @@ def importances(run: Run) -> Importances | None:
     trials = [t for t in run.completed if all(n in t.metrics for n in names)]
     if not names or len(trials) < LEAST_TRIALS:
         return None
-    varying = [k for k in run.config_keys if len({t.config.get(k) for t in trials}) > 1]
+    present = {k: {t.config[k] for t in trials if k in t.config} for k in run.config_keys}
+    varying = [k for k, values in present.items() if len(values) > 1]
     shared = [k for k in varying if all(k in t.config for t in trials)]
     space = {k: distribution([t.config[k] for t in trials]) for k in shared}
     return Importances(
