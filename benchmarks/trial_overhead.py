@@ -27,7 +27,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.streams import Samples, materialise
-from distributed.slot import Slot, SlotSettings
+from distributed.slot import METRICS, REQUEST, Slot, SlotSettings
 from distributed.sweep import ray_session
 from distributed.training import Rank, TrialTraining, merge_ranks
 from distributed.worker import WorkerSettings
@@ -36,8 +36,6 @@ from trainables.evaluation import EvaluationPlan
 
 WORK = ("train.seconds", "evaluate.seconds")
 SPLITS = (Split.TRAIN, Split.VAL)
-# What a Tune trial that only waits for its workers asks for; see distributed/sweep.py.
-REQUEST = tune.PlacementGroupFactory([{"memory": 1024}])
 
 
 class Clock(tune.Callback):
@@ -47,7 +45,8 @@ class Clock(tune.Callback):
         self.ends: list[tuple[float, float]] = []
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        work = sum(float(trial.last_result[name]) for name in WORK)
+        figures = trial.last_result.get(METRICS, trial.last_result)
+        work = sum(float(figures[name]) for name in WORK)
         self.ends.append((time.perf_counter(), work))
 
     def fixed_costs(self) -> list[float]:
@@ -101,7 +100,8 @@ def measure(
     names = [f"{trainable.__name__}-{settings.workers}-{number}" for number in range(trials)]
     results = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(trainable, settings=settings, datasets=datasets), REQUEST
+            tune.with_parameters(trainable, settings=settings, datasets=datasets),
+            tune.PlacementGroupFactory([REQUEST]),
         ),
         param_space={"trial": tune.grid_search(names), "config": config},
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=trainable is Slot),

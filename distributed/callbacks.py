@@ -10,7 +10,7 @@ from ray import tune
 from torch.utils.tensorboard import SummaryWriter
 
 from distributed.ledger import Record, State
-from distributed.outcome import outcome
+from distributed.outcome import metrics_of, outcome
 from distributed.progress import Progress
 from distributed.run import Run
 
@@ -76,9 +76,10 @@ class RunCallback(tune.Callback):
         )
         if not self._run.ledger.end(record):
             return
-        constraints = self._prepared.study.constraints
-        self._run.write_views(self._prepared.objectives, constraints)
-        self._progress.ended(record, self._run.front(self._prepared.objectives, constraints))
+        study = self._prepared.study
+        self._run.write_views(study)
+        front = self._run.front(self._prepared.objectives, study.constraints)
+        self._progress.ended(record, front)
         self._close_writer(record, names)
 
     def _writer(self, trial: str) -> SummaryWriter:
@@ -101,12 +102,7 @@ class RunCallback(tune.Callback):
 def _record(trial: Trial, result: dict[str, Any] | None = None) -> Record:
     """What is known of a trial after `result`, still running."""
     result = result or {}
-    metrics = {
-        name: float(value)
-        for name, value in result.items()
-        if "." in name or name.endswith("_area")
-        if isinstance(value, int | float)
-    }
+    metrics = metrics_of(result)
     return Record(
         id=trial.config["trial"],
         config=dict(trial.config["config"]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distributed.ledger import State
-from distributed.slot import FAILED, FINISHED
+from distributed.slot import FAILED, FINISHED, METRICS
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,15 @@ class Outcome:
 
     state: State
     reason: str = ""
+
+
+def metrics_of(result: Mapping[str, Any] | None) -> dict[str, float]:
+    """The figures of a result, as a slot returned it or flattened by Tune for searchers."""
+    result = result or {}
+    if isinstance(nested := result.get(METRICS), Mapping):
+        return dict(nested)
+    prefix = f"{METRICS}/"
+    return {k.removeprefix(prefix): v for k, v in result.items() if k.startswith(prefix)}
 
 
 def outcome(
@@ -31,7 +40,8 @@ def outcome(
         return Outcome(State.FAILED, str(result[FAILED]))
     if not result.get(FINISHED):
         return Outcome(State.STOPPED, "stopped by the scheduler")
+    metrics = metrics_of(result)
     for name in objectives:
-        if not math.isfinite(float(result.get(name, math.nan))):
-            return Outcome(State.FAILED, f"objective {name} is {result.get(name)}")
+        if not math.isfinite(metrics.get(name, math.nan)):
+            return Outcome(State.FAILED, f"objective {name} is {metrics.get(name, 'missing')}")
     return Outcome(State.COMPLETED)

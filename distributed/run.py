@@ -7,9 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_pipelines.errors import UserError
+from data_pipelines.schema import MANIFEST_NAME, Manifest
 from distributed.checkpoints import write_atomically
 from distributed.checks import corruption_cells, objectives_of
 from distributed.front import (
@@ -22,10 +23,6 @@ from distributed.ledger import Ledger, Record, State, write_csv
 from distributed.version import VERSION
 from search_spaces.study import Constraint, Study, load
 from trainables.metrics.catalog import all_names, metric_info
-
-if TYPE_CHECKING:
-    from distributed.sweep import Prepared
-
 
 STUDY = "study.yaml"
 
@@ -61,9 +58,8 @@ class Run:
         return cls(path.resolve(), Ledger(path))
 
     def refresh(self) -> None:
-        """Write the views anew from the ledger, as after a kill."""
-        study = load(self.path / STUDY)
-        self.write_views(objectives_of(study), study.constraints)
+        """Write the views anew, from what lies in the folder, as after a kill."""
+        self.write_views(load(self.path / STUDY))
 
     @property
     def checkpoints(self) -> Path:
@@ -88,46 +84,60 @@ class Run:
         mask = pareto_mask(_values(records, objectives), [o.direction for o in objectives])
         return [record for record, on_front in zip(records, mask, strict=True) if on_front]
 
-    def write_study(self, study: Study) -> None:
-        """`study.yaml`, with every default written out, and `space.json` as it was searched."""
+    def write_study(self, study: Study, manifest: Manifest) -> None:
+        """What the run was asked: the study with every default, its space, and the data's card."""
         write_atomically(self.path / STUDY, study.to_yaml())
         space = json.dumps(study.search_space().to_dict(), indent=2)
         write_atomically(self.path / "space.json", space)
+        write_atomically(self.path / MANIFEST_NAME, manifest.to_json())
 
-    def write_views(
-        self, objectives: Sequence[Objective], constraints: Sequence[Constraint]
-    ) -> None:
-        """`trials.csv`, `front.csv` and `hypervolume.csv`, from the ledger."""
-        self.ledger.write_trials(self.path / "trials.csv")
+    def write_views(self, study: Study, seconds: float | None = None) -> None:
+        """`trials.csv`, `front.csv`, `hypervolume.csv` and `summary.json`, from the ledger.
+
+        `seconds` is what the whole sweep took; until it is known, when the last trial ended.
+        """
+        objectives = objectives_of(study)
         names = [o.name for o in objectives]
+        front = self.front(objectives, study.constraints)
+        records = _feasible(self.ledger, study.constraints)
+        reference = _reference(records, objectives)
+        volumes = _hypervolumes(records, objectives, reference)
+        if seconds is None:
+            seconds = max((r.ended for r in self.ledger.records.values()), default=0.0)
+        self.ledger.write_trials(self.path / "trials.csv")
         write_csv(
             self.path / "front.csv",
             ["id", *(f"metric.{name}" for name in names)],
-            [[r.id, *(r.metrics[n] for n in names)] for r in self.front(objectives, constraints)],
+            [[record.id, *(record.metrics[name] for name in names)] for record in front],
         )
         write_csv(
             self.path / "hypervolume.csv",
             ["trial", "id", "seconds", "hypervolume"],
-            self._hypervolumes(objectives, constraints),
+            [
+                [number, record.id, round(record.ended, 3), volume]
+                for number, (record, volume) in enumerate(
+                    zip(records, volumes, strict=True), start=1
+                )
+            ],
         )
-
-    def write_summary(self, prepared: Prepared, seconds: float) -> None:
-        """`summary.json`: what the report says at its head and foot."""
-        objectives, manifest = prepared.objectives, prepared.manifest
-        records = _feasible(self.ledger, prepared.study.constraints)
-        history = self._hypervolumes(objectives, prepared.study.constraints)
-        measured = {name for record in records for name in record.metrics}
-        evaluation = prepared.study.evaluation
-        names = all_names(evaluation.epsilons, corruption_cells(prepared.study))
         summary = {
-            "name": prepared.study.name,
+            **self._summary(study, objectives),
+            "reference": reference,
+            "hypervolume": volumes[-1] if volumes else 0.0,
+            "seconds": seconds,
+        }
+        write_atomically(self.path / "summary.json", json.dumps(summary, indent=2))
+
+    def _summary(self, study: Study, objectives: Sequence[Objective]) -> dict[str, Any]:
+        """What the report says at its head and foot, but for the hypervolume."""
+        manifest = Manifest.load(self.path)
+        measured = {name for record in self.ledger.records.values() for name in record.metrics}
+        names = all_names(study.evaluation.epsilons, corruption_cells(study))
+        return {
+            "name": study.name,
             "trustsweep_version": VERSION,
             "objectives": [{"name": o.name, "direction": o.direction} for o in objectives],
-            "reference": list(_reference(records, objectives)),
-            "hypervolume": history[-1][-1] if history else 0.0,
             "counts": {state.value: len(self.ledger.of(state)) for state in State},
-            "seconds": seconds,
-            "resources": str(prepared.resources),
             "data": {
                 "name": manifest.name,
                 "fingerprint": manifest.fingerprint,
@@ -138,19 +148,6 @@ class Run:
             },
             "metric_info": {name: _info(name) for name in names if name in measured},
         }
-        write_atomically(self.path / "summary.json", json.dumps(summary, indent=2))
-
-    def _hypervolumes(
-        self, objectives: Sequence[Objective], constraints: Sequence[Constraint]
-    ) -> list[list[Any]]:
-        records = _feasible(self.ledger, constraints)
-        values = _values(records, objectives)
-        directions = [o.direction for o in objectives]
-        volumes = hypervolume_history(values, directions, _reference(records, objectives))
-        return [
-            [number, record.id, round(record.ended, 3), float(volume)]
-            for number, (record, volume) in enumerate(zip(records, volumes, strict=True), start=1)
-        ]
 
 
 def _feasible(ledger: Ledger, constraints: Sequence[Constraint]) -> list[Record]:
@@ -165,10 +162,23 @@ def _values(records: Sequence[Record], objectives: Sequence[Objective]) -> list[
     return [[record.metrics[o.name] for o in objectives] for record in records]
 
 
-def _reference(records: Sequence[Record], objectives: Sequence[Objective]) -> tuple[float, ...]:
+def _reference(records: Sequence[Record], objectives: Sequence[Objective]) -> list[float]:
+    """Where hypervolume is measured from; nowhere before a model is finished."""
+    if not records:
+        return []
     bounds = [(metric_info(o.name).low, metric_info(o.name).high) for o in objectives]
     directions = [o.direction for o in objectives]
-    return reference_point(_values(records, objectives), directions, bounds)
+    return list(reference_point(_values(records, objectives), directions, bounds))
+
+
+def _hypervolumes(
+    records: Sequence[Record], objectives: Sequence[Objective], reference: Sequence[float]
+) -> list[float]:
+    """Hypervolume after each record."""
+    if not records:
+        return []
+    directions = [o.direction for o in objectives]
+    return hypervolume_history(_values(records, objectives), directions, reference).tolist()
 
 
 def _info(name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Optuna journal is the only state.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ from ray.tune.search import Searcher
 from data_pipelines.errors import UserError
 from distributed.front import Objective
 from distributed.ledger import State
-from distributed.outcome import outcome
+from distributed.outcome import metrics_of, outcome
 from search_spaces.study import Constraint, Search, Study
 
 JOURNAL = "optuna-journal.log"
@@ -129,11 +130,14 @@ class ParetoSearch(Searcher):
             return
         verdict = outcome(result, self._names, "died" if error else "")
         if verdict.state is State.COMPLETED:
-            assert result is not None
+            metrics = metrics_of(result)
             for constraint in self._constraints:
-                violation = constraint.violation(float(result[constraint.metric]))
-                trial.set_constraint(str(constraint), violation)
-            values = [float(result[name]) for name in self._names]
+                violation = constraint.violation(metrics[constraint.metric])
+                # A figure that is no number keeps no bound; Optuna refuses to be told NaN.
+                trial.set_constraint(
+                    str(constraint), math.inf if math.isnan(violation) else violation
+                )
+            values = [metrics[name] for name in self._names]
             self._values[trial.user_attrs["id"]] = values
             self._study.tell(trial, values)
         else:

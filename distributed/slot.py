@@ -23,8 +23,11 @@ from data_pipelines.schema import Split
 from distributed.board import Board, Command, Epoch, Evaluate, Failure, Finish, Leave, Start, Trial
 from distributed.worker import WorkerSettings, work
 
-#: Result keys beside the metrics. `FAILED` holds the reason of a trial that ended without figures.
-TRIAL_ID, FAILED, FINISHED = "trial", "failed", "finished"
+#: Keys of a result: the figures so far, whether they are final, and why there will be none.
+METRICS, FINISHED, FAILED = "metrics", "finished", "failed"
+#: What Tune reserves for a slot. Its workers hold the CPUs; the slot itself only waits. Tune refuses
+#: a request of nothing, and a share of a CPU would cost a whole slot on a small machine.
+REQUEST = {"memory": 1024}
 _POLL_SECONDS = 2.0
 
 
@@ -63,20 +66,19 @@ class Slot(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train an epoch; the metrics so far, or why the trial failed."""
-        base: dict[str, Any] = {TRIAL_ID: self._trial.id, FINISHED: False}
         if isinstance(self._started, Failure):
-            return {**base, FAILED: self._reason(self._started), "done": True}
+            return self._failed(self._started)
         metrics: dict[str, float] = {}
         last = self.iteration + 1 >= self._trial.config["epochs"]
         commands: list[Command] = [Epoch(), Evaluate(full=last)]
         for command in commands:
             answer = self._post(command)
             if isinstance(answer, Failure):
-                return {**base, FAILED: self._reason(answer), "done": True}
+                return self._failed(answer)
             metrics.update(answer)
         if last:
             self._post(Finish(metrics))
-        return {**base, **metrics, FINISHED: last, "done": last}
+        return {METRICS: metrics, FINISHED: last, "done": last}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the workers persist every epoch themselves, where a restart looks for it."""
@@ -103,11 +105,12 @@ class Slot(tune.Trainable):
                 raise GroupLost(f"the slot's workers are gone: {self._error}") from self._error
         return ray.get(answer)
 
-    def _reason(self, failure: Failure) -> str:
+    def _failed(self, failure: Failure) -> dict[str, Any]:
+        """The result of a trial that failed. Raises `GroupLost` if the group cannot go on."""
         if not failure.group_usable:
             # Other ranks may wait in a collective for the one that failed: only a new group helps.
             raise GroupLost(failure.reason)
-        return failure.reason
+        return {METRICS: {}, FINISHED: False, FAILED: failure.reason, "done": True}
 
     def _run_group(self, datasets: Any) -> None:
         try:

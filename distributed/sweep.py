@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,12 +17,16 @@ from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.shards import load_manifest
 from distributed import resources
-from distributed.checks import Study, check, evaluation_plan, objectives_of
+from distributed.checks import check, evaluation_plan, objectives_of
 from distributed.front import Objective
 from distributed.ledger import State, trial_id
 from distributed.progress import Progress, front_table
 from distributed.run import Run
 from distributed.version import VERSION
+from search_spaces.study import Study
+
+if TYPE_CHECKING:
+    from distributed.slot import SlotSettings
 
 #: How a Ray cluster is named to this process; `ray job submit` sets it.
 ADDRESS = "RAY_ADDRESS"
@@ -84,13 +89,12 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
     with ray_session():
         prepared = prepare(study, resources.cluster_nodes())
         run = Run.create(out)
-        run.write_study(study)
+        run.write_study(study, prepared.manifest)
         console.print(f"{study.name}: {study.search.trials} trials on {prepared.resources}")
         started = time.monotonic()
         _search(prepared, run, console)
-        run.write_views(prepared.objectives, study.constraints)
         _judge_front(prepared, run, console)
-        run.write_summary(prepared, time.monotonic() - started)
+        run.write_views(study, seconds=time.monotonic() - started)
     _report(run, prepared, console)
     return run
 
@@ -102,42 +106,25 @@ def _search(prepared: Prepared, run: Run, console: Console) -> None:
     from data_pipelines.streams import materialise
     from distributed.callbacks import RunCallback
     from distributed.search import JOURNAL, ParetoSearch
-    from distributed.slot import Slot, SlotSettings
-    from distributed.worker import WorkerSettings
+    from distributed.slot import REQUEST, Slot
 
-    study, manifest, plan = prepared.study, prepared.manifest, prepared.resources
-    settings = SlotSettings(
-        worker=WorkerSettings(
-            manifest=manifest,
-            plan=evaluation_plan(study),
-            evaluation_batch_size=study.evaluation.batch_size,
-            threads=plan.threads,
-        ),
-        workers=plan.workers,
-        resources_per_worker=plan.per_worker,
-        checkpoints=run.checkpoints,
-        storage=run.ray,
-    )
+    study, fingerprint = prepared.study, prepared.manifest.fingerprint
     assert study.data is not None
     datasets = materialise(Path(study.data).resolve(), (Split.TRAIN, Split.VAL))
+    slot = tune.with_parameters(Slot, settings=_slot_settings(prepared, run), datasets=datasets)
     searcher = ParetoSearch(
         study,
         prepared.objectives,
         run.path / JOURNAL,
-        identify=lambda config: trial_id(config, manifest.fingerprint, VERSION),
+        identify=lambda config: trial_id(config, fingerprint, VERSION),
     )
-    # Its workers hold a slot's CPUs; the slot itself only waits. Tune refuses a request of
-    # nothing, and a share of a CPU would cost a whole slot on a small machine.
-    request = tune.PlacementGroupFactory([{"memory": 1024}])
     with Progress(console, prepared.objectives, study.search.trials) as progress:
         tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(Slot, settings=settings, datasets=datasets), request
-            ),
+            tune.with_resources(slot, tune.PlacementGroupFactory([REQUEST])),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=study.search.trials,
-                max_concurrent_trials=plan.slots,
+                max_concurrent_trials=prepared.resources.slots,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -147,6 +134,25 @@ def _search(prepared: Prepared, run: Run, console: Console) -> None:
                 verbose=0,
             ),
         ).fit()
+
+
+def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
+    from distributed.slot import SlotSettings
+    from distributed.worker import WorkerSettings
+
+    plan = prepared.resources
+    return SlotSettings(
+        worker=WorkerSettings(
+            manifest=prepared.manifest,
+            plan=evaluation_plan(prepared.study),
+            evaluation_batch_size=prepared.study.evaluation.batch_size,
+            threads=plan.threads,
+        ),
+        workers=plan.workers,
+        resources_per_worker=plan.per_worker,
+        checkpoints=run.checkpoints,
+        storage=run.ray,
+    )
 
 
 def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Every trainable, one line each. The search space of `name` is search_spaces/spaces/<name>.yaml."""
+"""Every trainable, one line each; the space of `name` is search_spaces/spaces/<name>.yaml."""
 
 from data_pipelines.registry import Registry
 

@@ -3,8 +3,10 @@ import csv
 import pytest
 
 from data_pipelines.errors import UserError
+from data_pipelines.schema import Manifest
 from distributed.checks import objectives_of
 from distributed.ledger import Record, State
+from distributed.report import write_report
 from distributed.run import Run
 from search_spaces.study import Study
 
@@ -25,7 +27,7 @@ def record(name, area, ece, dice=0.9, state=State.COMPLETED) -> Record:
 
 
 @pytest.fixture
-def run(tmp_path) -> Run:
+def run(tmp_path, phantoms) -> Run:
     run = Run.create(tmp_path / "run")
     for entry in (
         record("robust", 0.8, 0.2),
@@ -37,7 +39,7 @@ def run(tmp_path) -> Run:
         record("running", 1.0, 0.0, state=State.RUNNING),
     ):
         run.ledger.end(entry)
-    run.write_study(STUDY)
+    run.write_study(STUDY, Manifest.load(phantoms))
     return run
 
 
@@ -58,6 +60,21 @@ def test_the_views_come_back_from_ledger_and_study_alone(run):
     volumes = [float(row["hypervolume"]) for row in rows]
     # from the worst corner (0, 1): 0.8 x 0.8, then 0.5 x 0.15 more, then nothing more
     assert volumes == pytest.approx([0.64, 0.715, 0.715])
+
+
+def test_a_run_that_was_killed_has_a_report(run):
+    Run.open(run.path).refresh()
+    page = write_report(run.path).read_text(encoding="utf-8")
+    assert "calibrated" in page
+    assert "running" in page
+
+
+def test_a_run_without_a_finished_trial_has_a_report(tmp_path, phantoms):
+    run = Run.create(tmp_path / "none")
+    run.write_study(STUDY, Manifest.load(phantoms))
+    run.ledger.end(record("failed", 1.0, 0.0, state=State.FAILED))
+    run.refresh()
+    assert write_report(run.path).is_file()
 
 
 def test_a_run_is_never_written_over(run, tmp_path):

@@ -50,7 +50,9 @@ def trials_of(journal):
 
 
 def result(dice, ece, **more):
-    return {"dice_area": dice, "clean.ece": ece, "finished": True, **more}
+    """A slot's last result as Tune hands it to searchers, flattened."""
+    figures = {"dice_area": dice, "clean.ece": ece, **more}
+    return {"finished": True, **{f"metrics/{name}": value for name, value in figures.items()}}
 
 
 def test_each_ending_is_told_once_in_its_own_state(tmp_path):
@@ -58,7 +60,7 @@ def test_each_ending_is_told_once_in_its_own_state(tmp_path):
     endings = {
         "good": (result(0.5, 0.1), False, TrialState.COMPLETE),
         "nan": (result(math.nan, 0.1), False, TrialState.FAIL),
-        "missing": ({"finished": True, "clean.ece": 0.1}, False, TrialState.FAIL),
+        "missing": ({"finished": True, "metrics/clean.ece": 0.1}, False, TrialState.FAIL),
         "diverged": ({"failed": "diverged", "finished": False}, False, TrialState.FAIL),
         "stopped": ({**result(0.4, 0.2), "finished": False}, False, TrialState.PRUNED),
         "died": (result(0.5, 0.1), True, TrialState.FAIL),
@@ -84,9 +86,9 @@ def test_the_directions_are_those_of_the_metrics(tmp_path):
 
 def test_an_infeasible_trial_never_beats_a_feasible_one(tmp_path):
     searcher, journal = make(tmp_path, constraints=["clean.dice >= 0.5"])
-    for name, dice in (("poor", 0.1), ("good", 0.6)):
+    for name, dice in (("poor", 0.1), ("unknown", math.nan), ("good", 0.6)):
         searcher.suggest(name)
-        area = 0.9 if name == "poor" else 0.3
+        area = 0.3 if name == "good" else 0.9
         searcher.on_trial_complete(name, result(area, 0.1, **{"clean.dice": dice}))
     storage = JournalStorage(JournalFileBackend(str(journal)))
     best = optuna.load_study(study_name="s", storage=storage).best_trials

@@ -12,7 +12,7 @@ from ray import tune
 
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.streams import materialise
-from distributed.slot import FAILED, FINISHED, Slot, SlotSettings
+from distributed.slot import FAILED, FINISHED, METRICS, REQUEST, Slot, SlotSettings
 from distributed.worker import WorkerSettings
 from search_spaces.space import Space
 from trainables.evaluation import EvaluationPlan
@@ -66,7 +66,7 @@ def run(data: Path, folder: Path, configs: dict[str, dict], workers: int = 1) ->
             tune.with_parameters(
                 Slot, settings=settings, datasets=materialise(data, (Split.TRAIN, Split.VAL))
             ),
-            tune.PlacementGroupFactory([{"memory": 1024}]),
+            tune.PlacementGroupFactory([REQUEST]),
         ),
         param_space={"item": tune.grid_search(list(configs))}
         | {
@@ -86,9 +86,7 @@ def value(spec, key, configs):
 def figures(result: dict) -> dict:
     """What must not depend on anything but the config: all but the seconds."""
     return {
-        name: number
-        for name, number in result.items()
-        if ("." in name or name.endswith("_area")) and not name.endswith(".seconds")
+        name: number for name, number in result[METRICS].items() if not name.endswith(".seconds")
     }
 
 
@@ -157,4 +155,4 @@ def test_two_workers_train_and_judge_together(local_ray, phantoms, tmp_path):
     results = run(phantoms, tmp_path, {"a": CONFIG, "b": OTHER, "c": CONFIG}, workers=2)
     assert figures(results.last["a"]) == figures(results.last["c"])
     assert results.last["b"][FINISHED]
-    assert results.last["a"]["dice_area"] > 0
+    assert results.last["a"][METRICS]["dice_area"] > 0
