@@ -25,7 +25,7 @@ from distributed.worker import WorkerSettings, work
 
 #: Keys of a result: the figures so far, whether they are final, and why there will be none.
 METRICS, FINISHED, FAILED = "metrics", "finished", "failed"
-#: What Tune reserves for a slot. Its workers hold the CPUs, the slot itself only waits. Tune refuses
+#: What Tune reserves for a slot. Its workers hold the CPUs, itself it only waits. Tune refuses
 #: a request of nothing; a share of a CPU would cost a whole slot on a small machine.
 REQUEST = {"memory": 1024}
 _POLL_SECONDS = 2.0
