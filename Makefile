@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 sweep: setup
-	$(BIN)/trustsweep prepare --layout phantoms --out $(DATA)
+	$(BIN)/trustsweep prepare --layout phantoms --set count=400 --out $(DATA)
 	$(BIN)/trustsweep sweep quick --data $(DATA) --out $(OUT)
 
 lint: setup
