@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -33,7 +34,15 @@ def free_ports(count: int) -> list[int]:
 def head(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A Ray head of its own; the environment that points a client at it."""
     gcs, dashboard, client, agent = free_ports(4)
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    token = tmp_path / "token"
+    token.write_text(secrets.token_hex(32))
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        # `ray start` takes up a token that it finds, `ray job submit` only when told to.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+    }
     # Unix socket paths are limited to about 100 characters, which pytest's folders exceed.
     session = Path("/tmp") / f"ray-{os.getpid()}"
     command = [

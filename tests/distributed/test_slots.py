@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
@@ -128,27 +129,55 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def test_a_killed_worker_costs_no_trial_and_changes_no_figure(undisturbed, phantoms, tmp_path):
-    killed = []
+@contextmanager
+def kill(name: str, folder: Path):
+    """SIGKILL the processes of that name once the trial "victim" has a checkpoint; their ids."""
+    killed: list[int] = []
 
-    def kill_once():
+    def watch() -> None:
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if list(tmp_path.glob("checkpoints/victim/state-00001.safetensors")):
-                for process in workers_of(psutil.Process()):
+        while time.monotonic() < deadline and not killed:
+            if list(folder.glob("checkpoints/victim/state-00001.safetensors")):
+                for process in processes_of(name):
                     os.kill(process.pid, signal.SIGKILL)
                     killed.append(process.pid)
-                return
             time.sleep(0.005)
 
-    thread = Thread(target=kill_once)
+    thread = Thread(target=watch)
     thread.start()
-    results = run(phantoms, tmp_path, {"victim": {**CONFIG}, "next": OTHER})
+    yield killed
     thread.join()
+
+
+def processes_of(name: str) -> list[psutil.Process]:
+    """The processes of an actor class below this one."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if f"ray::{name}" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def test_a_killed_worker_costs_no_trial_and_changes_no_figure(undisturbed, phantoms, tmp_path):
+    with kill("RayTrainWorker", tmp_path) as killed:
+        results = run(phantoms, tmp_path, {"victim": CONFIG, "next": OTHER})
     assert killed
     assert figures(results.last["victim"]) == figures(undisturbed.last["first"])
     assert figures(results.last["next"]) == figures(undisturbed.last["other"])
     assert (tmp_path / "checkpoints/victim/model.safetensors").is_file()
+
+
+def test_a_killed_slot_costs_its_trial_alone(local_ray, phantoms, tmp_path):
+    """Two workers take all CPUs: were the dead slot's not given back, the next would hang."""
+    with kill("Slot", tmp_path) as killed:
+        results = run(phantoms, tmp_path, {"victim": CONFIG, "next": OTHER}, workers=2)
+    assert killed
+    assert not results.last["victim"][FINISHED]
+    assert results.last["next"][FINISHED]
+    assert results.slots["next"] != results.slots["victim"]
 
 
 def test_two_workers_train_and_judge_together(local_ray, phantoms, tmp_path):
