@@ -104,7 +104,7 @@ class Ledger:
         # A trial's place is where it ended, not where it began.
         self.records.pop(record.id, None)
         self.records[record.id] = record
-        line = json.dumps({**record.__dict__, "state": record.state.value}, sort_keys=True)
+        line = json.dumps({**record.__dict__, "state": record.state.value})
         if self._torn_bytes:
             os.truncate(self._path, self._path.stat().st_size - self._torn_bytes)
             self._torn_bytes = 0

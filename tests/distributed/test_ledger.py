@@ -8,7 +8,10 @@ from distributed.ledger import Ledger, Record, State, trial_id
 
 
 def record(name: str, state: State = State.COMPLETED, **more) -> Record:
-    return Record(id=name, config={"lr": 0.1}, state=state, metrics={"clean.dice": 0.5}, **more)
+    config = {"lr": 0.1, "batch": 3}
+    return Record(
+        id=name, config=config, state=state, metrics={"z.dice": 1.0, "clean.dice": 0.5}, **more
+    )
 
 
 def test_a_trial_is_named_by_all_that_its_figures_depend_on():
@@ -42,6 +45,9 @@ def test_the_ledger_reads_back_in_the_order_of_ending(tmp_path):
     assert list(again.records) == ["b", "c", "a"] == list(ledger.records)
     assert again.of(State.FAILED)[0].reason == "diverged"
     assert again.records == ledger.records
+    ledger.write_trials(tmp_path / "a.csv")
+    again.write_trials(tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
 
 
 def test_a_torn_last_line_is_left_out_and_a_torn_middle_is_an_error(tmp_path):

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -50,7 +51,13 @@ class Results(tune.Callback):
         self.slots[trial.config["trial"]] = result["pid"]
 
 
-def run(data: Path, folder: Path, configs: dict[str, dict], workers: int = 1) -> Results:
+def run(
+    data: Path,
+    folder: Path,
+    configs: dict[str, dict],
+    workers: int = 1,
+    results: Results | None = None,
+) -> Results:
     """The configs one after the other through one slot."""
     settings = SlotSettings(
         worker=WorkerSettings(
@@ -61,7 +68,7 @@ def run(data: Path, folder: Path, configs: dict[str, dict], workers: int = 1) ->
         checkpoints=folder / "checkpoints",
         storage=folder / "ray",
     )
-    results = Results()
+    results = results or Results()
     tune.Tuner(
         tune.with_resources(
             tune.with_parameters(
@@ -130,17 +137,17 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
 
 
 @contextmanager
-def kill(name: str, folder: Path):
-    """SIGKILL the processes of that name once the trial "victim" has a checkpoint; their ids."""
+def kill(find: Callable[[], list[int]], folder: Path) -> Iterator[list[int]]:
+    """SIGKILL the processes found, once the trial "victim" has a checkpoint; yields their ids."""
     killed: list[int] = []
 
     def watch() -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not killed:
             if list(folder.glob("checkpoints/victim/state-00001.safetensors")):
-                for process in processes_of(name):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
+                for process in find():
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(process)
             time.sleep(0.005)
 
     thread = Thread(target=watch)
@@ -149,20 +156,20 @@ def kill(name: str, folder: Path):
     thread.join()
 
 
-def processes_of(name: str) -> list[psutil.Process]:
-    """The processes of an actor class below this one."""
+def train_workers() -> list[int]:
+    """The processes of Ray Train's workers below this one."""
     found = []
     for child in psutil.Process().children(recursive=True):
         try:
-            if f"ray::{name}" in " ".join(child.cmdline()):
-                found.append(child)
+            if "RayTrainWorker" in " ".join(child.cmdline()):
+                found.append(child.pid)
         except psutil.NoSuchProcess:
             continue
     return found
 
 
 def test_a_killed_worker_costs_no_trial_and_changes_no_figure(undisturbed, phantoms, tmp_path):
-    with kill("RayTrainWorker", tmp_path) as killed:
+    with kill(train_workers, tmp_path) as killed:
         results = run(phantoms, tmp_path, {"victim": CONFIG, "next": OTHER})
     assert killed
     assert figures(results.last["victim"]) == figures(undisturbed.last["first"])
@@ -172,9 +179,15 @@ def test_a_killed_worker_costs_no_trial_and_changes_no_figure(undisturbed, phant
 
 def test_a_killed_slot_costs_its_trial_alone(local_ray, phantoms, tmp_path):
     """Two workers take all CPUs: were the dead slot's not given back, the next would hang."""
-    with kill("Slot", tmp_path) as killed:
-        results = run(phantoms, tmp_path, {"victim": CONFIG, "next": OTHER}, workers=2)
-    assert killed
+    results = Results()
+    longer = {**CONFIG, "epochs": 30}
+
+    def slot_of_victim() -> list[int]:
+        return [results.slots["victim"]] if "victim" in results.slots else []
+
+    with kill(slot_of_victim, tmp_path) as killed:
+        run(phantoms, tmp_path, {"victim": longer, "next": OTHER}, workers=2, results=results)
+    assert killed == [results.slots["victim"]]
     assert not results.last["victim"][FINISHED]
     assert results.last["next"][FINISHED]
     assert results.slots["next"] != results.slots["victim"]
