@@ -92,7 +92,7 @@ class ParetoSearch(Searcher):
             for params in grid:
                 self._study.enqueue_trial(params)
         self._asked: dict[str, optuna.trial.Trial] = {}
-        self._values: dict[str, list[float]] = {}
+        self._known: dict[str, dict[str, float]] = {}
         self._seen: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,15 +131,8 @@ class ParetoSearch(Searcher):
         verdict = outcome(result, self._names, "died" if error else "")
         if verdict.state is State.COMPLETED:
             metrics = metrics_of(result)
-            for constraint in self._constraints:
-                violation = constraint.violation(metrics[constraint.metric])
-                # A figure that is no number keeps no bound; Optuna refuses to be told NaN.
-                trial.set_constraint(
-                    str(constraint), math.inf if math.isnan(violation) else violation
-                )
-            values = [metrics[name] for name in self._names]
-            self._values[trial.user_attrs["id"]] = values
-            self._study.tell(trial, values)
+            self._known[trial.user_attrs["id"]] = metrics
+            self._tell(trial, metrics)
         else:
             state = TrialState.PRUNED if verdict.state is State.STOPPED else TrialState.FAIL
             trial.set_user_attr("reason", verdict.reason)
@@ -154,9 +147,16 @@ class ParetoSearch(Searcher):
         """Not yet: a run cannot be taken up again."""
         raise UserError(f"{checkpoint_path}: a run cannot be resumed yet; start a new one.")
 
+    def _tell(self, trial: optuna.trial.Trial, metrics: Mapping[str, float]) -> None:
+        for constraint in self._constraints:
+            violation = constraint.violation(metrics[constraint.metric])
+            # A figure that is no number keeps no bound; Optuna refuses to be told NaN.
+            trial.set_constraint(str(constraint), math.inf if math.isnan(violation) else violation)
+        self._study.tell(trial, [metrics[name] for name in self._names])
+
     def _answer_repeat(self, trial: optuna.trial.Trial, name: str) -> None:
         """A config that is known already: its figures are a function of it, so reuse them."""
-        if name in self._values:
-            self._study.tell(trial, self._values[name])
+        if name in self._known:
+            self._tell(trial, self._known[name])
         else:
             self._study.tell(trial, state=TrialState.FAIL)
