@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,23 @@ def test_a_constraint_measures_how_far_off_a_value_is():
     least, most = study.constraints
     assert least.violation(0.6) <= 0 < least.violation(0.4)
     assert most.violation(2.0) <= 0 < most.violation(2.5)
+
+
+def test_the_readmes_study_is_one(tmp_path):
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    file = tmp_path / "mine.yaml"
+    file.write_text(readme.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    study = load(file)
+    assert study.name == "mine"
+    assert study.constraints[0].violation(0.5) > 0
+
+
+@pytest.mark.parametrize("name", ["evidential", "evidential-arms", "quick"])
+def test_the_shipped_studies_are_valid(name):
+    study = load(name)
+    assert study.name == name
+    if study.search.sampler == "grid":
+        assert len(study.search_space().grid()) == study.search.trials
 
 
 def test_validating_a_study_imports_neither_torch_nor_ray():
