@@ -76,8 +76,8 @@ class Slot(tune.Trainable):
             if isinstance(answer, Failure):
                 return self._failed(answer)
             metrics.update(answer)
-        if last:
-            self._post(Finish(metrics))
+        if last and isinstance(lost := self._post(Finish(metrics)), Failure):
+            return self._failed(lost)
         return {METRICS: metrics, FINISHED: last, "done": last}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

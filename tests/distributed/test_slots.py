@@ -193,6 +193,15 @@ def test_a_killed_slot_costs_its_trial_alone(local_ray, phantoms, tmp_path):
     assert results.slots["next"] != results.slots["victim"]
 
 
+def test_a_model_that_cannot_be_saved_is_a_failed_trial(local_ray, phantoms, tmp_path):
+    in_the_way = tmp_path / "checkpoints" / "unsaved" / "model.safetensors"
+    (in_the_way / "something").mkdir(parents=True)
+    results = run(phantoms, tmp_path, {"unsaved": CONFIG, "next": OTHER})
+    assert "Error" in results.last["unsaved"][FAILED]
+    assert not results.last["unsaved"][FINISHED]
+    assert results.last["next"][FINISHED]
+
+
 def test_two_workers_train_and_judge_together(local_ray, phantoms, tmp_path):
     results = run(phantoms, tmp_path, {"a": CONFIG, "b": OTHER, "c": CONFIG}, workers=2)
     assert figures(results.last["a"]) == figures(results.last["c"])
