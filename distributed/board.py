@@ -119,7 +119,7 @@ class Board:
             self._standing = None
         return outcome
 
-    async def enter(self, token: str, rank: int) -> Standing | None:
+    async def enter(self, token: str) -> Standing | None:
         """A rank of the group `token` reports in; a new token voids what the old group began."""
         if token != self._token:
             first = self._token is None
@@ -131,7 +131,7 @@ class Board:
                 self._pending.changed.set()
         return self._standing
 
-    async def next(self, token: str, rank: int, after: int) -> tuple[int, Command]:
+    async def next(self, after: int) -> tuple[int, Command]:
         """Wait for the first command after number `after`."""
         async with self._posted:
             await self._posted.wait_for(

@@ -39,13 +39,13 @@ def work(config: dict[str, Any]) -> None:
     torch.set_num_threads(settings.threads)
     token = _agree_on_token(rank)
     # Entering comes first: the board counts a group that dies while it gets ready as well.
-    standing = ray.get(board.enter.remote(token, rank.index))
+    standing = ray.get(board.enter.remote(token))
     worker = _Worker(settings, rank)
     if standing is not None:
         worker.resume(standing)
     done = 0
     while True:
-        done, command = ray.get(board.next.remote(token, rank.index, done))
+        done, command = ray.get(board.next.remote(done))
         answer, error = None, None
         try:
             answer = worker.do(command)

@@ -12,9 +12,9 @@ TRIAL = Trial("a", {"epochs": 3}, Path("nowhere"))
 async def rank(board: Board, token: str, index: int, answers: list, after: int = 0) -> list:
     """A rank that gives these answers to the commands it gets, exceptions as errors."""
     taken = []
-    await board.enter(token, index)
+    await board.enter(token)
     for answer in answers:
-        after, command = await board.next(token, index, after)
+        after, command = await board.next(after)
         taken.append(command)
         error = str(answer) if isinstance(answer, Exception) else None
         await board.acknowledge(token, index, after, None if error else answer, error)
@@ -42,14 +42,14 @@ def test_every_rank_gets_every_command_in_order_and_rank_zero_answers():
 def test_a_new_group_learns_the_standing_and_gets_only_the_pending_command():
     async def scenario():
         board = Board(world=1)
-        assert await board.enter("old", 0) is None
+        assert await board.enter("old") is None
         old = asyncio.create_task(rank(board, "old", 0, ["", ""]))
         await board.post(Start(TRIAL))
         await board.post(Epoch())
         await old
         pending = asyncio.create_task(board.post(Evaluate(full=False)))
         await asyncio.sleep(0)  # the old group takes this one and dies
-        standing = await board.enter("new", 0)
+        standing = await board.enter("new")
         taken = await rank(board, "new", 0, ["late"])
         return standing, taken, await pending
 
@@ -62,12 +62,12 @@ def test_a_new_group_learns_the_standing_and_gets_only_the_pending_command():
 def test_half_a_dead_groups_answers_do_not_count():
     async def scenario():
         board = Board(world=2)
-        for index in range(2):
-            await board.enter("old", index)
+        for _ in range(2):
+            await board.enter("old")
         pending = asyncio.create_task(board.post(Start(TRIAL)))
         await rank(board, "old", 0, ["old"])
-        for index in range(2):
-            await board.enter("new", index)
+        for _ in range(2):
+            await board.enter("new")
         await board.acknowledge("old", 1, 1, "old", None)
         assert not pending.done()
         await asyncio.gather(*(rank(board, "new", i, ["new"]) for i in range(2)))
@@ -82,7 +82,7 @@ def test_a_group_that_keeps_dying_fails_the_trial_and_can_start_another():
         pending = asyncio.create_task(board.post(Start(TRIAL)))
         for token in "abcd":
             await asyncio.sleep(0)
-            await board.enter(token, 0)
+            await board.enter(token)
         failure = await pending
         other = asyncio.create_task(rank(board, "d", 0, ["fine"]))
         return failure, await board.post(Start(TRIAL)), await other
@@ -115,11 +115,11 @@ def test_an_error_of_all_ranks_leaves_the_group_usable_a_lone_one_does_not(monke
 def test_a_finished_trial_is_not_taken_up_again():
     async def scenario():
         board = Board(world=1)
-        await board.enter("t", 0)
+        await board.enter("t")
         task = asyncio.create_task(rank(board, "t", 0, ["", "", ""]))
         for command in (Start(TRIAL), Epoch(), Finish({})):
             await board.post(command)
         await task
-        return await board.enter("new", 0)
+        return await board.enter("new")
 
     assert run(scenario()) is None
