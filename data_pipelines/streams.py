@@ -8,7 +8,6 @@ trial nor a new epoch reads anything. What a worker sees in an epoch depends on
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,8 +30,6 @@ _TENSORS = ("mask", "label", "tabular", "series", "series_mask", "present")
 
 def materialise(folder: Path, splits: Iterable[Split]) -> dict[str, MaterializedDataset]:
     """Read the splits of a prepared folder into the object store, once for all slots."""
-    # Ray Data announces every execution; the sweep has a display of its own.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     return {
         str(split): ray.data.read_parquet(str(folder / split)).materialize() for split in splits
     }
@@ -93,6 +90,14 @@ class Samples:
         ids = tuple(self._chunks[chunk]["sample_id"][row] for chunk, row in where)
         return Batch(sample_id=ids, image=image, groups=groups, **tensors)
 
+    def steps(self, batch_size: int, world: int = 1) -> int:
+        """Optimiser steps of an epoch, the same on every rank. Raises `UserError` as `epoch`."""
+        if len(self) < world:
+            raise UserError(
+                f"train split: {len(self)} samples for {world} workers. Use fewer workers."
+            )
+        return min(math.ceil(len(self) / (batch_size * world)), len(self) // world)
+
     def epoch(
         self, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1
     ) -> Iterator[tuple[Batch, float]]:
@@ -105,14 +110,9 @@ class Samples:
 
         Raises `UserError` if there are fewer samples than ranks.
         """
-        if len(self) < world:
-            raise UserError(
-                f"train split: {len(self)} samples for {world} workers. Use fewer workers."
-            )
         order = np.random.default_rng((seed, epoch)).permutation(len(self))
         # Equal steps rather than a short last one, which could leave a rank without a row.
-        steps = min(math.ceil(len(self) / (batch_size * world)), len(self) // world)
-        for rows in np.array_split(order, max(steps, 1)):
+        for rows in np.array_split(order, self.steps(batch_size, world)):
             mine = rows[rank::world]
             yield self.batch(mine), len(mine) * world / len(rows)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from importlib import resources
 from typing import Any
 
 from data_pipelines.corruptions import CORRUPTIONS
 from data_pipelines.layouts import LAYOUTS
 from data_pipelines.registry import Registry
-from search_spaces.study import load
+from search_spaces.study import load, shipped_studies
 from trainables.attacks import ATTACKS
 from trainables.metrics.catalog import METRICS
 from trainables.regimes import REGIMES
@@ -35,14 +34,9 @@ def catalogue() -> dict[str, dict[str, str]]:
         name: f"{info.meaning} ({'higher' if info.direction == 'max' else 'lower'} is better)"
         for name, info in METRICS.items()
     }
-    found["studies"] = {name: ", ".join(load(name).trainables) for name in _studies()}
+    found["studies"] = {name: ", ".join(load(name).trainables) for name in shipped_studies()}
     return found
 
 
 def _first_line(implementation: Any) -> str:
     return (inspect.getdoc(implementation) or "").partition("\n")[0]
-
-
-def _studies() -> list[str]:
-    folder = resources.files("search_spaces") / "studies"
-    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir())

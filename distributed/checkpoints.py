@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,8 @@ def load_model(folder: Path, network: torch.nn.Module) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` as a whole: a reader sees the old text or the new, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with _replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _state_name(epochs: int) -> str:
@@ -61,6 +61,13 @@ def _state_name(epochs: int) -> str:
 
 
 def _save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    with _replacing(path) as partial:
+        save_file(dict(tensors), partial)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write, which takes its place once it is written."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file(dict(tensors), partial)
+    yield partial
     partial.replace(path)

@@ -58,8 +58,9 @@ def prepare(
     Without a folder, generated chest X-rays: `trustsweep prepare --out data/phantoms`
     """
     from data_pipelines.prepare import prepare as run_prepare
+    from search_spaces.study import assignment
 
-    chosen = dict(_assignment(item) for item in options or [])
+    chosen = dict(assignment(item, example="count=480") for item in options or [])
     for key in chosen.keys() & {"size", "seed", "overwrite"}:
         raise UserError(f"--set {key}: write --{key} instead.")
     console = _console()
@@ -202,13 +203,6 @@ def _sweep(study: Any, out: Path, dry_run: bool) -> None:
     space = yaml.safe_dump(study.search_space().to_dict(), sort_keys=False, allow_unicode=True)
     console.print(f"# The space, resolved\n{space}", highlight=False, markup=False)
     console.print(f"# Resources: {prepared.resources}", highlight=False, markup=False)
-
-
-def _assignment(item: str) -> tuple[str, Any]:
-    key, sign, text = item.partition("=")
-    if not sign or not key:
-        raise UserError(f"--set {item}: write key=value, such as count=480.")
-    return key, yaml.safe_load(text)
 
 
 def _console() -> Console:

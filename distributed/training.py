@@ -100,7 +100,7 @@ class TrialTraining:
         batches = samples.epoch(
             batch_size, seed=seed, epoch=index, rank=self.rank.index, world=self.rank.world
         )
-        steps = math.ceil(len(samples) / (batch_size * self.rank.world))
+        steps = samples.steps(batch_size, self.rank.world)
         totals: dict[str, torch.Tensor] = {}
         self.network.train()
         for step, (batch, weight) in enumerate(batches):

@@ -20,6 +20,8 @@ from data_pipelines.errors import UserError
 from data_pipelines.registry import nearest
 from search_spaces.space import Space
 
+_SHIPPED = resources.files("search_spaces") / "studies"
+
 
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: PyYAML reads ``1e-3`` (no dot) as text, contrary to YAML 1.2."""
@@ -150,14 +152,13 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     """
     path = Path(source)
     if not path.is_file():
-        shipped = resources.files("search_spaces") / "studies"
-        names = sorted(p.name.removesuffix(".yaml") for p in shipped.iterdir())
+        names = shipped_studies()
         if str(source) not in names:
             raise UserError(
                 f"{source}: no such study file{nearest(path.stem, names)} "
                 f"Shipped studies: {', '.join(names)}."
             )
-        text = (shipped / f"{source}.yaml").read_text(encoding="utf-8")
+        text = (_SHIPPED / f"{source}.yaml").read_text(encoding="utf-8")
     else:
         text = path.read_text(encoding="utf-8")
     try:
@@ -183,13 +184,7 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     """A copy of `raw` with ``a.b=value`` set; parameters under `space` may hold dots themselves."""
     result: dict[str, Any] = {**raw}
     for item in overrides:
-        key, sign, text = item.partition("=")
-        if not sign or not key:
-            raise UserError(f"--set {item}: write key=value, such as search.trials=24.")
-        try:
-            value = _read_yaml(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {item}: the value is not valid YAML.") from error
+        key, value = assignment(item, example="search.trials=24")
         head, _, rest = key.partition(".")
         if not rest:
             result[head] = value
@@ -199,6 +194,22 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
             raise UserError(f"--set {item}: {head!r} holds no keys of its own.")
         result[head] = {**section, rest: value}
     return result
+
+
+def assignment(item: str, example: str) -> tuple[str, Any]:
+    """A ``--set key=value`` of the command line, the value read as YAML. Raises `UserError`."""
+    key, sign, text = item.partition("=")
+    if not sign or not key:
+        raise UserError(f"--set {item}: write key=value, such as {example}.")
+    try:
+        return key, _read_yaml(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {item}: the value is not valid YAML.") from error
+
+
+def shipped_studies() -> list[str]:
+    """The names of the studies that ship with trustsweep."""
+    return sorted(path.name.removesuffix(".yaml") for path in _SHIPPED.iterdir())
 
 
 def _explain(error: ValidationError) -> str:
