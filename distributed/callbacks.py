@@ -76,10 +76,7 @@ class RunCallback(tune.Callback):
         )
         if not self._run.ledger.end(record):
             return
-        study = self._prepared.study
-        self._run.write_views(study)
-        front = self._run.front(self._prepared.objectives, study.constraints)
-        self._progress.ended(record, front)
+        self._progress.ended(record, self._run.write_views(self._prepared.study))
         self._close_writer(record, names)
 
     def _writer(self, trial: str) -> SummaryWriter:

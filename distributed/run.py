@@ -91,10 +91,11 @@ class Run:
         write_atomically(self.path / "space.json", space)
         write_atomically(self.path / MANIFEST_NAME, manifest.to_json())
 
-    def write_views(self, study: Study, seconds: float | None = None) -> None:
-        """`trials.csv`, `front.csv`, `hypervolume.csv` and `summary.json`, from the ledger.
+    def write_views(self, study: Study, seconds: float | None = None) -> list[Record]:
+        """`trials.csv`, `front.csv`, `hypervolume.csv` and `summary.json`; returns the front.
 
-        `seconds` is what the whole sweep took; until it is known, when the last trial ended.
+        All from the ledger. `seconds` is what the whole sweep took; until it is known, when the
+        last trial ended.
         """
         objectives = objectives_of(study)
         names = [o.name for o in objectives]
@@ -127,6 +128,7 @@ class Run:
             "seconds": seconds,
         }
         write_atomically(self.path / "summary.json", json.dumps(summary, indent=2))
+        return front
 
     def _summary(self, study: Study, objectives: Sequence[Objective]) -> dict[str, Any]:
         """What the report says at its head and foot, but for the hypervolume."""

@@ -19,7 +19,7 @@ from data_pipelines.shards import load_manifest
 from distributed import resources
 from distributed.checks import check, evaluation_plan, objectives_of
 from distributed.front import Objective
-from distributed.ledger import State, trial_id
+from distributed.ledger import Record, State, trial_id
 from distributed.progress import Progress, front_table
 from distributed.run import Run
 from distributed.version import VERSION
@@ -94,8 +94,8 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
         started = time.monotonic()
         _search(prepared, run, console)
         _judge_front(prepared, run, console)
-        run.write_views(study, seconds=time.monotonic() - started)
-    _report(run, prepared, console)
+        front = run.write_views(study, seconds=time.monotonic() - started)
+    _report(run, front, prepared.objectives, console)
     return run
 
 
@@ -165,15 +165,14 @@ def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
             judge(prepared, run, front)
 
 
-def _report(run: Run, prepared: Prepared, console: Console) -> None:
+def _report(run: Run, front: list[Record], objectives: list[Objective], console: Console) -> None:
     from distributed.report import write_report
 
     page = write_report(run.path)
-    front = run.front(prepared.objectives, prepared.study.constraints)
     ledger = run.ledger
     if front:
         title = f"The front: {len(front)} of {len(ledger.of(State.COMPLETED))} models"
-        console.print(front_table(front, prepared.objectives, title))
+        console.print(front_table(front, objectives, title))
     else:
         console.print("No trial completed, so there is no front; trials.csv says why.")
     for record in ledger.of(State.FAILED):
