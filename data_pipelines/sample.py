@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,41 +26,71 @@ class Boxes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Series:
+    """Measurements on a grid of T steps and F channels.
+
+    Attributes:
+        value: (T, F) float32 in the features' units, NaN where unobserved.
+        delta: (T, F) float32, hours since the channel was last observed before the step, since
+            the start where it never was.
+    """
+
+    value: NDArray[np.float32]
+    delta: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One case. What a layout does not offer is None, for all of its cases alike.
+
+    A modality that is absent in this case alone is not None: its image channels are 0, its
+    entries of tables and series NaN, and `present` says so.
 
     Attributes:
         sample_id: Unique in the data set, and the same at every preparation.
         patient_id: The same for all cases of a patient; never a name or a hospital's number.
         site: Where the image was taken.
-        image: (C, H, W) uint8.
+        image: (C, *spatial), uint8, or float32 in [0, 1] where the source is finer than 8 bits.
+        more_images: Images of another shape beside it, by name; types as `image`.
         split: The publisher's, None where it is ours to choose.
-        mask: (1, H, W) uint8, 0 or 1.
-        label: Index into the layout's classes.
+        mask: (1, *spatial) uint8, 0 or 1.
+        label: Index into the layout's classes; or (K,) float32 of 0 and 1 for several labels, NaN
+            where unknown.
         boxes: In pixels of `image`.
-        tabular: (F,) float32, NaN where missing.
-        sex, age: For fairness; age in years. Layouts without them say so in `groups`.
+        tabular: (F,) float32, NaN where missing; a category is its index in the vocabulary.
+        series: On the layout's grid.
+        present: Per modality of the layout, in its order; None where all are there.
+        groups: For fairness, by name (sex, age in years, ...); None where unknown. The layout's
+            `groups` names them, beside "site".
         source: The file it was read from, for messages; not stored.
-        notes: What was found while reading, to be counted in the report; not stored.
+        notes: What was found while reading, to be counted in the report; not stored. Each is the
+            end of a sentence that starts with a count, as "masks are empty; kept".
     """
 
     sample_id: str
     patient_id: str
     site: str
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8] | NDArray[np.float32] | None = None
+    more_images: Mapping[str, NDArray[np.uint8] | NDArray[np.float32]] = field(default_factory=dict)
     split: Split | None = None
     mask: NDArray[np.uint8] | None = None
-    label: int | None = None
+    label: int | NDArray[np.float32] | None = None
     boxes: Boxes | None = None
     tabular: NDArray[np.float32] | None = None
-    sex: str | None = None
-    age: float | None = None
+    series: Series | None = None
+    present: tuple[bool, ...] | None = None
+    groups: Mapping[str, str | float | None] = field(default_factory=dict)
     source: Path | None = None
     notes: tuple[str, ...] = ()
 
     @property
-    def stratum(self) -> int | None:
-        """What splits keep in proportion: the label, else whether the mask holds anything."""
+    def strata(self) -> tuple[int, ...]:
+        """What splits keep in proportion: the labels, else whether the mask holds anything.
+
+        -1 where several labels are possible and none is positive.
+        """
+        if isinstance(self.label, np.ndarray):
+            return tuple(np.flatnonzero(self.label == 1).tolist()) or (-1,)
         if self.label is not None:
-            return self.label
-        return None if self.mask is None else int(self.mask.any())
+            return (int(self.label),)
+        return () if self.mask is None else (int(self.mask.any()),)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 
@@ -40,6 +40,74 @@ class Task(StrEnum):
     MULTILABEL = "multilabel"
 
 
+class Kind(StrEnum):
+    """What a modality is made of, and so which encoder it needs."""
+
+    IMAGE = "image"
+    SERIES = "series"
+    TABULAR = "tabular"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One entry of a table or one channel of a series.
+
+    Attributes:
+        name: As the publisher names it.
+        unit: Of the stored values; "" where there is none.
+        vocabulary: The categories, for values that are indices into it; empty for numbers.
+        mean, std: Over the observed values of the train split, in `unit`; 0 and 1 for categories.
+    """
+
+    name: str
+    unit: str = ""
+    vocabulary: tuple[str, ...] = ()
+    mean: float = 0.0
+    std: float = 1.0
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Feature:
+        """The inverse of `dataclasses.asdict` after JSON."""
+        return cls(**{**raw, "vocabulary": tuple(raw["vocabulary"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """A source of information that may be absent from a sample on its own.
+
+    Attributes:
+        name: Unique in the data set, as "flair" or "labs".
+        kind: What it is made of.
+        column: Where its values are in a batch: "image", "series", "tabular" or a key of
+            `Batch.more_images`.
+        indices: Its channels (image) or features (series, tabular) there; empty for all.
+    """
+
+    name: str
+    kind: Kind
+    column: str
+    indices: tuple[int, ...] = ()
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Modality:
+        """The inverse of `dataclasses.asdict` after JSON."""
+        return cls(**{**raw, "kind": Kind(raw["kind"]), "indices": tuple(raw["indices"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """What the manifest says of a further image: shape (C, *spatial), train statistics on [0, 1]."""
+
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> ImageSpec:
+        """The inverse of `dataclasses.asdict` after JSON."""
+        return cls(**{key: tuple(value) for key, value in raw.items()})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The JSON beside the shards; everything that a model needs to know of its data.
@@ -47,14 +115,20 @@ class Manifest:
     Attributes:
         name: Layout that the data came from.
         tasks: Tasks that the columns allow.
-        image_shape: (C, H, W) or (C, D, H, W) of every image.
-        image_scale: Stored value that stands for 1.0 (255 for uint8); a batch is stored / scale.
-        classes: Names of the classes, background first for masks.
-        mean, std: Per channel, of the train split, on the [0, 1] scale.
+        image_shape: (C, H, W) or (C, D, H, W) of every image; () for data without images.
+        image_scale: Stored value that stands for 1.0 (255 for uint8, 1 for float16); a batch is
+            stored / scale.
+        classes: Names of the classes of `label`, or of `mask` with the background first.
+        mean, std: Per channel of the images that are present, of the train split, on [0, 1].
         split_counts: Samples per split.
         columns: Columns of the shards, name to "dtype[shape]".
         groups: Columns that name a group for fairness (sex, age, site, ...).
-        tabular_names: Names of the entries of the `tabular` column, in order.
+        box_classes: Names of the classes of `boxes`.
+        tabular: The entries of the `tabular` column, in order.
+        series: The channels of the `series` column, in order.
+        series_hours: Width of a step of `series`, in hours.
+        more_images: Images beside `image`, of another shape, by name; stored with the same scale.
+        modalities: What may be absent on its own, in the order of the `present` column.
         fingerprint: Hash of the source's content and of the preprocessing parameters (hex).
         preprocessing: Parameters that made the shards.
         licence, citation: As the publisher states them.
@@ -72,18 +146,25 @@ class Manifest:
     fingerprint: str
     preprocessing: dict[str, Any] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
-    tabular_names: tuple[str, ...] = ()
+    box_classes: tuple[str, ...] = ()
+    tabular: tuple[Feature, ...] = ()
+    series: tuple[Feature, ...] = ()
+    series_hours: float = 0.0
+    more_images: dict[str, ImageSpec] = field(default_factory=dict)
+    modalities: tuple[Modality, ...] = ()
     licence: str = "unstated"
     citation: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def channels(self) -> int:
-        return self.image_shape[0]
+        """Of `image`; 0 for data without images."""
+        return self.image_shape[0] if self.image_shape else 0
 
     @property
     def spatial_dims(self) -> int:
-        return len(self.image_shape) - 1
+        """2 or 3; 0 for data without images."""
+        return max(len(self.image_shape) - 1, 0)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
@@ -98,8 +179,12 @@ class Manifest:
         if raw["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema version {raw['schema_version']}, expected {SCHEMA_VERSION}")
         raw["tasks"] = tuple(Task(t) for t in raw["tasks"])
-        for key in ("image_shape", "classes", "mean", "std", "groups", "tabular_names"):
+        for key in ("image_shape", "classes", "mean", "std", "groups", "box_classes"):
             raw[key] = tuple(raw[key])
+        for key in ("tabular", "series"):
+            raw[key] = tuple(Feature.from_dict(entry) for entry in raw[key])
+        raw["modalities"] = tuple(Modality.from_dict(entry) for entry in raw["modalities"])
+        raw["more_images"] = {k: ImageSpec.from_dict(v) for k, v in raw["more_images"].items()}
         return cls(**raw)
 
     @classmethod
@@ -123,13 +208,18 @@ class Batch:
 
     Attributes:
         sample_id: B identifiers.
-        image: (B, C, *spatial) float in [0, 1].
+        image: (B, C, *spatial) float in [0, 1]; (B, 0) for data without images.
         mask: (B, 1, *spatial) float, 0 or 1.
-        label: (B,) long, or (B, K) float for several labels.
-        tabular: (B, F) float, NaN where missing.
-        series: (B, T, F) float; series_mask: (B, T, F), 1 where observed.
-        present: (B, M), 1 where the modality is there.
-        groups: Column name to B values.
+        label: (B,) long, or (B, K) float 0 or 1 for several labels, NaN where unknown.
+        tabular: (B, F) float, NaN where missing; a category is its index in the vocabulary.
+        series: (B, T, F) float in the features' units, NaN where unobserved.
+        series_mask: (B, T, F) float, 1 where observed.
+        series_delta: (B, T, F) float, hours since the channel was last observed before this step
+            (since the start where it never was).
+        present: (B, M) float, 1 where the modality is there; None where all of them always are.
+            What is absent is 0 in images and NaN in series and tables.
+        more_images: Name to (B, C, *spatial) float in [0, 1].
+        groups: Column name to B values, None where unknown.
     """
 
     sample_id: tuple[str, ...]
@@ -139,7 +229,9 @@ class Batch:
     tabular: Tensor | None = None
     series: Tensor | None = None
     series_mask: Tensor | None = None
+    series_delta: Tensor | None = None
     present: Tensor | None = None
+    more_images: dict[str, Tensor] = field(default_factory=dict)
     groups: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -173,4 +265,5 @@ class Batch:
             for f in dataclasses.fields(self)
             if isinstance(value := getattr(self, f.name), torch.Tensor)
         }
-        return dataclasses.replace(self, **moved)
+        more = {k: v.to(device, non_blocking=True) for k, v in self.more_images.items()}
+        return dataclasses.replace(self, **moved, more_images=more)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from data_pipelines.errors import UserError
 from data_pipelines.registry import nearest
 from data_pipelines.sample import Sample
-from data_pipelines.schema import Task
+from data_pipelines.schema import Feature, Kind, Modality, Task
 
 Case = TypeVar("Case")
 
@@ -27,15 +27,26 @@ class Layout(ABC, Generic[Case]):
     """
 
     name: ClassVar[str]
-    tasks: ClassVar[tuple[Task, ...]]
-    #: Background (or negative) first.
-    classes: ClassVar[tuple[str, ...]]
     licence: ClassVar[str]
     citation: ClassVar[str]
-    #: Names of the entries of `Sample.tabular`.
-    tabular_names: ClassVar[tuple[str, ...]] = ()
-    #: Fields of `Sample` that name a group for fairness: of "site", "sex" and "age".
-    groups: ClassVar[tuple[str, ...]] = ("site",)
+
+    # What follows describes the samples. A constructor that learns them from the folder sets them
+    # on the instance.
+    tasks: tuple[Task, ...]
+    #: Of `label`, or of `mask` with the background first.
+    classes: tuple[str, ...]
+    #: Of `boxes`.
+    box_classes: tuple[str, ...] = ()
+    #: The entries of `Sample.tabular`; `prepare` works out their statistics.
+    tabular: tuple[Feature, ...] = ()
+    #: The channels of `Sample.series`, and the width of a step in hours.
+    series: tuple[Feature, ...] = ()
+    series_hours: float = 0.0
+    #: What may be absent in a sample on its own, in the order of `Sample.present`. The default is
+    #: one modality, the whole image.
+    modalities: tuple[Modality, ...] = (Modality(name="image", kind=Kind.IMAGE, column="image"),)
+    #: "site" and the keys of `Sample.groups`: "age" holds numbers (years), all others texts.
+    groups: tuple[str, ...] = ("site",)
 
     def __init__(self, folder: Path | None, *, size: int, seed: int) -> None:
         self.folder = folder
@@ -47,8 +58,11 @@ class Layout(ABC, Generic[Case]):
         """Every case, those that `load` will refuse included, in a fixed order."""
 
     @abstractmethod
-    def load(self, case: Case) -> Sample:
-        """Read or make one case at `size` x `size` pixels. Raises `BadFile`."""
+    def load(self, case: Case) -> Iterator[Sample]:
+        """Read or make what one case holds, at `size` pixels a side. Raises `BadFile`.
+
+        Most cases are one sample; a volume that is cut into slices is several.
+        """
 
     @abstractmethod
     def source_digest(self) -> str:

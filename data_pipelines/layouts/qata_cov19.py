@@ -74,20 +74,18 @@ class QataCov19(Layout[Pair]):
             for mask in masks.values():
                 yield Pair(None, mask, split)
 
-    def load(self, case: Pair) -> Sample:
+    def load(self, case: Pair) -> Iterator[Sample]:
         image, mask = _both(case)
         pixels = read_grey(image)
         infection = read_mask(mask, pixels.shape)
         resized = resize_mask(infection, self.size)
         subject = _SUBJECT.match(image.stem)
         notes = []
-        if not infection.any():
-            notes.append("images have an empty mask (no infection); kept")
-        elif not resized.any():
+        if infection.any() and not resized.any():
             notes.append(f"images lose their infection at {self.size} pixels; a larger size helps")
         if subject is None:
             notes.append("images do not name their patient; each case counts as one")
-        return Sample(
+        yield Sample(
             sample_id=_hashed(image.relative_to(self._root).as_posix()),
             patient_id=_hashed(_patient(image.stem)),
             site="bimcv" if subject else "unstated",
