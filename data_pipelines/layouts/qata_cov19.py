@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +9,10 @@ from pathlib import Path
 
 from data_pipelines.errors import UserError
 from data_pipelines.layouts.base import Layout
-from data_pipelines.preprocess import read_grey, read_mask, resize_image, resize_mask
+from data_pipelines.preprocess import resize_image, resize_mask
 from data_pipelines.problems import BadFile
+from data_pipelines.readers.files import digest, opaque
+from data_pipelines.readers.images import read_grey, read_mask
 from data_pipelines.sample import Sample
 from data_pipelines.schema import Split, Task
 
@@ -86,8 +87,8 @@ class QataCov19(Layout[Pair]):
         if subject is None:
             notes.append("images do not name their patient; each case counts as one")
         yield Sample(
-            sample_id=_hashed(image.relative_to(self._root).as_posix()),
-            patient_id=_hashed(_patient(image.stem)),
+            sample_id=opaque(_ROOT, image.relative_to(self._root).as_posix()),
+            patient_id=opaque(_ROOT, _patient(image.stem)),
             site="bimcv" if subject else "unstated",
             split=case.split,
             image=resize_image(pixels, self.size),
@@ -97,13 +98,10 @@ class QataCov19(Layout[Pair]):
         )
 
     def source_digest(self) -> str:
-        digest = hashlib.sha256()
-        for case in self.cases():
-            for path in filter(None, (case.image, case.mask)):
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-                digest.update(f"{path.relative_to(self._root).as_posix()}\0{content}\n".encode())
-        return digest.hexdigest()
+        return digest(
+            self._root,
+            (path for case in self.cases() for path in (case.image, case.mask) if path is not None),
+        )
 
     def remarks(self) -> list[str]:
         expected = {self._root: tuple(_SETS)}
@@ -166,8 +164,3 @@ def _patient(stem: str) -> str:
     while (shorter := _MOMENT.sub("", stem)) != stem:
         stem = shorter
     return stem
-
-
-def _hashed(name: str) -> str:
-    """File names may carry subject numbers; the shards carry neither."""
-    return hashlib.sha256(f"{_ROOT}/{name}".encode()).hexdigest()[:16]
