@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
-import math
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from data_pipelines import preprocess, splits
+from data_pipelines.arrange import Arrangement
+from data_pipelines.dataset import Dealt, Place, write_dataset
 from data_pipelines.errors import UserError
 from data_pipelines.layouts import LAYOUTS
 from data_pipelines.layouts.base import Layout
-from data_pipelines.problems import BadFile, BadFiles
-from data_pipelines.sample import Sample
-from data_pipelines.schema import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split
-from data_pipelines.shards import (
-    IMAGE_SCALE,
-    ChannelStatistics,
-    SplitWriter,
-    load_manifest,
-    record_batch,
-    table_schema,
-    whole_or_nothing,
-    write_manifest,
-)
+from data_pipelines.problems import LISTED, BadFile, BadFiles
+from data_pipelines.schema import INDEX_NAME, MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split
+from data_pipelines.shards import SCALES, building, load_manifest, publish, write_json
+from data_pipelines.spool import Chunk, Row, Spool
+from data_pipelines.storage import Folder
 
-#: Samples held in memory at a time.
-_CHUNK = 64
-_SPOOL = "samples.arrow"
+_SPOOL, _STAMP = "spool", "fingerprint"
+SKIPPED_NAME = "skipped.csv"
+_SKIPPED = "skipped"
 _COPY = "images are copies of another and left out"
+_LEFT_OUT = "images are left out: their patients are in a split that is held out from theirs"
 
 
 @dataclass(frozen=True)
@@ -44,94 +37,198 @@ class PrepareReport:
     """What `prepare` did.
 
     Attributes:
-        manifest: Of the data set at `out`.
+        manifest: Of the data set at `out`; of the first one, where several were made.
         warnings: What the user should know, a sentence each.
         unchanged: The same data set was there already, and nothing was done.
+        folders: Names below `out` of several data sets (folds, sites); () for one at `out` itself.
     """
 
     manifest: Manifest
     warnings: tuple[str, ...] = ()
     unchanged: bool = False
+    folders: tuple[str, ...] = ()
 
 
 def prepare(
     folder: Path | None,
     layout: str,
-    out: Path,
+    out: str | Path | Folder,
     *,
     size: int,
     seed: int = 0,
     overwrite: bool = False,
+    skip_bad: bool = False,
     ratios: Sequence[float] = tuple(splits.RATIOS.values()),
-    ood_site: str | None = None,
+    ood_site: str | Sequence[str] | None = None,
+    folds: int = 0,
+    dtype: str = "uint8",
+    progress: Callable[[int, int], None] = lambda done, total: None,
     **options: Any,
 ) -> PrepareReport:
     """Turn a folder as its publisher ships it into shards at `out`.
 
+    A preparation that was killed goes on when it is run again: what it had read is kept beside
+    `out` (for a URL, in the machine's folder for temporary files) and read no second time.
+
     Args:
         folder: The folder; None for a layout that generates its images.
         layout: A name of `LAYOUTS`.
-        out: Where the shards go. The same data set there already is left as it is.
-        size: Images become size x size pixels.
+        out: Where the shards go, a path or a URL. The same data set there already is left as it is.
+        size: Images become `size` pixels a side.
         seed: Of the split, and of generated images.
         overwrite: Replace another data set at `out`.
+        skip_bad: Leave out the cases that cannot be used, and list them in `skipped.csv` beside
+            the shards.
         ratios: Shares of train, validation and test, where the publisher does not say.
-        ood_site: A site that is held out as a whole.
+        ood_site: A site, or several, held out as a whole; "each" makes a data set for every site
+            (leave one site out), in folders below `out`.
+        folds: Make so many data sets for cross-validation, in folders below `out`; see
+            `splits.fold`.
+        dtype: How images are kept: uint8, or float16 for what is finer than 8 bits.
+        progress: Hears of cases read and in all.
         options: The layout's own.
 
     Raises:
         UserError: for a layout, option, folder or `out` that cannot be, and for an empty split.
-        BadFiles: after trying every file, naming all that cannot be used. Nothing is written then.
+        BadFiles: after trying every file, naming all that cannot be used. Nothing is written then
+            but, where they are many, their list.
     """
     if size < 1 or seed < 0:
         raise UserError(f"size is at least 1 and seed at least 0, not {size} and {seed}.")
+    if dtype not in SCALES:
+        raise UserError(f"dtype: {' or '.join(SCALES)}, not {dtype!r}.")
+    target = Folder(out)
     source: Layout[Any] = LAYOUTS[layout].create(folder, size=size, seed=seed, options=options)
-    shares = _shares(ratios)
+    arrangement = Arrangement.parse(ratios, ood_site, folds, seed)
     parameters = {
         "size": size,
         "seed": seed,
-        "ratios": list(shares.values()),
-        "ood_site": ood_site,
+        "dtype": dtype,
+        **arrangement.to_dict(),
         **source.options(),
         **options,
     }
     fingerprint = _fingerprint(source, parameters)
-    if (existing := _existing(out, fingerprint, overwrite)) is not None:
-        return PrepareReport(existing, (f"{out} is up to date; nothing was done",), unchanged=True)
-    with whole_or_nothing(out) as partial:
-        spool = partial / _SPOOL
-        members, notes = _read_all(source, spool)
-        assigned = splits.assign(members, ratios=shares, ood_site=ood_site, seed=seed)
-        splits.assert_disjoint(
-            (m.patient, s) for m, s in zip(members, assigned, strict=True) if s is not None
-        )
-        schema, statistics = _write_splits(partial, spool, assigned)
-        spool.unlink()
-        manifest = _manifest(source, assigned, schema, statistics, parameters, fingerprint)
-        write_manifest(partial, manifest)
-    if dropped := assigned.count(None):
-        notes["images are left out: their patients are in a split that is held out from theirs"] = (
-            dropped
-        )
-    leftover = sorted(path.name for path in out.parent.glob(f"{out.name}.partial-*"))
-    killed = [f"{name}: left by another preparation; remove it if none runs" for name in leftover]
-    seen = len(members) + notes[_COPY]
-    counted = [f"{count} of {seen} {note}" for note, count in notes.items() if count]
-    return PrepareReport(manifest, (*source.remarks(), *counted, *killed))
+    if (existing := _existing(target, fingerprint, overwrite, skip_bad)) is not None:
+        return existing
+    with building(target, _scratch(target, fingerprint)) as scratch:
+        going_on = _take_up(scratch, fingerprint)
+        spool = Spool(scratch / _SPOOL, source, dtype)
+        try:
+            chunks = spool.fill(progress)
+            notes, kept, skipped = _usable(chunks, target, skip_bad)
+            names = _write_sets(
+                scratch, source, spool, kept, arrangement, notes, parameters, fingerprint, skipped
+            )
+        except UserError:
+            shutil.rmtree(scratch)
+            raise
+        shutil.rmtree(scratch / _SPOOL)
+        (scratch / _STAMP).unlink()
+        publish(scratch, target)
+    read = sum(len(chunk.rows) for chunk in chunks)
+    counted = [f"{count} of {read} {note}" for note, count in notes.items() if count]
+    warnings = (*going_on, *source.remarks(), *_told(skipped), *counted)
+    folders = tuple(name for name in names if name)
+    return PrepareReport(Manifest.load(_below(target, names[0])), warnings, folders=folders)
 
 
-def _shares(ratios: Sequence[float]) -> dict[Split, float]:
-    names = (Split.TRAIN, Split.VAL, Split.TEST)
-    valid = (
-        isinstance(ratios, list | tuple)
-        and len(ratios) == len(names)
-        and all(isinstance(ratio, float | int) and 0 <= ratio <= 1 for ratio in ratios)
-    )
-    if not valid or not math.isclose(sum(ratios), 1, abs_tol=1e-6):
-        raise UserError(
-            f"ratios: three shares of train, val and test that add up to 1, not {ratios}."
+def _usable(
+    chunks: Sequence[Chunk], target: Folder, skip_bad: bool
+) -> tuple[Counter[str], list[tuple[Row, Place]], list[BadFile]]:
+    """How often each note came, the samples to keep, and what could not be used."""
+    notes: Counter[str] = Counter()
+    problems: list[BadFile] = []
+    placed = []
+    for index, chunk in enumerate(chunks):
+        notes.update(chunk.notes)
+        problems += chunk.problems
+        placed += [(row, (index, place)) for place, row in enumerate(chunk.rows)]
+    kept = _unique(placed, notes, problems)
+    if problems and not skip_bad:
+        raise BadFiles(problems, listed_in=_list_aside(target, problems))
+    if not kept:
+        raise UserError("no usable image or table here. Give the folder as it was published.")
+    return notes, kept, problems
+
+
+def _write_sets(
+    scratch: Path,
+    source: Layout[Any],
+    spool: Spool,
+    kept: Sequence[tuple[Row, Place]],
+    arrangement: Arrangement,
+    notes: Counter[str],
+    parameters: dict[str, Any],
+    fingerprint: str,
+    skipped: Sequence[BadFile],
+) -> list[str]:
+    """Write every data set of the arrangement below `scratch`; their names."""
+    sets = arrangement.divide([row.member for row, _ in kept])
+    for name, assigned in sets.items():
+        where = scratch / name
+        if name:
+            shutil.rmtree(where, ignore_errors=True)  # half-written by a process that was killed
+            where.mkdir()
+        else:
+            for split in Split:
+                shutil.rmtree(where / split, ignore_errors=True)
+        dealt = [
+            Dealt(row.sample_id, row.member.patient, place, split)
+            for (row, place), split in zip(kept, assigned, strict=True)
+            if split is not None
+        ]
+        write_dataset(
+            where,
+            source,
+            spool.columns,
+            spool.take,
+            dealt,
+            parameters={**parameters, _SKIPPED: len(skipped)},
+            fingerprint=_of_set(fingerprint, name),
         )
-    return {name: float(ratio) for name, ratio in zip(names, ratios, strict=True)}
+        if skipped:
+            _write_table(where / SKIPPED_NAME, skipped)
+        if dropped := assigned.count(None):
+            notes[f"{_LEFT_OUT}{f' ({name})' if name else ''}"] = dropped
+    if "" not in sets:
+        write_json(scratch / INDEX_NAME, json.dumps({"folders": list(sets)}))
+    return list(sets)
+
+
+def _unique(
+    placed: Sequence[tuple[Row, Place]], notes: Counter[str], problems: list[BadFile]
+) -> list[tuple[Row, Place]]:
+    """Without duplicates, which would let a model be tested on what it was trained on.
+
+    Of identical images the one in the most held-out published split stays. Visits of one patient
+    that share an image but differ in other values all stay. Two samples of one name, or one image
+    with two masks, are problems.
+    """
+    names: dict[str, str] = {}
+    best: dict[str, Row] = {}
+    order = (None, *Split)
+    usable = []
+    for row, place in placed:
+        if (known := names.setdefault(row.sample_id, row.source)) != row.source:
+            problems.append(BadFile(Path(row.source), f"the same name as {known}. Rename one."))
+            continue
+        usable.append((row, place))
+        kept = best.setdefault(row.image, row)
+        if order.index(row.member.split) > order.index(kept.member.split):
+            best[row.image] = row
+    result = []
+    for row, place in usable:
+        first = best[row.image]
+        visit = row.member.patient == first.member.patient and row.content != first.content
+        if not row.image or row is first or (visit and row.mask == first.mask):
+            result.append((row, place))
+        elif row.mask != first.mask:
+            reason = f"the same image as {first.source} with another mask. Remove one of the two."
+            problems.append(BadFile(Path(row.source), reason))
+        else:
+            notes[_COPY] += 1
+    return result
 
 
 def _fingerprint(source: Layout[Any], parameters: Mapping[str, Any]) -> str:
@@ -140,137 +237,93 @@ def _fingerprint(source: Layout[Any], parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _existing(out: Path, fingerprint: str, overwrite: bool) -> Manifest | None:
-    """The data set at `out` if it is the one asked for, None if `out` may be written."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+def _of_set(fingerprint: str, name: str) -> str:
+    """The fingerprint of one of several data sets."""
+    if not name:
+        return fingerprint
+    return hashlib.sha256(f"{fingerprint} {name}".encode()).hexdigest()
+
+
+def _existing(
+    target: Folder, fingerprint: str, overwrite: bool, skip_bad: bool
+) -> PrepareReport | None:
+    """The report if what is asked for lies at `target`; None if that may be written."""
+    files = target.files()
+    if not files and not (not target.remote and target.local.is_file()):
         return None
-    if not (out / MANIFEST_NAME).is_file():
-        raise UserError(f"{out}: not empty, and no data set either. Choose another --out.")
+    names = _sets_at(target, files)
+    if not names:
+        raise UserError(f"{target}: not empty, and no data set either. Choose another --out.")
     if overwrite:
         return None
-    manifest = load_manifest(out)
-    if manifest.fingerprint != fingerprint:
+    manifests = {name: load_manifest(_below(target, name)) for name in names}
+    if any(m.fingerprint != _of_set(fingerprint, name) for name, m in manifests.items()):
+        known = next(iter(manifests.values())).name
         raise UserError(
-            f"{out}: holds another data set ({manifest.name}, or other files or parameters). "
+            f"{target}: holds another data set ({known}, or other files or parameters). "
             "Choose another --out, or pass --overwrite to replace it."
         )
-    return manifest
+    manifest = next(iter(manifests.values()))
+    if (skipped := manifest.preprocessing[_SKIPPED]) and not skip_bad:
+        raise UserError(
+            f"{target}: made with --skip-bad, without {skipped} cases. Pass --skip-bad to take it "
+            "as it is, or --overwrite to make it anew."
+        )
+    note = f"{target} is up to date; nothing was done"
+    folders = tuple(name for name in names if name)
+    return PrepareReport(manifest, (note,), unchanged=True, folders=folders)
 
 
-def _read_all(source: Layout[Any], spool: Path) -> tuple[list[splits.Member], Counter[str]]:
-    """Load every case once into `spool`, as the splits are known only when all are seen.
-
-    Returns what splitting needs, in the order of the spool's rows, and how often each note came.
-    """
-    members: list[splits.Member] = []
-    notes: Counter[str] = Counter()
-    problems: list[BadFile] = []
-    writer: pa.ipc.RecordBatchFileWriter | None = None
-    with ExitStack() as open_files:
-        for chunk in _chunks(_unique(_loaded(source, problems), notes, problems)):
-            if writer is None:
-                schema = table_schema(chunk[0])
-                writer = open_files.enter_context(pa.ipc.new_file(spool, schema))
-            writer.write_batch(record_batch(chunk, schema))
-            for s in chunk:
-                members.append(splits.Member(s.patient_id, s.site, s.stratum, s.split))
-                notes.update(s.notes)
-    if problems:
-        raise BadFiles(problems)
-    if not members:
-        raise UserError(f"{source.folder}: no images here. Give the folder as it was published.")
-    return members, notes
+def _sets_at(target: Folder, files: Mapping[str, int]) -> list[str]:
+    if MANIFEST_NAME in files:
+        return [""]
+    if INDEX_NAME not in files:
+        return []
+    return list(json.loads(target.read(INDEX_NAME))["folders"])
 
 
-def _loaded(source: Layout[Any], problems: list[BadFile]) -> Iterator[Sample]:
-    for case in source.cases():
-        try:
-            yield source.load(case)
-        except BadFile as problem:
-            problems.append(problem)
+def _below(target: Folder, name: str) -> Folder:
+    return target.child(name) if name else target
 
 
-def _unique(
-    samples: Iterable[Sample], notes: Counter[str], problems: list[BadFile]
-) -> Iterator[Sample]:
-    """Without the second of two identical images; if their masks differ, that is a problem."""
-    seen: dict[bytes, tuple[bytes, str]] = {}
-    for sample in samples:
-        image = hashlib.sha256(sample.image.tobytes()).digest()
-        mask = hashlib.sha256(b"" if sample.mask is None else sample.mask.tobytes()).digest()
-        path = sample.source or Path(sample.sample_id)
-        known_mask, known_path = seen.setdefault(image, (mask, str(path)))
-        if known_path == str(path):
-            yield sample
-        elif known_mask == mask:
-            notes[_COPY] += 1
-        else:
-            reason = f"the same image as {known_path} with another mask. Remove one of the two."
-            problems.append(BadFile(path, reason))
+def _scratch(target: Folder, fingerprint: str) -> Path:
+    """Where a data set is built: beside `target`, on the same file system, if that is local."""
+    if target.remote:
+        return Path(tempfile.gettempdir()) / f"trustsweep-{fingerprint[:16]}.partial"
+    return target.local.with_name(f"{target.local.name}.partial")
 
 
-def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    iterator = iter(samples)
-    while chunk := list(islice(iterator, _CHUNK)):
-        yield chunk
+def _take_up(scratch: Path, fingerprint: str) -> list[str]:
+    """Keep what a killed process of the same preparation read; clear what another one left."""
+    stamp = scratch / _STAMP
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
+        return ["went on from where an earlier preparation was interrupted"]
+    for entry in scratch.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != ".lock":
+            entry.unlink()
+    write_json(stamp, fingerprint)
+    return []
 
 
-def _write_splits(
-    folder: Path, spool: Path, assigned: Sequence[Split | None]
-) -> tuple[pa.Schema, ChannelStatistics]:
-    """Deal the spool's rows to their splits. Returns the columns and the train statistics."""
-    statistics = ChannelStatistics()
-    counts = Counter(assigned)
-    with pa.memory_map(str(spool)) as file, pa.ipc.open_file(file) as reader:
-        schema: pa.Schema = reader.schema
-        writers = {s: SplitWriter(folder, s, schema, counts[s]) for s in Split if counts[s]}
-        place = schema.get_field_index("split")
-        done = 0
-        for index in range(reader.num_record_batches):
-            rows = reader.get_batch(index)
-            theirs = assigned[done : done + rows.num_rows]
-            done += rows.num_rows
-            rows = rows.set_column(place, "split", pa.array(theirs, pa.string()))
-            for split, writer in writers.items():
-                part = rows.filter(pa.array([s is split for s in theirs]))
-                writer.add(part)
-                if split is Split.TRAIN and part.num_rows:
-                    statistics.update(part.column("image").to_numpy_ndarray())
-        for writer in writers.values():
-            writer.close()
-    return schema, statistics
+def _list_aside(target: Folder, problems: Sequence[BadFile]) -> Path | None:
+    """Where all problems are listed, if they are more than a message holds."""
+    if len(problems) <= LISTED or target.remote:
+        return None
+    path = target.local.with_name(f"{target.local.name}.bad.csv")
+    _write_table(path, problems)
+    return path
 
 
-def _manifest(
-    source: Layout[Any],
-    assigned: Sequence[Split | None],
-    schema: pa.Schema,
-    statistics: ChannelStatistics,
-    parameters: dict[str, Any],
-    fingerprint: str,
-) -> Manifest:
-    mean, std = statistics.compute()
-    counts = Counter(assigned)
-    return Manifest(
-        name=source.name,
-        tasks=source.tasks,
-        image_shape=tuple(schema.field("image").type.shape),
-        image_scale=IMAGE_SCALE,
-        classes=source.classes,
-        mean=mean,
-        std=std,
-        split_counts={str(split): counts[split] for split in Split if counts[split]},
-        columns={field.name: _described(field.type) for field in schema},
-        fingerprint=fingerprint,
-        preprocessing=parameters,
-        groups=source.groups,
-        tabular_names=source.tabular_names,
-        licence=source.licence,
-        citation=source.citation,
-    )
+def _write_table(path: Path, problems: Sequence[BadFile]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "reason"])
+        writer.writerows([str(problem.path), problem.reason] for problem in problems)
 
 
-def _described(kind: pa.DataType) -> str:
-    if isinstance(kind, pa.FixedShapeTensorType):
-        return f"{kind.value_type}{list(kind.shape)}"
-    return str(kind)
+def _told(skipped: Sequence[BadFile]) -> list[str]:
+    if not skipped:
+        return []
+    return [f"{len(skipped)} cases cannot be used and are left out; {SKIPPED_NAME} says why"]

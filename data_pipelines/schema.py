@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.errors import UserError
+from data_pipelines.storage import Folder
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
+#: Beside several data sets that one preparation made (folds, held-out sites).
+INDEX_NAME = "index.json"
 
 
 class Split(StrEnum):
@@ -96,7 +99,7 @@ class Modality:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """What the manifest says of a further image: shape (C, *spatial), train statistics on [0, 1]."""
+    """Shape (C, *spatial) and train statistics on [0, 1], per channel, of a further image."""
 
     shape: tuple[int, ...]
     mean: tuple[float, ...]
@@ -121,6 +124,7 @@ class Manifest:
         classes: Names of the classes of `label`, or of `mask` with the background first.
         mean, std: Per channel of the images that are present, of the train split, on [0, 1].
         split_counts: Samples per split.
+        stored_bytes: Bytes of each split in memory, as stored.
         columns: Columns of the shards, name to "dtype[shape]".
         groups: Columns that name a group for fairness (sex, age, site, ...).
         box_classes: Names of the classes of `boxes`.
@@ -144,6 +148,7 @@ class Manifest:
     split_counts: dict[str, int]
     columns: dict[str, str]
     fingerprint: str
+    stored_bytes: dict[str, int] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
     box_classes: tuple[str, ...] = ()
@@ -167,7 +172,7 @@ class Manifest:
         return max(len(self.image_shape) - 1, 0)
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
+        return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -188,18 +193,30 @@ class Manifest:
         return cls(**raw)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Manifest:
-        """Read `<folder>/manifest.json`. Raises `UserError` if it is absent or unreadable."""
-        path = Path(folder) / MANIFEST_NAME
-        if not path.is_file():
-            raise UserError(
-                f"{folder}: no prepared data set here (no {MANIFEST_NAME}). "
-                "Make one with `trustsweep prepare`."
-            )
+    def load(cls, location: str | Path | Folder) -> Manifest:
+        """Read `manifest.json` of a data set. Raises `UserError` if it is absent or unreadable."""
+        folder = Folder(location)
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            text = folder.read(MANIFEST_NAME).decode("utf-8")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(_no_manifest(folder)) from error
+        try:
+            return cls.from_json(text)
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path}: unreadable manifest ({error}). Prepare it again.") from error
+            raise UserError(
+                f"{folder}/{MANIFEST_NAME}: unreadable manifest ({error}). Prepare it again."
+            ) from error
+
+
+def _no_manifest(folder: Folder) -> str:
+    try:
+        names = json.loads(folder.read(INDEX_NAME))["folders"]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return (
+            f"{folder}: no prepared data set here (no {MANIFEST_NAME}). "
+            "Make one with `trustsweep prepare`."
+        )
+    return f"{folder}: holds several data sets, name one of them: {', '.join(names)}."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +18,60 @@ from numpy.typing import NDArray
 
 from data_pipelines.errors import UserError
 from data_pipelines.sample import Sample
-from data_pipelines.schema import MANIFEST_NAME, Manifest, Split
+from data_pipelines.schema import Manifest, Modality, Split
 from data_pipelines.splits import assert_disjoint
+from data_pipelines.storage import Folder
 
 #: Uncompressed. Small enough to be one Ray task, large enough not to litter a cluster file system.
 PART_BYTES = 64 * 2**20
 GROUP_BYTES = 16 * 2**20
-#: From this many rows on a split has several row groups, so that several workers read at once.
-LEAST_FOR_GROUPS = 32
+#: A small split has so many parts all the same, so that several workers read at once; but parts
+#: are not made smaller than so many rows.
+LEAST_PARTS = 8
+LEAST_ROWS = 8
 
-IMAGE_SCALE = 255.0
+#: How images are kept, and the value that stands for 1.0.
+SCALES = {"uint8": 255.0, "float16": 1.0}
+
+#: Prefix of the columns that hold `Sample.more_images`.
+MORE = "image."
 
 _BOX = pa.struct(
     [(corner, pa.float32()) for corner in ("x0", "y0", "x1", "y1")] + [("class", pa.int32())]
 )
 
 
-def table_schema(sample: Sample) -> pa.Schema:
-    """The columns of a data set whose samples are like this one."""
+def table_schema(
+    sample: Sample, groups: Sequence[str], modalities: Sequence[Modality], dtype: str
+) -> pa.Schema:
+    """The columns of a data set whose samples are like this one; images are kept as `dtype`."""
     fields = [(name, pa.string()) for name in ("sample_id", "patient_id", "site", "split")]
-    for name in ("image", "mask", "tabular"):
-        if (array := getattr(sample, name)) is not None:
-            dtype = pa.from_numpy_dtype(array.dtype)
-            fields.append((name, pa.fixed_shape_tensor(dtype, array.shape)))
-    optional = {
-        "label": pa.int64(),
-        "boxes": pa.list_(_BOX),
-        "sex": pa.string(),
-        "age": pa.float32(),
-    }
-    fields += [(n, kind) for n, kind in optional.items() if getattr(sample, n) is not None]
+    stored = pa.from_numpy_dtype(np.dtype(dtype))
+    images = {"image": sample.image, **{MORE + k: v for k, v in sample.more_images.items()}}
+    fields += [
+        (name, pa.fixed_shape_tensor(stored, image.shape))
+        for name, image in images.items()
+        if image is not None
+    ]
+    tensors: dict[str, Any] = {"mask": sample.mask, "tabular": sample.tabular}
+    if sample.series is not None:
+        tensors |= {"series": sample.series.value, "series_delta": sample.series.delta}
+    if isinstance(sample.label, np.ndarray):
+        tensors["label"] = sample.label
+    elif sample.label is not None:
+        fields.append(("label", pa.int64()))
+    if len(modalities) > 1:
+        tensors["present"] = np.ones(len(modalities), np.uint8)
+    fields += [
+        (name, pa.fixed_shape_tensor(pa.from_numpy_dtype(array.dtype), array.shape))
+        for name, array in tensors.items()
+        if array is not None
+    ]
+    if sample.boxes is not None:
+        fields.append(("boxes", pa.list_(_BOX)))
+    fields += [
+        (name, pa.float32() if name == "age" else pa.string()) for name in groups if name != "site"
+    ]
     return pa.schema(fields)
 
 
@@ -53,7 +79,7 @@ def record_batch(samples: Sequence[Sample], schema: pa.Schema) -> pa.RecordBatch
     """Rows in the order of `samples`. Raises ValueError for a sample of another shape."""
     columns = []
     for field in schema:
-        values = [_value(sample, field.name) for sample in samples]
+        values = [_value(sample, field) for sample in samples]
         if isinstance(field.type, pa.FixedShapeTensorType):
             columns.append(_tensors(values, field))
         else:
@@ -61,119 +87,98 @@ def record_batch(samples: Sequence[Sample], schema: pa.Schema) -> pa.RecordBatch
     return pa.record_batch(columns, schema=schema)
 
 
-class SplitWriter:
-    """Writes one split's parts below `<folder>/<split>`, `rows` rows in all."""
+def write_split(
+    folder: Path, split: Split, schema: pa.Schema, rows: int, take: Callable[[int, int], pa.Table]
+) -> Iterator[pa.Table]:
+    """Write `rows` rows below `<folder>/<split>`; `take(start, stop)` gives them.
 
-    def __init__(self, folder: Path, split: Split, schema: pa.Schema, rows: int) -> None:
-        self._folder = folder / split
-        self._folder.mkdir()
-        self._schema = schema
-        row_bytes = sum(_width(field.type) for field in schema)
-        self._rows_per_part = max(1, PART_BYTES // row_bytes)
-        self._rows_per_group = max(1, GROUP_BYTES // row_bytes)
-        if rows >= LEAST_FOR_GROUPS:
-            self._rows_per_group = min(self._rows_per_group, -(-rows // 4))
-        self._parts = 0
-        self._in_part = 0
-        self._held: list[pa.RecordBatch] = []
-        self._writer: pq.ParquetWriter | None = None
-
-    def add(self, rows: pa.RecordBatch) -> None:
-        """Take rows in; a row group is written whenever one is full."""
-        self._held.append(rows)
-        table = pa.Table.from_batches(self._held)
-        while table.num_rows >= self._rows_per_group:
-            self._write(table.slice(0, self._rows_per_group))
-            table = table.slice(self._rows_per_group)
-        self._held = table.to_batches()
-
-    def close(self) -> None:
-        """Write what is left."""
-        table = pa.Table.from_batches(self._held, schema=self._schema)
-        if table.num_rows:
-            self._write(table)
-        self._end_part()
-
-    def _write(self, group: pa.Table) -> None:
-        if self._in_part and self._in_part + group.num_rows > self._rows_per_part:
-            self._end_part()
-        if self._writer is None:
-            path = self._folder / f"part-{self._parts:05d}.parquet"
-            self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
-            self._parts += 1
-        self._writer.write_table(group, row_group_size=group.num_rows)
-        self._in_part += group.num_rows
-
-    def _end_part(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._writer, self._in_part = None, 0
-
-
-class ChannelStatistics:
-    """Mean and standard deviation per channel of uint8 images, in one pass and exactly."""
-
-    def __init__(self) -> None:
-        self._pixels = 0
-        self._sum: Any = 0
-        self._squares: Any = 0
-
-    def update(self, images: NDArray[np.uint8]) -> None:
-        """Take in (N, C, *spatial)."""
-        values = images.swapaxes(0, 1).reshape(images.shape[1], -1).astype(np.int64)
-        self._pixels += values.shape[1]
-        self._sum = self._sum + values.sum(axis=1)
-        self._squares = self._squares + (values**2).sum(axis=1)
-
-    def compute(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation on the [0, 1] scale.
-
-        The deviation is at least one grey level: a constant channel must not be divided by zero.
-        """
-        mean = self._sum / self._pixels
-        std = np.sqrt(np.maximum(self._squares / self._pixels - mean**2, 1.0))
-        return tuple((mean / IMAGE_SCALE).tolist()), tuple((std / IMAGE_SCALE).tolist())
+    Yields each row group once it is written.
+    """
+    width = row_bytes(schema)
+    per_part = min(max(1, PART_BYTES // width), max(LEAST_ROWS, -(-rows // LEAST_PARTS)))
+    per_group = min(max(1, GROUP_BYTES // width), per_part)
+    (folder / split).mkdir(parents=True)
+    for number, start in enumerate(range(0, rows, per_part)):
+        stop = min(start + per_part, rows)
+        path = folder / split / f"part-{number:05d}.parquet"
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for first in range(start, stop, per_group):
+                group = take(first, min(first + per_group, stop))
+                writer.write_table(group, row_group_size=group.num_rows)
+                yield group
 
 
 @contextmanager
-def whole_or_nothing(out: Path) -> Iterator[Path]:
-    """A folder to write into, which takes `out`'s place once the block ends without an error.
+def building(out: Folder, scratch: Path) -> Iterator[Path]:
+    """A local folder to build a data set in, for one process at a time.
 
-    What a killed process leaves lies beside `out` under another name and never reads as a data set.
+    Its content outlives a killed process, so that the next one goes on; whoever uses it knows what
+    of it can be trusted. `publish` takes it away. Raises `UserError` while another process builds.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    replaced = out.with_name(f"{out.name}.replaced-{os.getpid()}")
-    partial.mkdir()
-    try:
-        yield partial
-        # A folder cannot be renamed onto one that holds files.
-        if out.exists():
-            out.replace(replaced)
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (scratch / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{out}: another preparation is writing it. Wait for it.") from error
+        yield scratch
+
+
+def publish(built: Path, out: Folder) -> None:
+    """Let a built folder take the place of `out`, whose content is replaced.
+
+    A local folder is renamed, so that `out` is the old one or the new one at any moment. An object
+    store knows no renaming: its old content goes first, and manifests come last, so that at no
+    moment something reads as a data set that is not whole.
+    """
+    (built / ".lock").unlink(missing_ok=True)
+    if out.remote:
+        names = sorted(p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file())
+        out.clear()
+        out.upload(built, sorted(names, key=lambda name: name.endswith(".json")))
+        shutil.rmtree(built)
+        return
+    target = out.local
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A folder cannot be renamed onto one that holds files.
+    replaced = target.with_name(f"{target.name}.replaced-{os.getpid()}")
+    if target.exists():
+        target.replace(replaced)
+    built.replace(target)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """The last file of a data set: without it nothing reads as one."""
-    with (folder / MANIFEST_NAME).open("w", encoding="utf-8") as file:
-        file.write(manifest.to_json())
+def write_json(path: Path, text: str) -> None:
+    """Whole on disk before this returns."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
-def load_manifest(folder: Path) -> Manifest:
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of a split: its name in the data set, and the rows of each row group."""
+
+    name: str
+    rows: tuple[int, ...]
+
+
+Location = str | Path | Folder
+
+
+def load_manifest(location: Location) -> Manifest:
     """The manifest of a data set that is whole.
 
     Raises `UserError` if there is none, if a split holds other than the stated number of rows, or
     if a patient is in two splits.
     """
+    folder = Folder(location)
     manifest = Manifest.load(folder)
-    patients = {}
+    patients: dict[Split, list[str]] = {}
     for split in _splits(manifest):
-        patients[split] = _read(folder, split, ["patient_id"])["patient_id"].to_pylist()
+        tables = row_groups(folder, split, ["patient_id"])
+        patients[split] = [p for table in tables for p in table["patient_id"].to_pylist()]
         found, stated = len(patients[split]), manifest.split_counts[split]
         if found != stated:
             raise UserError(
@@ -184,44 +189,95 @@ def load_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def read_table(folder: Path, split: Split) -> pa.Table:
+def parts(location: Location, split: Split) -> list[Part]:
+    """The files of a split, in order. Raises `UserError` for missing or damaged ones."""
+    folder = Folder(location)
+    return [Part(name, _group_rows(file)) for name, file in _files(folder, split)]
+
+
+def row_groups(
+    location: Location, split: Split, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """The rows of a split, a row group at a time. Raises `UserError` as `parts`."""
+    folder = Folder(location)
+    chosen = None if columns is None else list(columns)
+    for name, file in _files(folder, split):
+        for group in range(file.num_row_groups):
+            try:
+                yield file.read_row_group(group, columns=chosen)
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(folder, name, error) from error
+
+
+def read_table(location: Location, split: Split, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows of a split.
 
     Raises `UserError` as `load_manifest`, and for a split that the data set does not have.
     """
-    known = _splits(load_manifest(folder))
+    known = _splits(load_manifest(location))
     if split not in known:
-        raise UserError(f"{folder}: no {split} split; it has {', '.join(known)}.")
-    return _read(folder, split, None)
+        raise UserError(f"{location}: no {split} split; it has {', '.join(known)}.")
+    return pa.concat_tables(row_groups(location, split, columns))
 
 
 def _splits(manifest: Manifest) -> list[Split]:
     return [split for split in Split if split in manifest.split_counts]
 
 
-def _read(folder: Path, split: Split, columns: list[str] | None) -> pa.Table:
-    parts = sorted((folder / split).glob("part-*.parquet"))
-    if not parts:
-        raise UserError(f"{folder / split}: the shards are missing. Prepare the data again.")
-    tables = []
-    for part in parts:
+def _files(folder: Folder, split: Split) -> Iterator[tuple[str, pq.ParquetFile]]:
+    names = [name for name in folder.files(split) if name.endswith(".parquet")]
+    if not names:
+        raise UserError(f"{folder}/{split}: the shards are missing. Prepare the data again.")
+    for name in names:
         try:
-            tables.append(pq.read_table(part, columns=columns, partitioning=None))
+            with pq.ParquetFile(folder.path(name), filesystem=folder.filesystem) as file:
+                yield name, file
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{part}: damaged ({error}). Prepare the data again.") from error
-    return pa.concat_tables(tables)
+            raise _damaged(folder, name, error) from error
 
 
-def _value(sample: Sample, name: str) -> Any:
-    if name != "boxes":
-        return getattr(sample, name)
-    assert sample.boxes is not None
-    return [
-        {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "class": kind}
-        for (x0, y0, x1, y1), kind in zip(
-            sample.boxes.xyxy.tolist(), sample.boxes.classes.tolist(), strict=True
-        )
-    ]
+def _damaged(folder: Folder, name: str, error: Exception) -> UserError:
+    return UserError(f"{folder}/{name}: damaged ({error}). Prepare the data again.")
+
+
+def _group_rows(file: pq.ParquetFile) -> tuple[int, ...]:
+    metadata = file.metadata
+    return tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+
+
+def _value(sample: Sample, field: pa.Field) -> Any:
+    name = field.name
+    if name.startswith(MORE):
+        return _stored(sample.more_images[name.removeprefix(MORE)], field)
+    match name:
+        case "image":
+            assert sample.image is not None
+            return _stored(sample.image, field)
+        case "boxes":
+            assert sample.boxes is not None
+            kinds = sample.boxes.classes.tolist()
+            return [
+                {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "class": kind}
+                for (x0, y0, x1, y1), kind in zip(sample.boxes.xyxy.tolist(), kinds, strict=True)
+            ]
+        case "series" | "series_delta":
+            assert sample.series is not None
+            return sample.series.value if name == "series" else sample.series.delta
+        case "present":
+            size = field.type.shape[0]
+            return np.array(sample.present or (True,) * size, np.uint8)
+    return sample.groups[name] if name in sample.groups else getattr(sample, name)
+
+
+def _stored(image: NDArray[Any], field: pa.Field) -> NDArray[Any]:
+    """An image in the data set's type; what is finer than 8 bits is rounded to them, if asked."""
+    wanted = field.type.value_type.to_pandas_dtype()
+    if image.dtype == wanted:
+        return image
+    if wanted == np.uint8:
+        return np.rint(image * SCALES["uint8"]).astype(np.uint8)
+    scale = SCALES["uint8"] if image.dtype == np.uint8 else 1.0
+    return (image / np.float32(scale)).astype(wanted)
 
 
 def _tensors(values: list[Any], field: pa.Field) -> pa.ExtensionArray:
@@ -231,8 +287,11 @@ def _tensors(values: list[Any], field: pa.Field) -> pa.ExtensionArray:
     return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(stacked))
 
 
-def _width(kind: pa.DataType) -> int:
-    """Bytes of a value in memory, roughly for texts and lists."""
-    if isinstance(kind, pa.FixedShapeTensorType):
-        return int(np.prod(kind.shape)) * kind.value_type.byte_width
-    return 32
+def row_bytes(schema: pa.Schema) -> int:
+    """Bytes of a row in memory, roughly for texts and lists."""
+    return sum(
+        int(np.prod(field.type.shape)) * field.type.value_type.byte_width
+        if isinstance(field.type, pa.FixedShapeTensorType)
+        else 32
+        for field in schema
+    )

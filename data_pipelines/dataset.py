@@ -1,0 +1,178 @@
+"""A data set from spooled samples: every split's shards, their statistics, and the manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_pipelines import splits
+from data_pipelines.layouts.base import Layout
+from data_pipelines.moments import Moments
+from data_pipelines.schema import MANIFEST_NAME, Feature, ImageSpec, Kind, Manifest, Split
+from data_pipelines.shards import MORE, SCALES, row_bytes, write_json, write_split
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """One sample that belongs to a data set: where it is spooled and which split it joins."""
+
+    sample_id: str
+    patient: str
+    place: Place
+    split: Split
+
+
+def write_dataset(
+    folder: Path,
+    layout: Layout[Any],
+    schema: pa.Schema,
+    take: Callable[[Sequence[Place]], pa.Table],
+    dealt: Sequence[Dealt],
+    *,
+    parameters: dict[str, Any],
+    fingerprint: str,
+) -> Manifest:
+    """Write the shards and, last, the manifest.
+
+    Rows are in random order within a split (by a hash of `sample_id`), so that a stream that
+    shuffles within a window only mixes patients and classes all the same.
+
+    Args:
+        folder: Exists, and is empty.
+        layout: Describes the samples.
+        schema: The columns of `take`'s tables.
+        take: The spooled rows at some places, in that order.
+        dealt: Every sample of the data set.
+        parameters, fingerprint: For the manifest.
+    """
+    splits.assert_disjoint((d.patient, d.split) for d in dealt)
+    order = {split: _shuffled([d for d in dealt if d.split is split]) for split in Split}
+    statistics = _Statistics(layout, schema)
+    for split, rows in order.items():
+        if not rows:
+            continue
+
+        def taken(
+            start: int, stop: int, rows: list[Dealt] = rows, split: Split = split
+        ) -> pa.Table:
+            table = take([d.place for d in rows[start:stop]])
+            column = pa.array([str(split)] * table.num_rows, pa.string())
+            return table.set_column(table.schema.get_field_index("split"), "split", column)
+
+        for group in write_split(folder, split, schema, len(rows), taken):
+            if split is Split.TRAIN:
+                statistics.update(group)
+    counts = {str(split): len(rows) for split, rows in order.items() if rows}
+    manifest = Manifest(
+        name=layout.name,
+        tasks=layout.tasks,
+        image_scale=SCALES[parameters["dtype"]],
+        classes=layout.classes,
+        split_counts=counts,
+        stored_bytes={split: count * row_bytes(schema) for split, count in counts.items()},
+        columns={field.name: _described(field.type) for field in schema},
+        fingerprint=fingerprint,
+        preprocessing=parameters,
+        groups=layout.groups,
+        box_classes=layout.box_classes,
+        series_hours=layout.series_hours,
+        modalities=layout.modalities,
+        licence=layout.licence,
+        citation=layout.citation,
+        **statistics.described(),
+    )
+    write_json(folder / MANIFEST_NAME, manifest.to_json())
+    return manifest
+
+
+class _Statistics:
+    """What the manifest says of the train split's values, those of absent modalities left out."""
+
+    def __init__(self, layout: Layout[Any], schema: pa.Schema) -> None:
+        self._layout = layout
+        self._schema = schema
+        self._images = [n for n in schema.names if n == "image" or n.startswith(MORE)]
+        #: Per column and channel, as a channel may be absent on its own.
+        self._channels: dict[tuple[str, int], Moments] = defaultdict(Moments)
+        self._features = {name: Moments() for name in ("tabular", "series") if name in schema.names}
+
+    def update(self, rows: pa.Table) -> None:
+        values = {name: _array(rows, name) for name in [*self._images, *self._features]}
+        present = _array(rows, "present") if "present" in rows.schema.names else None
+        for name in self._images:
+            for channel in range(values[name].shape[1]):
+                there = self._there(name, channel, present)
+                chosen = values[name][:, channel] if there is None else values[name][there, channel]
+                self._channels[name, channel].update(chosen.reshape(-1, 1))
+        for name, moments in self._features.items():
+            moments.update(values[name].reshape(-1, values[name].shape[-1]))
+
+    def described(self) -> dict[str, Any]:
+        """The manifest's fields of shapes and statistics."""
+        specs = {name: self._image(name) for name in self._images}
+        main = specs.pop("image", ImageSpec(shape=(), mean=(), std=()))
+        return {
+            "image_shape": main.shape,
+            "mean": main.mean,
+            "std": main.std,
+            "more_images": {name.removeprefix(MORE): spec for name, spec in specs.items()},
+            "tabular": self._described("tabular", self._layout.tabular),
+            "series": self._described("series", self._layout.series),
+        }
+
+    def _image(self, name: str) -> ImageSpec:
+        kind = self._schema.field(name).type
+        shape = tuple(kind.shape)
+        scale = SCALES[str(np.dtype(kind.value_type.to_pandas_dtype()))]
+        both = [self._channels[name, channel].compute(1) for channel in range(shape[0])]
+        # At least one grey level: a constant channel must not be divided by zero.
+        return ImageSpec(
+            shape=shape,
+            mean=tuple(float(mean[0]) / scale for mean, _ in both),
+            std=tuple(max(float(std[0]) / scale, 1 / SCALES["uint8"]) for _, std in both),
+        )
+
+    def _described(self, name: str, features: tuple[Feature, ...]) -> tuple[Feature, ...]:
+        if name not in self._features:
+            return features
+        mean, std = self._features[name].compute(len(features))
+        return tuple(
+            feature
+            if feature.vocabulary
+            else dataclasses.replace(feature, mean=float(m), std=float(s) if s > 0 else 1.0)
+            for feature, m, s in zip(features, mean, std, strict=True)
+        )
+
+    def _there(self, column: str, channel: int, present: Any) -> Any:
+        """Which rows have this channel; None for all."""
+        if present is None:
+            return None
+        for index, modality in enumerate(self._layout.modalities):
+            mine = column.removeprefix(MORE) == modality.column and modality.kind is Kind.IMAGE
+            if mine and (not modality.indices or channel in modality.indices):
+                return present[:, index] == 1
+        return None
+
+
+def _shuffled(dealt: list[Dealt]) -> list[Dealt]:
+    return sorted(dealt, key=lambda d: hashlib.blake2b(d.sample_id.encode()).digest())
+
+
+def _array(rows: pa.Table, name: str) -> Any:
+    return rows[name].combine_chunks().to_numpy_ndarray()
+
+
+def _described(kind: pa.DataType) -> str:
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return f"{kind.value_type}{list(kind.shape)}"
+    return str(kind)
