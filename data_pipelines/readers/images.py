@@ -21,6 +21,7 @@ Pixels = NDArray[np.uint8]
 
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _DEEP = ("I;16", "I;16B", "I;16L", "I", "F")
+_ALPHA = ("LA", "RGBA")
 _MODES = {
     "1": "1-bit",
     "L": "8-bit grey",
@@ -41,20 +42,27 @@ _SIGNED = 2
 
 
 @overload
-def read_grey(path: Path, *, deep: Literal[False] = False) -> Pixels: ...
+def read_grey(
+    path: Path, *, deep: Literal[False] = False, constant_alpha: bool = False
+) -> Pixels: ...
 
 
 @overload
-def read_grey(path: Path, *, deep: Literal[True]) -> NDArray[np.float32]: ...
+def read_grey(
+    path: Path, *, deep: Literal[True], constant_alpha: bool = False
+) -> NDArray[np.float32]: ...
 
 
-def read_grey(path: Path, *, deep: bool = False) -> Pixels | NDArray[np.float32]:
+def read_grey(
+    path: Path, *, deep: bool = False, constant_alpha: bool = False
+) -> Pixels | NDArray[np.float32]:
     """(H, W) grey values of an 8-bit PNG, JPEG or TIFF file.
 
     Grey stored as RGB with equal channels counts as grey. With `deep`, 16-bit, 32-bit and float
     grey are read as well, and whatever the depth the values come as stored, in float32 (integers
-    above 2**24 are rounded). EXIF's orientation is not applied: masks and boxes are drawn on the
-    pixels as stored.
+    above 2**24 are rounded). With `constant_alpha`, a transparency that is the same for all pixels
+    is passed over; published sets hold grey images that were stored so by mistake. EXIF's
+    orientation is not applied: masks and boxes are drawn on the pixels as stored.
 
     Raises `BadFile` for a file that is missing, empty, damaged, truncated, of another format, of
     several pages, larger than `MAX_PIXELS`, or of another mode (transparent, coloured, 16-bit
@@ -62,7 +70,8 @@ def read_grey(path: Path, *, deep: bool = False) -> Pixels | NDArray[np.float32]
     infinite values.
     """
     wanted = "grey" if deep else "8-bit grey"
-    pixels = _one_channel(path, _decode(path, ("L", "RGB", *(_DEEP if deep else ())), wanted))
+    modes = ("L", "RGB", *(_DEEP if deep else ()), *(_ALPHA if constant_alpha else ()))
+    pixels = _one_channel(path, _without_alpha(path, _decode(path, modes, wanted)))
     if not deep:
         return pixels
     values = pixels.astype(np.float32)
@@ -176,7 +185,7 @@ def _check_header(
         raise BadFile(path, _wrong_mode(image.mode, wanted))
     if opaque and "transparency" in image.info:
         raise BadFile(path, "has a transparent colour. Convert it to 8-bit colour without one.")
-    if image.mode in ("L", "RGB") and (depth := _stored_otherwise(image)):
+    if image.mode in ("L", "RGB", *_ALPHA) and (depth := _stored_otherwise(image)):
         raise BadFile(path, f"{depth} where {wanted} is expected. Convert it to {wanted}.")
     if image.mode in _DEEP and _tag(image, _PHOTOMETRIC) == 0:
         raise BadFile(path, "white is stored as 0 in a deep image. Invert and store it again.")
@@ -210,6 +219,16 @@ def _several_pages(image: Image.Image) -> bool:
     except EOFError:
         return False
     return True
+
+
+def _without_alpha(path: Path, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The channels before the transparency, which is the last of two or four."""
+    if pixels.ndim == 2 or pixels.shape[-1] not in (2, 4):
+        return pixels
+    alpha = pixels[..., -1]
+    if (alpha != alpha.flat[0]).any():
+        raise BadFile(path, "a transparency that varies over the image. Convert it to 8-bit grey.")
+    return pixels[..., :-1]
 
 
 def _one_channel(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
