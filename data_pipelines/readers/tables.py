@@ -1,0 +1,429 @@
+"""CSV and TSV files, plain or gzipped: small ones to rows, huge ones to Arrow batches."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import re
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
+
+from data_pipelines.problems import BadFile
+from data_pipelines.readers.files import checked_size
+from data_pipelines.registry import nearest
+
+#: Of text, inflated: what `read_table` holds at most, and what `stream_table` never holds.
+MAX_TABLE_BYTES = 2**28
+
+_BLOCK = 2**22
+#: A line, or several that a quoted field joins, is shorter.
+_MAX_RECORD = 2**24
+_GZIP_MAGIC = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
+_TRUE, _FALSE = ("1", "true", "t", "yes", "y"), ("0", "false", "f", "no", "n")
+#: Floats are exact up to here.
+_EXACT = 2**53
+
+
+class Kind(StrEnum):
+    """What a column holds."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    INTEGER = "whole number"
+    BOOLEAN = "boolean"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row; `row["age"]` is a str, float, int or bool after its kind, or None where empty.
+
+    Attributes:
+        line: Where it starts in the file, from 1.
+        values: Column to value.
+    """
+
+    line: int
+    values: Mapping[str, Any]
+
+    def __getitem__(self, column: str) -> Any:
+        return self.values[column]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns that were asked for, of every row.
+
+    Attributes:
+        path: The file.
+        rows: In the file's order.
+        header: All columns that the file has.
+    """
+
+    path: Path
+    rows: tuple[Row, ...]
+    header: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def bad(self, row: Row, column: str, rule: str) -> BadFile:
+        """For a value that a layout cannot use: `rule` is the end of "column 'age' ...".
+
+        Quotes no value; let `rule` do so where the column identifies nobody.
+        """
+        return BadFile(self.path, f"line {row.line}: column {column!r} {rule}")
+
+
+@dataclass(frozen=True)
+class _Format:
+    """What a caller said of a file."""
+
+    path: Path
+    columns: Mapping[str, Kind]
+    delimiter: str
+    missing: frozenset[str]
+    required: Collection[str]
+    private: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Whole records; `line` is that of the first."""
+
+    line: int
+    text: str
+
+
+def read_table(
+    path: Path,
+    columns: Mapping[str, Kind],
+    *,
+    unique: str | None = None,
+    delimiter: str = ",",
+    header: Sequence[str] | None = None,
+    missing: Collection[str] = ("",),
+    required: Collection[str] = (),
+    private: Collection[str] = (),
+) -> Table:
+    """The named columns of a file of at most `MAX_TABLE_BYTES`, in UTF-8 with or without BOM.
+
+    Args:
+        path: Plain or gzipped, told by its content.
+        columns: The columns to read and what they hold. Others are passed over.
+        unique: A column whose values differ in all rows; it must not be empty either.
+        delimiter: Between fields.
+        header: The file's columns, for one without a line that names them.
+        missing: What stands for no value, exactly. Without "nan" in it, NaN is no number.
+        required: Columns that must not be empty.
+        private: Columns whose values no message quotes; `unique` is always among them.
+
+    Whole numbers may be written with ".0", as pandas does to a column with gaps. Booleans are 1/0,
+    true/false, t/f, yes/no and y/n. Empty lines are no rows, and neither are empty fields behind
+    the last named column. Raises `BadFile` with line and column for anything else.
+    """
+    wanted = _format(path, columns, delimiter, missing, required, private, unique)
+    names, blocks = _open(wanted, header)
+    rows: list[Row] = []
+    seen: dict[Any, int] = {}
+    total = 0
+    for block in blocks:
+        total += len(block.text)
+        if total > MAX_TABLE_BYTES:
+            raise BadFile(path, f"more than {MAX_TABLE_BYTES:,} bytes of text. Split the file.")
+        for row in _rows(wanted, names, block):
+            if unique is not None and (first := seen.setdefault(row[unique], row.line)) != row.line:
+                raise BadFile(
+                    path,
+                    f"line {row.line}, column {unique!r}: the same value as in line {first}. "
+                    "Keep one of the two.",
+                )
+            rows.append(row)
+    return Table(path, tuple(rows), names)
+
+
+def stream_table(
+    path: Path,
+    columns: Mapping[str, Kind],
+    *,
+    batch_rows: int = 65_536,
+    delimiter: str = ",",
+    header: Sequence[str] | None = None,
+    missing: Collection[str] = ("",),
+    required: Collection[str] = (),
+    private: Collection[str] = (),
+) -> Iterator[pa.RecordBatch]:
+    """As `read_table`, a batch of at most `batch_rows` rows after the other, in bounded memory.
+
+    Columns come in the order of `columns` as string, double, int64 and bool. What is wrong raises
+    `BadFile` when the iteration arrives there, a missing column with the first batch.
+    """
+    wanted = _format(path, columns, delimiter, missing, required, private)
+    names, blocks = _open(wanted, header)
+    for block in blocks:
+        # Arrow is fast and strict, but neither names lines nor keeps values to itself: what it
+        # refuses is read again the slow way, which accepts it or says what is wrong.
+        batch = _fast(wanted, names, block) or _slow(wanted, names, block)
+        for start in range(0, batch.num_rows, batch_rows):
+            yield batch.slice(start, batch_rows)
+
+
+def _format(
+    path: Path,
+    columns: Mapping[str, Kind],
+    delimiter: str,
+    missing: Collection[str],
+    required: Collection[str],
+    private: Collection[str],
+    unique: str | None = None,
+) -> _Format:
+    own = () if unique is None else (unique,)
+    required, hidden = {*required, *own}, frozenset((*private, *own))
+    if unknown := (required | hidden) - set(columns):
+        raise ValueError(f"{sorted(unknown)} are not among the columns to read")
+    return _Format(path, columns, delimiter, frozenset(missing), required, hidden)
+
+
+def _open(
+    wanted: _Format, header: Sequence[str] | None
+) -> tuple[tuple[str, ...], Iterator[_Block]]:
+    """The file's columns, and its rows in blocks."""
+    blocks = _blocks(wanted.path)
+    if header is None:
+        first = next(blocks, _Block(1, ""))
+        header, rest = _header(wanted, first)
+        blocks = _chained(rest, blocks)
+    names = tuple(header)
+    for column in wanted.columns:
+        if column not in names:
+            known = [name for name in names if name]
+            raise BadFile(
+                wanted.path,
+                f"no column {column!r}{nearest(column, known)} It has: {', '.join(known)}.",
+            )
+        if names.count(column) > 1:
+            raise BadFile(wanted.path, f"several columns {column!r}. Rename or remove the others.")
+    return names, blocks
+
+
+def _chained(first: _Block, others: Iterator[_Block]) -> Iterator[_Block]:
+    yield first
+    yield from others
+
+
+def _header(wanted: _Format, block: _Block) -> tuple[list[str], _Block]:
+    """The names in the first record that is not empty, and what follows it."""
+    source = io.StringIO(block.text, newline="")
+    reader = csv.reader(source, delimiter=wanted.delimiter, strict=True)
+    try:
+        names = next((record for record in reader if record), None)
+    except csv.Error as error:
+        raise BadFile(wanted.path, f"line {reader.line_num}: {error}. Correct it.") from error
+    if names is None:
+        raise BadFile(wanted.path, "no line names the columns. Fetch it again.")
+    names = [name.strip() for name in names]
+    while names and not names[-1]:
+        names.pop()
+    return names, _Block(block.line + reader.line_num, source.read())
+
+
+def _rows(wanted: _Format, names: Sequence[str], block: _Block) -> Iterator[Row]:
+    places = [(name, kind, names.index(name)) for name, kind in wanted.columns.items()]
+    for line, record in _records(wanted, len(names), block):
+        values = {
+            name: _value(wanted, line, name, kind, record[place]) for name, kind, place in places
+        }
+        yield Row(line, values)
+
+
+def _records(wanted: _Format, width: int, block: _Block) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(
+        io.StringIO(block.text, newline=""), delimiter=wanted.delimiter, strict=True
+    )
+    line = block.line
+    try:
+        for record in reader:
+            if record:
+                if len(record) < width or any(record[width:]):
+                    raise BadFile(
+                        wanted.path,
+                        f"line {line}: {len(record)} fields where {width} columns are named. "
+                        "Correct the line; a field with a delimiter in it stands in quotes.",
+                    )
+                yield line, record
+            line = block.line + reader.line_num
+    except csv.Error as error:
+        raise BadFile(wanted.path, f"line {line}: {error}. Correct it.") from error
+
+
+def _value(wanted: _Format, line: int, column: str, kind: Kind, text: str) -> Any:
+    stripped = text if kind is Kind.TEXT else text.strip()
+    if stripped in wanted.missing:
+        if column in wanted.required:
+            raise BadFile(wanted.path, f"line {line}, column {column!r}: empty. Fill it in.")
+        return None
+    value = _parsed(kind, stripped)
+    if value is None:
+        shown = "a value" if column in wanted.private else repr(text[:40])
+        raise BadFile(
+            wanted.path, f"line {line}, column {column!r}: {shown} is no {kind}. Correct it."
+        )
+    return value
+
+
+def _parsed(kind: Kind, text: str) -> Any:
+    """None for what is none of its kind."""
+    if kind is Kind.TEXT:
+        return text
+    if kind is Kind.BOOLEAN:
+        lower = text.lower()
+        return lower in _TRUE if lower in _TRUE + _FALSE else None
+    if kind is Kind.INTEGER and _INTEGER.fullmatch(text):
+        whole = int(text)
+        return whole if -(2**63) <= whole < 2**63 else None
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not math.isfinite(number):
+        return None
+    if kind is Kind.NUMBER:
+        return number
+    return int(number) if number.is_integer() and abs(number) <= _EXACT else None
+
+
+_ARROW = {
+    Kind.TEXT: pa.string(),
+    Kind.NUMBER: pa.float64(),
+    Kind.INTEGER: pa.int64(),
+    Kind.BOOLEAN: pa.bool_(),
+}
+
+
+def _slow(wanted: _Format, names: Sequence[str], block: _Block) -> pa.RecordBatch:
+    rows = list(_rows(wanted, names, block))
+    return pa.record_batch(
+        {
+            name: pa.array([row[name] for row in rows], _ARROW[kind])
+            for name, kind in wanted.columns.items()
+        }
+    )
+
+
+def _fast(wanted: _Format, names: Sequence[str], block: _Block) -> pa.RecordBatch | None:
+    """None for a block with anything that `_slow` might refuse, or read differently."""
+    # Integers as floats first: Arrow would refuse "5.0", and take "0x1F".
+    types = {kind: pa.float64() if kind is Kind.INTEGER else _ARROW[kind] for kind in Kind}
+    places = {name: str(names.index(name)) for name in wanted.columns}
+    try:
+        table = arrow_csv.read_csv(
+            pa.BufferReader(block.text.encode()),
+            arrow_csv.ReadOptions(
+                use_threads=False,
+                block_size=2 * _MAX_RECORD,
+                column_names=[str(place) for place in range(len(names))],
+            ),
+            arrow_csv.ParseOptions(delimiter=wanted.delimiter, newlines_in_values=True),
+            arrow_csv.ConvertOptions(
+                include_columns=list(places.values()),
+                column_types={places[n]: types[kind] for n, kind in wanted.columns.items()},
+                null_values=list(wanted.missing),
+                strings_can_be_null=True,
+                true_values=_spellings(_TRUE),
+                false_values=_spellings(_FALSE),
+            ),
+        )
+    except (pa.ArrowInvalid, pa.ArrowKeyError):
+        return None
+    arrays = {}
+    for name, kind in wanted.columns.items():
+        array = table[places[name]].combine_chunks()
+        if not _sound(array, kind, name in wanted.required):
+            return None
+        arrays[name] = array.cast(_ARROW[kind])
+    return pa.record_batch(arrays)
+
+
+def _spellings(words: Collection[str]) -> list[str]:
+    return sorted({form for word in words for form in (word, word.title(), word.upper())})
+
+
+def _sound(array: pa.Array, kind: Kind, required: bool) -> bool:
+    if required and array.null_count:
+        return False
+    if kind not in (Kind.NUMBER, Kind.INTEGER) or array.null_count == len(array):
+        return True
+    sound = pc.is_finite(array)
+    if kind is Kind.INTEGER:
+        whole = pc.equal(pc.floor(array), array)
+        sound = pc.and_(sound, pc.and_(whole, pc.less_equal(pc.abs(array), float(_EXACT))))
+    return bool(pc.all(sound).as_py())
+
+
+def _blocks(path: Path) -> Iterator[_Block]:
+    """Blocks that end where a record does: at a line's end with an even count of quotes."""
+    checked_size(path)
+    with _stream(path) as stream:
+        pending, line = stream.read(len(_BOM)).removeprefix(_BOM), 1
+        while chunk := stream.read(_BLOCK):
+            pending += chunk
+            end = _last_end(pending)
+            if end:
+                yield _block(path, line, pending[:end])
+                line += pending.count(b"\n", 0, end)
+                pending = pending[end:]
+            if len(pending) > _MAX_RECORD:
+                raise BadFile(
+                    path,
+                    f"line {line}: goes on for more than {_MAX_RECORD:,} bytes. "
+                    "Is a quote not closed?",
+                )
+        if pending:
+            yield _block(path, line, pending)
+
+
+def _last_end(content: bytes) -> int:
+    """Behind the last record that is complete; 0 where none is."""
+    end = content.rfind(b"\n") + 1
+    quotes = content.count(b'"', 0, end)
+    while quotes % 2:
+        before = content.rfind(b"\n", 0, end - 1) + 1
+        quotes -= content.count(b'"', before, end)
+        end = before
+    return end
+
+
+def _block(path: Path, line: int, content: bytes) -> _Block:
+    if (place := content.find(b"\0")) >= 0:
+        line += content.count(b"\n", 0, place)
+        raise BadFile(path, f"line {line}: a zero byte. Is this a text file?")
+    try:
+        return _Block(line, content.decode())
+    except UnicodeDecodeError as error:
+        line += content.count(b"\n", 0, error.start)
+        # The error quotes the text.
+        raise BadFile(path, f"line {line}: not UTF-8. Convert it.") from None
+
+
+@contextmanager
+def _stream(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as file:
+        packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        file.seek(0)
+        try:
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if packed else file
+        except (EOFError, OSError, zlib.error) as error:
+            raise BadFile(path, f"damaged or truncated ({error}). Fetch it again.") from error
