@@ -1,0 +1,70 @@
+"""Columns of the shards as arrays, and which modality each channel belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data_pipelines.schema import Kind, Manifest
+
+IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Channels of an image that come and go together: a modality's, or all of the image.
+
+    `place` is the modality's in the `present` column, None for channels of no modality.
+    """
+
+    name: str
+    channels: tuple[int, ...]
+    place: int | None
+
+    def present(self, table: pa.Table) -> NDArray[np.bool_]:
+        """(N,); True throughout where nothing is ever absent."""
+        if self.place is None or "present" not in table.schema.names:
+            return np.ones(table.num_rows, dtype=bool)
+        return array(table, "present")[:, self.place].astype(bool)
+
+    def channel_names(self) -> tuple[str, ...]:
+        """The part's name where it has one channel, else with the channel's index behind."""
+        if len(self.channels) == 1:
+            return (self.name,)
+        return tuple(f"{self.name} {channel}" for channel in self.channels)
+
+
+def array(table: pa.Table, name: str) -> NDArray[Any]:
+    """A tensor column as (N, *shape)."""
+    return table[name].combine_chunks().to_numpy_ndarray()
+
+
+def image_columns(manifest: Manifest) -> dict[str, str]:
+    """Image, as `Modality.column` names it, to its column of the shards; the main image first."""
+    main = {IMAGE: IMAGE} if manifest.image_shape else {}
+    return main | {name: f"{IMAGE}.{name}" for name in manifest.more_images}
+
+
+def image_shape(manifest: Manifest, image: str) -> tuple[int, ...]:
+    """(C, *spatial)."""
+    return manifest.image_shape if image == IMAGE else manifest.more_images[image].shape
+
+
+def image_parts(manifest: Manifest, image: str) -> list[Part]:
+    """The parts of an image in the order of channels; each channel is in exactly one."""
+    free = list(range(image_shape(manifest, image)[0]))
+    parts = []
+    for place, modality in enumerate(manifest.modalities):
+        if modality.kind is not Kind.IMAGE or modality.column != image:
+            continue
+        channels = tuple(c for c in free if not modality.indices or c in modality.indices)
+        free = [c for c in free if c not in channels]
+        if channels:
+            parts.append(Part(modality.name, channels, place))
+    if free:
+        parts.append(Part(image, tuple(free), None))
+    return sorted(parts, key=lambda part: part.channels)
