@@ -25,8 +25,7 @@ from data_pipelines.schema import Split, Task
 
 _ENTRIES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 _BOXES = "BBox_List_2017.csv"
-#: Test goes first, so that of two identical images the held-out one is kept.
-_LISTS = {"test_list.txt": Split.TEST, "train_val_list.txt": None}
+_LISTS = {"train_val_list.txt": None, "test_list.txt": Split.TEST}
 
 _FINDINGS = (
     "Atelectasis",
@@ -126,10 +125,8 @@ class ChestXray14(Layout[Entry | BadFile]):
         self.box_classes = _FINDINGS if self._boxes is not None else ()
 
     def cases(self) -> Iterator[Entry | BadFile]:
-        order = [name for name in self._split if name in self._images]
-        others = [name for name in self._images if name not in self._split]
-        for name in (*order, *others):
-            yield Entry(self._images[name])
+        for image in self._images.values():
+            yield Entry(image)
         yield from self._copies
         yield from self._strays
 

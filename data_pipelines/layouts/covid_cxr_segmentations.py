@@ -129,8 +129,7 @@ class CovidCxrSegmentations(Layout[Entry | BadFile]):
         self._boxes, self._strays = self._read_boxes()
 
     def cases(self) -> Iterator[Entry | BadFile]:
-        # Test goes first, so that of two identical images the held-out one is kept.
-        for row in sorted(self._index, key=lambda row: row["split"] != "test"):
+        for row in self._index:
             yield Entry(row)
         listed = {row["image"] for row in self._index}
         for place in (self._folder / "images", self._masks):

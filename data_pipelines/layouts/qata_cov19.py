@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from data_pipelines.errors import UserError
 from data_pipelines.layouts.base import Layout
+from data_pipelines.layouts.qata_controls import (
+    FOLDER,
+    SUFFIXES,
+    Control,
+    Controls,
+    origin,
+    parse_groups,
+)
 from data_pipelines.preprocess import resize_image, resize_mask
 from data_pipelines.problems import BadFile
 from data_pipelines.readers.files import digest, opaque
@@ -18,10 +30,9 @@ from data_pipelines.schema import Split, Task
 
 _ROOT = "QaTa-COV19-v2"
 _IMAGES, _MASKS = "Images", "Ground-truths"
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-#: Test goes first, so that of two identical images the held-out one is kept.
 _SETS = {"Test Set": Split.TEST, "Train Set": None}
 
+_NAMELESS = "images do not name their patient; each case counts as one"
 #: Names of the images that come from BIMCV-COVID19+ start with the subject.
 _SUBJECT = re.compile(r"^(sub-S\d+)_")
 #: What tells images of one case apart: the day, the hours since admission, the view.
@@ -37,16 +48,30 @@ class Pair:
     split: Split | None
 
 
-class QataCov19(Layout[Pair]):
+class QataCov19(Layout[Pair | Control]):
     """QaTa-COV19-v2: chest X-rays of COVID-19 patients with infection masks, as on Kaggle.
 
     `folder` is `QaTa-COV19-v2`, or one that contains it. The published test set is kept; validation
     is split off the train set by patient, where the file name tells the patient (BIMCV subjects,
-    series such as `...-day3`). The control group, which has no masks, is not read.
+    series such as `...-day3`).
+
+    Args:
+        controls: Which controls to read from `Control_Group`, beside `QaTa-COV19-v2`: false, "I"
+            (12,544 normal images), "II" (116,365 images of ChestX-ray14 and of children with
+            pneumonia) or "all". Controls have masks of background alone and the label 0, the
+            infected the label 1; "cohort" tells them apart. ChestX-ray14's published test set is
+            kept. Of the others, which the publisher does not divide, the same share of patients
+            is tested as of the infected, drawn by the seed.
+
+    The groups, their sizes and what divides them are in the publisher's readme; the folders' names
+    (`Control_Group_I`, `Control_Group_II/CHESTXRAY-14/{Train,Test}`,
+    `Control_Group_II/Pediatric_{Bacterial,Viral}_Pneumonia`) in the publisher's and others' code.
+    Assumed is that images keep the names of the sets they were taken from; those that do not count
+    as a patient each.
     """
 
     name = "qata-cov19"
-    tasks = (Task.SEGMENTATION,)
+    tasks: tuple[Task, ...] = (Task.SEGMENTATION,)
     classes = ("background", "infection")
     licence = "as stated by its publisher at kaggle.com/datasets/aysendegerli/qatacov19-dataset"
     citation = (
@@ -54,7 +79,10 @@ class QataCov19(Layout[Pair]):
         "for COVID-19 Detection using Chest X-ray Images. arXiv 2202.10185"
     )
 
-    def __init__(self, folder: Path | None, *, size: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path | None, *, size: int, seed: int, controls: bool | str = False
+    ) -> None:
+        groups = parse_groups(controls)
         if folder is None:
             raise UserError(f"layout {self.name}: give the folder that holds {_ROOT}.")
         super().__init__(folder, size=size, seed=seed)
@@ -66,8 +94,21 @@ class QataCov19(Layout[Pair]):
                     f"{self._root / published / _IMAGES}: no images, so the published "
                     f"{published!r} would be empty. Unpack the archive again."
                 )
+        self._controls = None
+        if groups:
+            inside = (self._root / FOLDER).is_dir()
+            self._controls = Controls(self._root if inside else self._root.parent, groups)
+            self.tasks = (Task.SEGMENTATION, Task.CLASSIFICATION)
+            self.groups = ("site", "cohort")
 
-    def cases(self) -> Iterator[Pair]:
+    def cases(self) -> Iterator[Pair | Control]:
+        yield from self._pairs()
+        yield from self._controls or ()
+
+    def load(self, case: Pair | Control) -> Iterator[Sample]:
+        yield self._control(case) if isinstance(case, Control) else self._infected(case)
+
+    def _pairs(self) -> Iterator[Pair]:
         for name, split in _SETS.items():
             masks = {path.name: path for path in self._files(name, _MASKS)}
             for image in self._files(name, _IMAGES):
@@ -75,7 +116,7 @@ class QataCov19(Layout[Pair]):
             for mask in masks.values():
                 yield Pair(None, mask, split)
 
-    def load(self, case: Pair) -> Iterator[Sample]:
+    def _infected(self, case: Pair) -> Sample:
         image, mask = _both(case)
         pixels = read_grey(image)
         infection = read_mask(mask, pixels.shape)
@@ -85,28 +126,66 @@ class QataCov19(Layout[Pair]):
         if infection.any() and not resized.any():
             notes.append(f"images lose their infection at {self.size} pixels; a larger size helps")
         if subject is None:
-            notes.append("images do not name their patient; each case counts as one")
-        yield Sample(
+            notes.append(_NAMELESS)
+        return Sample(
             sample_id=opaque(_ROOT, image.relative_to(self._root).as_posix()),
             patient_id=opaque(_ROOT, _patient(image.stem)),
             site="bimcv" if subject else "unstated",
             split=case.split,
             image=resize_image(pixels, self.size),
             mask=resized,
+            label=None if self._controls is None else 1,
+            groups={} if self._controls is None else {"cohort": "covid-19"},
             source=image,
             notes=tuple(notes),
         )
 
-    def source_digest(self) -> str:
-        return digest(
-            self._root,
-            (path for case in self.cases() for path in (case.image, case.mask) if path is not None),
+    def _control(self, case: Control) -> Sample:
+        image, cohort = case.image, case.cohort
+        site, patient = origin(image.stem)
+        name = f"{cohort.place}/{image.name}"
+        patient_id = opaque(_ROOT, FOLDER, patient or name)
+        split = cohort.split
+        if split is None and not cohort.trains:
+            # A number in [0, 1) of the patient and the seed alone.
+            draw = int(opaque(_ROOT, str(self.seed), patient_id), 16) / 16**16
+            split = Split.TEST if draw < self._tested_share else None
+        return Sample(
+            sample_id=opaque(_ROOT, FOLDER, name),
+            patient_id=patient_id,
+            site=site,
+            split=split,
+            image=resize_image(read_grey(image, constant_alpha=True), self.size),
+            mask=np.zeros((1, self.size, self.size), np.uint8),
+            label=0,
+            groups={"cohort": cohort.name},
+            source=image,
+            notes=() if patient else (_NAMELESS,),
         )
 
+    @cached_property
+    def _tested_share(self) -> float:
+        """Of the infected images."""
+        counts = {name: sum(1 for _ in self._files(name, _IMAGES)) for name in _SETS}
+        return sum(counts[name] for name in _SETS if _SETS[name]) / sum(counts.values())
+
+    def source_digest(self) -> str:
+        pairs = digest(
+            self._root,
+            (p for case in self._pairs() for p in (case.image, case.mask) if p is not None),
+        )
+        if self._controls is None:
+            return pairs
+        images = (control.image for control in self._controls)
+        both = f"{pairs} {digest(self._controls.folder, images)}"
+        return hashlib.sha256(both.encode()).hexdigest()
+
     def remarks(self) -> list[str]:
-        expected = {self._root: tuple(_SETS)}
+        expected: dict[Path, tuple[str, ...]] = {self._root: tuple(_SETS)}
         if self._root != self._folder:
             expected[self._root.parent] = (_ROOT,)
+        if self._controls is not None and (above := self._controls.folder.parent) in expected:
+            expected[above] += (FOLDER,)
         for name in _SETS:
             expected[self._root / name] = (_IMAGES, _MASKS)
             for kind in (_IMAGES, _MASKS):
@@ -118,12 +197,28 @@ class QataCov19(Layout[Pair]):
             for entry in place.iterdir()
             if entry.name not in known and not entry.name.startswith(".")
         )
-        return [f"not read, not part of the layout: {', '.join(unread)}"] if unread else []
+        found = []
+        if self._controls is not None:
+            unread += self._controls.unread()
+            found.append(
+                "infected and controls were imaged at different hospitals: what tells these apart "
+                "tells the label as well"
+            )
+            if missing := self._controls.missing():
+                found.append(f"controls without images here: {', '.join(missing)}")
+        if unread:
+            found.append(f"not read, not part of the layout: {_some(unread)}")
+        return found
 
     def _files(self, name: str, kind: str) -> Iterator[Path]:
         for path in sorted((self._root / name / kind).iterdir()):
-            if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."):
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
                 yield path
+
+
+def _some(names: list[str], listed: int = 20) -> str:
+    more = f" and {len(names) - listed} more" if len(names) > listed else ""
+    return ", ".join(names[:listed]) + more
 
 
 def _find_root(folder: Path) -> Path:

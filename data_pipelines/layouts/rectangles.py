@@ -45,8 +45,10 @@ def to_boxes(
     for rectangle, given, cut in zip(found, corners, inside, strict=True):
         if reason := _refusal(given, cut):
             raise BadFile(rectangle.path, f"{rectangle.where}: {reason}")
+    # Scaled in single precision, an edge of the image could come to lie just behind it.
+    scaled = resize_boxes(inside.astype(np.float32), shape, size).clip(0, size)
     boxes = Boxes(
-        xyxy=resize_boxes(inside.astype(np.float32), shape, size),
+        xyxy=scaled,
         classes=np.array([r.cls for r in found], np.int32),
     )
     return boxes, (BEYOND,) if (inside != corners).any() else ()

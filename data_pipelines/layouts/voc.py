@@ -28,12 +28,11 @@ if TYPE_CHECKING:
 _XML, _IMAGES, _SETS = "Annotations", "JPEGImages", Path("ImageSets/Main")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
-#: Test goes first, so that of two identical images the held-out one is kept. "trainval" adds what
-#: the lists of its parts do not name; there the choice is ours.
+#: "trainval" adds what the lists of its parts do not name; there the choice is ours.
 _LISTS: Mapping[str, Split | None] = {
-    "test": Split.TEST,
-    "val": Split.VAL,
     "train": Split.TRAIN,
+    "val": Split.VAL,
+    "test": Split.TEST,
     "trainval": None,
 }
 _DIFFICULT = ("unknown", "present")
@@ -158,19 +157,16 @@ class Voc(Layout[Entry | BadFile]):
             ]
             return [Entry(stem, None) for stem in self._annotations], strays
         entries: dict[str, Entry] = {}
-        refused = []
+        refused: dict[str, BadFile] = {}
         for name, members in lists.items():
             for member in members:
                 split = _LISTS[name]
-                earlier = entries.setdefault(member, Entry(member, split))
-                if split not in (None, earlier.split):
-                    refused.append(
-                        BadFile(
-                            self._list(name),
-                            f"{member} is in {earlier.split}.txt as well. Leave it in one.",
-                        )
-                    )
-        return list(entries.values()), refused
+                earlier = entries.setdefault(member, Entry(member, split)).split
+                if split not in (None, earlier):
+                    reason = f"{member} is in {earlier}.txt as well. Leave it in one."
+                    refused[member] = BadFile(self._list(name), reason)
+        usable = [entry for name, entry in entries.items() if name not in refused]
+        return usable, list(refused.values())
 
     def _files(self, case: Entry) -> tuple[Path, Path]:
         if (path := self._annotations.get(case.name)) is None:
