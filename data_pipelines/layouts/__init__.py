@@ -11,7 +11,9 @@ LAYOUTS = Registry(
         ),
         "medmnist": "data_pipelines.layouts.medmnist:MedMnist",
         "phantoms": "data_pipelines.layouts.phantoms:Phantoms",
+        "physionet2012": "data_pipelines.layouts.physionet2012:Physionet2012",
         "qata-cov19": "data_pipelines.layouts.qata_cov19:QataCov19",
+        "uci-heart": "data_pipelines.layouts.uci_heart:UciHeart",
         "voc": "data_pipelines.layouts.voc:Voc",
     },
 )
