@@ -221,11 +221,11 @@ class Physionet2012(Layout[Stay]):
         return int(label == 1)
 
     def _present(self, tabular: NDArray[np.float32], series: Series) -> tuple[bool, ...]:
-        observed = np.isfinite(series.value).any(axis=0)
-        vitals, labs, _ = (list(modality.indices) for modality in self.modalities)
+        observed = np.flatnonzero(np.isfinite(series.value).any(axis=0))
+        vitals, labs, _ = (set(modality.indices) for modality in self.modalities)
         return (
-            bool(observed[vitals].any()),
-            bool(observed[labs].any()),
+            not vitals.isdisjoint(observed.tolist()),
+            not labs.isdisjoint(observed.tolist()),
             bool(np.isfinite(tabular).any()),
         )
 
@@ -267,7 +267,7 @@ def _check_choice(
         )
 
 
-def _check_grid(layout: str, hours: object, step_hours: object) -> None:
+def _check_grid(layout: str, hours: int, step_hours: int) -> None:
     for option, value in (("hours", hours), ("step_hours", step_hours)):
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not whole or not 1 <= value <= _HOURS:
