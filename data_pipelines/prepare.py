@@ -21,7 +21,7 @@ from data_pipelines.layouts import LAYOUTS
 from data_pipelines.layouts.base import Layout
 from data_pipelines.problems import LISTED, BadFile, BadFiles
 from data_pipelines.schema import INDEX_NAME, MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split
-from data_pipelines.shards import SCALES, building, load_manifest, publish, write_json
+from data_pipelines.shards import SCALES, UPLOADING, building, load_manifest, publish, write_json
 from data_pipelines.spool import Chunk, Row, Spool
 from data_pipelines.storage import Folder
 
@@ -123,9 +123,7 @@ def prepare(
         except UserError:
             shutil.rmtree(scratch)
             raise
-        shutil.rmtree(scratch / _SPOOL)
-        (scratch / _STAMP).unlink()
-        publish(scratch, target)
+        publish(scratch, target, (_SPOOL, _STAMP))
     read = sum(len(chunk.rows) for chunk in chunks)
     counted = [f"{count} of {read} {note}" for note, count in notes.items() if count]
     warnings = (*going_on, *source.remarks(), *_told(skipped), *counted)
@@ -249,7 +247,9 @@ def _existing(
 ) -> PrepareReport | None:
     """The report if what is asked for lies at `target`; None if that may be written."""
     files = target.files()
-    if not files and not (not target.remote and target.local.is_file()):
+    if UPLOADING in files:  # what broke off is ours
+        return None
+    if not files and (target.remote or not target.local.is_file()):
         return None
     names = _sets_at(target, files)
     if not names:

@@ -33,6 +33,9 @@ LEAST_ROWS = 8
 #: How images are kept, and the value that stands for 1.0.
 SCALES = {"uint8": 255.0, "float16": 1.0}
 
+#: Lies in a data set on an object store while its files are being copied there.
+UPLOADING = "uploading"
+
 #: Prefix of the columns that hold `Sample.more_images`.
 MORE = "image."
 
@@ -124,20 +127,27 @@ def building(out: Folder, scratch: Path) -> Iterator[Path]:
         yield scratch
 
 
-def publish(built: Path, out: Folder) -> None:
+def publish(built: Path, out: Folder, scratch: Sequence[str]) -> None:
     """Let a built folder take the place of `out`, whose content is replaced.
 
     A local folder is renamed, so that `out` is the old one or the new one at any moment. An object
     store knows no renaming: its old content goes first, and manifests come last, so that at no
-    moment something reads as a data set that is not whole.
+    moment something reads as a data set that is not whole; until then `UPLOADING` marks it as ours
+    to replace. What is named by `scratch` served the building and is not published.
     """
-    (built / ".lock").unlink(missing_ok=True)
+    private = {".lock", *scratch}
     if out.remote:
-        names = sorted(p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file())
+        found = (p.relative_to(built) for p in built.rglob("*") if p.is_file())
+        names = [p.as_posix() for p in found if p.parts[0] not in private]
+        (built / UPLOADING).touch()
         out.clear()
-        out.upload(built, sorted(names, key=lambda name: name.endswith(".json")))
+        out.upload(built, [UPLOADING, *sorted(names, key=lambda n: (n.endswith(".json"), n))])
+        out.delete(UPLOADING)
         shutil.rmtree(built)
         return
+    for name in private:
+        path = built / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     target = out.local
     target.parent.mkdir(parents=True, exist_ok=True)
     # A folder cannot be renamed onto one that holds files.

@@ -117,6 +117,13 @@ class Folder:
         except OSError as error:
             raise self._unreachable(error) from error
 
+    def delete(self, name: str) -> None:
+        """Remove a file."""
+        try:
+            self.filesystem.delete_file(self.path(name))
+        except OSError as error:
+            raise self._unreachable(error) from error
+
     def upload(self, source: Path, names: list[str]) -> None:
         """Copy files of a local folder here, under the same names."""
         try:

@@ -1,10 +1,12 @@
 """From a folder to shards: everything arrives, everything wrong is named, all of it or nothing."""
 
+import csv
 import json
 import shutil
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from data_pipelines.prepare import PrepareReport, prepare
 from data_pipelines.problems import LISTED, BadFiles
 from data_pipelines.schema import MANIFEST_NAME, Manifest, Split, Task
 from data_pipelines.shards import read_table
+from data_pipelines.storage import Folder
 
 
 def _phantoms(out: Path, count: int = 40, size: int = 16, **options) -> PrepareReport:
@@ -63,7 +66,7 @@ def _prepare_qata(root: Path, out: Path | None = None, **options) -> PrepareRepo
 def test_every_phantom_arrives_as_it_was_drawn(tmp_path):
     report = _phantoms(tmp_path / "out")
     layout = Phantoms(None, size=16, seed=0, count=40)
-    drawn = {s.sample_id: s for s in map(layout.load, layout.cases())}
+    drawn = {s.sample_id: s for case in layout.cases() for s in layout.load(case)}
     for split, count in report.manifest.split_counts.items():
         table = read_table(tmp_path / "out", Split(split))
         images = table["image"].combine_chunks().to_numpy_ndarray()
@@ -77,7 +80,7 @@ def test_every_phantom_arrives_as_it_was_drawn(tmp_path):
             assert np.array_equal(masks[row], sample.mask)
             assert np.array_equal(tabular[row], sample.tabular, equal_nan=True)
             stored = {name: table[name][row].as_py() for name in ("label", "site", "sex", "age")}
-            assert stored == {name: getattr(sample, name) for name in stored}
+            assert stored == {"label": sample.label, "site": sample.site, **sample.groups}
             boxes = [list(box.values()) for box in table["boxes"][row].as_py()]
             expected = np.column_stack([sample.boxes.xyxy, sample.boxes.classes])
             assert np.array_equal(np.array(boxes).reshape(-1, 5), expected)
@@ -102,7 +105,7 @@ def test_the_manifest_tells_the_truth(tmp_path):
     assert Manifest.load(tmp_path / "out") == manifest
     assert manifest.image_shape == (1, 20, 20)
     assert manifest.tasks == (Task.SEGMENTATION, Task.CLASSIFICATION)
-    assert manifest.tabular_names == Phantoms.tabular_names
+    assert [f.name for f in manifest.tabular] == [f.name for f in Phantoms.tabular]
     assert sum(manifest.split_counts.values()) == 40
     assert manifest.preprocessing["seed"] == 3
     assert manifest.preprocessing["count"] == 40
@@ -113,22 +116,17 @@ def test_the_manifest_tells_the_truth(tmp_path):
     assert manifest.std == pytest.approx([train.std()], abs=1e-12)
 
 
-def test_statistics_are_per_channel_and_never_zero():
-    images = np.random.default_rng(0).integers(0, 256, (9, 3, 8, 8), np.uint8)
-    images[:, 2] = 77
-    statistics = shards.ChannelStatistics()
-    statistics.update(images[:4])
-    statistics.update(images[4:])
-    mean, std = statistics.compute()
-    assert mean == pytest.approx(images.mean(axis=(0, 2, 3)) / 255)
-    assert std[:2] == pytest.approx(images.std(axis=(0, 2, 3))[:2] / 255)
-    assert std[2] == pytest.approx(1 / 255)
+def test_a_small_split_has_parts_for_several_workers(tmp_path):
+    _phantoms(tmp_path / "out", count=100)
+    rows = [part.rows for part in shards.parts(tmp_path / "out", Split.TRAIN)]
+    assert len(rows) == 8
+    assert all(sum(groups) >= 8 for groups in rows[:-1])
 
 
-def test_large_splits_have_several_row_groups(tmp_path):
+def test_rows_are_shuffled_within_a_split(tmp_path):
     _phantoms(tmp_path / "out", count=60)
-    parts = sorted((tmp_path / "out" / "train").glob("part-*.parquet"))
-    assert sum(pq.ParquetFile(part).num_row_groups for part in parts) >= 2
+    ids = read_table(tmp_path / "out", Split.TRAIN)["sample_id"].to_pylist()
+    assert sum(a < b for a, b in pairwise(ids)) < 0.75 * len(ids)
 
 
 def test_parts_and_groups_keep_to_their_size(tmp_path, monkeypatch):
@@ -196,26 +194,68 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path, overwrite):
     assert precious.read_text() == "five years"
 
 
-#: Dies the moment before completion: all shards lie there, only the manifest is missing.
+def _contents(out: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+#: Dies in the middle of reading, or the moment before completion, when only manifests are missing.
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from data_pipelines import prepare
-prepare.write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from data_pipelines import dataset, prepare, spool
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+spool._CHUNK_CASES = 4
+if sys.argv[2] == "reading":
+    load = prepare.LAYOUTS["phantoms"].load
+    phantoms = prepare.LAYOUTS["phantoms"]
+    phantoms.load = lambda self, case: die() if case.index == 30 else load(self, case)
+else:
+    dataset.write_json = die
 prepare.prepare(None, "phantoms", Path(sys.argv[1]), size=16, count=40)
 """
 
 
-def test_a_killed_preparation_leaves_nothing_that_reads_as_complete(tmp_path):
-    process = subprocess.run([sys.executable, "-c", _KILLED, tmp_path / "out"], check=False)
+@pytest.mark.parametrize("moment", ["reading", "ending"])
+def test_a_killed_preparation_reads_as_nothing_and_goes_on(tmp_path, monkeypatch, moment):
+    command = [sys.executable, "-c", _KILLED, tmp_path / "out", moment]
+    process = subprocess.run(command, check=False)
     assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "out").exists()
     (left,) = tmp_path.iterdir()
-    with pytest.raises(UserError, match="no prepared data set"):
-        read_table(left, Split.TRAIN)
+    assert left.name == "out.partial"
+    for folder in (left, tmp_path / "out"):
+        with pytest.raises(UserError, match="no prepared data set"):
+            read_table(folder, Split.TRAIN)
+    loaded = []
+    load = Phantoms.load
+    monkeypatch.setattr(
+        Phantoms, "load", lambda self, c: (loaded.append(c.index), load(self, c))[1]
+    )
     report = _phantoms(tmp_path / "out")
-    assert any(left.name in warning for warning in report.warnings)
-    assert len(read_table(tmp_path / "out", Split.TRAIN)) == report.manifest.split_counts["train"]
+    assert "went on from where an earlier preparation was interrupted" in report.warnings
+    # The first case is looked at again for its shape.
+    assert set(loaded) <= {0, *range(16, 40)} if moment == "reading" else set(loaded) == {0}
+    fresh = _phantoms(tmp_path / "fresh")
+    assert report.manifest == fresh.manifest
+    assert _contents(tmp_path / "out") == _contents(tmp_path / "fresh")
+    assert {p.name for p in tmp_path.iterdir()} == {"out", "fresh"}
+
+
+def test_what_another_preparation_left_is_not_taken_up(tmp_path):
+    subprocess.run([sys.executable, "-c", _KILLED, tmp_path / "out", "reading"], check=False)
+    report = _phantoms(tmp_path / "out", seed=1)
+    assert not any("went on" in warning for warning in report.warnings)
+    assert report.manifest == _phantoms(tmp_path / "fresh", seed=1).manifest
+
+
+def test_two_preparations_at_once_are_refused(tmp_path):
+    with (
+        shards.building(Folder(tmp_path / "out"), tmp_path / "out.partial"),
+        pytest.raises(UserError, match="another preparation is writing it"),
+    ):
+        _phantoms(tmp_path / "out")
 
 
 def test_a_failed_preparation_keeps_the_old_data_set(qata, tmp_path):
@@ -233,9 +273,10 @@ def test_a_failed_preparation_keeps_the_old_data_set(qata, tmp_path):
 def test_reading_refuses_a_patient_in_two_splits(tmp_path):
     out = tmp_path / "out"
     manifest = _phantoms(out).manifest
-    shutil.copy(out / "train" / "part-00000.parquet", out / "test" / "part-00001.parquet")
+    part = out / "train" / "part-00000.parquet"
+    shutil.copy(part, out / "test" / "part-00099.parquet")
     raw = json.loads(manifest.to_json())
-    raw["split_counts"]["test"] += raw["split_counts"]["train"]
+    raw["split_counts"]["test"] += pq.ParquetFile(part).metadata.num_rows
     (out / MANIFEST_NAME).write_text(json.dumps(raw))
     with pytest.raises(UserError, match="is in both train and test"):
         read_table(out, Split.VAL)
@@ -280,7 +321,7 @@ def test_qata_keeps_the_published_test_set_and_splits_by_patient(qata, tmp_path)
 
 def test_qata_reports_empty_masks_and_unknown_patients(qata):
     warnings = _prepare_qata(qata).warnings
-    assert "1 of 27 images have an empty mask (no infection); kept" in warnings
+    assert "1 of 27 masks are all background; kept" in warnings
     assert "19 of 27 images do not name their patient; each case counts as one" in warnings
 
 
@@ -373,7 +414,85 @@ def test_a_long_list_of_bad_files_is_cut(qata):
     lines = str(error).splitlines()
     assert lines[0].endswith("(22 more)")
     assert len(lines) == 1 + LISTED + 1
-    assert lines[-1].strip() == "... and 2 more"
+    table = qata.parent.parent / "out.bad.csv"
+    assert lines[-1].strip() == f"... and 2 more; all of them in {table}"
+    with table.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["file", "reason"]
+    assert rows == [[str(p.path), p.reason] for p in error.problems]
+
+
+def test_bad_files_can_be_skipped_and_are_listed(qata, tmp_path):
+    images = qata / "Train Set" / "Images"
+    (images / "covid_7.png").write_bytes(b"")
+    (images / "covid_2.png").unlink()
+    report = _prepare_qata(qata, skip_bad=True)
+    assert sum(report.manifest.split_counts.values()) == 25
+    assert report.manifest.preprocessing["skipped"] == 2
+    assert "2 cases cannot be used and are left out; skipped.csv says why" in report.warnings
+    with (tmp_path / "out" / "skipped.csv").open(newline="") as file:
+        _, *rows = csv.reader(file)
+    assert {Path(row[0]).name for row in rows} == {"covid_7.png", "mask_covid_2.png"}
+    assert all(row[1] for row in rows)
+    # The same again does nothing, but whoever does not ask to skip is told.
+    assert _prepare_qata(qata, skip_bad=True).unchanged
+    with pytest.raises(UserError, match="made with --skip-bad, without 2 cases"):
+        _prepare_qata(qata)
+
+
+def test_nothing_usable_is_refused_even_when_skipping(qata):
+    for path in qata.glob("*/Images/*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="no usable image or table here"):
+        _prepare_qata(qata, skip_bad=True)
+
+
+# --- folds and held-out sites ------------------------------------------------------------------
+
+
+def test_folds_test_every_sample_once(tmp_path):
+    report = _phantoms(tmp_path / "out", count=60, folds=4)
+    assert report.folders == ("fold-0", "fold-1", "fold-2", "fold-3")
+    tested, fingerprints = [], set()
+    for name in report.folders:
+        manifest = Manifest.load(tmp_path / "out" / name)
+        fingerprints.add(manifest.fingerprint)
+        assert sum(manifest.split_counts.values()) == 60
+        tested += read_table(tmp_path / "out" / name, Split.TEST)["sample_id"].to_pylist()
+    assert len(tested) == len(set(tested)) == 60
+    assert len(fingerprints) == 4
+    with pytest.raises(UserError, match="several data sets, name one of them: fold-0, fold-1"):
+        Manifest.load(tmp_path / "out")
+    again = _phantoms(tmp_path / "out", count=60, folds=4)
+    assert again.unchanged
+    assert again.folders == report.folders
+
+
+def test_every_site_is_left_out_once(tmp_path):
+    report = _phantoms(tmp_path / "out", count=60, ood_site="each")
+    out = []
+    for name in report.folders:
+        (site,) = set(read_table(tmp_path / "out" / name, Split.OOD)["site"].to_pylist())
+        assert name == f"without-{site}"
+        assert site not in read_table(tmp_path / "out" / name, Split.TRAIN)["site"].to_pylist()
+        out.append(site)
+    assert sorted(out) == ["computed", "digital", "portable"]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"folds": 1}, "folds: a whole number from 2 on"),
+        ({"folds": 2}, "folds: at least 3 here"),
+        ({"folds": 3, "ood_site": "each"}, "not both"),
+        ({"ood_site": 3}, "ood_site: a site, a list"),
+        ({"dtype": "int8"}, "dtype: uint8 or float16"),
+    ],
+)
+def test_impossible_divisions_are_refused(tmp_path, change, match):
+    with pytest.raises(UserError, match=match):
+        _phantoms(tmp_path / "out", **change)
+    assert not list(tmp_path.iterdir())
 
 
 def test_copies_of_an_image_are_left_out_and_counted(qata):
@@ -485,4 +604,4 @@ def test_real_xrays_in_qata_layout(real_data, tmp_path):
     files = {hash(np.asarray(Image.open(p)).tobytes()) for p in published.glob("*/Images/*.png")}
     assert stored == files
     empty = sum(not np.asarray(Image.open(p)).any() for p in published.glob("*/Ground-truths/*"))
-    assert f"{empty} of 100 images have an empty mask (no infection); kept" in report.warnings
+    assert f"{empty} of 100 masks are all background; kept" in report.warnings

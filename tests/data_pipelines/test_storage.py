@@ -1,0 +1,176 @@
+"""Data sets on an object store, against a real server that speaks S3, and other URLs."""
+
+import pickle
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import boto3
+import pytest
+
+from data_pipelines.errors import UserError
+from data_pipelines.prepare import prepare
+from data_pipelines.schema import Manifest, Split
+from data_pipelines.shards import load_manifest, parts, read_table
+from data_pipelines.storage import Folder
+from data_pipelines.streams import Samples
+
+
+class S3:
+    """A server of this test's own, which can be stopped and started on one port."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [Path(sys.executable).with_name("moto_server"), "-p", str(self.port)]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.url}/moto-api/", timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError("the S3 server does not come up")
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with pytest.MonkeyPatch.context() as patch:
+        server = S3()
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        server.start()
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="data")
+        yield server
+        server.stop()
+
+
+def _phantoms(out: str | Path, **options):
+    return prepare(None, "phantoms", out, size=16, count=40, **options)
+
+
+def test_a_data_set_on_s3_is_the_local_one(s3, tmp_path):
+    local, remote = tmp_path / "out", "s3://data/phantoms/small"
+    report = _phantoms(remote)
+    assert report.manifest == _phantoms(local).manifest == load_manifest(remote)
+    for split in (Split.TRAIN, Split.VAL, Split.TEST):
+        assert parts(remote, split) == parts(local, split)
+        here, there = Samples.read(local, split), Samples.read(remote, split)
+        assert here.sample_ids == there.sample_ids
+        assert here.batch([0, 1]).image.equal(there.batch([0, 1]).image)
+    assert _phantoms(remote).unchanged
+
+
+def test_a_data_set_on_s3_is_replaced_only_when_asked(s3):
+    remote = "s3://data/replaced"
+    old = _phantoms(remote).manifest
+    with pytest.raises(UserError, match=r"s3://data/replaced: holds another data set"):
+        _phantoms(remote, seed=1)
+    assert Manifest.load(remote) == old
+    new = _phantoms(remote, seed=1, overwrite=True).manifest
+    assert Manifest.load(remote) == new != old
+    names = Folder(remote).files()
+    assert sum(name.endswith(".json") for name in names) == 1
+
+
+def test_folds_on_s3(s3):
+    report = _phantoms("s3://data/folds", folds=3)
+    assert Manifest.load("s3://data/folds/fold-0") == report.manifest
+    with pytest.raises(UserError, match="several data sets, name one of them: fold-0"):
+        Manifest.load("s3://data/folds")
+
+
+def test_what_is_not_there_and_what_is_something_else(s3):
+    with pytest.raises(UserError, match="no prepared data set here"):
+        Manifest.load("s3://data/nothing/here")
+    boto3.client("s3", region_name="us-east-1").put_object(
+        Bucket="data", Key="thesis/chapter.tex", Body=b"five years"
+    )
+    with pytest.raises(UserError, match="not empty, and no data set"):
+        _phantoms("s3://data/thesis", overwrite=True)
+    assert Folder("s3://data/thesis").read("chapter.tex") == b"five years"
+
+
+def test_an_upload_that_breaks_off_reads_as_nothing_and_goes_on(s3, monkeypatch):
+    remote = "s3://data/broken"
+    upload = Folder.upload
+
+    def breaks_off(self, source, names):
+        upload(self, source, names[: len(names) // 2])
+        raise self._unreachable(OSError("the line is dead"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "upload", breaks_off)
+        with pytest.raises(UserError, match="the line is dead"):
+            _phantoms(remote, seed=7)
+    assert Folder(remote).files()
+    with pytest.raises(UserError, match="no prepared data set here"):
+        read_table(remote, Split.TRAIN)
+    report = _phantoms(remote, seed=7)
+    assert "went on from where an earlier preparation was interrupted" in report.warnings
+    assert "uploading" not in Folder(remote).files()
+    assert load_manifest(remote) == report.manifest
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_is_said_and_comes_back(s3):
+    remote = "s3://data/away"
+    manifest = _phantoms(remote).manifest
+    s3.stop()
+    with pytest.raises(UserError, match=r"s3://data/away: the storage does not answer"):
+        Manifest.load(remote)
+    s3.start()  # in memory: what was there is gone, as on a disk that was lost
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="data")
+    with pytest.raises(UserError, match="no prepared data set here"):
+        Manifest.load(remote)
+    assert _phantoms(remote).manifest == manifest
+
+
+def test_other_urls_go_through_fsspec(tmp_path):
+    report = _phantoms("memory://data/set")
+    assert load_manifest("memory://data/set") == report.manifest
+    table = read_table("memory://data/set", Split.VAL)
+    assert len(table) == report.manifest.split_counts["val"]
+    local = Folder(f"file://{tmp_path}")
+    assert local.local == tmp_path
+
+
+def test_credentials_in_a_url_are_refused_and_not_repeated():
+    for url in ("s3://me:geheim@data/x", "s3://data/x?secret_key=geheim"):
+        with pytest.raises(UserError) as raised:
+            Folder(url)
+        assert "geheim" not in str(raised.value)
+        assert "environment variables" in str(raised.value)
+
+
+def test_an_unknown_kind_of_url_is_named():
+    with pytest.raises(UserError, match=r"gopher://x: no way to read this kind of URL"):
+        Folder("gopher://x").files()
+
+
+def test_a_folder_survives_pickling_and_knows_its_name(tmp_path):
+    for location in ("s3://data/phantoms/", tmp_path / "phantoms"):
+        folder = Folder(location)
+        again = pickle.loads(pickle.dumps(folder))  # noqa: S301 - between processes of one run
+        assert (str(again), again.name) == (str(folder), "phantoms")
+    relative = Folder("data/x").resolved()
+    assert relative.local == Path.cwd() / "data/x"
