@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from data_pipelines.corruptions import CORRUPTIONS
+from data_pipelines.corruptions.suites import SUITES
 from data_pipelines.layouts import LAYOUTS
 from data_pipelines.registry import Registry
 from search_spaces.study import load, shipped_studies
@@ -29,6 +30,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         kind: {name: _first_line(registry[name]) for name in registry}
         for kind, registry in registries.items()
     }
+    found["suites"] = {name: ", ".join(listed) for name, listed in SUITES.items()}
     found["uncertainties"] = dict(MAPS)
     found["metrics"] = {
         name: f"{info.meaning} ({'higher' if info.direction == 'max' else 'lower'} is better)"

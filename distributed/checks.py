@@ -30,14 +30,11 @@ def check(study: Study, manifest: Manifest) -> None:
             raise UserError(
                 f"{study.data}: the {split} split is empty. Prepare the data with other ratios."
             )
-    for known, name, key in (
-        (ATTACKS, study.evaluation.attack, "attack"),
-        *((CORRUPTIONS, name, "corruptions") for name in study.evaluation.corruptions),
-    ):
-        try:
-            known[name]
-        except UserError as error:
-            raise UserError(f"evaluation.{key}: {error}") from error
+    try:
+        ATTACKS[study.evaluation.attack]
+    except UserError as error:
+        raise UserError(f"evaluation.attack: {error}") from error
+    _usable_corruptions(study, manifest)
     objectives_of(study)
     _known_metrics(study, (c.metric for c in study.constraints), "constraints")
 
@@ -57,6 +54,7 @@ def evaluation_plan(study: Study) -> EvaluationPlan:
         attack_steps=settings.attack_steps,
         restarts=settings.restarts,
         corruptions=corruption_cells(study),
+        suite=settings.suite,
     )
 
 
@@ -64,6 +62,21 @@ def corruption_cells(study: Study) -> tuple[tuple[str, int], ...]:
     """Every (corruption, severity) of the study's evaluation."""
     settings = study.evaluation
     return tuple((name, level) for name in settings.corruptions for level in settings.severities)
+
+
+def _usable_corruptions(study: Study, manifest: Manifest) -> None:
+    """A corruption that changes nothing would pass for robustness."""
+    for name in study.evaluation.corruptions:
+        try:
+            corruption = CORRUPTIONS[name]
+        except UserError as error:
+            raise UserError(f"evaluation.corruptions: {error}") from error
+        if not corruption.acts_on(manifest):
+            usable = [known for known in CORRUPTIONS if CORRUPTIONS[known].acts_on(manifest)]
+            raise UserError(
+                f"evaluation.corruptions: {name!r} needs {corruption.needs}, and {study.data} has "
+                f"none: it would change nothing. Choose among: {', '.join(usable)}."
+            )
 
 
 def _known_metrics(study: Study, names: Iterable[str], key: str) -> None:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,13 @@ class TrialTraining:
             self.network = self.network.to(memory_format=torch.channels_last)
         self.regime = from_config(config)
         self.corruption = TrainingCorruption(
-            plan.corruptions, config["corruption_share"], config["seed"]
+            plan.corruptions,
+            config["corruption_share"],
+            config["seed"],
+            manifest=manifest,
+            suite=plan.suite,
         )
+        self._corrupt = partial(corrupt, manifest=manifest, suite=plan.suite)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),
             lr=config["learning_rate"],
@@ -121,7 +127,7 @@ class TrialTraining:
                 self.network,
                 (self._moved(batch) for batch in batches),
                 plan,
-                corrupt=corrupt,
+                corrupt=self._corrupt,
                 attack=self._attack,
             )
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from data_pipelines.corruptions import suites
 from data_pipelines.errors import UserError
 from data_pipelines.registry import nearest
 from search_spaces.space import Space
@@ -54,16 +55,26 @@ class Evaluation(_Section):
     """How every model is judged. The same for all trials of a study.
 
     `epsilons` are attack budgets on the [0, 1] pixel scale and include 0; `corruptions` are
-    evaluated at each of `severities` (1 to 5).
+    evaluated at each of `severities` (1 to 5), with the parameters that `suite` gives them.
     """
 
     epsilons: list[float] = [0.0, 0.005, 0.01, 0.02]
     attack: str = "pgd"
     attack_steps: Annotated[int, Field(ge=1)] = 7
     restarts: Annotated[int, Field(ge=1)] = 1
-    corruptions: list[str] = ["gaussian-noise", "gaussian-blur", "contrast"]
+    suite: str = suites.DEFAULT_SUITE
+    corruptions: list[str] = ["gaussian-noise", "gaussian-blur", "contrast-down"]
     severities: list[Annotated[int, Field(ge=1, le=5)]] = [1, 3, 5]
     batch_size: Annotated[int, Field(ge=1)] = 32
+
+    @field_validator("suite")
+    @classmethod
+    def _known_suite(cls, name: str) -> str:
+        try:
+            suites.suite(name)
+        except UserError as error:
+            raise ValueError(str(error).rstrip(".")) from error
+        return name
 
     @field_validator("epsilons")
     @classmethod

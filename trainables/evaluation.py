@@ -44,6 +44,7 @@ class EvaluationPlan:
         epsilons: Attack budgets on the [0, 1] scale, ascending, 0 among them.
         attack, attack_steps, restarts: For whoever makes the attack.
         corruptions: (name, severity) pairs.
+        suite: Gives the parameters of the severities, for whoever corrupts.
         uncertainty: The map that ause and shift judge; None for each method's own first.
     """
 
@@ -52,6 +53,7 @@ class EvaluationPlan:
     attack_steps: int = 7
     restarts: int = 1
     corruptions: tuple[tuple[str, int], ...] = ()
+    suite: str = "chest"
     uncertainty: str | None = None
 
     def __post_init__(self) -> None:

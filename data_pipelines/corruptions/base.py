@@ -1,49 +1,147 @@
 """What a corruption is.
 
-The five severities are those of MedMNIST-C's chest X-ray set (Di Salvo et al., arXiv 2406.17536),
-re-implemented on [0, 1] images of any size and dimension.
+MedMNIST-C (Di Salvo et al., arXiv 2406.17536) and common failures of MRI and of clinical records,
+re-implemented in torch for whole batches. What a lens, a file format or a table does to an image
+is done to a volume slice by slice, in its last two axes; blur, noise and fields take all axes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
+from data_pipelines.corruptions import random
+from data_pipelines.corruptions.suites import Five
+from data_pipelines.schema import Batch, Kind, Manifest
+
 SEVERITIES = (1, 2, 3, 4, 5)
+IMAGE, SERIES, TABULAR, PRESENT = "image", "series", "tabular", "present"
+
+#: What a severity stands for: a float, or a pair of them.
+P = TypeVar("P")
 
 
-class Corruption(ABC):
-    """A way in which an image gets worse, in five severities.
+class Corruption(ABC, Generic[P]):
+    """A way in which data get worse, in five severities.
 
-    A subclass sets `name`, the `severities` (the parameter at 1 to 5) and `apply`.
+    A subclass sets `name`, the `severities` (the parameter at 1 to 5 where a suite lists none) and
+    `touches`: the parts of a batch that it needs, among "image" (`more_images` as well), "series",
+    "tabular" and "present" (several modalities); `needs` says it in a message.
     """
 
     name: ClassVar[str]
-    severities: ClassVar[tuple[float, ...]]
+    severities: ClassVar[Five]
+    touches: ClassVar[frozenset[str]]
+    needs: ClassVar[str]
 
-    def __call__(self, image: Tensor, severity: int, seeds: Tensor) -> Tensor:
+    @abstractmethod
+    def __call__(self, batch: Batch, parameter: P, seeds: Tensor, manifest: Manifest) -> Batch:
         """Corrupt a batch.
 
         Args:
-            image: (B, C, *spatial) float in [0, 1], two or three spatial dimensions.
-            severity: 1 (mild) to 5.
+            batch: Any samples; left as it is.
+            parameter: How strongly; see the class for its meaning.
             seeds: (B,) long; what is drawn for a sample depends on its own seed alone, not on the
                 batch it is in or on the device.
+            manifest: Of the batch's data set.
 
         Returns:
-            A new tensor of the same shape, device and type, in [0, 1].
+            A new batch of the same samples, shapes, types and device.
 
         Raises:
-            ValueError: for another severity, or a number of seeds that is not the batch's.
+            ValueError: for a number of seeds that is not the batch's.
         """
-        if severity not in SEVERITIES:
-            raise ValueError(f"{self.name}: severity is 1 to 5, not {severity!r}")
-        if seeds.shape != image.shape[:1]:
-            raise ValueError(f"{self.name}: {tuple(seeds.shape)} seeds for {len(image)} images")
-        return self.apply(image, self.severities[severity - 1], seeds).clamp(0, 1)
+
+    @classmethod
+    def acts_on(cls, manifest: Manifest) -> bool:
+        """Whether data of this manifest have anything that the corruption changes."""
+        return bool(cls.touches & parts(manifest))
+
+    def _check_seeds(self, seeds: Tensor, count: int) -> None:
+        if seeds.shape != (count,):
+            raise ValueError(f"{self.name}: {tuple(seeds.shape)} seeds for {count} samples")
+
+
+class ImageCorruption(Corruption[P]):
+    """A corruption of pixels: of the image and of every further image alike."""
+
+    touches = frozenset({IMAGE})
+    needs = "images"
+
+    def __call__(self, batch: Batch, parameter: P, seeds: Tensor, manifest: Manifest) -> Batch:
+        """As `Corruption.__call__`. Channels of modalities that are absent stay as they are."""
+        self._check_seeds(seeds, len(batch))
+        more = {
+            column: self._column(
+                image, parameter, random.fork(seeds, column), column, batch, manifest
+            )
+            for column, image in batch.more_images.items()
+        }
+        image = self._column(batch.image, parameter, seeds, IMAGE, batch, manifest)
+        return dataclasses.replace(batch, image=image, more_images=more)
 
     @abstractmethod
-    def apply(self, image: Tensor, parameter: float, seeds: Tensor) -> Tensor:
-        """As `__call__` with the severity's parameter; the result may leave [0, 1]."""
+    def apply(self, image: Tensor, parameter: P, seeds: Tensor) -> Tensor:
+        """The corrupted images.
+
+        Args:
+            image: (B, C, *spatial) float32 in [0, 1], two or three spatial dimensions.
+            parameter: As for `__call__`.
+            seeds: (B,) long, on the image's device.
+
+        Returns:
+            A new tensor of that shape; it may leave [0, 1], and is clamped afterwards.
+        """
+
+    def _column(
+        self,
+        image: Tensor,
+        parameter: P,
+        seeds: Tensor,
+        column: str,
+        batch: Batch,
+        manifest: Manifest,
+    ) -> Tensor:
+        if not image.numel():
+            return image
+        # Mixed precision is the network's business: in bfloat16 a blur would also add noise.
+        with torch.autocast(image.device.type, enabled=False):
+            worse = self.apply(image.float(), parameter, seeds.to(image.device))
+            worse = worse.clamp(0, 1).to(image.dtype)
+        there = present_channels(batch, manifest, column, image.shape[1])
+        if there is None:
+            return worse
+        there = there.to(image.device).view(*there.shape, *(1,) * (image.ndim - 2))
+        return torch.where(there, worse, image)
+
+
+def parts(manifest: Manifest) -> frozenset[str]:
+    """What the data offer, in the words of `Corruption.touches`."""
+    offered = {
+        IMAGE: bool(manifest.image_shape or manifest.more_images),
+        SERIES: bool(manifest.series),
+        TABULAR: bool(manifest.tabular),
+        PRESENT: len(manifest.modalities) > 1,
+    }
+    return frozenset(part for part, there in offered.items() if there)
+
+
+def present_channels(batch: Batch, manifest: Manifest, column: str, channels: int) -> Tensor | None:
+    """(B, C) bool, whether each channel of an image is there; None where all of them are."""
+    if batch.present is None:
+        return None
+    there = torch.ones(len(batch), channels, dtype=torch.bool, device=batch.present.device)
+    for number, modality in enumerate(manifest.modalities):
+        if modality.kind is Kind.IMAGE and modality.column == column:
+            indices = list(modality.indices or range(channels))
+            there[:, indices] = (batch.present[:, number] > 0)[:, None]
+    return there
+
+
+def in_plane(image: Tensor) -> Tensor:
+    """(B, C, H, W) as it is, (B, C, D, H, W) as (B, C·D, H, W): a view where possible."""
+    return image.reshape(len(image), -1, *image.shape[-2:])

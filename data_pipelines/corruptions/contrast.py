@@ -1,21 +1,35 @@
-"""Loss of contrast, as of scatter or a wrong window."""
+"""Too much or too little contrast, as of scatter or of a wrong window width."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from data_pipelines.corruptions.base import Corruption
+from data_pipelines.corruptions.base import ImageCorruption
+from data_pipelines.corruptions.suites import SUITES
 
 
-class Contrast(Corruption):
-    """Shrinks the contrast, m + f (x − m), where m is the image's mean over channels and pixels.
-
-    The formula of Pillow's `ImageEnhance.Contrast` for grey images, without its rounding of m.
-    """
-
-    name = "contrast"
-    severities = (0.9, 0.8, 0.7, 0.6, 0.4)
-
+class _Contrast(ImageCorruption[float]):
     def apply(self, image: Tensor, parameter: float, seeds: Tensor) -> Tensor:
         mean = image.mean(dim=tuple(range(1, image.ndim)), keepdim=True)
         return mean + parameter * (image - mean)
+
+
+class ContrastUp(_Contrast):
+    """Stretches the contrast, m + f (x − m) with f > 1; m is the mean of channels and pixels.
+
+    The formula of Pillow's `Contrast` for grey images, without its rounding of m. For colour
+    Pillow weighs the channels by luma; here they count alike, as channels may be sequences.
+    """
+
+    name = "contrast-up"
+    severities = SUITES["chest"][name]
+
+
+class ContrastDown(_Contrast):
+    """Shrinks the contrast, m + f (x − m) with f < 1; m is the mean of channels and pixels.
+
+    See `ContrastUp` for the mean.
+    """
+
+    name = "contrast-down"
+    severities = SUITES["chest"][name]

@@ -13,7 +13,7 @@ from trainables.regimes import attacked_rows
 from trainables.registry import TRAINABLES
 
 PLAN = EvaluationPlan(
-    epsilons=(0.0, 0.02), attack_steps=2, corruptions=(("gaussian-noise", 3), ("contrast", 1))
+    epsilons=(0.0, 0.02), attack_steps=2, corruptions=(("gaussian-noise", 3), ("contrast-down", 1))
 )
 SMALL = {"epochs": 3, "width": 4, "regime": "uncertain", "attack_steps": 1, "corruption_share": 0.5}
 

@@ -11,7 +11,7 @@ from data_pipelines.schema import Task
 from trainables.metrics.catalog import AREAS, METRICS, SHIFTS, STATES, all_names, metric_info
 
 EPSILONS = (0.0, 0.005, 0.01)
-CELLS = (("gaussian-noise", 1), ("gaussian-noise", 3), ("contrast", 5))
+CELLS = (("gaussian-noise", 1), ("gaussian-noise", 3), ("contrast-down", 5))
 
 
 def test_every_name_of_a_study_is_understood() -> None:
@@ -52,7 +52,7 @@ def test_a_clean_plan_gives_clean_metrics_alone() -> None:
         ("atacked@0.01.dice", "attacked@0.01.dice"),
         ("attacked@0.010.dice", "attacked@0.01.dice"),
         ("attacked@1e-2.dice", "attacked@0.01.dice"),
-        ("corrupted@contrast-3.eec", "corrupted@contrast-3.ece"),
+        ("corrupted@contrast-down-3.eec", "corrupted@contrast-down-3.ece"),
         ("shift.auc", "shift.auroc"),
         ("shift@0.01.dice", "shift@0.01.spearman|shift@0.01.auroc|attacked@0.01.dice"),
     ],
@@ -66,8 +66,8 @@ def test_a_wrong_name_is_refused_with_the_nearest(wrong: str, right: str) -> Non
     "wrong",
     [
         "", ".", "clean.", ".dice", "clean@1.dice", "attacked@.dice", "attacked@0.dice",
-        "attacked@2.dice", "attacked@nan.dice", "corrupted@contrast.dice", "clean.spearman",
-        "corrupted@contrast-6.dice", "corrupted@-3.dice", "shift@x.auroc", "clean.dice_area",
+        "attacked@2.dice", "attacked@nan.dice", "corrupted@contrast-down.dice", "clean.spearman",
+        "corrupted@contrast-down-6.dice", "corrupted@-3.dice", "shift@x.auroc", "clean.dice_area",
     ],
 )  # fmt: skip
 def test_what_is_no_condition_is_refused(wrong: str) -> None:
