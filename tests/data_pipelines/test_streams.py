@@ -71,7 +71,7 @@ def test_a_batch_is_what_the_shards_hold(samples, phantoms):
     assert 0 <= batch.image.min() <= batch.image.max() <= 1
     assert set(batch.mask.unique().tolist()) <= {0.0, 1.0}
     assert batch.label.shape == (2,)
-    assert batch.tabular.shape == (2, len(Manifest.load(phantoms).tabular_names))
+    assert batch.tabular.shape == (2, len(Manifest.load(phantoms).tabular))
 
 
 @pytest.mark.slow
