@@ -37,41 +37,61 @@ def prepare(
     layout: Annotated[str, typer.Option(help="How the folder is laid out; see `list layouts`.")] = (
         "phantoms"
     ),
-    out: Annotated[Path, typer.Option(help="Where the shards go.")] = Path("data/phantoms"),
-    size: Annotated[int, typer.Option(min=8, help="Images become SIZE x SIZE pixels.")] = 64,
+    out: Annotated[
+        str, typer.Option(help="Where the shards go: a folder, or a URL (s3://...).")
+    ] = ("data/phantoms"),
+    size: Annotated[int, typer.Option(min=8, help="Images become SIZE pixels a side.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the split (and of generated images).")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another data set at --out.")
     ] = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Leave out what cannot be used; skipped.csv lists it."),
+    ] = False,
     options: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="An option of the layout, as count=480."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="An option of the layout, as count=480, or one of ratios=[0.7,0.15,0.15], "
+            "ood_site=SITE (or each), folds=5, dtype=float16.",
+        ),
     ] = None,
 ) -> None:
     """Turn a published folder into shards that a sweep can read.
 
     Every file is checked first: an image without its mask, a mask of another size or a truncated
-    file is named, and nothing is written. Example:
+    file is named, and nothing is written. Killed half-way, it goes on when it is run again.
+    Example:
 
     `trustsweep prepare "QaTa-COV19-v2" --layout qata-cov19 --size 128 --out data/qata`
 
     Without a folder, generated chest X-rays: `trustsweep prepare --out data/phantoms`
     """
     from data_pipelines.prepare import prepare as run_prepare
+    from distributed.preparing import cases_read, summary
     from search_spaces.study import assignment
 
     chosen = dict(assignment(item, example="count=480") for item in options or [])
-    for key in chosen.keys() & {"size", "seed", "overwrite"}:
-        raise UserError(f"--set {key}: write --{key} instead.")
+    for key in chosen.keys() & {"size", "seed", "overwrite", "skip_bad", "progress"}:
+        raise UserError(f"--set {key}: write --{key.replace('_', '-')} instead.")
     console = _console()
-    with console.status("Preparing"):
+    with cases_read(console) as progress:
         report = run_prepare(
-            folder, layout, out, size=size, seed=seed, overwrite=overwrite, **chosen
+            folder,
+            layout,
+            out,
+            size=size,
+            seed=seed,
+            overwrite=overwrite,
+            skip_bad=skip_bad,
+            progress=progress,
+            **chosen,
         )
     for warning in report.warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False)
-    counts = ", ".join(f"{n} {split}" for split, n in report.manifest.split_counts.items())
-    console.print(f"{out}: {counts} images, {report.manifest.image_shape}", highlight=False)
+        console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+    console.print(summary(out, report), highlight=False, soft_wrap=True)
 
 
 @app.command()
