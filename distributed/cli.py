@@ -95,6 +95,29 @@ def prepare(
 
 
 @app.command()
+def inspect(
+    data: Annotated[str, typer.Argument(help="A folder made by `trustsweep prepare`, or its URL.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures; beside the data, as NAME-inspect, if left out."),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="The corruptions to show; see `list suites`.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every number there, too.")
+    ] = None,
+) -> None:
+    """Look at the data: counts, ranges and warnings, and pictures of samples and corruptions.
+
+    Example: `trustsweep inspect data/qata`
+    """
+    from data_pipelines.inspection.command import run
+
+    run(data, out, suite, json_file, _console())
+
+
+@app.command()
 def sweep(
     study: Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")],
     data: Data = None,

@@ -23,7 +23,7 @@ INK, QUIET, PAPER = "#1f2933", "#7b8794", "#eef1f4"
 #: More names than this on one image would hide it; the legend still tells the colours.
 _NAMED_BOXES = 6
 _CHANNELS = 6
-_LINES, _LANES = 13, 8
+_LINES, _LANES = 12, 8
 _SMALL = 6.5
 _RIM = [patheffects.withStroke(linewidth=1.8, foreground="#000000")]
 
@@ -67,10 +67,14 @@ class ImagePanel(Panel):
                 Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.4)
             )
             if len(self.boxes) <= _NAMED_BOXES:
+                # Kept on the image: to the left at its right edge, inside the box at its top.
+                right, inside = x0 > 0.65 * width, y0 < 0.08 * height
                 axes.text(
-                    x0,
-                    y0 - 0.015 * height,
+                    x1 if right else x0,
+                    y0 + (0.02 if inside else -0.015) * height,
                     name,
+                    ha="right" if right else "left",
+                    va="top" if inside else "bottom",
                     color=colour,
                     fontsize=_SMALL,
                     fontweight="bold",
@@ -79,16 +83,7 @@ class ImagePanel(Panel):
                 )
         axes.set_xlim(0, width)
         axes.set_ylim(height, 0)
-        if self.note:
-            axes.text(
-                0.02,
-                0.02,
-                self.note,
-                transform=axes.transAxes,
-                color="white",
-                fontsize=_SMALL,
-                path_effects=_RIM,
-            )
+        _note(axes, self.note)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +186,50 @@ class SeriesPanel(Panel):
             color=INK,
             va="center",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatPanel(Panel):
+    """(F, T) values in standard deviations of the train split, blue to red; what is missing, grey.
+
+    A table is one column. Categories are not standardised.
+    """
+
+    values: NDArray[np.float32]
+    features: tuple[Feature, ...]
+    note: str = ""
+
+    def draw(self, axes: Axes) -> None:
+        mean = np.array([feature.mean for feature in self.features])[:, None]
+        std = np.array([feature.std or 1.0 for feature in self.features])[:, None]
+        field = np.ma.masked_invalid((self.values - mean) / std)
+        axes.set_facecolor("#d4d9de")
+        axes.patch.set_visible(True)
+        axes.imshow(field, cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto", interpolation="nearest")
+        _note(axes, self.note)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresencePanel(Panel):
+    """The modalities by name; those that are absent in grey and with a no before."""
+
+    names: tuple[str, ...]
+    present: tuple[bool, ...]
+    note: str = ""
+
+    def draw(self, axes: Axes) -> None:
+        axes.set_facecolor(PAPER)
+        axes.patch.set_visible(True)
+        for place, (name, there) in enumerate(zip(self.names, self.present, strict=True)):
+            y = 1 - (place + 0.7) / (len(self.names) + 1)
+            text = _short(name, 16) if there else f"no {_short(name, 13)}"
+            axes.text(
+                0.06, y, text, fontsize=7.5, va="center", color=INK if there else QUIET,
+                fontweight="bold" if there else "normal",
+            )  # fmt: skip
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        _note(axes, self.note)
 
 
 def colours(manifest: Manifest) -> dict[int, tuple[str, str]]:
@@ -300,3 +339,18 @@ def _value(value: float, feature: Feature) -> str | None:
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _note(axes: Axes, text: str) -> None:
+    """In the lower left corner, legible on anything."""
+    if not text:
+        return
+    axes.text(
+        0.03,
+        0.03,
+        text,
+        transform=axes.transAxes,
+        color="white",
+        fontsize=_SMALL,
+        bbox={"facecolor": "black", "alpha": 0.7, "linewidth": 0, "pad": 1.2},
+    )

@@ -2,73 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from data_pipelines.inspection.examples import Example, choose
-from data_pipelines.inspection.panels import INK, OUTLINE, QUIET, Panel, colours, panels
+from data_pipelines.inspection.pages import GAP, MARGIN, STYLE, WIDTH, Grid, Page, fit
+from data_pipelines.inspection.panels import OUTLINE, QUIET, Panel, colours, panels
 from data_pipelines.schema import Manifest
 from data_pipelines.storage import Folder
 
-STYLE: Any = {
-    # A "$" in a name is no formula.
-    "text.parse_math": False,
-    "text.color": INK,
-    "figure.facecolor": "white",
-    "savefig.dpi": 150,
-}
 #: Inches.
-WIDTH, TILE, GAP, MARGIN = 11.0, 1.78, 0.1, 0.3
-_HEADING, _TITLE, _LEGEND = 0.36, 0.72, 0.4
-_APART = 0.16
+_TITLE, _HEADING, _BELOW, _LEGEND = 0.72, 0.36, 0.2, 0.42
 _LEGEND_ENTRIES = 12
-#: Samples shown, unless asked otherwise: by how many find room beside each other.
+#: Rows of samples by how many are beside each other, unless asked otherwise.
 _ROWS = {1: 6, 2: 5}
 _ROWS_OF_SMALL = 4
-
-
-@dataclass(frozen=True)
-class Page:
-    """A figure whose axes are placed in inches from the top left corner."""
-
-    figure: Figure
-    width: float
-    height: float
-
-    @classmethod
-    def blank(cls, width: float, height: float) -> Page:
-        return cls(Figure(figsize=(width, height)), width, height)
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes without frame and ticks; pictures keep to their top left corner."""
-        place = (
-            left / self.width,
-            1 - (top + height) / self.height,
-            width / self.width,
-            height / self.height,
-        )
-        axes = self.figure.add_axes(place)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-        axes.patch.set_visible(False)
-        axes.set_anchor("NW")
-        return axes
-
-    def text(self, left: float, top: float, text: str, **style: Any) -> None:
-        x, y = left / self.width, 1 - top / self.height
-        self.figure.text(x, y, text, **{"va": "top", "ha": "left", **style})
-
-    def save(self, path: Path) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.figure.savefig(path)
-        return path
 
 
 def contact_sheet(location: str | Path | Folder, out: Path, *, samples: int | None = None) -> Path:
@@ -81,45 +31,42 @@ def contact_sheet(location: str | Path | Folder, out: Path, *, samples: int | No
     Args:
         location: A prepared data set.
         out: The file to write; its folder is made.
-        samples: How many; None for as many as fit well.
+        samples: How many, at least 1; None for as many as fit well.
 
     Raises:
         UserError: if there is no data set, or if a file of it is missing or damaged.
     """
     folder = Folder(location)
     manifest = Manifest.load(folder)
-    first = choose(folder, manifest, 1)
-    across = _across(panels(first[0].case, manifest))
-    count = samples or across * _ROWS.get(across, _ROWS_OF_SMALL)
+    most = samples or max(n * _ROWS.get(n, _ROWS_OF_SMALL) for n in range(1, 7))
+    examples = choose(folder, manifest, most)
+    grid = _grid([panels(example.case, manifest) for example in examples])
+    count = samples or grid.across * _ROWS.get(grid.across, _ROWS_OF_SMALL)
     with matplotlib.rc_context(STYLE):
-        return _draw(choose(folder, manifest, count), manifest, across).save(out)
+        return _draw(examples[:count], manifest, grid).save(out)
 
 
-def _across(shown: list[Panel]) -> int:
-    """How many samples of such panels stand beside each other."""
-    return max(1, int((WIDTH - 2 * MARGIN + _APART) // (_breadth(shown) + _APART)))
+def _grid(drawn: list[list[Panel]]) -> Grid:
+    """With room for the widest of the samples."""
+    return Grid.fitting(
+        max(sum(panel.width for panel in shown) for shown in drawn),
+        max(len(shown) for shown in drawn) - 1,
+    )
 
 
-def _breadth(shown: list[Panel]) -> float:
-    """Inches of a sample's panels."""
-    return sum(panel.width * TILE for panel in shown) + GAP * (len(shown) - 1)
-
-
-def _draw(examples: list[Example], manifest: Manifest, across: int) -> Page:
-    drawn = [panels(example.case, manifest) for example in examples]
-    breadth = max(_breadth(shown) for shown in drawn)
-    lines = -(-len(examples) // across)
-    line = _HEADING + TILE + _APART
-    width = max(2 * MARGIN + across * (breadth + _APART) - _APART, WIDTH)
-    page = Page.blank(width, _TITLE + lines * line + _LEGEND + MARGIN / 2)
+def _draw(examples: list[Example], manifest: Manifest, grid: Grid) -> Page:
+    lines = -(-len(examples) // grid.across)
+    line = _HEADING + grid.tile + _BELOW
+    page = Page.blank(WIDTH, _TITLE + lines * line + _LEGEND)
     _title(page, manifest, len(examples))
-    for place, (example, shown) in enumerate(zip(examples, drawn, strict=True)):
-        left = MARGIN + (place % across) * (breadth + _APART)
-        top = _TITLE + (place // across) * line
-        _heading(page, left, top, breadth, example)
-        for panel in shown:
-            panel.draw(page.axes(left, top + _HEADING, panel.width * TILE, TILE))
-            left += panel.width * TILE + GAP
+    for place, example in enumerate(examples):
+        left = MARGIN + (place % grid.across) * grid.step
+        top = _TITLE + (place // grid.across) * line
+        _heading(page, left, top, grid.breadth, example)
+        for panel in panels(example.case, manifest):
+            width = panel.width * grid.tile
+            panel.draw(page.axes(left, top + _HEADING, width, grid.tile))
+            left += width + GAP
     _legend(page, manifest, examples)
     return page
 
@@ -138,20 +85,14 @@ def _heading(page: Page, left: float, top: float, breadth: float, example: Examp
     """What it is in bold, where it is from below."""
     origin = f"{example.split}, {example.site}" if example.site else example.split
     if example.label:
-        page.text(left, top, _fit(example.label, breadth, 8.5), fontsize=8.5, fontweight="bold")
-    page.text(left, top + 0.165, _fit(origin, breadth, 7.5), fontsize=7.5, color=QUIET)
-
-
-def _fit(text: str, inches: float, size: float) -> str:
-    """As much as has room: a letter is about 0.58 of the font size wide."""
-    most = int(inches * 72 / (0.58 * size))
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+        page.text(left, top, fit(example.label, breadth, 8.5), fontsize=8.5, fontweight="bold")
+    page.text(left, top + 0.165, fit(origin, breadth, 7.5), fontsize=7.5, color=QUIET)
 
 
 def _legend(page: Page, manifest: Manifest, examples: list[Example]) -> None:
     entries = []
     if any(example.case.mask is not None for example in examples):
-        finding = manifest.classes[-1] if len(manifest.classes) == 2 else "mask"
+        finding = manifest.classes[-1] if len(manifest.classes) == 2 else "foreground"
         entries.append((f"outline of the mask ({finding})", OUTLINE))
     known = colours(manifest)
     seen = sorted({box["class"] for example in examples for box in example.case.boxes})
@@ -163,8 +104,8 @@ def _legend(page: Page, manifest: Manifest, examples: list[Example]) -> None:
             Line2D([], [], color=colour, linewidth=2.2, label=text)
             for text, colour in entries[:_LEGEND_ENTRIES]
         ],
-        loc="lower left",
-        bbox_to_anchor=(MARGIN / page.width, 0.05 / page.height),
+        loc="upper left",
+        bbox_to_anchor=(MARGIN / page.width, _LEGEND / page.height),
         ncols=6,
         fontsize=7.5,
         frameon=False,
