@@ -9,7 +9,9 @@ LAYOUTS = Registry(
         "covid-cxr-segmentations": (
             "data_pipelines.layouts.covid_cxr_segmentations:CovidCxrSegmentations"
         ),
+        "lgg": "data_pipelines.layouts.lgg:Lgg",
         "medmnist": "data_pipelines.layouts.medmnist:MedMnist",
+        "mimic": "data_pipelines.layouts.mimic:Mimic",
         "phantoms": "data_pipelines.layouts.phantoms:Phantoms",
         "physionet2012": "data_pipelines.layouts.physionet2012:Physionet2012",
         "qata-cov19": "data_pipelines.layouts.qata_cov19:QataCov19",
