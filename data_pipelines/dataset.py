@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from data_pipelines import splits
@@ -18,6 +17,7 @@ from data_pipelines.layouts.base import Layout
 from data_pipelines.moments import Moments
 from data_pipelines.schema import MANIFEST_NAME, Feature, ImageSpec, Kind, Manifest, Split
 from data_pipelines.shards import MORE, SCALES, row_bytes, write_json, write_split
+from data_pipelines.tensors import described, shape_of, unpacked
 
 Place = tuple[int, int]
 
@@ -66,7 +66,7 @@ def write_dataset(
             start: int, stop: int, rows: list[Dealt] = rows, split: Split = split
         ) -> pa.Table:
             table = take([d.place for d in rows[start:stop]])
-            column = pa.array([str(split)] * table.num_rows, pa.string())
+            column = pa.array([str(split)] * table.num_rows)
             return table.set_column(table.schema.get_field_index("split"), "split", column)
 
         for group in write_split(folder, split, schema, len(rows), taken):
@@ -80,7 +80,7 @@ def write_dataset(
         classes=layout.classes,
         split_counts=counts,
         stored_bytes={split: count * row_bytes(schema) for split, count in counts.items()},
-        columns={field.name: _described(field.type) for field in schema},
+        columns={field.name: described(field) for field in schema},
         fingerprint=fingerprint,
         preprocessing=parameters,
         groups=layout.groups,
@@ -107,8 +107,9 @@ class _Statistics:
         self._features = {name: Moments() for name in ("tabular", "series") if name in schema.names}
 
     def update(self, rows: pa.Table) -> None:
-        values = {name: _array(rows, name) for name in [*self._images, *self._features]}
-        present = _array(rows, "present") if "present" in rows.schema.names else None
+        names = [*self._images, *self._features, "present"]
+        values = {name: self._array(rows, name) for name in names if name in rows.schema.names}
+        present = values.get("present")
         for name in self._images:
             for channel in range(values[name].shape[1]):
                 there = self._there(name, channel, present)
@@ -130,10 +131,12 @@ class _Statistics:
             "series": self._described("series", self._layout.series),
         }
 
+    def _array(self, rows: pa.Table, name: str) -> Any:
+        return unpacked(rows[name].combine_chunks(), described(self._schema.field(name)))
+
     def _image(self, name: str) -> ImageSpec:
-        kind = self._schema.field(name).type
-        shape = tuple(kind.shape)
-        scale = SCALES[str(np.dtype(kind.value_type.to_pandas_dtype()))]
+        dtype, shape = shape_of(described(self._schema.field(name)))
+        scale = SCALES[dtype.name]
         both = [self._channels[name, channel].compute(1) for channel in range(shape[0])]
         # At least one grey level: a constant channel must not be divided by zero.
         return ImageSpec(
@@ -166,13 +169,3 @@ class _Statistics:
 
 def _shuffled(dealt: list[Dealt]) -> list[Dealt]:
     return sorted(dealt, key=lambda d: hashlib.blake2b(d.sample_id.encode()).digest())
-
-
-def _array(rows: pa.Table, name: str) -> Any:
-    return rows[name].combine_chunks().to_numpy_ndarray()
-
-
-def _described(kind: pa.DataType) -> str:
-    if isinstance(kind, pa.FixedShapeTensorType):
-        return f"{kind.value_type}{list(kind.shape)}"
-    return str(kind)

@@ -21,6 +21,7 @@ from data_pipelines.sample import Sample
 from data_pipelines.schema import Manifest, Modality, Split
 from data_pipelines.splits import assert_disjoint
 from data_pipelines.storage import Folder
+from data_pipelines.tensors import described, packed, shape_of, shaped, tensor_field
 
 #: Uncompressed. Small enough to be one Ray task, large enough not to litter a cluster file system.
 PART_BYTES = 64 * 2**20
@@ -48,13 +49,12 @@ def table_schema(
     sample: Sample, groups: Sequence[str], modalities: Sequence[Modality], dtype: str
 ) -> pa.Schema:
     """The columns of a data set whose samples are like this one; images are kept as `dtype`."""
-    fields = [(name, pa.string()) for name in ("sample_id", "patient_id", "site", "split")]
-    stored = pa.from_numpy_dtype(np.dtype(dtype))
+    fields: list[Any] = [
+        (name, pa.string()) for name in ("sample_id", "patient_id", "site", "split")
+    ]
     images = {"image": sample.image, **{MORE + k: v for k, v in sample.more_images.items()}}
     fields += [
-        (name, pa.fixed_shape_tensor(stored, image.shape))
-        for name, image in images.items()
-        if image is not None
+        tensor_field(name, image, dtype) for name, image in images.items() if image is not None
     ]
     tensors: dict[str, Any] = {"mask": sample.mask, "tabular": sample.tabular}
     if sample.series is not None:
@@ -65,11 +65,7 @@ def table_schema(
         fields.append(("label", pa.int64()))
     if len(modalities) > 1:
         tensors["present"] = np.ones(len(modalities), np.uint8)
-    fields += [
-        (name, pa.fixed_shape_tensor(pa.from_numpy_dtype(array.dtype), array.shape))
-        for name, array in tensors.items()
-        if array is not None
-    ]
+    fields += [tensor_field(n, array) for n, array in tensors.items() if array is not None]
     if sample.boxes is not None:
         fields.append(("boxes", pa.list_(_BOX)))
     fields += [
@@ -83,10 +79,11 @@ def record_batch(samples: Sequence[Sample], schema: pa.Schema) -> pa.RecordBatch
     columns = []
     for field in schema:
         values = [_value(sample, field) for sample in samples]
-        if isinstance(field.type, pa.FixedShapeTensorType):
-            columns.append(_tensors(values, field))
-        else:
-            columns.append(pa.array(values, field.type))
+        columns.append(
+            packed(np.stack(values), field)
+            if pa.types.is_fixed_size_binary(field.type)
+            else pa.array(values, field.type)
+        )
     return pa.record_batch(columns, schema=schema)
 
 
@@ -104,7 +101,8 @@ def write_split(
     for number, start in enumerate(range(0, rows, per_part)):
         stop = min(start + per_part, rows)
         path = folder / split / f"part-{number:05d}.parquet"
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        # LZ4 and no dictionary: pixels seldom repeat, and reading is what is waited for.
+        with pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=False) as writer:
             for first in range(start, stop, per_group):
                 group = take(first, min(first + per_group, stop))
                 writer.write_table(group, row_group_size=group.num_rows)
@@ -208,13 +206,16 @@ def parts(location: Location, split: Split) -> list[Part]:
 def row_groups(
     location: Location, split: Split, columns: Sequence[str] | None = None
 ) -> Iterator[pa.Table]:
-    """The rows of a split, a row group at a time. Raises `UserError` as `parts`."""
+    """The rows of a split, a row group at a time, arrays as Arrow's fixed-shape tensors.
+
+    Raises `UserError` as `parts`.
+    """
     folder = Folder(location)
     chosen = None if columns is None else list(columns)
     for name, file in _files(folder, split):
         for group in range(file.num_row_groups):
             try:
-                yield file.read_row_group(group, columns=chosen)
+                yield shaped(file.read_row_group(group, columns=chosen))
             except (pa.ArrowException, OSError) as error:
                 raise _damaged(folder, name, error) from error
 
@@ -274,14 +275,14 @@ def _value(sample: Sample, field: pa.Field) -> Any:
             assert sample.series is not None
             return sample.series.value if name == "series" else sample.series.delta
         case "present":
-            size = field.type.shape[0]
-            return np.array(sample.present or (True,) * size, np.uint8)
+            _, shape = shape_of(described(field))
+            return np.array(sample.present or (True,) * shape[0], np.uint8)
     return sample.groups[name] if name in sample.groups else getattr(sample, name)
 
 
 def _stored(image: NDArray[Any], field: pa.Field) -> NDArray[Any]:
     """An image in the data set's type; what is finer than 8 bits is rounded to them, if asked."""
-    wanted = field.type.value_type.to_pandas_dtype()
+    wanted, _ = shape_of(described(field))
     if image.dtype == wanted:
         return image
     if wanted == np.uint8:
@@ -290,18 +291,7 @@ def _stored(image: NDArray[Any], field: pa.Field) -> NDArray[Any]:
     return (image / np.float32(scale)).astype(wanted)
 
 
-def _tensors(values: list[Any], field: pa.Field) -> pa.ExtensionArray:
-    stacked = np.stack(values)
-    if stacked.shape[1:] != tuple(field.type.shape):
-        raise ValueError(f"{field.name} of shape {stacked.shape[1:]}, not {field.type.shape}")
-    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(stacked))
-
-
 def row_bytes(schema: pa.Schema) -> int:
     """Bytes of a row in memory, roughly for texts and lists."""
-    return sum(
-        int(np.prod(field.type.shape)) * field.type.value_type.byte_width
-        if isinstance(field.type, pa.FixedShapeTensorType)
-        else 32
-        for field in schema
-    )
+    fixed = pa.types.is_fixed_size_binary
+    return sum(field.type.byte_width if fixed(field.type) else 32 for field in schema)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,16 @@ from torch import Tensor
 
 from data_pipelines.schema import Batch, Manifest
 from data_pipelines.shards import MORE
+from data_pipelines.tensors import unpacked
 
-#: Prefix of a column that holds a batch's field as a corruption left it, in place of the stored
-#: one.
+#: Prefix of a column of a field's rows as a corruption left them: the bytes of float32, null where
+#: it left them alone.
 CHANGED = "changed."
 
 #: Fields of a batch that are float as stored or become so.
 _FLOATS = ("mask", "tabular", "series", "series_delta", "present")
+#: What a corruption may change, beside `more_images`; all are float32 in a batch.
+_CHANGEABLE = ("image", "tabular", "series", "series_mask", "series_delta", "present")
 _UNUSED = ("patient_id", "site", "split", "boxes")
 
 #: Column name to its rows: an array (rows first), a tensor on some device, or a list.
@@ -32,7 +36,10 @@ def wanted(names: Sequence[str], manifest: Manifest) -> list[str]:
 
 def columns_of(rows: pa.RecordBatch, manifest: Manifest) -> Columns:
     """The columns of a batch, indexable by row; tensors as views on Arrow's buffers."""
-    return {name: _values(name, rows.column(name)) for name in wanted(rows.schema.names, manifest)}
+    return {
+        name: _values(name, rows.column(name), manifest)
+        for name in wanted(rows.schema.names, manifest)
+    }
 
 
 def gather(chunks: Sequence[Columns], where: Sequence[tuple[int, int]]) -> Columns:
@@ -44,64 +51,104 @@ def gather(chunks: Sequence[Columns], where: Sequence[tuple[int, int]]) -> Colum
     return result
 
 
+class Cutter:
+    """Cuts pieces of columns, as they come, into any number of rows at a time."""
+
+    def __init__(self, pieces: Iterator[Columns]) -> None:
+        self._pieces = pieces
+        self._piece: Columns = {"sample_id": []}
+        self._used = 0
+
+    def take(self, count: int) -> Columns:
+        """The next `count` rows. Raises StopIteration where the pieces hold fewer."""
+        chunks: list[Columns] = []
+        where: list[tuple[int, int]] = []
+        while len(where) < count:
+            left = len(self._piece["sample_id"]) - self._used
+            if not left:
+                self._piece, self._used = next(self._pieces), 0
+                continue
+            rows = range(self._used, self._used + min(left, count - len(where)))
+            where += [(len(chunks), row) for row in rows]
+            chunks.append(self._piece)
+            self._used = rows.stop
+        return gather(chunks, where)
+
+
 def assemble(columns: Mapping[str, Any], manifest: Manifest) -> Batch:
     """A batch of all rows; on the device where the columns are.
 
     Images are stored / scale in float32, correctly rounded, so the same bits on every device.
     """
-    ids = tuple(columns["sample_id"])
-    fields: dict[str, Tensor] = {}
-    for name in _FLOATS:
-        if (value := _tensor(columns, name)) is not None:
-            fields[name] = value.float()
-    if (label := _tensor(columns, "label")) is not None:
+    fields = {name: _tensor(columns[name]).float() for name in _FLOATS if name in columns}
+    if "label" in columns:
+        label = _tensor(columns["label"])
         fields["label"] = label if label.ndim == 1 else label.float()
     if "series" in fields:
-        observed = _tensor(columns, "series_mask")
-        fields["series_mask"] = (
-            (~fields["series"].isnan()).float() if observed is None else observed
-        )
-    more = {
-        name: image
-        for name in manifest.more_images
-        if (image := _image(columns, MORE + name, manifest)) is not None
-    }
-    image = _image(columns, "image", manifest)
-    if image is None:
+        fields["series_mask"] = (~fields["series"].isnan()).float()
+    more = {name: _image(columns[MORE + name], manifest) for name in manifest.more_images}
+    if "image" in columns:
+        fields["image"] = _image(columns["image"], manifest)
+    else:
         device = next(iter(fields.values())).device if fields else None
-        image = torch.zeros((len(ids), 0), device=device)
-    groups = {name: tuple(columns[name]) for name in manifest.groups}
-    return Batch(sample_id=ids, image=image, more_images=more, groups=groups, **fields)
+        fields["image"] = torch.zeros((len(columns["sample_id"]), 0), device=device)
+    batch = Batch(
+        sample_id=tuple(columns["sample_id"]),
+        more_images=more,
+        groups={name: tuple(columns[name]) for name in manifest.groups},
+        **fields,
+    )
+    return _overwritten(batch, columns)
 
 
-def changes(before: Batch, after: Batch) -> dict[str, Tensor]:
-    """What `after` holds other than `before`, by the name of the column that it replaces."""
-    names = ("image", "label", "series_mask", *_FLOATS)
-    found = {n: (getattr(before, n), getattr(after, n)) for n in names}
-    found |= {MORE + n: (before.more_images[n], after.more_images[n]) for n in before.more_images}
-    return {name: new for name, (old, new) in found.items() if new is not None and new is not old}
+def pack(stored: pa.Table, before: Batch, after: Batch) -> pa.Table:
+    """Rows for the object store: as stored, and what a corruption changed of them.
 
-
-def pack(stored: pa.Table, columns: Columns, changed: Mapping[str, Tensor]) -> pa.Table:
-    """Rows for the object store: as stored, but for what a corruption changed.
-
-    Args:
-        stored: The columns that are no numbers (identifiers, groups), of the rows.
-        columns: Arrays of the rows.
-        changed: By `changes`.
+    Uncorrupted rows so take a quarter of their float32. Which columns there are depends on the
+    data set alone, as Ray Data may join rows of several calls.
     """
-    arrays = {name: stored.column(name) for name in stored.column_names}
-    for name, values in columns.items():
-        if name not in arrays and name not in changed:
-            arrays[name] = _arrow(values)
-    arrays |= {CHANGED + name: _arrow(tensor.numpy()) for name, tensor in changed.items()}
+    arrays = dict(zip(stored.column_names, stored.columns, strict=True))
+    for name in _CHANGEABLE:
+        old, new = getattr(before, name), getattr(after, name)
+        arrays[CHANGED + name] = _changed_rows(old, new, len(before))
+    for name, old in before.more_images.items():
+        arrays[CHANGED + MORE + name] = _changed_rows(old, after.more_images[name], len(before))
     return pa.table(arrays)
 
 
-def _image(columns: Mapping[str, Any], name: str, manifest: Manifest) -> Tensor | None:
-    if CHANGED + name in columns or name not in columns:
-        return _tensor(columns, name)
-    image = torch.as_tensor(columns[name]).float()
+def _changed_rows(old: Tensor | None, new: Tensor | None, count: int) -> pa.Array:
+    rows: list[bytes | None] = [None] * count
+    if new is not None and new is not old:
+        if old is None:
+            old = torch.ones_like(new)  # `present`: all modalities are there
+        # By their bits, as a missing value is not equal to itself.
+        bits = [t.contiguous().view(torch.int32).flatten(1) for t in (old, new)]
+        for row in (bits[0] != bits[1]).any(dim=1).nonzero()[:, 0].tolist():
+            rows[row] = new[row].numpy().tobytes()
+    return pa.array(rows, pa.large_binary())
+
+
+def _overwritten(batch: Batch, columns: Mapping[str, Any]) -> Batch:
+    """The batch with the rows that a corruption changed."""
+    fields: dict[str, Any] = {}
+    for name in (*_CHANGEABLE, *(MORE + name for name in batch.more_images)):
+        changed = columns.get(CHANGED + name, ())
+        rows = [row for row, value in enumerate(changed) if value is not None]
+        if not rows:
+            continue
+        more = name.removeprefix(MORE)
+        whole = getattr(batch, name) if name == more else batch.more_images[more]
+        if whole is None:
+            width = len(np.frombuffer(changed[rows[0]], np.float32))
+            whole = fields[name] = torch.ones(len(batch), width)
+        for row in rows:
+            new = torch.from_numpy(np.frombuffer(changed[row], np.float32).copy())
+            whole[row] = new.view(whole.shape[1:])
+    return dataclasses.replace(batch, **fields)
+
+
+def _image(stored: Any, manifest: Manifest) -> Tensor:
+    image = _tensor(stored).float()
     if manifest.image_scale == 1:
         return image
     # On a GPU, torch divides by a number as it multiplies by its inverse, which rounds otherwise;
@@ -109,19 +156,18 @@ def _image(columns: Mapping[str, Any], name: str, manifest: Manifest) -> Tensor 
     return image / torch.full((), manifest.image_scale, device=image.device)
 
 
-def _tensor(columns: Mapping[str, Any], name: str) -> Tensor | None:
-    """The column as a corruption left it, else as stored; None where there is neither."""
-    values = columns.get(CHANGED + name, columns.get(name))
-    return None if values is None else torch.as_tensor(values)
+def _tensor(values: Any) -> Tensor:
+    """Of a tensor itself; of an array a copy where it lies in shared memory, which none may write."""
+    if isinstance(values, Tensor):
+        return values
+    return torch.from_numpy(values if values.flags.writeable else values.copy())
 
 
-def _values(name: str, column: pa.Array) -> Any:
+def _values(name: str, column: pa.Array, manifest: Manifest) -> Any:
+    if pa.types.is_fixed_size_binary(column.type):  # as the shards keep arrays
+        return unpacked(column, manifest.columns[name])
     if isinstance(column.type, pa.FixedShapeTensorType):
         return column.to_numpy_ndarray()
+    if pa.types.is_large_binary(column.type):
+        return [value.as_buffer() for value in column]
     return column.to_numpy() if name == "label" else column.to_pylist()
-
-
-def _arrow(values: np.ndarray) -> pa.Array:
-    if values.ndim == 1:
-        return pa.array(values)
-    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
