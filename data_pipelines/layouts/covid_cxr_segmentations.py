@@ -120,7 +120,9 @@ class CovidCxrSegmentations(Layout[Entry | BadFile]):
         for place in (folder / "images", self._masks):
             if not place.is_dir():
                 raise UserError(f"{place}: no such folder. Fetch the data set again.")
-        index = {"image": Kind.TEXT, "orig": Kind.TEXT, "split": Kind.TEXT}
+        index = {"image": Kind.TEXT, "orig": Kind.TEXT}
+        if self._keep_split:
+            index["split"] = Kind.TEXT
         self._index = read_table(folder / _INDEX, index, unique="image")
         self._metadata = read_table(
             folder / _METADATA, _COLUMNS, unique="filename", private=("patientid",)

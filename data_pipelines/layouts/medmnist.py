@@ -60,7 +60,7 @@ _ORGANS = (
     "spleen",
 )
 
-#: As in the publisher's table of sets (MedMNIST v2).
+#: After the publisher's table of sets (MedMNIST v2); names in lower case, one of them shortened.
 FLAGS = {
     "pathmnist": Flag(
         (

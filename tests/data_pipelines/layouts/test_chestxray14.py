@@ -254,6 +254,16 @@ def test_a_table_without_a_column_names_the_nearest(copy):
         _layout(copy)
 
 
+def test_the_older_table_is_read_where_the_newer_is_not_there(copy):
+    before = _samples(copy)
+    (copy / TABLE).rename(copy / "Data_Entry_2017.csv")
+    after = _samples(copy)
+    assert all(np.array_equal(before[name].label, after[name].label) for name in before)
+    shutil.copy(copy / "Data_Entry_2017.csv", copy / TABLE)
+    name = _set(copy / TABLE, 1, 4, "77")
+    assert _samples(copy)[name].groups["age"] == 77
+
+
 @pytest.mark.parametrize("absent", [TABLE, "test_list.txt"])
 def test_a_folder_without_a_table_or_list_is_refused(copy, absent):
     (copy / absent).unlink()

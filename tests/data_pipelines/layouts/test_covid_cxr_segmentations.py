@@ -132,6 +132,14 @@ def test_the_index_split_is_checked_only_where_asked_for(copy):
     assert tested == {None}
 
 
+def test_the_index_needs_no_split_column_that_is_not_used(copy):
+    text = (copy / "index.csv").read_text().replace("split", "fold", 1)
+    (copy / "index.csv").write_text(text)
+    assert len(_samples(copy)) == 67
+    with pytest.raises(UserError, match="no column 'split'"):
+        _layout(copy, split="index")
+
+
 def test_the_index_split_gives_the_test_set(miniature):
     samples = _samples(miniature(NAME), split="index")
     assert {s.split for s in samples.values()} == {Split.TEST, None}
