@@ -19,9 +19,9 @@ class BiasField(ImageCorruption[float]):
     """Multiplies all channels with exp(Σ c_ijk P_i(z) P_j(y) P_k(x)), c ~ U(−p, p).
 
     P are the Legendre polynomials on [−1, 1] along each axis, 0 < i + j + k ≤ 3 (Van Leemput et
-    al., IEEE TMI 18:885, 1999; the basis of MONAI's `RandBiasField`). Without a constant term the
-    field changes the shading and not the exposure. At p = 0.5, where TorchIO draws by default, its
-    logarithm has a standard deviation of about 0.37.
+    al., IEEE TMI 18:885, 1999; the basis of MONAI's `RandBiasField` for volumes). Without a
+    constant term the field changes the shading and not the exposure. At p = 0.5, where TorchIO
+    draws by default, its logarithm has a standard deviation of about 0.37.
     """
 
     name = "bias-field"

@@ -29,7 +29,8 @@ class Pixelate(ImageCorruption[float]):
             image = _shrink(image, max(int(size * parameter), 1), axis)
         for axis, size in zip((-2, -1), sides, strict=True):
             small = image.shape[axis]
-            shown = ((torch.arange(size, dtype=torch.float64) + 0.5) * small / size).long()
+            # Pillow's order of operations: where a centre is on an edge, rounding decides.
+            shown = ((torch.arange(size, dtype=torch.float64) + 0.5) * (small / size)).long()
             image = image.index_select(axis, shown.to(image.device))
         return image
 
@@ -52,7 +53,8 @@ def _windows(size: int, small: int) -> tuple[np.ndarray, np.ndarray]:
     centre = (np.arange(small) + 0.5) * scale
     first = np.floor(centre - scale / 2 + 0.5).astype(np.int64)
     index = first[:, None] + np.arange(int(np.ceil(scale)) + 1)
-    offset = (index - centre[:, None] + 0.5) / scale
+    # Pillow's order of operations, as above.
+    offset = (index - centre[:, None] + 0.5) * (1 / scale)
     inside = (offset > -0.5) & (offset <= 0.5) & (index < size)
     weight = inside / inside.sum(axis=1, keepdims=True)
     return index.clip(0, size - 1), weight

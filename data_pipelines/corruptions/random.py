@@ -56,7 +56,7 @@ def bits(seeds: Tensor, count: int, stream: int = 0) -> Tensor:
 def uniform(seeds: Tensor, shape: Sequence[int], stream: int = 0) -> Tensor:
     """(B, *shape) float32, uniform on the multiples of 2^-24 in [0, 1)."""
     count = math.prod(shape)
-    halves = bits(seeds, -(-count // 2), stream).view(torch.int32)
+    halves = _split(bits(seeds, -(-count // 2), stream), torch.int32)
     draws = ((halves >> 8) & 0xFFFFFF).float().mul_(2.0**-24)
     return draws[:, :count].reshape(len(seeds), *shape)
 
@@ -74,7 +74,7 @@ def normal(seeds: Tensor, shape: Sequence[int], stream: int = 0) -> Tensor:
     so Box and Muller's method, differ between devices.
     """
     count = math.prod(shape)
-    quarters = bits(seeds, -(-count // _QUARTERS), stream).view(torch.int16)
+    quarters = _split(bits(seeds, -(-count // _QUARTERS), stream), torch.int16)
     index = quarters.to(torch.int32).add_(_LEVELS // 2)
     draws = _quantiles(seeds.device).index_select(0, index.reshape(-1))
     return draws.view(index.shape)[:, :count].reshape(len(seeds), *shape)
@@ -121,6 +121,14 @@ def _mix(z: Tensor) -> Tensor:
 def _shifted(z: Tensor, shift: int) -> Tensor:
     """z >> shift with zeros from the left, where torch's repeats the sign."""
     return (z >> shift).bitwise_and_((1 << (_BITS - shift)) - 1)
+
+
+def _split(words: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, n) words as (B, k n) smaller integers."""
+    if words.numel():
+        return words.view(dtype)
+    # torch cannot view an empty tensor as another type.
+    return words.new_zeros((len(words), words.shape[1] * (8 // dtype.itemsize)), dtype=dtype)
 
 
 @functools.cache

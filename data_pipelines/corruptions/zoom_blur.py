@@ -15,7 +15,8 @@ class ZoomBlur(ImageCorruption[tuple[float, float]]):
 
     y = (x + Σ_k zoom(x, 1 + k s)) / (n + 1) with n factors; zoom enlarges each slice around its
     centre by linear interpolation and keeps the frame (ImageNet-C, arXiv 1903.12261). The
-    sampling is exactly centred, where ImageNet-C first crops whole pixels.
+    sampling is exactly centred, where ImageNet-C first crops whole pixels. Severities of
+    MedMNIST-C's dermatoscopic images.
     """
 
     name = "zoom-blur"
