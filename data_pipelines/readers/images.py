@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -13,6 +12,7 @@ from PIL import Image
 
 from data_pipelines.problems import BadFile
 from data_pipelines.readers.files import checked_size
+from data_pipelines.readers.quiet import quiet, quiet_c
 
 #: Large detectors have 17 megapixels; what claims far more is a decompression bomb.
 MAX_PIXELS = 64_000_000
@@ -152,13 +152,13 @@ def _decode(
     checked_size(path)
     try:
         # `verify` checks PNG's checksums but leaves the image unusable: hence opened twice.
-        with warnings.catch_warnings(action="ignore"):
+        with quiet("PIL"):
             with Image.open(path, formats=_FORMATS) as image:
                 _check_header(path, image, modes, wanted, opaque)
                 image.verify()
             with Image.open(path, formats=_FORMATS) as image:
                 unsigned = image.mode == "I" and _tag(image, _SAMPLE_FORMAT) != _SIGNED
-                pixels = np.array(image)
+                pixels = _pixels(image)
     except BadFile:
         raise
     except Image.UnidentifiedImageError as error:
@@ -173,6 +173,13 @@ def _decode(
         raise BadFile(path, f"damaged or truncated ({error}). Fetch it again.") from error
     # Pillow keeps unsigned 32-bit values in a signed array.
     return pixels.view(np.uint32) if unsigned and image.format == "TIFF" else pixels
+
+
+def _pixels(image: Image.Image) -> NDArray[Any]:
+    if image.format != "TIFF":
+        return np.array(image)
+    with quiet_c():
+        return np.array(image)
 
 
 def _check_header(

@@ -171,6 +171,8 @@ def _skip(path: Path, stream: IO[bytes], count: int) -> None:
 def _shape(path: Path, header: nibabel.Nifti1Header, dims: int) -> tuple[int, ...]:
     from nibabel.spatialimages import HeaderDataError
 
+    if not 1 <= int(header["dim"][0]) <= 7:
+        raise BadFile(path, "its header states no usable shape. Fetch it again.")
     try:
         shape = tuple(int(length) for length in header.get_data_shape())
     except (HeaderDataError, ValueError, IndexError, TypeError) as error:
@@ -206,12 +208,12 @@ def _affine(path: Path, header: nibabel.Nifti1Header) -> NDArray[np.float64]:
     try:
         with np.errstate(all="ignore"):
             affine = np.array(header.get_best_affine(), np.float64)
-            factor = _MILLIMETRES.get(header.get_xyzt_units()[0])
-    except (HeaderDataError, KeyError, ValueError) as error:
+    except (HeaderDataError, ValueError) as error:
         raise BadFile(path, unusable) from error
-    if factor is None:
-        raise BadFile(path, "its voxel sizes are no lengths. Correct xyzt_units.")
-    affine[:3] *= factor
+    try:
+        affine[:3] *= _MILLIMETRES[header.get_xyzt_units()[0]]
+    except KeyError as error:
+        raise BadFile(path, "its voxel sizes are no lengths. Correct xyzt_units.") from error
     with np.errstate(all="ignore"):
         # Relative to the voxel sizes, so that small voxels are no flat ones.
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -251,10 +253,14 @@ def _voxels(
 def _scaling(path: Path, header: nibabel.Nifti1Header) -> tuple[np.float64, np.float64]:
     from nibabel.spatialimages import HeaderDataError
 
+    unusable = "its slope or intercept is no number. Correct it."
+    # NaN, like 0, is how a file says that nothing is to be rescaled.
+    if np.isinf(header["scl_slope"]):
+        raise BadFile(path, unusable)
     try:
         slope, intercept = header.get_slope_inter()
     except HeaderDataError as error:
-        raise BadFile(path, "its slope or intercept is no number. Correct it.") from error
+        raise BadFile(path, unusable) from error
     return np.float64(1 if slope is None else slope), np.float64(intercept or 0)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from data_pipelines.problems import BadFile
 from data_pipelines.readers.files import checked_size
+from data_pipelines.readers.quiet import quiet
 from data_pipelines.registry import nearest
 
 #: Of the arrays that one call returns.
@@ -142,8 +143,13 @@ def _header(path: Path, member: zipfile.ZipInfo, stream: IO[bytes]) -> _Header:
         version = np.lib.format.read_magic(stream)
         if version not in _READ_HEADER:
             raise BadFile(path, f"array {name!r} is of a version of .npy that is not read.")
-        shape, fortran, dtype = _READ_HEADER[version](stream)
-    except (ValueError, TypeError, SyntaxError, EOFError, MemoryError, RecursionError) as error:
+        # NumPy warns of headers that Python 2 wrote.
+        with quiet():
+            shape, fortran, dtype = _READ_HEADER[version](stream)
+    except (BadFile, OSError, zipfile.BadZipFile, zlib.error):
+        raise
+    # NumPy parses the header as Python: beside SyntaxError, its tokenizer has errors of its own.
+    except Exception as error:
         raise BadFile(path, f"array {name!r} has no usable header. Fetch it again.") from error
     if dtype.kind not in _KINDS:
         what = "Python objects" if dtype.hasobject else f"type {dtype}"
