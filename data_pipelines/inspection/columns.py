@@ -43,6 +43,17 @@ def array(table: pa.Table, name: str) -> NDArray[Any]:
     return table[name].combine_chunks().to_numpy_ndarray()
 
 
+def filled(masks: NDArray[Any]) -> NDArray[np.bool_]:
+    """(N,) of (N, 1, *spatial): whether each mask holds anything."""
+    return np.asarray(masks.reshape(len(masks), -1).any(axis=1))
+
+
+def mask_classes(manifest: Manifest) -> tuple[str, str]:
+    """What data with masks alone are divided into: empty masks, and those that hold something."""
+    finding = manifest.classes[-1]
+    return f"no {finding}", finding
+
+
 def image_columns(manifest: Manifest) -> dict[str, str]:
     """Image, as `Modality.column` names it, to its column of the shards; the main image first."""
     main = {IMAGE: IMAGE} if manifest.image_shape else {}

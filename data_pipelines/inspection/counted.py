@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_pipelines.inspection.columns import IMAGE, array
+from data_pipelines.inspection.columns import IMAGE, array, filled, mask_classes
 from data_pipelines.inspection.findings import UNKNOWN, GroupCount, ModalityShare, Stratum
 from data_pipelines.schema import Manifest
 
@@ -43,8 +43,7 @@ class Strata:
         self._source = next((name for name in ("label", "mask") if name in names), None)
         self.classes = manifest.classes if self._source else ()
         if self._source == "mask":
-            finding = manifest.classes[-1]
-            self.classes = (f"no {finding}", finding)
+            self.classes = mask_classes(manifest)
         self._samples: Counter[tuple[str, str]] = Counter()
         self._patients: dict[tuple[str, str], set[int]] = defaultdict(set)
         self._positive: dict[tuple[str, str], NDArray[np.int64]] = {}
@@ -86,13 +85,14 @@ class Strata:
         if self.several:
             labels = array(table, "label")
             return (labels == 1).astype(np.int64), np.isnan(labels).astype(np.int64)
-        if self._source == "mask":
-            values = array(table, "mask").reshape(table.num_rows, -1).any(axis=1).astype(np.int64)
-        else:
-            values = table["label"].fill_null(-1).to_numpy()
-        classes = np.arange(len(self.classes))
-        positive = (values[:, None] == classes).astype(np.int64)
-        return positive, np.repeat(~positive.any(axis=1, keepdims=True), len(classes), axis=1)
+        values: NDArray[np.int64] = (
+            filled(array(table, "mask")).astype(np.int64)
+            if self._source == "mask"
+            else table["label"].fill_null(-1).to_numpy()
+        )
+        positive = (values[:, None] == np.arange(len(self.classes))).astype(np.int64)
+        unknown = 1 - positive.sum(axis=1, keepdims=True)
+        return positive, np.repeat(unknown, len(self.classes), axis=1)
 
 
 class Groups:
@@ -148,10 +148,12 @@ class Presence:
         self._samples: Counter[str] = Counter()
 
     def add(self, split: str, table: pa.Table) -> None:
-        flags = np.ones((table.num_rows, len(self._modalities)), np.int64)
+        width = len(self._modalities)
+        flags = np.ones((table.num_rows, width), np.int64)
         if "present" in table.schema.names:
             flags = array(table, "present").astype(np.int64)
-        self._present[split] = self._present.get(split, 0) + flags.sum(axis=0)
+        before = self._present.get(split, np.zeros(width, np.int64))
+        self._present[split] = before + flags.sum(axis=0)
         self._samples[split] += table.num_rows
 
     def found(self) -> Iterator[ModalityShare]:

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data_pipelines.errors import UserError
-from data_pipelines.inspection.columns import array, image_columns
+from data_pipelines.inspection.columns import array, filled, image_columns, mask_classes
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.shards import parts, row_groups
 from data_pipelines.storage import Folder
+from data_pipelines.tensors import shaped
 
 #: Class names in a heading; the rest are counted.
 _NAMED = 3
@@ -64,6 +65,7 @@ class _Place:
     split: str
     site: str
     label: int
+    boxed: bool
     group: int
     row: int
 
@@ -71,8 +73,9 @@ class _Place:
 def choose(location: Folder, manifest: Manifest, count: int) -> list[Example]:
     """Up to `count` samples that show as many labels, sites and splits as so few can.
 
-    One after the other, each the sample whose label, then site, then split was shown least; among
-    equals the smallest hash of the identifier. Raises `UserError` as `row_groups`.
+    One after the other, each the sample whose label was shown least; among equals, whether it has
+    boxes, its site and its split decide in the same way, then the smallest hash of the identifier.
+    Raises `UserError` as `row_groups`.
     """
     left = _candidates(location, manifest, count)
     shown: Counter[tuple[str, object]] = Counter()
@@ -82,6 +85,7 @@ def choose(location: Folder, manifest: Manifest, count: int) -> list[Example]:
             left,
             key=lambda p: (
                 shown["label", p.label],
+                shown["boxed", p.boxed],
                 shown["site", p.site],
                 shown["split", p.split],
                 p.rank,
@@ -89,15 +93,16 @@ def choose(location: Folder, manifest: Manifest, count: int) -> list[Example]:
         )
         left.remove(best)
         chosen.append(best)
-        shown.update([("label", best.label), ("site", best.site), ("split", best.split)])
+        shown.update((name, getattr(best, name)) for name in ("label", "boxed", "site", "split"))
     return [_example(location, manifest, place) for place in chosen]
 
 
 def _candidates(location: Folder, manifest: Manifest, count: int) -> list[_Place]:
-    """For each split, site and label the `count` samples of smallest hash."""
+    """The `count` first by hash of those alike in split, site, label and having boxes."""
     label = next((name for name in ("label", "mask") if name in manifest.columns), None)
-    columns = ["sample_id", "site", *([label] if label else [])]
-    best: dict[tuple[str, str, int], list[_Place]] = defaultdict(list)
+    boxes = "boxes" in manifest.columns
+    columns = ["sample_id", "site", *([label] if label else []), *(["boxes"] if boxes else [])]
+    best: dict[tuple[str, str, int, bool], list[_Place]] = defaultdict(list)
     for split in (split for split in Split if split in manifest.split_counts):
         for group, table in enumerate(row_groups(location, split, columns)):
             ranks = [
@@ -106,8 +111,9 @@ def _candidates(location: Folder, manifest: Manifest, count: int) -> list[_Place
             ]
             labels = _strata(table, label, ranks)
             for row, site in enumerate(table["site"].to_pylist()):
-                place = _Place(ranks[row], str(split), str(site), labels[row], group, row)
-                kept = best[place.split, place.site, place.label]
+                boxed = boxes and bool(table["boxes"][row].as_py())
+                place = _Place(ranks[row], str(split), str(site), labels[row], boxed, group, row)
+                kept = best[place.split, place.site, place.label, boxed]
                 kept.append(place)
                 kept.sort(key=lambda p: p.rank)
                 del kept[count:]
@@ -125,7 +131,7 @@ def _strata(table: pa.Table, label: str | None, ranks: list[bytes]) -> list[int]
         return [-1 if value is None else value for value in table[label].to_pylist()]
     values = array(table, label)
     if label == "mask":
-        return values.reshape(len(values), -1).any(axis=1).astype(int).tolist()
+        return filled(values).astype(int).tolist()
     positive = [np.flatnonzero(row == 1) for row in values]
     return [
         int(classes[rank[0] % len(classes)]) if len(classes) else -1
@@ -163,9 +169,10 @@ def _example(location: Folder, manifest: Manifest, place: _Place) -> Example:
 
 
 def _label(table: pa.Table, manifest: Manifest) -> str:
-    """The sample's class or classes in words; "" for data without labels."""
+    """The sample's class or classes in words; "" for data without labels and masks."""
     if "label" not in table.schema.names:
-        return ""
+        masked = "mask" in table.schema.names
+        return mask_classes(manifest)[int(filled(array(table, "mask"))[0])] if masked else ""
     if not isinstance(table.schema.field("label").type, pa.FixedShapeTensorType):
         index = table["label"][0].as_py()
         known = index is not None and 0 <= index < len(manifest.classes)
@@ -185,7 +192,7 @@ def _row_group(location: Folder, split: str, group: int) -> pa.Table:
                 with pq.ParquetFile(
                     location.path(part.name), filesystem=location.filesystem
                 ) as file:
-                    return file.read_row_group(group)
+                    return shaped(file.read_row_group(group))
             except (pa.ArrowException, OSError) as error:
                 raise UserError(
                     f"{location}/{part.name}: damaged ({error}). Prepare the data again."

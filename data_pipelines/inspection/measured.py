@@ -23,6 +23,7 @@ class Features:
     def __init__(self, column: str, features: tuple[Feature, ...]) -> None:
         width = len(features)
         self._column, self._features = column, features
+        self._none = np.zeros(width, np.int64)
         self._observed: dict[str, NDArray[np.int64]] = {}
         self._entries: Counter[str] = Counter()
         self._samples = 0
@@ -40,7 +41,7 @@ class Features:
         axes = (0, 1)
         self._samples += len(values)
         self._entries[split] += values.shape[0] * values.shape[1]
-        self._observed[split] = self._observed.get(split, 0) + observed.sum(axes)
+        self._observed[split] = self._observed.get(split, self._none) + observed.sum(axes)
         self._in_samples += observed.any(axis=1).sum(axis=0)
         self._infinite += (observed & ~finite).sum(axes)
         self._low = np.minimum(self._low, np.where(finite, values, np.inf).min(axes))
@@ -51,7 +52,7 @@ class Features:
                 self._categories[place].update(values[..., place][finite[..., place]].tolist())
 
     def found(self) -> Iterator[FeatureRange]:
-        observed = sum(self._observed.values())
+        observed = sum(self._observed.values(), self._none)
         for place, feature in enumerate(self._features):
             finite = int(observed[place] - self._infinite[place])
             ranged = finite > 0 and not feature.vocabulary
@@ -89,7 +90,7 @@ class Intensities:
             codes = _codes(values).reshape(*values.shape[:2], -1)
             for part in self._parts[image]:
                 rows = np.flatnonzero(part.present(table))
-                mine = codes[np.ix_(rows, part.channels)]
+                mine = codes[rows[:, None], list(part.channels)]
                 self._flaws(part, mine, values.dtype)
                 for place, name in enumerate(part.channel_names()):
                     self._count((split, image, name), mine[:, place], values.dtype)

@@ -33,17 +33,20 @@ def inspect(location: str | Path | Folder) -> Inspection:
     copies, intensities = Copies(manifest), Intensities(manifest)
     masks, boxes = Masks(), BoxTally(manifest)
     tables = {
-        name: Features(name, features)
-        for name, features in (("tabular", manifest.tabular), ("series", manifest.series))
-        if features
+        name: Features(name, listed)
+        for name, listed in (("tabular", manifest.tabular), ("series", manifest.series))
+        if listed
     }
     for split in _splits(manifest):
         for table in row_groups(folder, split, columns):
             numbers = patients.numbers(table)
-            for people in (strata, groups, copies):
-                people.add(split, table, numbers)
-            for measure in (presence, intensities, *tables.values()):
-                measure.add(split, table)
+            strata.add(split, table, numbers)
+            groups.add(split, table, numbers)
+            copies.add(split, table, numbers)
+            presence.add(split, table)
+            intensities.add(split, table)
+            for features in tables.values():
+                features.add(split, table)
             if "mask" in columns:
                 masks.add(split, table)
             if "boxes" in columns:
@@ -67,7 +70,7 @@ def inspect(location: str | Path | Folder) -> Inspection:
         strata=tuple(strata.found()),
         groups=tuple(groups.found()),
         modalities=tuple(presence.found()),
-        features=tuple(feature for tally in tables.values() for feature in tally.found()),
+        features=tuple(found for features in tables.values() for found in features.found()),
         intensities=tuple(intensities.found()),
         masks=tuple(masks.found()),
         boxes=tuple(boxes.found()),
@@ -83,5 +86,5 @@ def inspect(location: str | Path | Folder) -> Inspection:
     return dataclasses.replace(inspection, warnings=tuple(warnings(inspection)))
 
 
-def _splits(manifest: Manifest) -> list[str]:
-    return [str(split) for split in Split if split in manifest.split_counts]
+def _splits(manifest: Manifest) -> list[Split]:
+    return [split for split in Split if split in manifest.split_counts]

@@ -98,6 +98,6 @@ class Grid:
 
 
 def fit(text: str, inches: float, size: float) -> str:
-    """As much of the text as has room: a letter is about 0.58 of the font size wide."""
-    most = max(int(inches * 72 / (0.58 * size)), 2)
+    """As much of the text as has room: a letter is about 0.62 of the font size wide."""
+    most = max(int(inches * 72 / (0.62 * size)), 2)
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -57,7 +57,8 @@ def _grid(drawn: list[list[Panel]]) -> Grid:
 def _draw(examples: list[Example], manifest: Manifest, grid: Grid) -> Page:
     lines = -(-len(examples) // grid.across)
     line = _HEADING + grid.tile + _BELOW
-    page = Page.blank(WIDTH, _TITLE + lines * line + _LEGEND)
+    entries = _entries(examples, manifest)
+    page = Page.blank(WIDTH, _TITLE + lines * line + (_LEGEND if entries else MARGIN / 2))
     _title(page, manifest, len(examples))
     for place, example in enumerate(examples):
         left = MARGIN + (place % grid.across) * grid.step
@@ -67,7 +68,8 @@ def _draw(examples: list[Example], manifest: Manifest, grid: Grid) -> Page:
             width = panel.width * grid.tile
             panel.draw(page.axes(left, top + _HEADING, width, grid.tile))
             left += width + GAP
-    _legend(page, manifest, examples)
+    if entries:
+        _legend(page, entries)
     return page
 
 
@@ -89,16 +91,18 @@ def _heading(page: Page, left: float, top: float, breadth: float, example: Examp
     page.text(left, top + 0.165, fit(origin, breadth, 7.5), fontsize=7.5, color=QUIET)
 
 
-def _legend(page: Page, manifest: Manifest, examples: list[Example]) -> None:
+def _entries(examples: list[Example], manifest: Manifest) -> list[tuple[str, str]]:
+    """What is marked in the samples, and in which colour."""
     entries = []
     if any(example.case.mask is not None for example in examples):
         finding = manifest.classes[-1] if len(manifest.classes) == 2 else "foreground"
         entries.append((f"outline of the mask ({finding})", OUTLINE))
     known = colours(manifest)
     seen = sorted({box["class"] for example in examples for box in example.case.boxes})
-    entries += [(f"box: {known[kind][0]}", known[kind][1]) for kind in seen if kind in known]
-    if not entries:
-        return
+    return entries + [(f"box: {known[kind][0]}", known[kind][1]) for kind in seen if kind in known]
+
+
+def _legend(page: Page, entries: list[tuple[str, str]]) -> None:
     page.figure.legend(
         handles=[
             Line2D([], [], color=colour, linewidth=2.2, label=text)

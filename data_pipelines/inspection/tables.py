@@ -175,7 +175,7 @@ def _boxes(found: Inspection) -> Table:
 
 def _table(title: str, words: Iterable[str], numbers: Iterable[str]) -> Table:
     table = Table(
-        title=Text(title, style="bold"),
+        title=Text(title, style="bold", no_wrap=True, overflow="ignore"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1),
