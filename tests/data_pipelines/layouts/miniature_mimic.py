@@ -31,10 +31,11 @@ ODD = {
     "image a day and an hour before": 14,
     "no view stated": 15,
 }
-LABELS = (
-    "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,"
-    "Lung Opacity,No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices"
-).split(",")
+LABELS = [
+    *("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum"),
+    *("Fracture", "Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion"),
+    *("Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices"),
+]
 UNITS = ("Medical Intensive Care Unit (MICU)", "Coronary Care Unit (CCU)", "Neuro Stepdown")
 #: itemid to a usual value; 223761 is in °F.
 CHARTED = {

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +72,12 @@ def test_outcomes_are_the_tables(real_data):
     with (folder / "Outcomes-a.txt").open() as file:
         table = {row["RecordID"]: row for row in csv.DictReader(file)}
     layout, within = _layout(folder), _layout(folder, target="death-within-30-days")
-    count = 0
-    for case, same in zip(layout.cases(), within.cases(), strict=True):
+    some = islice(zip(layout.cases(), within.cases(), strict=True), 40)
+    for case, same in some:
         row = table[case.path.stem]
         assert next(layout.load(case)).label == int(row["In-hospital_death"])
         days = int(row["Survival"])
         assert next(within.load(same)).label == int(days != -1 and days <= 30)
-        count += 1
-        if count == 40:
-            break
     assert len(list(layout.cases())) == 400
 
 
