@@ -9,5 +9,6 @@ alone, and every sample comes exactly once.
 from data_pipelines.streams.indexed import Indexed, Resident, Samples
 from data_pipelines.streams.materialised import materialise
 from data_pipelines.streams.order import Stream, Transform
+from data_pipelines.streams.streamed import Streamed
 
-__all__ = ["Indexed", "Resident", "Samples", "Stream", "Transform", "materialise"]
+__all__ = ["Indexed", "Resident", "Samples", "Stream", "Streamed", "Transform", "materialise"]

@@ -157,7 +157,7 @@ def _image(stored: Any, manifest: Manifest) -> Tensor:
 
 
 def _tensor(values: Any) -> Tensor:
-    """Of a tensor itself; of an array a copy where it lies in shared memory, which none may write."""
+    """A tensor as it is, an array as one; a copy of what may not be written (shared memory)."""
     if isinstance(values, Tensor):
         return values
     return torch.from_numpy(values if values.flags.writeable else values.copy())

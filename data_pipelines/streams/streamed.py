@@ -1,0 +1,307 @@
+"""A split that no memory holds: read and corrupted by Ray Data's tasks while a worker trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+import ray.exceptions
+import torch
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Batch, Manifest, Split
+from data_pipelines.storage import Folder
+from data_pipelines.streams import order
+from data_pipelines.streams.columns import Columns, Cutter, assemble, columns_of, gather, pack
+from data_pipelines.streams.order import Transform
+from data_pipelines.streams.windows import WINDOW_BYTES, Group, Piece, Shards
+
+#: CPUs of one task that reads and corrupts. Half: one waits for storage while another computes.
+TASK_CPUS = 0.5
+#: Tasks that one pipeline is planned for, in whole epochs. Starting one costs 0.3 to 2 seconds.
+_PLANNED_TASKS = 256
+#: Of a block on its way to a worker, as float32.
+_BLOCK_BYTES = 8 * 2**20
+_FLOAT_BYTES = 4
+
+
+class Streamed:
+    """A `Stream` that holds a few windows of rows at a time; see `windows` for the order.
+
+    Args:
+        location: A prepared data set.
+        split: One of its splits.
+        manifest: Its manifest.
+        tasks: How many tasks may prepare rows at once; each takes `TASK_CPUS` of the cluster, and
+            training waits for ever if nothing is left for them.
+        store_bytes: What the prepared rows may take of the object store; Ray's own limit if None.
+        window_bytes: See `Shards.groups_per_window`.
+
+    Raises:
+        UserError: for missing or damaged files; so do all methods that read.
+    """
+
+    def __init__(
+        self,
+        location: str | Path | Folder,
+        split: Split,
+        manifest: Manifest,
+        *,
+        tasks: int = 2,
+        store_bytes: int | None = None,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
+        self.manifest = manifest
+        self._shards = Shards.open(location, split, manifest, window_bytes)
+        self._tasks = tasks
+        self._store_bytes = store_bytes
+        self._pipeline: _Pipeline | None = None
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def steps(self, batch_size: int, world: int = 1) -> int:
+        """See `Stream`."""
+        return order.steps(len(self), batch_size, world)
+
+    def epoch(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        world: int = 1,
+        transform: Transform | None = None,
+        epochs: int | None = None,
+    ) -> Iterator[tuple[Batch, float]]:
+        """See `Stream`. The pipeline goes on to the next epoch; one left half-way ends it."""
+        steps = self.steps(batch_size, world)
+        pipeline = self._running(seed, epoch, rank, world, transform, epochs)
+        try:
+            for rows, weight in order.share_steps(len(self), steps, rank, world):
+                yield assemble(pipeline.take(rows), self.manifest), weight
+            pipeline.epoch += 1
+        finally:
+            if pipeline.epoch != epoch + 1:
+                pipeline.close()
+
+    def sweep(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """See `Stream`; in the order of the files, a contiguous share for each rank.
+
+        Read in this process, a row group ahead: evaluation is far slower than reading.
+        """
+        first, last = order.shares(math.ceil(len(self) / batch_size), world)[rank : rank + 2]
+        start, stop = first * batch_size, min(last * batch_size, len(self))
+        rows = Cutter(chain.from_iterable(map(self._columns, self._between(start, stop))))
+        for begin in range(start, stop, batch_size):
+            yield assemble(rows.take(min(batch_size, stop - begin)), self.manifest)
+
+    def close(self) -> None:
+        """See `Stream`."""
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
+
+    @cached_property
+    def sample_ids(self) -> tuple[str, ...]:
+        """All identifiers, in the order of the files."""
+        tables = (self._shards.read(group, ["sample_id"]) for group in self._shards.groups)
+        return tuple(name for table in tables for name in table["sample_id"].to_pylist())
+
+    def batch(self, indices: Iterable[int]) -> Batch:
+        """The samples at these places of `sample_ids`; for a few, as row groups are read whole."""
+        wanted = list(indices)
+        chunks: list[Columns] = []
+        found: dict[int, tuple[int, int]] = {}
+        for start, group in zip(self._starts, self._shards.groups, strict=True):
+            mine = [i for i in wanted if start <= i < start + group.rows]
+            if mine:
+                rows = self._shards.read(group).take(pa.array([i - start for i in mine]))
+                found |= {index: (len(chunks), row) for row, index in enumerate(mine)}
+                chunks += self._columns(rows)
+        return assemble(gather(chunks, [found[i] for i in wanted]), self.manifest)
+
+    @property
+    def _starts(self) -> list[int]:
+        return [0, *accumulate(group.rows for group in self._shards.groups)][:-1]
+
+    def _columns(self, table: pa.Table) -> list[Columns]:
+        return [columns_of(b, self.manifest) for b in table.combine_chunks().to_batches()]
+
+    def _between(self, start: int, stop: int) -> Iterator[pa.Table]:
+        """Rows `start` to `stop` of the files, one row group read ahead."""
+        mine = [
+            (group, max(start - first, 0), min(stop - first, group.rows))
+            for first, group in zip(self._starts, self._shards.groups, strict=True)
+            if first < stop and start < first + group.rows
+        ]
+        with ThreadPoolExecutor(1) as pool:
+
+            def read(group: Group, begin: int, end: int) -> pa.Table:
+                return self._shards.read(group).slice(begin, end - begin)
+
+            ahead = None
+            for wanted in mine:
+                coming = pool.submit(read, *wanted)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = coming
+            if ahead is not None:
+                yield ahead.result()
+
+    def _running(
+        self,
+        seed: int,
+        epoch: int,
+        rank: int,
+        world: int,
+        transform: Transform | None,
+        epochs: int | None,
+    ) -> _Pipeline:
+        """The pipeline that comes to this epoch next, else a new one."""
+        now = self._pipeline
+        # Equality would compare what a transform holds; another trial brings another object.
+        fits = now and now.serves(seed, epoch, rank, world) and now.transform is transform
+        if now is None or not fits:
+            self.close()
+            now = self._pipeline = _Pipeline(
+                self._shards,
+                (seed, rank, world),
+                range(epoch, epochs or epoch + _PLANNED_TASKS),
+                transform,
+                tasks=self._tasks,
+                store_bytes=self._store_bytes,
+            )
+        return now
+
+
+class _Pipeline:
+    """One run of Ray Data over a rank's share of some epochs.
+
+    `epoch` is the one whose rows come next.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        whose: tuple[int, int, int],
+        epochs: range,
+        transform: Transform | None,
+        *,
+        tasks: int,
+        store_bytes: int | None,
+    ) -> None:
+        self._whose = whose
+        self._manifest = shards.manifest
+        self.transform = transform
+        self.epoch = epochs.start
+        seed, rank, world = whose
+        start, stop = order.shares(len(shards), world)[rank : rank + 2]
+        plan: list[Piece] = []
+        for epoch in epochs:
+            plan += shards.pieces(seed, epoch, start, stop)
+            if len(plan) >= _PLANNED_TASKS:
+                break
+        self._epochs = range(epochs.start, plan[-1].epoch + 1)
+        dataset = _dataset(shards, seed, plan, transform, tasks, store_bytes)
+        # Not `iter_batches`: closed half-way, it kills the tasks' processes, and starting others
+        # takes the next trial seconds. This one interrupts the tasks.
+        self._bundles: Any = dataset.iter_internal_ref_bundles()
+        self._rows = Cutter(self._pieces())
+
+    def serves(self, seed: int, epoch: int, rank: int, world: int) -> bool:
+        """Whether the next rows are those of `epoch` for this rank of this trial."""
+        return (
+            self._bundles is not None
+            and (seed, rank, world) == self._whose
+            and epoch == self.epoch
+            and epoch in self._epochs
+        )
+
+    def take(self, count: int) -> Columns:
+        """The next rows. Raises `UserError` for a file that a task could not read."""
+        try:
+            return self._rows.take(count)
+        except ray.exceptions.RayError as error:
+            self.close()
+            if (known := _user_error(error)) is not None:
+                raise known from error
+            raise
+
+    def close(self) -> None:
+        """End the tasks; what they made is dropped."""
+        self._rows = Cutter(iter(()))
+        # Ray Data ends a run whose bundles nobody holds.
+        self._bundles = None
+
+    def _pieces(self) -> Iterator[Columns]:
+        for bundle in self._bundles:
+            for block in bundle.blocks:
+                for rows in ray.get(block.ref).combine_chunks().to_batches():
+                    yield columns_of(rows, self._manifest)
+
+
+def _dataset(
+    shards: Shards,
+    seed: int,
+    plan: list[Piece],
+    transform: Transform | None,
+    tasks: int,
+    store_bytes: int | None,
+) -> Any:
+    """Lazily: the pieces of `plan`, one a task, in their order."""
+    per_block = max(1, _BLOCK_BYTES // (_FLOAT_BYTES * shards.row_bytes))
+    dataset = ray.data.from_items(
+        [piece._asdict() for piece in plan], override_num_blocks=len(plan)
+    ).map_batches(
+        _prepare,
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=TASK_CPUS,
+        compute=ray.data.TaskPoolStrategy(size=tasks),
+        fn_kwargs={"shards": shards, "seed": seed, "transform": transform, "rows": per_block},
+    )
+    # The data set's own copy of the context: nothing else in the process is changed.
+    context = dataset.context
+    context.execution_options.preserve_order = True
+    context.target_max_block_size = _BLOCK_BYTES
+    context.enable_progress_bars = False
+    if store_bytes is not None:
+        limits = ray.data.ExecutionResources.for_limits(object_store_memory=store_bytes)
+        context.execution_options.resource_limits = limits
+    return dataset
+
+
+def _prepare(
+    items: pa.Table, shards: Shards, seed: int, transform: Transform | None, rows: int
+) -> Iterator[pa.Table]:
+    """A task: read the rows of its pieces and corrupt them, `rows` at a time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a task has half a CPU
+    try:
+        for item in items.to_pylist():
+            piece = Piece(**item)
+            for stored in shards.load(seed, piece, rows):
+                batch = shards.batch(stored)
+                after = transform(batch, piece.epoch) if transform else batch
+                yield pack(pa.Table.from_batches([stored]), batch, after)
+    finally:
+        torch.set_num_threads(threads)  # Ray gives the process to other tasks
+
+
+def _user_error(error: BaseException) -> UserError | None:
+    """The `UserError` that a task raised, from among its causes."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UserError):
+            return UserError(str(seen).splitlines()[0] if str(seen) else str(seen))
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return None
