@@ -17,18 +17,20 @@ from trainables.registry import TRAINABLES
 from trainables.uncertainty import MAPS
 
 
+_REGISTRIES: dict[str, Registry] = {
+    "trainables": TRAINABLES,
+    "layouts": LAYOUTS,
+    "corruptions": CORRUPTIONS,
+    "attacks": ATTACKS,
+    "regimes": REGIMES,
+}
+
+
 def catalogue() -> dict[str, dict[str, str]]:
     """Kind to name to a one-line meaning."""
-    registries: dict[str, Registry] = {
-        "trainables": TRAINABLES,
-        "layouts": LAYOUTS,
-        "corruptions": CORRUPTIONS,
-        "attacks": ATTACKS,
-        "regimes": REGIMES,
-    }
     found = {
         kind: {name: _first_line(registry[name]) for name in registry}
-        for kind, registry in registries.items()
+        for kind, registry in _REGISTRIES.items()
     }
     found["suites"] = {name: ", ".join(listed) for name, listed in SUITES.items()}
     found["uncertainties"] = dict(MAPS)
@@ -38,6 +40,22 @@ def catalogue() -> dict[str, dict[str, str]]:
     }
     found["studies"] = {name: ", ".join(load(name).trainables) for name in shipped_studies()}
     return found
+
+
+def describe(name: str) -> str | None:
+    """All that is known of one registered implementation; None for another name."""
+    for registry in _REGISTRIES.values():
+        if name in registry:
+            implementation = registry[name]
+            text = inspect.getdoc(implementation) or ""
+            if registry is not LAYOUTS:
+                return text
+            options = ", ".join(f"{k}={v}" for k, v in implementation.options().items())
+            return (
+                f"{text}\n\nOptions (--set): {options or 'none'}\n"
+                f"Licence: {implementation.licence}\nCite: {implementation.citation}"
+            )
+    return None
 
 
 def _first_line(implementation: Any) -> str:

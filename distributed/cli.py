@@ -201,20 +201,27 @@ def report(
 @app.command(name="list")
 def list_registered(
     kind: Annotated[
-        str | None, typer.Argument(help="trainables, layouts, metrics, ...; all if left out.")
+        str | None,
+        typer.Argument(help="trainables, layouts, metrics, ..., or one of them; all if left out."),
     ] = None,
 ) -> None:
-    """Name what is registered: what a study, `prepare` or `train` can use."""
+    """Name what is registered: what a study, `prepare` or `train` can use.
+
+    With the name of one, all that is known of it: `trustsweep list chestxray14`
+    """
     from data_pipelines.registry import nearest
-    from distributed.catalogue import catalogue
+    from distributed.catalogue import catalogue, describe
 
     found = catalogue()
-    if kind is not None and kind not in found:
-        raise UserError(
-            f"list: nothing is called {kind!r}{nearest(kind, list(found))} "
-            f"Kinds: {', '.join(found)}."
-        )
     console = _console()
+    if kind is not None and kind not in found:
+        if (text := describe(kind)) is not None:
+            console.print(text, highlight=False, markup=False)
+            return
+        known = [*found, *(name for entries in found.values() for name in entries)]
+        raise UserError(
+            f"list: nothing is called {kind!r}{nearest(kind, known)} Kinds: {', '.join(found)}."
+        )
     for name, entries in found.items():
         if kind in (None, name):
             console.print(f"[bold]{name}[/bold]")
