@@ -5,6 +5,7 @@ from data_pipelines.registry import Registry
 LAYOUTS = Registry(
     "layout",
     {
+        "brats": "data_pipelines.layouts.brats:Brats",
         "chestxray14": "data_pipelines.layouts.chestxray14:ChestXray14",
         "covid-cxr-segmentations": (
             "data_pipelines.layouts.covid_cxr_segmentations:CovidCxrSegmentations"

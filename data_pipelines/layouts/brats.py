@@ -1,0 +1,378 @@
+"""BraTS 2018 to 2023: brain tumour MRI of four sequences with masks of three tissues."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipelines.errors import UserError
+from data_pipelines.layouts import slices as choice
+from data_pipelines.layouts.base import Layout
+from data_pipelines.preprocess.volumes import Recipe, apply
+from data_pipelines.problems import BadFile
+from data_pipelines.readers.files import digest, opaque, walk
+from data_pipelines.readers.nifti import Volume, read_labels, read_nifti
+from data_pipelines.readers.tables import Kind as Column
+from data_pipelines.readers.tables import read_table
+from data_pipelines.sample import Sample
+from data_pipelines.schema import Kind, Modality, Task
+
+_SUFFIXES = (".nii", ".nii.gz")
+_SEQUENCES = ("flair", "t1", "t1ce", "t2")
+_MASK = "seg"
+_REGIONS = ("whole", "core", "enhancing")
+_MAPPING = "name_mapping.csv"
+_SURVIVAL = ("survival_info.csv", "survival_data.csv")
+_GRADES = ("HGG", "LGG")
+_OLDEST = 120
+#: Corners of two sequences' grids may differ by so many mm.
+_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How one year names its cases.
+
+    Attributes:
+        year: Of the challenge.
+        case: Folder and start of every file; group `patient` is what a patient's scans share,
+            `site` the institution.
+        files: Sequence, or `seg`, to the end of its file's name.
+        enhancing: Label of the enhancing tumour.
+        subject: Column of the survival table that names the case.
+    """
+
+    year: int
+    case: re.Pattern[str]
+    files: Mapping[str, str]
+    enhancing: int = 4
+    subject: str = ""
+
+
+_EARLY = {name: f"_{name}" for name in (*_SEQUENCES, _MASK)}
+_LATE = {"flair": "-t2f", "t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", _MASK: "-seg"}
+_INSTITUTION = r"_(?P<site>[A-Za-z0-9]+)_[A-Za-z0-9]+)_\d+"
+_NAMINGS = (
+    Naming(2018, re.compile(rf"(?P<patient>Brats18{_INSTITUTION}"), _EARLY, subject="Brats18ID"),
+    Naming(2019, re.compile(rf"(?P<patient>BraTS19{_INSTITUTION}"), _EARLY, subject="BraTS19ID"),
+    Naming(
+        2020,
+        re.compile(r"(?P<patient>BraTS20_(Training|Validation)_\d+)"),
+        _EARLY,
+        subject="Brats20ID",
+    ),
+    Naming(2021, re.compile(r"(?P<patient>BraTS2021_\d+)"), _EARLY),
+    Naming(2023, re.compile(r"(?P<patient>BraTS-GLI-\d+)-\d+"), _LATE, enhancing=3),
+)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A case's folder, and its files by sequence (or `seg`)."""
+
+    folder: Path
+    naming: Naming
+    files: Mapping[str, Path]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def named(self, group: str) -> str | None:
+        match = self.naming.case.fullmatch(self.name)
+        assert match is not None
+        return match.groupdict().get(group)
+
+
+class Brats(Layout[Scan | BadFile]):
+    """BraTS training data of one year from 2018 to 2023 (adult glioma): four sequences, masks.
+
+    `folder` holds, at any depth, a folder a case, named as its files are:
+
+    - 2018, 2019: `Brats18_<institution>_<patient>_1`, below `HGG` and `LGG`;
+    - 2020: `BraTS20_Training_001`, 2021: `BraTS2021_00000`;
+    - 2023: `BraTS-GLI-00000-000`, where scans that differ in the last number are one patient's.
+
+    With `_flair`, `_t1`, `_t1ce`, `_t2`, `_seg` (2023: `-t2f`, `-t1n`, `-t1c`, `-t2w`, `-seg`) and
+    `.nii` or `.nii.gz` behind. All years' scans are skull-stripped, in SRI24 space at 1 mm.
+    Validation cases, which have no published masks, are not read.
+
+    Labels are 1 (necrotic core), 2 (oedema) and 4 (enhancing; 3 in 2023). Site is the institution
+    in the names of 2018 and 2019; for 2020 `name_mapping.csv` tells those names. "grade" (HGG,
+    LGG) comes from folders or from that table, "age" from `survival_info.csv` or
+    `survival_data.csv`, where these exist. Written from the organisers' description of the
+    layouts and tried on generated miniatures of them alone.
+
+    Args:
+        region: What the mask holds: "whole" tumour (1, 2, 4), "core" (1, 4) or "enhancing" (4).
+        dims: 2 for axial slices, labelled by whether their mask, at this size, holds any; 3 for
+            volumes.
+        slices: With dims=2, "all", "tumour" (those with tumour and as many without), or n for
+            every n-th.
+        depth: With dims=3, slices of a volume; 0 stands for `size`.
+        spacing: Voxel width in mm to resample to; 0 keeps the published millimetre.
+        crop: Cut away the air around the head.
+        missing: What to do where a sequence's file is missing: "refuse" the case, or take the
+            sequence as "absent".
+    """
+
+    name = "brats"
+    licence = "as stated by its organisers at synapse.org (registration; CC BY 4.0 since 2021)"
+    citation = (
+        "Menze, Jakab, Bauer, et al. (2015): The Multimodal Brain Tumor Image Segmentation "
+        "Benchmark (BRATS). IEEE Transactions on Medical Imaging 34(10), 1993-2024. "
+        "doi 10.1109/TMI.2014.2377694. Baid, Ghodasara, Mohan, et al. (2021): The RSNA-ASNR-MICCAI "
+        "BraTS 2021 Benchmark. arXiv 2107.02314"
+    )
+    modalities = tuple(
+        Modality(name=name, kind=Kind.IMAGE, column="image", indices=(channel,))
+        for channel, name in enumerate(_SEQUENCES)
+    )
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        size: int,
+        seed: int,
+        region: str = "whole",
+        dims: int = 2,
+        slices: str | int = "all",
+        depth: int = 0,
+        spacing: float = 0.0,
+        crop: bool = True,
+        missing: str = "refuse",
+    ) -> None:
+        choice.check_options(dims, slices, depth)
+        for option, value, known in (
+            ("region", region, _REGIONS),
+            ("missing", missing, ("refuse", "absent")),
+            ("crop", crop, (True, False)),
+        ):
+            if value not in known:
+                raise UserError(f"{option}: one of {', '.join(map(str, known))}, not {value!r}.")
+        if isinstance(spacing, bool) or not isinstance(spacing, int | float) or not spacing >= 0:
+            raise UserError(f"spacing: a width in mm, or 0 to keep what is, not {spacing!r}.")
+        if folder is None or not folder.is_dir():
+            raise UserError(f"{folder or self.name}: no such folder. Give the training data's.")
+        super().__init__(folder, size=size, seed=seed)
+        self._root = folder
+        self._region, self._rule, self._refuse = region, slices, missing == "refuse"
+        self._volumes = dims == 3
+        self._recipe = Recipe(
+            size=((depth or size) if dims == 3 else None, size, size),
+            spacing=(float(spacing),) * 3 if spacing else None,
+            crop=crop,
+        )
+        self.classes = ("background", f"{region} tumour")
+        self.tasks = (Task.SEGMENTATION,) if dims == 3 else (Task.SEGMENTATION, Task.CLASSIFICATION)
+        self._scans, self._unlabelled, self._strays = self._find_scans()
+        self._naming = self._one_year()
+        self._mapped = self._read_mapping()
+        self._ages = self._read_ages()
+        graded = any(self._grade(scan) for scan in self._scans)
+        self.groups = ("site", *(["grade"] if graded else []), *(["age"] if self._ages else []))
+
+    def cases(self) -> Iterator[Scan | BadFile]:
+        yield from self._strays
+        yield from self._scans
+
+    def load(self, case: Scan | BadFile) -> Iterator[Sample]:
+        if isinstance(case, BadFile):
+            raise case
+        sequences, mask = self._read(case)
+        try:
+            prepared = apply(self._recipe, sequences, mask)
+        except ValueError as error:
+            raise BadFile(case.folder, str(error)) from error
+        assert prepared.mask is not None
+        there = tuple(name in sequences for name in _SEQUENCES)
+        image = np.zeros((len(_SEQUENCES), *prepared.image.shape[1:]), np.float32)
+        image[np.array(there)] = prepared.image
+        notes = prepared.notes + tuple(
+            f"images have no {name} sequence; set to 0"
+            for name, present in zip(_SEQUENCES, there, strict=True)
+            if not present
+        )
+        if mask.any() and not prepared.mask.any():
+            notes += (f"images lose their tumour at {self.size} pixels; a larger size helps",)
+        for index, part in self._parts(case, prepared.mask):
+            yield Sample(
+                sample_id=opaque(self.name, "scan", case.name, str(index)),
+                patient_id=opaque(self.name, "patient", case.named("patient") or case.name),
+                site=self._site(case),
+                image=image[part],
+                mask=prepared.mask[part],
+                label=None if self._volumes else int(prepared.mask[part].any()),
+                present=there,
+                groups=self._groups(case),
+                source=case.files[_MASK],
+                notes=notes,
+            )
+
+    def source_digest(self) -> str:
+        scans = [path for scan in self._scans for path in sorted(scan.files.values())]
+        tables = [self._tables[name] for name in (_MAPPING, *_SURVIVAL) if name in self._tables]
+        return digest(self._root, [*tables, *scans])
+
+    def remarks(self) -> list[str]:
+        if not self._unlabelled:
+            return []
+        return [
+            f"{len(self._unlabelled)} validation cases have no published masks and are not read"
+        ]
+
+    def _find_scans(self) -> tuple[list[Scan], list[Scan], list[BadFile]]:
+        """The labelled cases, the unlabelled ones, and a refusal for every file of neither."""
+        folders: dict[Path, list[Path]] = defaultdict(list)
+        for path in walk(self._root, _SUFFIXES):
+            folders[path.parent].append(path)
+        labelled, unlabelled, strays = [], [], []
+        for folder, paths in sorted(folders.items()):
+            naming = next((n for n in _NAMINGS if n.case.fullmatch(folder.name)), None)
+            if naming is None:
+                rule = "in a folder that is not named as a case of BraTS 2018 to 2023."
+                strays += [BadFile(path, f"{rule} Take it away.") for path in paths]
+                continue
+            scan, problems = _scan(folder, naming, paths)
+            strays += problems
+            if _MASK in scan.files or not _of_validation(folder, self._root):
+                labelled.append(scan)
+            else:
+                unlabelled.append(scan)
+        return labelled, unlabelled, strays
+
+    def _one_year(self) -> Naming:
+        years = sorted({scan.naming.year for scan in self._scans})
+        if not years:
+            raise UserError(
+                f"{self._root}: no labelled case of BraTS 2018 to 2023 here (such as "
+                "BraTS2021_00000/BraTS2021_00000_flair.nii.gz). Give the training data's folder."
+            )
+        if len(years) > 1:
+            raise UserError(
+                f"{self._root}: cases of {' and '.join(map(str, years))}, which share patients "
+                "under different names. Give the folder of one year."
+            )
+        return self._scans[0].naming
+
+    @cached_property
+    def _tables(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for path in walk(self._root, (".csv",)):
+            if path.name in (_MAPPING, *_SURVIVAL):
+                if path.name in found:
+                    raise UserError(f"{path}: also at {found[path.name]}. Remove one of the two.")
+                found[path.name] = path
+        return found
+
+    def _read_mapping(self) -> dict[str, tuple[str | None, str | None]]:
+        """Case to grade and site, for the years whose table tells."""
+        if (path := self._tables.get(_MAPPING)) is None:
+            return {}
+        year = self._naming.year
+        own, before = f"BraTS_{year}_subject_ID", f"BraTS_{year - 1}_subject_ID"
+        columns = {"Grade": Column.TEXT, own: Column.TEXT}
+        if year == 2020:
+            columns[before] = Column.TEXT
+        table = read_table(path, columns, missing=("", "NA"), private=(own, *list(columns)[2:]))
+        earlier = next(n for n in _NAMINGS if n.year == 2019)
+        mapped = {}
+        for row in table:
+            if row["Grade"] not in (None, *_GRADES):
+                raise table.bad(row, "Grade", f"is {' or '.join(_GRADES)}, or NA.")
+            match = earlier.case.fullmatch(row[before] or "") if before in columns else None
+            mapped[row[own]] = (row["Grade"], match["site"] if match else None)
+        return mapped
+
+    def _read_ages(self) -> dict[str, float]:
+        path = next((self._tables[name] for name in _SURVIVAL if name in self._tables), None)
+        if path is None or not self._naming.subject:
+            return {}
+        subject = self._naming.subject
+        columns = {subject: Column.TEXT, "Age": Column.NUMBER}
+        table = read_table(path, columns, unique=subject, missing=("", "NA"))
+        for row in table:
+            if row["Age"] is not None and not 0 <= row["Age"] <= _OLDEST:
+                raise table.bad(row, "Age", f"is 0 to {_OLDEST} years, or NA.")
+        return {row[subject]: row["Age"] for row in table if row["Age"] is not None}
+
+    def _read(self, case: Scan) -> tuple[dict[str, Volume], NDArray[np.uint8]]:
+        """The sequences on one grid, and the region's mask on it."""
+        absent = [name for name in (*_SEQUENCES, _MASK) if name not in case.files]
+        if _MASK in absent or (absent and (self._refuse or len(absent) == len(_SEQUENCES))):
+            ending = case.naming.files[absent[0] if _MASK not in absent else _MASK]
+            hint = "" if _MASK in absent else ", or set missing=absent"
+            raise BadFile(case.folder, f"no {case.name}{ending}.nii.gz. Fetch it{hint}.")
+        sequences: dict[str, Volume] = {}
+        for name in _SEQUENCES:
+            if name in case.files:
+                sequences[name] = read_nifti(case.files[name])
+                _check_grid(case.files[name], sequences[name], next(iter(sequences.values())))
+        enhancing = case.naming.enhancing
+        labels = read_labels(
+            case.files[_MASK], next(iter(sequences.values())), (0, 1, 2, enhancing)
+        )
+        regions = {"whole": (1, 2, enhancing), "core": (1, enhancing), "enhancing": (enhancing,)}
+        return sequences, np.isin(labels, regions[self._region]).astype(np.uint8)
+
+    def _parts(self, case: Scan, mask: NDArray[np.uint8]) -> Iterator[tuple[int, Any]]:
+        """Number and index of every sample within (C, D, H, W)."""
+        if self._volumes:
+            yield 0, slice(None)
+            return
+        tumour = np.array([plane.any() for plane in mask[0]])
+        key = opaque(self.name, case.name)
+        for index in choice.choose(self._rule, tumour, seed=self.seed, key=key):
+            yield index, (slice(None), index)
+
+    def _site(self, case: Scan) -> str:
+        return case.named("site") or self._mapped.get(case.name, (None, None))[1] or "unstated"
+
+    def _grade(self, case: Scan) -> str | None:
+        if case.folder.parent.name in _GRADES:
+            return case.folder.parent.name
+        return self._mapped.get(case.name, (None, None))[0]
+
+    def _groups(self, case: Scan) -> dict[str, str | float | None]:
+        known = {"grade": self._grade(case), "age": self._ages.get(case.name)}
+        return {name: known[name] for name in self.groups if name != "site"}
+
+
+def _scan(folder: Path, naming: Naming, paths: list[Path]) -> tuple[Scan, list[BadFile]]:
+    """A case, and a refusal for every file beside it."""
+    kinds = {f"{folder.name}{ending}": name for name, ending in naming.files.items()}
+    files: dict[str, Path] = {}
+    problems = []
+    for path in paths:
+        stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        kind = kinds.get(stem)
+        if kind is None:
+            # 2020's case 355 is known for a mask of another name.
+            known = ", ".join(naming.files.values())
+            problems.append(BadFile(path, f"not named {folder.name} with {known}. Rename it."))
+        elif kind in files:
+            problems.append(BadFile(path, f"also here as {files[kind].name}. Remove one of them."))
+        else:
+            files[kind] = path
+    return Scan(folder, naming, files), problems
+
+
+def _of_validation(folder: Path, root: Path) -> bool:
+    parts = (root.name, *folder.relative_to(root).parts)
+    return any("validation" in part.lower() for part in parts)
+
+
+def _check_grid(path: Path, volume: Volume, first: Volume) -> None:
+    corner = np.array([*volume.values.shape, 1])
+    apart = (np.abs(volume.affine - first.affine) @ corner).max()
+    if volume.values.shape != first.values.shape or apart > _TOLERANCE:
+        raise BadFile(path, "on another grid than the case's first sequence. Fetch it again.")
