@@ -119,18 +119,17 @@ def _features(found: Inspection) -> Table:
     splits = [split.split for split in found.splits]
     table = _table(
         "Table and series: values, the share of samples with any, the share of entries observed",
-        ["column", "feature", "unit", "values"],
+        ["column", "feature", "values"],
         ["mean", "in samples", *splits],
     )
-    table.columns[3].overflow = "fold"
     for feature in found.features[:_LISTED]:
         low, high = feature.minimum, feature.maximum
-        values = "" if low is None else f"{low:.4g} to {high:.4g}"
+        values = "" if low is None else f"{low:.4g} to {high:.4g} {feature.unit}".rstrip()
         if feature.categories:
             values = ", ".join(f"{name} {n:,}" for name, n in feature.categories.items())
         shares = [_percent(feature.observed[split]) for split in splits]
         mean = "" if feature.mean is None else f"{feature.mean:.4g}"
-        cells = [feature.column, feature.name, feature.unit, values, mean]
+        cells = [feature.column, feature.name, values, mean]
         table.add_row(*_cells([*cells, _percent(feature.in_samples), *shares]))
     if (rest := len(found.features) - _LISTED) > 0:
         table.add_row(*_cells(["", f"{rest} more, in --json"]))
@@ -182,7 +181,7 @@ def _table(title: str, words: Iterable[str], numbers: Iterable[str]) -> Table:
         pad_edge=False,
     )
     for head in words:
-        table.add_column(Text(head))
+        table.add_column(Text(head), overflow="fold")
     for head in numbers:
         table.add_column(Text(head), justify="right")
     return table
