@@ -144,6 +144,8 @@ class UciHeart(Layout[Row]):
         if case.repeats:
             notes.append("rows repeat an earlier one of their hospital; kept")
         tabular = np.array([_entry(case, c, v) for c, v in numbers.items()], np.float32)
+        if np.isnan(tabular).all():
+            raise BadFile(case.path, f"line {case.line}: no entry is known. Take the line away.")
         name = opaque(self.name, case.hospital, str(case.line))
         yield Sample(
             sample_id=name,

@@ -158,6 +158,12 @@ class Mimic(Layout[Case]):
         if case.path is not None:
             image = resize_image(read_grey(case.path), self.size)
         present = self._present(case, series, tabular)
+        if not any(present) and case.stay is not None:
+            raise BadFile(
+                self._tables.icustays,
+                f"line {case.stay.line}: nothing is known of the stay, neither image nor "
+                "measurement nor age nor sex. Take the line away.",
+            )
         if not any(present[:-1]):
             notes.append("samples have neither image nor measurements; kept")
         yield Sample(

@@ -134,6 +134,7 @@ class Physionet2012(Layout[Stay]):
         super().__init__(folder, size=size, seed=seed)
         self._target, self.classes = _TARGETS[target]
         self.series_hours = float(step_hours)
+        self._hours = hours
         self._steps = hours // step_hours
         self._icu_is_site = site == "icu"
         sets = [letter for letter in _LETTERS if (self._root / f"set-{letter}").is_dir()]
@@ -158,6 +159,10 @@ class Physionet2012(Layout[Stay]):
         record = Record(case.path)
         tabular = record.descriptors()
         series = record.grid(self._steps, self.series_hours)
+        present = self._present(tabular, series)
+        if not any(present):
+            reason = f"neither descriptors nor measurements in {self._hours} hours. Take it away."
+            raise BadFile(case.path, reason)
         described = dict(zip(DESCRIPTORS, tabular.tolist(), strict=True))
         icu = _named(described, "ICUType")
         name = opaque(self.name, case.path.stem)
@@ -169,7 +174,7 @@ class Physionet2012(Layout[Stay]):
             label=label,
             tabular=tabular,
             series=series,
-            present=self._present(tabular, series),
+            present=present,
             groups={
                 "sex": _named(described, "Gender"),
                 "age": None if np.isnan(described["Age"]) else described["Age"],

@@ -384,6 +384,27 @@ def test_a_code_that_is_none_is_refused_with_its_line(copy):
     assert problem.reason == "line 11: Edema is 1, 0, -1 or empty, not 2."
 
 
+def test_a_stay_of_which_nothing_is_known_is_refused_or_kept_with_a_note(copy):
+    wanted = str(_subject(1))
+
+    def silence(row: dict[str, str]) -> None:
+        if row["subject_id"] == wanted:
+            row["valuenum"] = ""
+
+    def forget(row: dict[str, str]) -> None:
+        if row["subject_id"] == wanted:
+            row.update(gender="", anchor_age="")
+
+    _rewrite(copy, "chartevents", silence)
+    _rewrite(copy, "labevents", silence)
+    (sample,) = _of(_samples(copy, target="mortality"), 1)
+    assert sample.present == (False, False, False, True)
+    assert "samples have neither image nor measurements; kept" in sample.notes
+    _rewrite(copy, "patients", forget)
+    (problem,) = _problems(copy, target="mortality")
+    assert "nothing is known of the stay" in problem.reason
+
+
 def _set(column: str, value: str) -> Callable[[dict[str, str]], None]:
     return lambda row: row.update({column: value})
 

@@ -185,7 +185,7 @@ def test_a_table_far_larger_than_a_batch_takes_little_memory(tmp_path):
     arrow_csv.write_csv(table, path)
     kept = np.isin(table["itemid"].to_numpy(), [220045, 220210]) & (stay_id <= 40)
     # Two blocks bring the libraries to what they hold for any table.
-    arrow_csv.write_csv(table.slice(0, 160_000), tmp_path / "few.csv")
+    arrow_csv.write_csv(table.slice(0, 400_000), tmp_path / "few.csv")
     assert (tmp_path / "few.csv").stat().st_size > 2 * block
     labs = _write(tmp_path / "lab.csv", "subject_id", [])
     command = [sys.executable, "-c", _READ, *map(str, (tmp_path / "few.csv", path, labs))]

@@ -222,6 +222,12 @@ def test_an_outcome_of_another_kind_is_refused(copy):
     assert "neither 0 nor 1" in _refusal(copy).reason
 
 
+def test_a_stay_of_which_nothing_is_known_is_refused(copy):
+    path = copy / "set-a" / f"{FIRST + 9}.txt"
+    path.write_text(f"Time,Parameter,Value\n00:00,RecordID,{FIRST + 9}\n00:00,Height,-1\n")
+    assert "neither descriptors nor measurements in 48 hours" in _refusal(copy).reason
+
+
 def test_a_blank_line_of_a_parameter_is_noted(copy):
     path = copy / "set-a" / f"{FIRST + 9}.txt"
     path.write_text(path.read_text() + "47:59,,\n")

@@ -156,6 +156,15 @@ def test_an_age_that_is_missing_is_a_case(copy):
     assert not sample.present[0]
 
 
+def test_a_row_of_gaps_alone_is_refused(copy):
+    path = copy / "processed.va.data"
+    path.write_text(path.read_text() + ",".join(["?"] * 13 + ["1"]) + "\n")
+    layout = _layout(copy)
+    *_, last = layout.cases()
+    with pytest.raises(BadFile, match="line 32: no entry is known"):
+        list(layout.load(last))
+
+
 @pytest.mark.parametrize("value", ["male", "inf", ""])
 def test_text_for_a_number_is_refused_at_once(copy, value):
     _change(copy / "processed.cleveland.data", 2, 1, value)
