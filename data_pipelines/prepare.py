@@ -326,4 +326,4 @@ def _write_table(path: Path, problems: Sequence[BadFile]) -> None:
 def _told(skipped: Sequence[BadFile]) -> list[str]:
     if not skipped:
         return []
-    return [f"{len(skipped)} cases cannot be used and are left out; {SKIPPED_NAME} says why"]
+    return [f"cases that cannot be used, left out: {len(skipped)}; {SKIPPED_NAME} says why"]

@@ -429,7 +429,7 @@ def test_bad_files_can_be_skipped_and_are_listed(qata, tmp_path):
     report = _prepare_qata(qata, skip_bad=True)
     assert sum(report.manifest.split_counts.values()) == 25
     assert report.manifest.preprocessing["skipped"] == 2
-    assert "2 cases cannot be used and are left out; skipped.csv says why" in report.warnings
+    assert "cases that cannot be used, left out: 2; skipped.csv says why" in report.warnings
     with (tmp_path / "out" / "skipped.csv").open(newline="") as file:
         _, *rows = csv.reader(file)
     assert {Path(row[0]).name for row in rows} == {"covid_7.png", "mask_covid_2.png"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data_pipelines.layouts import LAYOUTS
 from distributed.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,3 +200,27 @@ def test_help_teaches_with_an_example_where_there_are_arguments(trustsweep, comm
     assert code == 0
     if command in ("prepare", "sweep", "train"):
         assert f"trustsweep {command}" in out.split("Usage:")[1].split("\n", 1)[1]
+
+
+def test_list_tells_all_of_one_layout_or_corruption(trustsweep):
+    code, out, _ = trustsweep("list", "uci-heart")
+    assert code == 0
+    assert "Options (--set): target=binary" in out
+    assert "CC BY 4.0" in out
+    assert "N ~ Poisson" in trustsweep("list", "shot-noise")[1]
+    refused(trustsweep("list", "uci-haert"), "did you mean 'uci-heart'")
+
+
+def test_every_layout_is_in_the_documentation():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    assert set(LAYOUTS) <= set(re.findall(r"^\| `([a-z0-9-]+)` \|", text, flags=re.MULTILINE))
+
+
+def test_folds_and_skipped_files_are_said(trustsweep, folder, tmp_path):
+    (folder / "Train Set" / "Images" / "covid_3.png").write_bytes(b"")
+    out = tmp_path / "folds"
+    code, text, _ = prepare(trustsweep, folder, "--skip-bad", "--set", "folds=3", "--out", out)
+    assert code == 0
+    assert "cases that cannot be used, left out: 1; skipped.csv says why" in text
+    assert f"{out}: 3 data sets (fold-0, fold-1, fold-2)" in text
+    refused(trustsweep("sweep", "quick", "--data", out), "name one of them: fold-0")
