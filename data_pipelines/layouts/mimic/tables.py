@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -350,10 +351,13 @@ def _stay(table: Table, row: Row) -> IcuStay:
 
 
 def _second(table: Table, row: Row, column: str) -> int:
-    try:
-        time = datetime.strptime(row[column], "%Y-%m-%d %H:%M:%S")
-    except ValueError:
-        raise table.bad(row, column, "is no time such as 2180-07-23 14:00:00.") from None
+    # strptime takes ten times as long, which half a million rows would feel.
+    text = row[column]
+    time: datetime | None = None
+    with suppress(ValueError):
+        time = datetime.fromisoformat(text)
+    if time is None or time.tzinfo is not None or len(text) != len("2180-07-23 14:00:00"):
+        raise table.bad(row, column, "is no time such as 2180-07-23 14:00:00.")
     return int((time - _EPOCH).total_seconds())
 
 
@@ -361,10 +365,13 @@ def _study_second(table: Table, row: Row) -> int | None:
     """StudyDate is yyyymmdd, StudyTime hhmmss.fff without leading zeros."""
     if row["StudyDate"] is None or row["StudyTime"] is None:
         return None
+    date, clock = row["StudyDate"], int(row["StudyTime"])
     try:
-        text = f"{row['StudyDate']:08d}{int(row['StudyTime']):06d}"
-        time = datetime.strptime(text, "%Y%m%d%H%M%S")
-    except ValueError:
+        time = datetime(
+            *(date // 10_000, date // 100 % 100, date % 100),
+            *(clock // 10_000, clock // 100 % 100, clock % 100),
+        )
+    except (ValueError, OverflowError):
         rule = "and StudyTime are no time such as 21800723 and 140000.000."
         raise table.bad(row, "StudyDate", rule) from None
     return int((time - _EPOCH).total_seconds())

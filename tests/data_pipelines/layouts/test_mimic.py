@@ -413,9 +413,12 @@ def _set(column: str, value: str) -> Callable[[dict[str, str]], None]:
     ("table", "change", "words"),
     [
         ("icustays", _set("intime", "noon"), "line 2: column 'intime' is no time"),
+        ("icustays", _set("intime", "2180-07-23"), "line 2: column 'intime' is no time"),
+        ("icustays", _set("intime", "2180-07-23T14:00+01"), "line 2: column 'intime' is no time"),
         ("icustays", _set("outtime", "2001-01-01 00:00:00"), "line 2: column 'outtime' is before"),
         ("patients", _set("gender", "X"), "line 2: column 'gender' is one of M, F, not 'X'"),
         ("mimic-cxr-2.0.0-metadata", _set("StudyTime", "256060.0"), "line 2.*no time such as"),
+        ("mimic-cxr-2.0.0-metadata", _set("StudyDate", "9" * 18), "line 2.*no time such as"),
         ("mimic-cxr-2.0.0-split", _set("split", "dev"), "line 2: column 'split' is one of train"),
         ("mimic-cxr-2.0.0-split", _set("dicom_id", "x"), "line 3, column 'dicom_id'"),
     ],
