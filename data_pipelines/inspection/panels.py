@@ -23,7 +23,9 @@ INK, QUIET, PAPER = "#1f2933", "#7b8794", "#eef1f4"
 #: More names than this on one image would hide it; the legend still tells the colours.
 _NAMED_BOXES = 6
 _CHANNELS = 6
-_LINES, _LANES = 12, 8
+_LANES = 8
+#: Inches from a line of a table to the next.
+_LINE = 0.14
 _SMALL = 6.5
 _RIM = [patheffects.withStroke(linewidth=1.8, foreground="#000000")]
 
@@ -116,13 +118,14 @@ class TablePanel(Panel):
     width: float = 1.15
 
     def draw(self, axes: Axes) -> None:
-        shown = self.entries[: _LINES if len(self.entries) <= _LINES else _LINES - 1]
+        room = int(axes.get_window_extent().height / axes.figure.dpi / _LINE)
+        shown = self.entries[: room if len(self.entries) <= room else room - 1]
         lines = [*shown]
         if more := len(self.entries) - len(shown):
             lines.append((f"and {more} more", ""))
         for place, (name, value) in enumerate(lines):
-            y = 1 - (place + 0.5) / _LINES
-            axes.axhline(1 - (place + 1) / _LINES, color=PAPER, linewidth=0.8)
+            y = 1 - (place + 0.45) / room
+            axes.axhline(1 - (place + 1) / room, color=PAPER, linewidth=0.8)
             axes.text(0.0, y, _short(name, 20), fontsize=7, color=QUIET, va="center")
             axes.text(
                 1.0,
@@ -285,7 +288,7 @@ def image_panels(case: Case, manifest: Manifest, image: str) -> list[Panel]:
             found.append(
                 ImagePanel(
                     pixels=pixels,
-                    note=", ".join(words),
+                    note="\n".join(words),
                     mask=mask,
                     boxes=_boxes(case, manifest) if main else (),
                 )
@@ -347,10 +350,11 @@ def _note(axes: Axes, text: str) -> None:
         return
     axes.text(
         0.03,
-        0.03,
+        0.045,
         text,
         transform=axes.transAxes,
         color="white",
         fontsize=_SMALL,
+        clip_on=True,
         bbox={"facecolor": "black", "alpha": 0.7, "linewidth": 0, "pad": 1.2},
     )
