@@ -25,9 +25,10 @@ class Pixelate(ImageCorruption[float]):
 
     def apply(self, image: Tensor, parameter: float, seeds: Tensor) -> Tensor:
         sides = image.shape[-2:]
-        for axis, size in zip((-1, -2), reversed(sides), strict=True):
-            image = _shrink(image, max(int(size * parameter), 1), axis)
+        # Rows are copied whole, columns pixel by pixel: those while there are few rows.
         for axis, size in zip((-2, -1), sides, strict=True):
+            image = _shrink(image, max(int(size * parameter), 1), axis)
+        for axis, size in zip((-1, -2), reversed(sides), strict=True):
             small = image.shape[axis]
             # Pillow's order of operations: where a centre is on an edge, rounding decides.
             shown = ((torch.arange(size, dtype=torch.float64) + 0.5) * (small / size)).long()

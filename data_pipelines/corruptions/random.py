@@ -25,6 +25,8 @@ _LEVELS = 1 << 16
 #: what is beyond them, 2e-8 at most, is less than a step of the 24-bit uniform.
 _LARGE_MEAN = 10.0
 _TERMS = 33
+#: Terms between two looks whether all draws are found; a look costs a GPU its queue.
+_LOOK = 4
 #: Elements that are drawn together, so that the buffers stay in a core's cache.
 _CHUNK = 1 << 16
 
@@ -149,8 +151,11 @@ def _invert(mean: Tensor, draw: Tensor) -> Tensor:
     for m, u, k in zip(flat.split(size), draws.split(size), counts.split(size), strict=True):
         term = torch.exp(-m)
         below = term.clone()
+        above = torch.empty_like(m)
         for i in range(1, _TERMS):
-            k += u >= below
+            k += torch.ge(u, below, out=above)
+            if i % _LOOK == 0 and not bool(above.any()):
+                break
             term *= m
             term /= i
             below += term

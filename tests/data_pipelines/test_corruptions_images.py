@@ -135,7 +135,7 @@ def test_motion_blur_takes_every_angle_within_45_degrees():
 
 
 def test_zoom_factors_are_those_of_imagenet_c():
-    # np.arange(1, 1.11, 0.01) and so on; rounding adds a factor 1.11 to that one, which is left out.
+    # np.arange(1, 1.11, 0.01) and so on; rounding adds a factor 1.11 to that one, left out here.
     published = [(11, 1.10), (16, 1.15), (11, 1.20), (13, 1.24), (11, 1.30)]
     for parameter, (count, last) in zip(SUITES["derma"]["zoom-blur"], published, strict=True):
         np.testing.assert_allclose(zoom_factors(*parameter), np.linspace(1, last, count))

@@ -1,0 +1,88 @@
+"""What a study may ask of corruptions and suites, and that the evaluation does what it asks."""
+
+import dataclasses
+
+import pytest
+from typer.testing import CliRunner
+
+from data_pipelines.corruptions import CORRUPTIONS
+from data_pipelines.corruptions.suites import SUITES
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Feature, Manifest, Task
+from distributed.checks import check, evaluation_plan
+from distributed.cli import app
+from search_spaces.study import Study, parse
+from trainables.evaluation import Evaluation, EvaluationPlan
+
+IMAGES = Manifest(
+    name="made",
+    tasks=(Task.SEGMENTATION,),
+    image_shape=(1, 16, 16),
+    image_scale=255,
+    classes=("background", "lesion"),
+    mean=(0.5,),
+    std=(0.2,),
+    split_counts={"train": 6, "val": 2},
+    columns={},
+    fingerprint="0",
+)
+
+
+def study(**evaluation) -> Study:
+    raw = {"name": "s", "trainables": ["unet"], "objectives": ["dice_area"], "data": "folder"}
+    return parse({**raw, "evaluation": evaluation}, "file.yaml")
+
+
+def test_the_suite_reaches_the_plan_and_its_state():
+    assert evaluation_plan(study()).suite == "chest"
+    plan = evaluation_plan(study(suite="oct"))
+    assert plan.suite == "oct"
+    evaluation = Evaluation(plan, Task.SEGMENTATION)
+    assert Evaluation.from_state_dict(evaluation.state_dict()).plan == plan
+    assert plan != dataclasses.replace(plan, suite="chest")
+    assert plan.clean().suite == "oct"
+
+
+def test_the_plans_default_is_the_studys():
+    assert EvaluationPlan().suite == study().evaluation.suite
+
+
+def test_an_unknown_suite_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match=r"evaluation\.suite: .*'pneumnia', did you mean 'pneumon"):
+        study(suite="pneumnia")
+
+
+@pytest.mark.parametrize("name", ["contrast-down", "jpeg", "mri-motion"])
+def test_corruptions_of_images_are_for_images(name):
+    check(study(corruptions=[name]), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("modality-drop", ["needs several modalities", "folder has none", "jpeg"]),
+        ("feature-mask", ["needs series or tables", "Choose among"]),
+        ("value-noise", ["needs numbers in series or tables"]),
+        ("contrast", ["unknown corruption 'contrast'", "did you mean 'contrast-"]),
+    ],
+)
+def test_a_corruption_that_would_change_nothing_is_refused(name, words):
+    with pytest.raises(UserError, match=r"^evaluation\.corruptions: ") as error:
+        check(study(corruptions=["jpeg", name]), IMAGES)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_what_is_offered_instead_would_pass():
+    table = dataclasses.replace(IMAGES, image_shape=(), tabular=(Feature(name="age"),))
+    with pytest.raises(UserError) as error:
+        check(study(corruptions=["jpeg"]), table)
+    offered = str(error.value).partition("Choose among: ")[2].rstrip(".").split(", ")
+    assert offered == ["feature-mask", "value-noise"]
+    check(study(corruptions=offered), table)
+
+
+@pytest.mark.parametrize(("kind", "known"), [("corruptions", CORRUPTIONS), ("suites", SUITES)])
+def test_the_command_line_lists_every_one(kind, known):
+    result = CliRunner().invoke(app, ["list", kind])
+    assert result.exit_code == 0
+    assert all(name in result.output for name in known)
