@@ -17,10 +17,8 @@ def checked_size(path: Path, limit: int | None = None) -> int:
     Raises `BadFile` for what is missing, empty, unreadable, larger than `limit` bytes, or no
     regular file: opening a pipe or a device may block for ever.
     """
+    _regular(path)
     try:
-        if not path.is_file():
-            what = "no regular file" if path.exists() else "no such file"
-            raise BadFile(path, f"{what}. Fetch it again, or take its entry away.")
         size = path.stat().st_size
     except OSError as error:
         raise BadFile(path, f"cannot be read ({error.strerror}).") from error
@@ -55,6 +53,7 @@ def digest(root: Path, paths: Iterable[Path]) -> str:
     """
     total = hashlib.sha256()
     for path in paths:
+        _regular(path)
         try:
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -73,6 +72,12 @@ def opaque(*parts: str) -> str:
     it does not protect them from an attack.
     """
     return hashlib.sha256("/".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _regular(path: Path) -> None:
+    if not path.is_file():
+        what = "no regular file" if path.exists() else "no such file"
+        raise BadFile(path, f"{what}. Fetch it again, or take its entry away.")
 
 
 def _files(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
