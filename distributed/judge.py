@@ -11,7 +11,8 @@ import ray
 
 from data_pipelines.corruptions.seeds import draw_seeds
 from data_pipelines.schema import Batch, Manifest, Split
-from data_pipelines.streams import Samples
+from data_pipelines.storage import Folder
+from data_pipelines.streams import Streamed
 from distributed.checkpoints import load_model, write_atomically
 from distributed.checks import evaluation_plan
 from distributed.ledger import Record
@@ -32,7 +33,7 @@ def judge(prepared: Prepared, run: Run, front: list[Record]) -> None:
     needs = prepared.resources.per_worker
     task = ray.remote(_judge).options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))
     assert prepared.study.data is not None
-    data = Path(prepared.study.data).resolve()
+    data = Folder(prepared.study.data).resolved()
     ray.get(
         [
             task.remote(prepared.study, data, prepared.manifest, record, run.path, run.checkpoints)
@@ -42,7 +43,7 @@ def judge(prepared: Prepared, run: Run, front: list[Record]) -> None:
 
 
 def _judge(
-    study: Study, data: Path, manifest: Manifest, record: Record, run: Path, checkpoints: Path
+    study: Study, data: Folder, manifest: Manifest, record: Record, run: Path, checkpoints: Path
 ) -> None:
     import torch
 
@@ -50,7 +51,7 @@ def _judge(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     training = TrialTraining(record.config, manifest, plan, device=device)
     load_model(checkpoints / record.id, training.network)
-    samples = Samples.read(data, Split.TEST)
+    samples = Streamed(data, Split.TEST, manifest)
     evaluation = training.evaluate(samples, full=True, batch_size=study.evaluation.batch_size)
     strongest = max(plan.epsilons)
     card = {
@@ -71,7 +72,7 @@ def _judge(
     np.savez_compressed(folder / f"{record.id}.npz", allow_pickle=False, **arrays)
 
 
-def _panel_batch(samples: Samples) -> Batch:
+def _panel_batch(samples: Streamed) -> Batch:
     """The same images for every model, drawn by a fixed hash; those with a lesion come first."""
     order = np.argsort(draw_seeds(samples.sample_ids, "panel").numpy())
     batch = samples.batch(order[: PANEL_IMAGES * 8].tolist())

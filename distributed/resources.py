@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data_pipelines.errors import UserError
+from data_pipelines.streams import TASK_CPUS, Choice, Mode, choose
 from search_spaces.study import Resources
+
+#: Keys of a node beside Ray's: bytes of its object store, and of one of its GPUs' memory.
+STORE, GPU_BYTES = "object_store_memory", "gpu_bytes"
+#: CPUs that a streamed data set takes for each worker, at least.
+STREAM_CPUS = 1.0
+#: Beyond this, one worker does not keep up with what is prepared for it.
+_MOST_TASKS = 32
+_PROBE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,18 @@ class ResourcePlan:
     workers: int
     per_worker: dict[str, float]
     cluster: dict[str, float]
+    data: Choice
+
+    @property
+    def ranks(self) -> int:
+        """Workers that train at once."""
+        return self.slots * self.workers
+
+    @property
+    def stream_tasks(self) -> int:
+        """Of Ray Data, at once, for each worker: an equal share of the CPUs that nobody holds."""
+        left = self.cluster["CPU"] - self.ranks * self.per_worker["CPU"]
+        return max(1, min(_MOST_TASKS, int(left / self.ranks / TASK_CPUS + 1e-9)))
 
     @property
     def threads(self) -> int:
@@ -33,46 +54,119 @@ class ResourcePlan:
         total = f"{self.cluster['CPU']:g} CPU"
         if self.cluster.get("GPU"):
             total += f" + {self.cluster['GPU']:g} GPU"
-        return f"{self.slots} slot(s) x {self.workers} worker(s) x {each}, of {total}"
+        slots = f"{self.slots} slot(s) x {self.workers} worker(s) x {each}, of {total}"
+        return f"{slots}; data: {self.data}"
 
 
 def local_nodes() -> list[dict[str, float]]:
     """This machine as the only node, without starting Ray."""
     import torch
+    from ray._private.utils import estimate_available_memory, resolve_object_store_memory
 
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return [{"CPU": float(cpus or 1), "GPU": float(torch.cuda.device_count())}]
+    node = {"CPU": float(cpus or 1), "GPU": float(torch.cuda.device_count())}
+    # What `ray.init` will take; Ray has no public name for it.
+    node[STORE] = float(resolve_object_store_memory(estimate_available_memory()))
+    if node["GPU"]:
+        node[GPU_BYTES] = float(_gpu_bytes())
+    return [node]
 
 
 def cluster_nodes() -> list[dict[str, float]]:
     """The living nodes of the Ray cluster that this process is connected to."""
     import ray
 
-    return [
-        {"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}
+    found: dict[str, dict[str, float]] = {
+        node["NodeID"]: {key: node["Resources"].get(key, 0.0) for key in ("CPU", "GPU", STORE)}
         for node in ray.nodes()
         if node["Alive"]
-    ]
+    }
+    _ask_gpus(found)
+    return list(found.values())
 
 
-def plan(resources: Resources, trials: int, nodes: Sequence[Mapping[str, float]]) -> ResourcePlan:
-    """Fit slots into the cluster.
+def _ask_gpus(nodes: Mapping[str, dict[str, float]]) -> None:
+    """Add what Ray does not know, the GPUs' memory, by a process on each node that has some."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    Workers are whole on one node. A slot's own processes take no CPU; the data set is read before
-    the slots start, with all of the cluster's CPUs. Raises `UserError` where it cannot fit.
+    probes = {
+        ray.remote(_gpu_bytes)
+        .options(
+            num_cpus=0,
+            num_gpus=0.01,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        )
+        .remote(): node
+        for node_id, node in nodes.items()
+        if node["GPU"]
+    }
+    if probes:
+        answered, late = ray.wait([*probes], num_returns=len(probes), timeout=_PROBE_SECONDS)
+        for probe in answered:
+            probes[probe][GPU_BYTES] = float(ray.get(probe))
+        for probe in late:  # others hold all of that node's GPUs
+            ray.cancel(probe)
+
+
+def _gpu_bytes() -> int:
+    """Memory of the smallest GPU that this process sees; 0 without any."""
+    import torch
+
+    devices = range(torch.cuda.device_count())
+    return min((torch.cuda.get_device_properties(i).total_memory for i in devices), default=0)
+
+
+def _device_bytes(nodes: Sequence[Mapping[str, float]], gpus: float) -> float:
+    """Of GPU memory for one worker, by the smallest GPU; 0 where none is known."""
+    known = [node.get(GPU_BYTES, 0.0) for node in nodes if node.get("GPU")]
+    return min(gpus, 1.0) * min(known, default=0.0)
+
+
+def plan(
+    resources: Resources,
+    trials: int,
+    nodes: Sequence[Mapping[str, float]],
+    data_bytes: int = 0,
+) -> ResourcePlan:
+    """Fit slots into the cluster, and choose how data reach them.
+
+    Workers are whole on one node. A slot's own processes take no CPU. A data set that memory holds
+    is read before the slots start, with all of the cluster's CPUs; a streamed one takes CPUs beside
+    every worker, without which training would wait for ever.
+
+    Args:
+        resources: What the study asks for.
+        trials: Of the study.
+        nodes: By `local_nodes` or `cluster_nodes`.
+        data_bytes: Of the train and validation splits, as stored.
+
+    Raises:
+        UserError: where it cannot fit.
     """
     total = {key: sum(node.get(key, 0.0) for node in nodes) for key in ("CPU", "GPU")}
     gpus = resources.gpus_per_worker
     if gpus == "auto":
         gpus = 1.0 if total["GPU"] >= 1 else 0.0
     worker = {"CPU": resources.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
+    data = choose(
+        resources.data,
+        data_bytes,
+        store=min((node[STORE] for node in nodes if STORE in node), default=0.0),
+        device=_device_bytes(nodes, gpus),
+    )
     room = sum(
         min(int(node.get(key, 0.0) / need + 1e-9) for key, need in worker.items()) for node in nodes
     )
+    streaming = STREAM_CPUS if data.mode is Mode.STREAMED else 0.0
+    if streaming:
+        room = min(room, int(total["CPU"] / (resources.cpus_per_worker + streaming) + 1e-9))
     fitting = room // resources.workers
     wanted = 1 if resources.slots == "auto" else resources.slots
     if total["CPU"] < 1 or fitting < wanted:
         each = " + ".join(f"{need:g} {key}" for key, need in worker.items())
+        if streaming:
+            each += f" + {streaming:g} CPU for its data stream"
         has = ", ".join(f"{value:g} {key}" for key, value in total.items())
         raise UserError(
             f"resources: {wanted} slot(s) x {resources.workers} worker(s) x {each} do not fit: the "
@@ -80,4 +174,4 @@ def plan(resources: Resources, trials: int, nodes: Sequence[Mapping[str, float]]
             "or what a worker takes, or add nodes."
         )
     slots = min(trials, fitting) if resources.slots == "auto" else resources.slots
-    return ResourcePlan(slots, resources.workers, worker, total)
+    return ResourcePlan(slots, resources.workers, worker, total, data)

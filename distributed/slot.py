@@ -134,7 +134,8 @@ class Slot(tune.Trainable):
                 # The board gives up on a trial whose workers keep dying; the group goes on.
                 failure_config=ray.train.FailureConfig(max_failures=-1),
             ),
-            datasets={str(s): datasets[s] for s in (Split.TRAIN, Split.VAL)},
+            # Without any, the workers stream from storage themselves.
+            datasets={str(s): datasets[s] for s in (Split.TRAIN, Split.VAL) if s in datasets},
             # Every worker maps the whole materialised set and takes its own rows by seed, so that
             # what it sees does not depend on timing.
             dataset_config=ray.train.DataConfig(datasets_to_split=[]),

@@ -16,6 +16,7 @@ from rich.console import Console
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.shards import load_manifest
+from data_pipelines.storage import Folder
 from distributed import resources
 from distributed.checks import check, evaluation_plan, objectives_of
 from distributed.front import Objective
@@ -51,13 +52,18 @@ def prepare(study: Study, nodes: list[dict[str, float]]) -> Prepared:
     """
     if study.data is None:
         raise UserError("data: name a prepared folder with --data, or under `data` in the study.")
-    manifest = load_manifest(Path(study.data))
+    manifest = load_manifest(study.data)
     check(study, manifest)
     return Prepared(
         study=study,
         manifest=manifest,
         objectives=objectives_of(study),
-        resources=resources.plan(study.resources, study.search.trials, nodes),
+        resources=resources.plan(
+            study.resources,
+            study.search.trials,
+            nodes,
+            data_bytes=sum(manifest.stored_bytes.get(s, 0) for s in (Split.TRAIN, Split.VAL)),
+        ),
     )
 
 
@@ -103,14 +109,16 @@ def _search(prepared: Prepared, run: Run, console: Console) -> None:
     """Run the trials through slots."""
     from ray import tune
 
-    from data_pipelines.streams import materialise
+    from data_pipelines.streams import Mode, materialise
     from distributed.callbacks import RunCallback
     from distributed.search import JOURNAL, ParetoSearch
     from distributed.slot import REQUEST, Slot
 
     study, fingerprint = prepared.study, prepared.manifest.fingerprint
     assert study.data is not None
-    datasets = materialise(Path(study.data).resolve(), (Split.TRAIN, Split.VAL))
+    datasets = {}
+    if prepared.resources.data.mode is not Mode.STREAMED:
+        datasets = materialise(Folder(study.data).resolved(), (Split.TRAIN, Split.VAL))
     slot = tune.with_parameters(Slot, settings=_slot_settings(prepared, run), datasets=datasets)
     searcher = ParetoSearch(
         study,
@@ -137,16 +145,24 @@ def _search(prepared: Prepared, run: Run, console: Console) -> None:
 
 
 def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
+    from data_pipelines.streams import Source
     from distributed.slot import SlotSettings
     from distributed.worker import WorkerSettings
 
     plan = prepared.resources
+    assert prepared.study.data is not None
     return SlotSettings(
         worker=WorkerSettings(
             manifest=prepared.manifest,
             plan=evaluation_plan(prepared.study),
             evaluation_batch_size=prepared.study.evaluation.batch_size,
             threads=plan.threads,
+            source=Source(
+                mode=plan.data.mode,
+                location=str(Folder(prepared.study.data).resolved()),
+                tasks=plan.stream_tasks,
+                store_bytes=max(1, plan.data.limit // plan.ranks),
+            ),
         ),
         workers=plan.workers,
         resources_per_worker=plan.per_worker,

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from data_pipelines.corruptions.seeds import draw_seeds
 from data_pipelines.corruptions.suite import TrainingCorruption, corrupt
 from data_pipelines.schema import Batch, Manifest
-from data_pipelines.streams import Samples
+from data_pipelines.streams import Stream
 from trainables.attacks import PredictionVictim, make_attack
 from trainables.contract import Progress
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
@@ -94,7 +94,7 @@ class TrialTraining:
             ids = [self.device] if self._on_gpu else None
             self._synchronised = DistributedDataParallel(self.network, device_ids=ids)
 
-    def epoch(self, samples: Samples) -> dict[str, float]:
+    def epoch(self, samples: Stream) -> dict[str, float]:
         """Train one epoch. Returns its mean losses, counts and seconds.
 
         Raises `Diverged` on every rank alike when the loss is not finite.
@@ -104,7 +104,13 @@ class TrialTraining:
         torch.manual_seed(int(self._seed("epoch", index, self.rank.index)))
         batch_size = self.config["batch_size"]
         batches = samples.epoch(
-            batch_size, seed=seed, epoch=index, rank=self.rank.index, world=self.rank.world
+            batch_size,
+            seed=seed,
+            epoch=index,
+            rank=self.rank.index,
+            world=self.rank.world,
+            transform=self.corruption,
+            epochs=self.config["epochs"],
         )
         steps = samples.steps(batch_size, self.rank.world)
         totals: dict[str, torch.Tensor] = {}
@@ -117,7 +123,7 @@ class TrialTraining:
         self.epochs_done += 1
         return self._summarise(totals, time.perf_counter() - started)
 
-    def evaluate(self, samples: Samples, *, full: bool, batch_size: int) -> Evaluation:
+    def evaluate(self, samples: Stream, *, full: bool, batch_size: int) -> Evaluation:
         """This rank's part of an evaluation; merge the ranks' parts before computing."""
         plan = self.plan if full else self.plan.clean()
         batches = samples.sweep(batch_size, self.rank.index, self.rank.world)
@@ -184,7 +190,7 @@ class TrialTraining:
         self, batch: Batch, weight: float, progress: Progress, step: int
     ) -> dict[str, torch.Tensor | float]:
         """One optimiser step; sums over this rank's rows of the losses and counts."""
-        batch = self._moved(self.corruption(batch, self.epochs_done))
+        batch = self._moved(batch)
         seeds = draw_seeds(batch.sample_id, "regime", self.config["seed"], self.epochs_done)
         with self._autocast():
             chosen = self.regime(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 
 from data_pipelines.schema import Manifest, Split
-from data_pipelines.streams import Samples
+from data_pipelines.streams import Source, Stream
 from distributed.board import Command, Epoch, Evaluate, Finish, Leave, Standing, Start, Trial
 from distributed.checkpoints import load_state, save_model, save_state
 from distributed.training import Diverged, Rank, TrialTraining, merge_ranks
@@ -29,6 +29,7 @@ class WorkerSettings:
     plan: EvaluationPlan
     evaluation_batch_size: int
     threads: int
+    source: Source = field(default_factory=Source)
 
 
 def work(config: dict[str, Any]) -> None:
@@ -66,8 +67,10 @@ class _Worker:
         self._settings = settings
         self._rank = rank
         self._device = ray.train.torch.get_device()
-        self._samples = {
-            split: Samples.from_iterator(ray.train.get_dataset_shard(split), settings.manifest)
+        self._samples: dict[Split, Stream] = {
+            split: settings.source.open(
+                split, settings.manifest, self._device, ray.train.get_dataset_shard
+            )
             for split in (Split.TRAIN, Split.VAL)
         }
         self._trial: Trial | None = None
@@ -92,12 +95,12 @@ class _Worker:
             case Finish(metrics=metrics):
                 self._finish(metrics)
             case Leave():
-                self._training = None
+                self._end()
         return None
 
     def _start(self, trial: Trial) -> None:
+        self._end()
         self._trial = trial
-        self._training = None  # frees the last trial's memory before the next is built
         self._training = TrialTraining(
             trial.config,
             self._settings.manifest,
@@ -127,6 +130,13 @@ class _Worker:
             assert self._trial is not None
             card = {"id": self._trial.id, "config": self._trial.config, "metrics": metrics}
             save_model(self._trial.folder, self._current().network, card)
+        self._end()
+
+    def _end(self) -> None:
+        """Free what the last trial holds before the next is built, and the CPUs of its stream."""
+        self._training = None
+        for stream in self._samples.values():
+            stream.close()
 
     def _current(self) -> TrialTraining:
         if self._training is None:

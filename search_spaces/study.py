@@ -90,12 +90,19 @@ class Evaluation(_Section):
 
 
 class Resources(_Section):
-    """What the sweep may use. `slots` is how many trials run at once; "auto" fills the cluster."""
+    """What the sweep may use.
+
+    `slots` is how many trials run at once; "auto" fills the cluster. `data` is how samples reach
+    the workers: read once into the object store (materialised), kept on each worker's GPU
+    (resident), or read and corrupted anew by other CPUs while they train (streamed, for data that
+    no memory holds); "auto" chooses by size.
+    """
 
     slots: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     workers: Annotated[int, Field(ge=1)] = 1
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    data: Literal["auto", "materialised", "resident", "streamed"] = "auto"
 
 
 class Constraint(_Section):

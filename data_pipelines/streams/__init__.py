@@ -1,6 +1,6 @@
 """How the samples of a prepared data set reach the workers that train on them.
 
-The only package of this room that imports Ray. Three ways with one face (`Stream`): materialised in
+The only package of this room that uses Ray. Three ways with one face (`Stream`): materialised in
 the object store and shared by all workers of a node, resident on the worker's device, or streamed
 from storage by Ray Data. What a worker sees in an epoch depends on (seed, epoch, rank, world size)
 alone, and every sample comes exactly once.
@@ -8,7 +8,21 @@ alone, and every sample comes exactly once.
 
 from data_pipelines.streams.indexed import Indexed, Resident, Samples
 from data_pipelines.streams.materialised import materialise
+from data_pipelines.streams.modes import Choice, Mode, Source, choose
 from data_pipelines.streams.order import Stream, Transform
-from data_pipelines.streams.streamed import Streamed
+from data_pipelines.streams.streamed import TASK_CPUS, Streamed
 
-__all__ = ["Indexed", "Resident", "Samples", "Stream", "Streamed", "Transform", "materialise"]
+__all__ = [
+    "TASK_CPUS",
+    "Choice",
+    "Indexed",
+    "Mode",
+    "Resident",
+    "Samples",
+    "Source",
+    "Stream",
+    "Streamed",
+    "Transform",
+    "choose",
+    "materialise",
+]

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ray.data
-
 from data_pipelines.schema import Split
 from data_pipelines.storage import Folder
 
@@ -22,6 +20,8 @@ def materialise(
 
     Raises `UserError` for a storage that does not answer.
     """
+    import ray.data
+
     folder = Folder(location)
     filesystem = folder.filesystem if folder.remote else None
     return {

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import ray.data
-import ray.exceptions
 import torch
 
 from data_pipelines.errors import UserError
@@ -228,9 +226,11 @@ class _Pipeline:
 
     def take(self, count: int) -> Columns:
         """The next rows. Raises `UserError` for a file that a task could not read."""
+        from ray.exceptions import RayError
+
         try:
             return self._rows.take(count)
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             self.close()
             if (known := _user_error(error)) is not None:
                 raise known from error
@@ -243,6 +243,8 @@ class _Pipeline:
         self._bundles = None
 
     def _pieces(self) -> Iterator[Columns]:
+        import ray
+
         for bundle in self._bundles:
             for block in bundle.blocks:
                 for rows in ray.get(block.ref).combine_chunks().to_batches():
@@ -258,6 +260,8 @@ def _dataset(
     store_bytes: int | None,
 ) -> Any:
     """Lazily: the pieces of `plan`, one a task, in their order."""
+    import ray.data
+
     per_block = max(1, _BLOCK_BYTES // (_FLOAT_BYTES * shards.row_bytes))
     dataset = ray.data.from_items(
         [piece._asdict() for piece in plan], override_num_blocks=len(plan)
@@ -266,7 +270,7 @@ def _dataset(
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=TASK_CPUS,
-        compute=ray.data.TaskPoolStrategy(size=tasks),
+        compute=ray.data.TaskPoolStrategy(size=min(tasks, len(plan))),
         fn_kwargs={"shards": shards, "seed": seed, "transform": transform, "rows": per_block},
     )
     # The data set's own copy of the context: nothing else in the process is changed.
