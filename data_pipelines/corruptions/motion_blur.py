@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from data_pipelines.corruptions import random
 from data_pipelines.corruptions.base import ImageCorruption, in_plane
@@ -28,20 +29,25 @@ class MotionBlur(ImageCorruption[tuple[float, float]]):
     severities = SUITES["derma"][name]
 
     def apply(self, image: Tensor, parameter: tuple[float, float], seeds: Tensor) -> Tensor:
-        radius, sigma = parameter
+        weights = half_gaussian(*parameter)
         angle = random.symmetric(seeds, (1,)).double() * MAX_ANGLE
         planes = in_plane(image)
         height, width = planes.shape[-2:]
-        flat = planes.flatten(2)
-        row = torch.arange(height, device=image.device)
-        column = torch.arange(width, device=image.device)
-        result = torch.zeros_like(flat)
-        for step, weight in enumerate(half_gaussian(radius, sigma)):
+        reach = len(weights) - 1
+        aside = math.ceil(reach * math.sin(MAX_ANGLE))
+        padded = functional.pad(planes, (0, reach, aside, aside), mode="replicate").contiguous()
+        # Every run of `width` pixels, overlapping: a shift of a row is then the choice of another
+        # run, and copying runs is five times as fast as gathering pixels.
+        runs = padded.view(-1).as_strided((padded.numel() - width + 1, width), (1, 1))
+        stride = padded.shape[-1]
+        plane = torch.arange(planes.shape[0] * planes.shape[1], device=image.device)
+        line = torch.arange(height, device=image.device) + aside
+        first = (plane.view(*planes.shape[:2], 1) * padded.shape[-2] + line) * stride
+        result = planes.new_zeros(first.numel(), width)
+        for step, weight in enumerate(weights):
             down, right = ((step * f(angle)).round().long() for f in (torch.sin, torch.cos))
-            rows = (row + down).clamp(0, height - 1) * width
-            columns = (column + right).clamp(0, width - 1)
-            index = (rows[:, :, None] + columns[:, None, :]).flatten(1)[:, None]
-            result += flat.gather(2, index.expand_as(flat)).mul_(weight)
+            shifted = first + (down * stride + right)[:, None]
+            result += runs.index_select(0, shifted.flatten()).mul_(weight)
         return result.view(image.shape)
 
 
