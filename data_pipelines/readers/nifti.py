@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.problems import BadFile
 from data_pipelines.readers.files import checked_size
+from data_pipelines.readers.inflate import opened
 
 if TYPE_CHECKING:
     import nibabel
@@ -27,9 +25,6 @@ MAX_VOXELS = 2**28
 _MAX_EXTENSIONS = 2**26
 #: Voxels that are held as stored at a time.
 _CHUNK = 2**20
-#: Deflate never shrinks by more.
-_MAX_RATIO = 1032
-_GZIP_MAGIC = b"\x1f\x8b"
 #: Of the corners, in voxels: labels drawn on another grid are further off.
 _TOLERANCE = 0.1
 #: `sizeof_hdr`, the first field: NIfTI-1 and NIfTI-2.
@@ -71,7 +66,7 @@ def read_nifti(path: Path, *, dims: int = 3) -> Volume:
     if dims not in (3, 4):
         raise ValueError(f"dims is 3 or 4, not {dims}")
     size = checked_size(path)
-    with _stream(path) as (stream, ratio):
+    with opened(path) as (stream, ratio):
         header = _header(path, stream)
         shape = _shape(path, header, dims)
         affine = _affine(path, header)
@@ -118,22 +113,6 @@ def read_labels(path: Path, reference: Volume, values: Collection[int]) -> NDArr
         known = ", ".join(map(str, sorted(values)))
         raise BadFile(path, f"labels {listed} are unknown. Known: {known}.")
     return labels.values.astype(np.uint8)
-
-
-@contextmanager
-def _stream(path: Path) -> Iterator[tuple[IO[bytes], int]]:
-    """The file's bytes, inflated as they are asked for, and by how much they may have grown."""
-    with path.open("rb") as file:
-        packed = file.read(2) == _GZIP_MAGIC
-        file.seek(0)
-        if not packed:
-            yield file, 1
-            return
-        with cast(IO[bytes], gzip.GzipFile(fileobj=file)) as inflated:
-            try:
-                yield inflated, _MAX_RATIO
-            except (EOFError, OSError, zlib.error) as error:
-                raise BadFile(path, f"damaged or truncated ({error}). Fetch it again.") from error
 
 
 def _header(path: Path, stream: IO[bytes]) -> nibabel.Nifti1Header:

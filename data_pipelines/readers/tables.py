@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import math
 import re
-import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import checked_size
+from data_pipelines.readers.records import MAX_RECORD, Block, blocks
 from data_pipelines.registry import nearest
 
 #: Of text, inflated: what `read_table` holds at most, and what `stream_table` never holds.
 MAX_TABLE_BYTES = 2**28
 
-_BLOCK = 2**22
-#: A line, or several that a quoted field joins, is shorter.
-_MAX_RECORD = 2**24
-_GZIP_MAGIC = b"\x1f\x8b"
-_BOM = b"\xef\xbb\xbf"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _TRUE, _FALSE = ("1", "true", "t", "yes", "y"), ("0", "false", "f", "no", "n")
@@ -103,14 +95,6 @@ class _Format:
     private: frozenset[str]
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Whole records; `line` is that of the first."""
-
-    line: int
-    text: str
-
-
 def read_table(
     path: Path,
     columns: Mapping[str, Kind],
@@ -139,11 +123,11 @@ def read_table(
     the last named column. Raises `BadFile` with line and column for anything else.
     """
     wanted = _format(path, columns, delimiter, missing, required, private, unique)
-    names, blocks = _open(wanted, header)
+    names, found = _open(wanted, header)
     rows: list[Row] = []
     seen: dict[Any, int] = {}
     total = 0
-    for block in blocks:
+    for block in found:
         total += len(block.text)
         if total > MAX_TABLE_BYTES:
             raise BadFile(path, f"more than {MAX_TABLE_BYTES:,} bytes of text. Split the file.")
@@ -175,8 +159,8 @@ def stream_table(
     `BadFile` when the iteration arrives there, a missing column with the first batch.
     """
     wanted = _format(path, columns, delimiter, missing, required, private)
-    names, blocks = _open(wanted, header)
-    for block in blocks:
+    names, found = _open(wanted, header)
+    for block in found:
         # Arrow is fast and strict, but neither names lines nor keeps values to itself: what it
         # refuses is read again the slow way, which accepts it or says what is wrong.
         batch = _fast(wanted, names, block) or _slow(wanted, names, block)
@@ -200,15 +184,13 @@ def _format(
     return _Format(path, columns, delimiter, frozenset(missing), required, hidden)
 
 
-def _open(
-    wanted: _Format, header: Sequence[str] | None
-) -> tuple[tuple[str, ...], Iterator[_Block]]:
+def _open(wanted: _Format, header: Sequence[str] | None) -> tuple[tuple[str, ...], Iterator[Block]]:
     """The file's columns, and its rows in blocks."""
-    blocks = _blocks(wanted.path)
+    found = blocks(wanted.path)
     if header is None:
-        first = next(blocks, _Block(1, ""))
+        first = next(found, Block(1, ""))
         header, rest = _header(wanted, first)
-        blocks = _chained(rest, blocks)
+        found = _chained(rest, found)
     names = tuple(header)
     for column in wanted.columns:
         if column not in names:
@@ -219,15 +201,15 @@ def _open(
             )
         if names.count(column) > 1:
             raise BadFile(wanted.path, f"several columns {column!r}. Rename or remove the others.")
-    return names, blocks
+    return names, found
 
 
-def _chained(first: _Block, others: Iterator[_Block]) -> Iterator[_Block]:
+def _chained(first: Block, others: Iterator[Block]) -> Iterator[Block]:
     yield first
     yield from others
 
 
-def _header(wanted: _Format, block: _Block) -> tuple[list[str], _Block]:
+def _header(wanted: _Format, block: Block) -> tuple[list[str], Block]:
     """The names in the first record that is not empty, and what follows it."""
     source = io.StringIO(block.text, newline="")
     reader = csv.reader(source, delimiter=wanted.delimiter, strict=True)
@@ -240,10 +222,10 @@ def _header(wanted: _Format, block: _Block) -> tuple[list[str], _Block]:
     names = [name.strip() for name in names]
     while names and not names[-1]:
         names.pop()
-    return names, _Block(block.line + reader.line_num, source.read())
+    return names, Block(block.line + reader.line_num, source.read())
 
 
-def _rows(wanted: _Format, names: Sequence[str], block: _Block) -> Iterator[Row]:
+def _rows(wanted: _Format, names: Sequence[str], block: Block) -> Iterator[Row]:
     places = [(name, kind, names.index(name)) for name, kind in wanted.columns.items()]
     for line, record in _records(wanted, len(names), block):
         values = {
@@ -252,7 +234,7 @@ def _rows(wanted: _Format, names: Sequence[str], block: _Block) -> Iterator[Row]
         yield Row(line, values)
 
 
-def _records(wanted: _Format, width: int, block: _Block) -> Iterator[tuple[int, list[str]]]:
+def _records(wanted: _Format, width: int, block: Block) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(
         io.StringIO(block.text, newline=""), delimiter=wanted.delimiter, strict=True
     )
@@ -313,7 +295,7 @@ _ARROW = {
 }
 
 
-def _slow(wanted: _Format, names: Sequence[str], block: _Block) -> pa.RecordBatch:
+def _slow(wanted: _Format, names: Sequence[str], block: Block) -> pa.RecordBatch:
     rows = list(_rows(wanted, names, block))
     return pa.record_batch(
         {
@@ -323,7 +305,7 @@ def _slow(wanted: _Format, names: Sequence[str], block: _Block) -> pa.RecordBatc
     )
 
 
-def _fast(wanted: _Format, names: Sequence[str], block: _Block) -> pa.RecordBatch | None:
+def _fast(wanted: _Format, names: Sequence[str], block: Block) -> pa.RecordBatch | None:
     """None for a block with anything that `_slow` might refuse, or read differently."""
     if block.text.count('"') % 2:  # Arrow closes an open quote at the end
         return None
@@ -335,7 +317,7 @@ def _fast(wanted: _Format, names: Sequence[str], block: _Block) -> pa.RecordBatc
             pa.BufferReader(block.text.encode()),
             arrow_csv.ReadOptions(
                 use_threads=False,
-                block_size=2 * _MAX_RECORD,
+                block_size=2 * MAX_RECORD,
                 column_names=[str(place) for place in range(len(names))],
             ),
             arrow_csv.ParseOptions(delimiter=wanted.delimiter, newlines_in_values=True),
@@ -373,59 +355,3 @@ def _sound(array: pa.Array, kind: Kind, required: bool) -> bool:
         whole = pc.equal(pc.floor(array), array)
         sound = pc.and_(sound, pc.and_(whole, pc.less_equal(pc.abs(array), float(_EXACT))))
     return bool(pc.all(sound).as_py())
-
-
-def _blocks(path: Path) -> Iterator[_Block]:
-    """Blocks that end where a record does: at a line's end with an even count of quotes."""
-    checked_size(path)
-    with _stream(path) as stream:
-        pending, line = stream.read(len(_BOM)).removeprefix(_BOM), 1
-        while chunk := stream.read(_BLOCK):
-            pending += chunk
-            end = _last_end(pending)
-            if end:
-                yield _block(path, line, pending[:end])
-                line += pending.count(b"\n", 0, end)
-                pending = pending[end:]
-            if len(pending) > _MAX_RECORD:
-                raise BadFile(
-                    path,
-                    f"line {line}: goes on for more than {_MAX_RECORD:,} bytes. "
-                    "Is a quote not closed?",
-                )
-        if pending:
-            yield _block(path, line, pending)
-
-
-def _last_end(content: bytes) -> int:
-    """Behind the last record that is complete; 0 where none is."""
-    end = content.rfind(b"\n") + 1
-    quotes = content.count(b'"', 0, end)
-    while quotes % 2:
-        before = content.rfind(b"\n", 0, end - 1) + 1
-        quotes -= content.count(b'"', before, end)
-        end = before
-    return end
-
-
-def _block(path: Path, line: int, content: bytes) -> _Block:
-    if (place := content.find(b"\0")) >= 0:
-        line += content.count(b"\n", 0, place)
-        raise BadFile(path, f"line {line}: a zero byte. Is this a text file?")
-    try:
-        return _Block(line, content.decode())
-    except UnicodeDecodeError as error:
-        line += content.count(b"\n", 0, error.start)
-        # The error quotes the text.
-        raise BadFile(path, f"line {line}: not UTF-8. Convert it.") from None
-
-
-@contextmanager
-def _stream(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as file:
-        packed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-        file.seek(0)
-        try:
-            yield cast(IO[bytes], gzip.GzipFile(fileobj=file)) if packed else file
-        except (EOFError, OSError, zlib.error) as error:
-            raise BadFile(path, f"damaged or truncated ({error}). Fetch it again.") from error

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.problems import BadFile
-from data_pipelines.readers import tables
+from data_pipelines.readers import records, tables
 from data_pipelines.readers.tables import Kind, read_table, stream_table
 
 COLUMNS = {"id": Kind.INTEGER, "name": Kind.TEXT, "age": Kind.NUMBER, "ill": Kind.BOOLEAN}
@@ -255,13 +255,13 @@ def test_blocks_end_where_records_do(tmp_path, monkeypatch):
     csv.writer(content).writerows([("id", "text"), *rows])
     path = _write(tmp_path, content.getvalue())
     for size in (1, 2, 3, 5, 8, 13, 64, 1000):
-        monkeypatch.setattr(tables, "_BLOCK", size)
+        monkeypatch.setattr(records, "_BLOCK", size)
         found = _both(path, {"id": Kind.INTEGER, "text": Kind.TEXT})
         assert [(str(row["id"]), row["text"] or "") for row in found] == rows
 
 
 def test_lines_are_right_in_later_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_BLOCK", 64)
+    monkeypatch.setattr(records, "_BLOCK", 64)
     path = _write(tmp_path, "id\n" + "1\n" * 500 + "x\n")
     _refused(path, {"id": Kind.INTEGER}, "line 502, column 'id'")
 
