@@ -1,5 +1,6 @@
 """Slots on a real Ray: figures that depend on the config alone, and workers that are killed."""
 
+import logging
 import os
 import signal
 import time
@@ -10,10 +11,11 @@ from threading import Thread
 
 import psutil
 import pytest
+import ray
 from ray import tune
 
 from data_pipelines.schema import Manifest, Split
-from data_pipelines.streams import materialise
+from data_pipelines.streams import Mode, Source, materialise
 from distributed.slot import FAILED, FINISHED, METRICS, REQUEST, Slot, SlotSettings
 from distributed.worker import WorkerSettings
 from search_spaces.space import Space
@@ -57,11 +59,18 @@ def run(
     configs: dict[str, dict],
     workers: int = 1,
     results: Results | None = None,
+    source: Source | None = None,
 ) -> Results:
     """The configs one after the other through one slot."""
+    source = source or Source()
+    shared = source.mode is not Mode.STREAMED
     settings = SlotSettings(
         worker=WorkerSettings(
-            manifest=Manifest.load(data), plan=PLAN, evaluation_batch_size=8, threads=1
+            manifest=Manifest.load(data),
+            plan=PLAN,
+            evaluation_batch_size=8,
+            threads=1,
+            source=source,
         ),
         workers=workers,
         resources_per_worker={"CPU": 1.0},
@@ -72,7 +81,9 @@ def run(
     tune.Tuner(
         tune.with_resources(
             tune.with_parameters(
-                Slot, settings=settings, datasets=materialise(data, (Split.TRAIN, Split.VAL))
+                Slot,
+                settings=settings,
+                datasets=materialise(data, (Split.TRAIN, Split.VAL)) if shared else {},
             ),
             tune.PlacementGroupFactory([REQUEST]),
         ),
@@ -207,3 +218,36 @@ def test_two_workers_train_and_judge_together(local_ray, phantoms, tmp_path):
     assert figures(results.last["a"]) == figures(results.last["c"])
     assert results.last["b"][FINISHED]
     assert results.last["a"][METRICS]["dice_area"] > 0
+
+
+@pytest.fixture(scope="module")
+def streaming(phantoms, tmp_path_factory) -> Iterator[Results]:
+    """The config, another and the config again, by two ranks with their streams beside them.
+
+    Last in this file, as it takes more CPUs than the session of the tests above has.
+    """
+    ray.shutdown()
+    ray.init(address="local", num_cpus=4, log_to_driver=False, logging_level=logging.ERROR)
+    folder = tmp_path_factory.mktemp("streaming")
+    configs = {"first": CONFIG, "other": OTHER, "again": CONFIG}
+    yield run(phantoms, folder, configs, workers=2, source=stream(phantoms))
+    ray.shutdown()
+
+
+def stream(data: Path) -> Source:
+    return Source(Mode.STREAMED, str(data), tasks=2, store_bytes=100 * 2**20)
+
+
+def test_streamed_trials_give_the_same_figures_for_the_same_config(streaming):
+    first, other, again = (figures(streaming.last[name]) for name in ("first", "other", "again"))
+    assert len(first) > 50
+    assert first == again
+    assert first != other
+    assert len(set(streaming.slots.values())) == 1
+
+
+def test_a_killed_worker_changes_no_figure_of_a_streamed_trial(streaming, phantoms, tmp_path):
+    with kill(train_workers, tmp_path) as killed:
+        results = run(phantoms, tmp_path, {"victim": CONFIG}, workers=2, source=stream(phantoms))
+    assert killed
+    assert figures(results.last["victim"]) == figures(streaming.last["first"])
