@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib
+import numpy as np
+from numpy.typing import NDArray
 
 from data_pipelines.corruptions.suites import DEFAULT_SUITE, parameters, suite
 from data_pipelines.errors import UserError
 from data_pipelines.inspection.columns import IMAGE
+from data_pipelines.inspection.composition import image_panels
 from data_pipelines.inspection.examples import Case, Example, choose
 from data_pipelines.inspection.pages import GAP, MARGIN, STYLE, WIDTH, Page
 from data_pipelines.inspection.panels import (
@@ -19,9 +22,8 @@ from data_pipelines.inspection.panels import (
     ImagePanel,
     Panel,
     PresencePanel,
-    image_panels,
 )
-from data_pipelines.schema import Manifest
+from data_pipelines.schema import Feature, Manifest
 from data_pipelines.storage import Folder
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ _CLEAN = 0
 _TITLE, _NAMES, _FOOT = 0.98, 1.25, 0.2
 #: Among so many samples one is looked for that has an image and a finding.
 _LOOKED_AT = 24
+#: Rows of a field that have room for a name.
+_NAMED = 18
 
 
 def default_suite(manifest: Manifest) -> str:
@@ -90,7 +94,7 @@ def _draw(example: Example, manifest: Manifest, name: str, rows: list[str]) -> P
     columns = (_CLEAN, *SEVERITIES)
     tile = (WIDTH - 2 * MARGIN - _NAMES - GAP * (len(columns) - 1)) / len(columns)
     page = Page.blank(WIDTH, _TITLE + len(rows) * (tile + GAP) + _FOOT)
-    _title(page, manifest, example, name)
+    _title(page, manifest, example, name, rows)
     batch = _batch(example, manifest)
     for line, corruption in enumerate(rows):
         top = _TITLE + line * (tile + GAP)
@@ -110,16 +114,19 @@ def _draw(example: Example, manifest: Manifest, name: str, rows: list[str]) -> P
     return page
 
 
-def _title(page: Page, manifest: Manifest, example: Example, name: str) -> None:
-    words = ", ".join(word for word in (example.label, example.split, example.site) if word)
+def _title(page: Page, manifest: Manifest, example: Example, name: str, rows: list[str]) -> None:
+    from data_pipelines.corruptions import CORRUPTIONS
+
+    sample = ", ".join(word for word in (example.label, example.split, example.site) if word)
+    drawn = [_panel(example.case, manifest, CORRUPTIONS[corruption], "") for corruption in rows]
+    words = [f"one sample ({sample})"]
+    images = [panel for panel in drawn if isinstance(panel, ImagePanel)]
+    words += [images[0].name.replace("\n", ", ")] if images and images[0].name else []
+    words.append("the number in a picture is the corruption's parameter")
+    if any(isinstance(panel, HeatPanel) for panel in drawn):
+        words.append("blue is below and red above the train split's mean, grey is missing")
     page.text(MARGIN, 0.18, f"{manifest.name} under suite {name}", fontsize=14, fontweight="bold")
-    page.text(
-        MARGIN,
-        0.44,
-        f"one sample ({words}); the number in a picture is the corruption's parameter",
-        fontsize=8,
-        color=QUIET,
-    )
+    page.text(MARGIN, 0.44, "; ".join(words), fontsize=8, color=QUIET)
 
 
 def _parameter(value: float | tuple[float, ...]) -> str:
@@ -137,11 +144,19 @@ def _panel(case: Case, manifest: Manifest, corruption: type[Corruption], note: s
         image = next(iter(case.images))
         shown = image_panels(dataclasses.replace(case, mask=None, boxes=()), manifest, image)
         first = next((panel for panel in shown if isinstance(panel, ImagePanel)), shown[0])
-        return dataclasses.replace(first, note=note) if isinstance(first, ImagePanel) else first
+        if not isinstance(first, ImagePanel):
+            return first
+        return dataclasses.replace(first, note=note, name=first.note)
     if "series" in touched and case.series is not None:
-        return HeatPanel(values=case.series.T, features=manifest.series, note=note)
+        return _heat(case.series.T, manifest.series, note)
     assert case.tabular is not None
-    return HeatPanel(values=case.tabular[:, None], features=manifest.tabular, note=note)
+    return _heat(case.tabular[:, None], manifest.tabular, note)
+
+
+def _heat(values: NDArray[np.float32], features: tuple[Feature, ...], note: str) -> HeatPanel:
+    """With names on the clean one, if they have room."""
+    named = not note and len(features) <= _NAMED
+    return HeatPanel(values=values, features=features, note=note, named=named)
 
 
 def _batch(example: Example, manifest: Manifest) -> Batch:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 from matplotlib.lines import Line2D
 
+from data_pipelines.inspection.composition import marks, panels
 from data_pipelines.inspection.examples import Example, choose
 from data_pipelines.inspection.pages import GAP, MARGIN, STYLE, WIDTH, Grid, Page, fit
-from data_pipelines.inspection.panels import OUTLINE, QUIET, Panel, colours, panels
+from data_pipelines.inspection.panels import OUTLINE, QUIET, Mark, Panel
 from data_pipelines.schema import Manifest
 from data_pipelines.storage import Folder
 
 #: Inches.
-_TITLE, _HEADING, _BELOW, _LEGEND = 0.72, 0.36, 0.2, 0.42
-_LEGEND_ENTRIES = 12
+_TITLE, _HEADING, _BELOW, _LEGEND = 0.72, 0.36, 0.2, 0.5
+_LEGEND_ENTRIES = 18
 #: Rows of samples by how many are beside each other, unless asked otherwise.
 _ROWS = {1: 6, 2: 5}
 _ROWS_OF_SMALL = 4
@@ -56,17 +58,18 @@ def _grid(drawn: list[list[Panel]]) -> Grid:
 
 def _draw(examples: list[Example], manifest: Manifest, grid: Grid) -> Page:
     lines = -(-len(examples) // grid.across)
-    line = _HEADING + grid.tile + _BELOW
+    drawn = [panels(example.case, manifest) for example in examples]
+    line = _HEADING + max(p.height(grid.tile) for shown in drawn for p in shown) + _BELOW
     entries = _entries(examples, manifest)
     page = Page.blank(WIDTH, _TITLE + lines * line + (_LEGEND if entries else MARGIN / 2))
     _title(page, manifest, len(examples))
-    for place, example in enumerate(examples):
+    for place, (example, shown) in enumerate(zip(examples, drawn, strict=True)):
         left = MARGIN + (place % grid.across) * grid.step
         top = _TITLE + (place // grid.across) * line
         _heading(page, left, top, grid.breadth, example)
-        for panel in panels(example.case, manifest):
+        for panel in shown:
             width = panel.width * grid.tile
-            panel.draw(page.axes(left, top + _HEADING, width, grid.tile))
+            panel.draw(page.axes(left, top + _HEADING, width, panel.height(grid.tile)))
             left += width + GAP
     if entries:
         _legend(page, entries)
@@ -91,30 +94,30 @@ def _heading(page: Page, left: float, top: float, breadth: float, example: Examp
     page.text(left, top + 0.165, fit(origin, breadth, 7.5), fontsize=7.5, color=QUIET)
 
 
-def _entries(examples: list[Example], manifest: Manifest) -> list[tuple[str, str]]:
-    """What is marked in the samples, and in which colour."""
+def _entries(examples: list[Example], manifest: Manifest) -> list[Mark]:
+    """What is marked in the samples, and how."""
     entries = []
     if any(example.case.mask is not None for example in examples):
         finding = manifest.classes[-1] if len(manifest.classes) == 2 else "foreground"
-        entries.append((f"outline of the mask ({finding})", OUTLINE))
-    known = colours(manifest)
+        entries.append(Mark(f"outline of the mask ({finding})", OUTLINE, "solid"))
+    known = marks(manifest)
     seen = sorted({box["class"] for example in examples for box in example.case.boxes})
-    return entries + [(f"box: {known[kind][0]}", known[kind][1]) for kind in seen if kind in known]
+    return entries + [replace(known[k], name=f"box: {known[k].name}") for k in seen if k in known]
 
 
-def _legend(page: Page, entries: list[tuple[str, str]]) -> None:
+def _legend(page: Page, entries: list[Mark]) -> None:
     page.figure.legend(
         handles=[
-            Line2D([], [], color=colour, linewidth=2.2, label=text)
-            for text, colour in entries[:_LEGEND_ENTRIES]
+            Line2D([], [], color=mark.colour, linestyle=mark.style, linewidth=2, label=mark.name)
+            for mark in entries[:_LEGEND_ENTRIES]
         ],
         loc="upper left",
         bbox_to_anchor=(MARGIN / page.width, _LEGEND / page.height),
-        ncols=6,
+        ncols=5,
         fontsize=7.5,
         frameon=False,
         borderpad=0,
         borderaxespad=0,
-        handlelength=1.4,
+        handlelength=2.2,
         columnspacing=1.4,
     )

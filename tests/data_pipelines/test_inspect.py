@@ -16,10 +16,11 @@ from data_pipelines.corruptions.suites import SUITES
 from data_pipelines.errors import UserError
 from data_pipelines.inspection.columns import image_parts
 from data_pipelines.inspection.command import run
+from data_pipelines.inspection.composition import image_panels, marks
 from data_pipelines.inspection.corruption_sheet import corruption_sheet
 from data_pipelines.inspection.examples import choose
 from data_pipelines.inspection.numbers import inspect
-from data_pipelines.inspection.panels import BOXES, OUTLINE, AbsentPanel, image_panels
+from data_pipelines.inspection.panels import BOXES, LINE, OUTLINE, AbsentPanel
 from data_pipelines.inspection.sheets import contact_sheet
 from data_pipelines.inspection.tables import tables
 from data_pipelines.layouts.phantoms import Phantoms
@@ -508,9 +509,9 @@ def _tile(picture: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def test_a_box_is_drawn_where_it_is(tmp_path):
-    # No text on the image: more than six boxes are not named, so seven lie on each other.
+    # No text on the image: more than three boxes are not named, so four lie on each other.
     box = (8.0, 4.0, 24.0, 20.0)
-    samples = [_sample(0, image=np.zeros((1, 32, 32), np.uint8), boxes=_boxes(*[box] * 7, kind=0))]
+    samples = [_sample(0, image=np.zeros((1, 32, 32), np.uint8), boxes=_boxes(*[box] * 4, kind=0))]
     folder = _write(tmp_path / "d", samples, box_classes=("cell",))
     picture = _pixels(contact_sheet(folder, tmp_path / "sheet.png"))
     top, left, bottom, right = _tile(picture)
@@ -635,11 +636,19 @@ def test_every_channel_is_in_one_part():
     assert [part.channels for part in image_parts(manifest, "mri")] == [(0, 1)]
 
 
+def test_eighteen_classes_of_boxes_are_told_apart(tmp_path):
+    names = tuple(f"finding-{k}" for k in range(18))
+    folder = _write(tmp_path / "d", [_sample(0, boxes=_boxes((1, 1, 4, 4)))], box_classes=names)
+    drawn = marks(Manifest.load(folder))
+    assert [mark.name for mark in drawn.values()] == list(names)
+    assert len({(mark.colour, mark.style) for mark in drawn.values()}) == 18
+
+
 @pytest.mark.parametrize("suite", ["clinical", None])
 def test_data_without_images_have_both_pictures(tmp_path, suite):
     folder = _table_only(tmp_path / "d")
     sheet = _pixels(contact_sheet(folder, tmp_path / "sheet.png"))
-    assert len(_of_colour(sheet, BOXES[-1])) > 100  # the line of a series
+    assert len(_of_colour(sheet, LINE)) > 100  # the line of a series
     worse = _pixels(corruption_sheet(folder, tmp_path / "worse.png", suite_name=suite))
     assert worse.std() > 5
 

@@ -1,0 +1,135 @@
+"""Which panels show a sample: what it holds, and what is marked in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipelines.inspection.columns import IMAGE, Part, image_parts
+from data_pipelines.inspection.examples import Case
+from data_pipelines.inspection.panels import (
+    BOXES,
+    STYLES,
+    AbsentPanel,
+    ImagePanel,
+    Mark,
+    Panel,
+    SeriesPanel,
+    TablePanel,
+)
+from data_pipelines.schema import Feature, Manifest
+
+#: Panels of one image; the channels beyond are not shown.
+_CHANNELS = 6
+
+
+def marks(manifest: Manifest) -> dict[int, Mark]:
+    """Class of a box to how it is drawn: six colours, each solid, dashed and dotted, in turn."""
+    names = manifest.box_classes or manifest.classes
+    return {kind: _mark(kind, name) for kind, name in enumerate(names)}
+
+
+def _mark(kind: int, name: str) -> Mark:
+    turn, place = divmod(kind, len(BOXES))
+    return Mark(name, BOXES[place], STYLES[turn % len(STYLES)])
+
+
+def is_colour(manifest: Manifest, image: str, part: Part) -> bool:
+    """Whether three channels are red, green and blue: they are one modality, the whole image."""
+    return len(part.channels) == 3 and len(image_parts(manifest, image)) == 1
+
+
+def panels(case: Case, manifest: Manifest) -> list[Panel]:
+    """Everything that a sample holds, images first."""
+    found: list[Panel] = []
+    for image in case.images:
+        found += image_panels(case, manifest, image)
+    if case.tabular is not None:
+        found.append(table_panel(case.tabular, manifest.tabular))
+    if case.series is not None:
+        hours = manifest.series_hours or 1.0
+        found.append(SeriesPanel(values=case.series, features=manifest.series, hours=hours))
+    return found
+
+
+def image_panels(case: Case, manifest: Manifest, image: str) -> list[Panel]:
+    """One panel a channel, or one in colour; the slice with most of the mask, or the middle."""
+    main = image == IMAGE
+    values, place = _flat(case.images[image], case.mask if main else None)
+    depth = case.images[image].shape[1] if case.images[image].ndim == 4 else 0
+    mask = None
+    if main and case.mask is not None:
+        mask = (case.mask[0] if not depth else case.mask[0, place]) > 0
+    found: list[Panel] = []
+    image_list = image_parts(manifest, image)
+    alone = len(image_list) == 1 and len(case.images) == 1
+    for part in image_list:
+        if part.place is not None and not case.present[part.place]:
+            found.append(AbsentPanel(name=part.name))
+            continue
+        pictures = (
+            [(part.name, np.moveaxis(values, 0, -1))]
+            if is_colour(manifest, image, part)
+            else [
+                (name, values[channel])
+                for name, channel in zip(part.channel_names(), part.channels, strict=True)
+            ]
+        )
+        for name, pixels in pictures:
+            words = [] if alone and len(pictures) == 1 else [name]
+            words += [f"slice {place + 1} of {depth}"] if depth else []
+            found.append(
+                ImagePanel(
+                    pixels=pixels,
+                    note="\n".join(words),
+                    mask=mask,
+                    boxes=_boxes(case, manifest) if main else (),
+                )
+            )
+    return found[:_CHANNELS]
+
+
+def table_panel(values: NDArray[np.float32], features: tuple[Feature, ...]) -> TablePanel:
+    """A table's entries with their units."""
+    return TablePanel(
+        entries=tuple(
+            (feature.name, _value(float(value), feature))
+            for value, feature in zip(values, features, strict=True)
+        )
+    )
+
+
+def _flat(
+    values: NDArray[np.float32], mask: NDArray[Any] | None
+) -> tuple[NDArray[np.float32], int]:
+    """(C, H, W) and the slice that was taken; 0 for flat images."""
+    if values.ndim < 4:
+        return values, 0
+    place = values.shape[1] // 2
+    if mask is not None and mask.any():
+        place = int(mask[0].sum(axis=(1, 2), dtype=np.int64).argmax())
+    return values[:, place], place
+
+
+def _boxes(
+    case: Case, manifest: Manifest
+) -> tuple[tuple[tuple[float, float, float, float], Mark], ...]:
+    known = marks(manifest)
+    return tuple(
+        (
+            (box["x0"], box["y0"], box["x1"], box["y1"]),
+            known.get(box["class"]) or _mark(abs(box["class"]), f"class {box['class']}"),
+        )
+        for box in case.boxes
+    )
+
+
+def _value(value: float, feature: Feature) -> str | None:
+    if np.isnan(value):
+        return None
+    if feature.vocabulary:
+        known = value.is_integer() and 0 <= value < len(feature.vocabulary)
+        return feature.vocabulary[int(value)] if known else f"no category: {value:g}"
+    return f"{value:.4g} {feature.unit}".rstrip()
