@@ -16,6 +16,7 @@ LAYOUTS = Registry(
         "phantoms": "data_pipelines.layouts.phantoms:Phantoms",
         "physionet2012": "data_pipelines.layouts.physionet2012:Physionet2012",
         "qata-cov19": "data_pipelines.layouts.qata_cov19:QataCov19",
+        "tcga": "data_pipelines.layouts.tcga:Tcga",
         "uci-heart": "data_pipelines.layouts.uci_heart:UciHeart",
         "voc": "data_pipelines.layouts.voc:Voc",
     },

@@ -125,8 +125,12 @@ def _optimised(sitk: ModuleType, fixed: Any, moving: Any, transform: Any) -> Any
     method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentage(_SAMPLED, _SEED)  # Points are jittered.
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=1.0, minStep=1e-3, numberOfIterations=200, relaxationFactor=0.6
+    # Steps of a length given beforehand led affine fits of small scans far astray.
+    method.SetOptimizerAsGradientDescentLineSearch(
+        learningRate=1.0,
+        numberOfIterations=100,
+        convergenceMinimumValue=1e-5,
+        convergenceWindowSize=10,
     )
     method.SetOptimizerScalesFromPhysicalShift()
     # A level of fewer than 16 voxels a side shows no anatomy.

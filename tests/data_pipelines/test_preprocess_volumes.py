@@ -9,6 +9,7 @@ import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff, ornt2axcodes
 
 from data_pipelines.errors import UserError
+from data_pipelines.preprocess.registration import to_template
 from data_pipelines.preprocess.volumes import Recipe, apply
 from data_pipelines.readers.nifti import Volume
 
@@ -243,6 +244,23 @@ def test_a_turned_and_shifted_scan_registers_back(tmp_path):
     np.testing.assert_array_equal(again.image, after.image)
 
 
+def test_an_affine_fit_follows_size_and_stays_sane_on_coarse_grids(tmp_path):
+    """Steps of a fixed length once blew a coarse scan up by a third."""
+    pytest.importorskip("SimpleITK")
+    for shape, width, scale in (((40, 44, 36), 2.0, 1.15), ((20, 22, 18), 4.0, 1.0)):
+        template = _head(0, (0, 0, 0), shape=shape, width=width)
+        moving = _head(3, (4, -5, 3), scale=scale, shape=shape, width=width)
+        path = tmp_path / f"{width}.nii"
+        nibabel.save(nibabel.Nifti1Image(template.values, template.affine), path)
+        likeness = {}
+        for model in ("rigid", "affine"):
+            fitted = to_template(path, {"t1": moving}, None, model=model)[0]["t1"]
+            both = (fitted.values.ravel(), template.values.ravel())
+            likeness[model] = np.corrcoef(*both)[0, 1]
+        assert min(likeness.values()) > 0.9 or scale != 1
+        assert 1 - likeness["affine"] < 0.5 * (1 - likeness["rigid"]) or scale == 1
+
+
 def test_what_cannot_be_registered_is_refused(tmp_path):
     pytest.importorskip("SimpleITK")
     template = _head(0, (0, 0, 0))
@@ -264,16 +282,16 @@ def test_registration_without_simpleitk_says_what_to_install(tmp_path, monkeypat
         apply(Recipe(size=(8, 8, 8), template=tmp_path / "template.nii"), {"t1": template})
 
 
-def _head(degrees, shift) -> Volume:
-    """An ellipsoid with a brighter one (above 150) off its middle, on a grid of 2 mm."""
-    shape, spacing = (40, 44, 36), (2.0, 2.0, 2.0)
+def _head(degrees, shift, *, scale=1.0, shape=(40, 44, 36), width=2.0) -> Volume:
+    """An ellipsoid with a brighter one (above 150) off its middle, 1 / scale as large."""
+    spacing = (width,) * 3
     origin = tuple(-(n - 1) * s / 2 for n, s in zip(shape, spacing, strict=True))
-    place = np.indices(shape).reshape(3, -1) * 2.0 + np.array(origin)[:, None]
+    place = np.indices(shape).reshape(3, -1) * width + np.array(origin)[:, None]
     angle = np.deg2rad(degrees)
     turn = np.array(
         [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
     )
-    x, y, z = turn @ (place - np.array(shift, float)[:, None])
+    x, y, z = scale * turn @ (place - np.array(shift, float)[:, None])
     head = (x / 26) ** 2 + (y / 34) ** 2 + (z / 28) ** 2 < 1
     tumour = ((x - 10) / 7) ** 2 + ((y - 12) / 10) ** 2 + ((z - 6) / 8) ** 2 < 1
     values = ((60 + x + y / 2) * head + 150.0 * tumour).reshape(shape)
