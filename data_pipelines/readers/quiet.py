@@ -13,19 +13,53 @@ _STDERR = 2
 _REDIRECTING = threading.Lock()
 
 
+class _Silence:
+    """Warnings and loggers held back while any thread reads.
+
+    Both belong to the whole process: were each reader to restore what it found, two that overlap
+    would leave the process silent for good. The first one in changes them, the last one out
+    restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._levels: dict[str, int] = {}
+        self._warnings = warnings.catch_warnings(action="ignore")
+
+    def enter(self, loggers: tuple[str, ...]) -> None:
+        with self._lock:
+            if not self._inside:
+                self._warnings = warnings.catch_warnings(action="ignore")
+                self._warnings.__enter__()
+            self._inside += 1
+            for name in loggers:
+                logger = logging.getLogger(name)
+                self._levels.setdefault(name, logger.level)
+                logger.setLevel(logging.CRITICAL + 1)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside:
+                return
+            for name, level in self._levels.items():
+                logging.getLogger(name).setLevel(level)
+            self._levels.clear()
+            self._warnings.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
+
+
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Hold back Python's warnings and everything from `loggers`.
-
-    Python's warning filters belong to the whole process: not for use in threads.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings(action="ignore"))
-        for name in loggers:
-            logger = logging.getLogger(name)
-            stack.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL + 1)
+    """Hold back Python's warnings and everything from `loggers`, in all threads meanwhile."""
+    _SILENCE.enter(loggers)
+    try:
         yield
+    finally:
+        _SILENCE.leave()
 
 
 @contextmanager
