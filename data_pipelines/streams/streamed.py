@@ -25,8 +25,10 @@ from data_pipelines.streams.windows import WINDOW_BYTES, Group, Piece, Shards
 TASK_CPUS = 0.5
 #: Tasks that one pipeline is planned for, in whole epochs. Starting one costs 0.3 to 2 seconds.
 _PLANNED_TASKS = 256
-#: Of a block on its way to a worker, as float32.
+#: Of a block on its way to a worker, as float32; less where a store has no room for so many of
+#: them for each task (two that are made, two that wait, and those of the task before it).
 _BLOCK_BYTES = 8 * 2**20
+_BLOCKS_PER_TASK = 8
 _FLOAT_BYTES = 4
 
 
@@ -38,7 +40,8 @@ class Streamed:
         split: One of its splits.
         manifest: Its manifest.
         tasks: How many tasks may prepare rows at once; each takes `TASK_CPUS` of the cluster, and
-            training waits for ever if nothing is left for them.
+            training waits for ever if nothing is left for them. Fewer where `store_bytes` has no
+            room for what they make.
         store_bytes: What the prepared rows may take of the object store; Ray's own limit if None.
         window_bytes: See `Shards.groups_per_window`.
 
@@ -58,6 +61,10 @@ class Streamed:
     ) -> None:
         self.manifest = manifest
         self._shards = Shards.open(location, split, manifest, window_bytes)
+        if store_bytes is not None:
+            # While a worker waits for the first task, Ray Data takes whatever the others make.
+            window = self._shards.window_rows * self._shards.row_bytes * (1 + _FLOAT_BYTES)
+            tasks = max(1, min(tasks, store_bytes // window))
         self._tasks = tasks
         self._store_bytes = store_bytes
         self._pipeline: _Pipeline | None = None
@@ -210,15 +217,19 @@ class _Pipeline:
                 break
         self._epochs = range(epochs.start, plan[-1].epoch + 1)
         dataset = _dataset(shards, seed, plan, transform, tasks, store_bytes)
-        # Not `iter_batches`: closed half-way, it kills the tasks' processes, and starting others
-        # takes the next trial seconds. This one interrupts the tasks.
-        self._bundles: Any = dataset.iter_internal_ref_bundles()
+        # What `iter_batches` does inside. Closed half-way, that kills the tasks' processes, and
+        # starting others takes the next trial seconds; the executor's own end interrupts the
+        # tasks. `iter_internal_ref_bundles` ends so too, but says of no consumer, and Ray Data
+        # then fills the object store beyond its limit.
+        self._bundles, _, self._executor = dataset._execute_to_iterator(capture_executor=False)
+        self._executor.set_external_consumer_bytes(0)
+        self._open = True
         self._rows = Cutter(self._pieces())
 
     def serves(self, seed: int, epoch: int, rank: int, world: int) -> bool:
         """Whether the next rows are those of `epoch` for this rank of this trial."""
         return (
-            self._bundles is not None
+            self._open
             and (seed, rank, world) == self._whose
             and epoch == self.epoch
             and epoch in self._epochs
@@ -238,9 +249,10 @@ class _Pipeline:
 
     def close(self) -> None:
         """End the tasks; what they made is dropped."""
-        self._rows = Cutter(iter(()))
-        # Ray Data ends a run whose bundles nobody holds.
-        self._bundles = None
+        if self._open:
+            self._open = False
+            self._rows = Cutter(iter(()))
+            self._executor.shutdown(force=False)
 
     def _pieces(self) -> Iterator[Columns]:
         import ray
@@ -262,7 +274,10 @@ def _dataset(
     """Lazily: the pieces of `plan`, one a task, in their order."""
     import ray.data
 
-    per_block = max(1, _BLOCK_BYTES // (_FLOAT_BYTES * shards.row_bytes))
+    block_bytes = _BLOCK_BYTES
+    if store_bytes is not None:
+        block_bytes = min(block_bytes, store_bytes // (_BLOCKS_PER_TASK * tasks))
+    per_block = max(1, block_bytes // (_FLOAT_BYTES * shards.row_bytes))
     dataset = ray.data.from_items(
         [piece._asdict() for piece in plan], override_num_blocks=len(plan)
     ).map_batches(
@@ -276,7 +291,7 @@ def _dataset(
     # The data set's own copy of the context: nothing else in the process is changed.
     context = dataset.context
     context.execution_options.preserve_order = True
-    context.target_max_block_size = _BLOCK_BYTES
+    context.target_max_block_size = max(1, block_bytes)
     context.enable_progress_bars = False
     if store_bytes is not None:
         limits = ray.data.ExecutionResources.for_limits(object_store_memory=store_bytes)

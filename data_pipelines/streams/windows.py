@@ -91,6 +91,11 @@ class Shards:
         largest = max(group.rows for group in self.groups) * self.row_bytes
         return max(LEAST_GROUPS, self.window_bytes // largest)
 
+    @property
+    def window_rows(self) -> int:
+        """Of a window, at most."""
+        return self.groups_per_window * max(group.rows for group in self.groups)
+
     def read(self, group: Group, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a group, the columns that a batch is made of or those named.
 
