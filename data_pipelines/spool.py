@@ -148,12 +148,9 @@ class Spool:
 
     def _first_case(self, cases: Sequence[Any]) -> list[Sample]:
         """The samples of the first case that is usable."""
-        for case in cases:
-            try:
-                if samples := list(self._layout.load(case)):
-                    return samples
-            except BadFile:
-                continue  # `_load` meets it again and keeps it
+        for found in self._layout.read(cases):
+            if found and not isinstance(found, BadFile):  # `_load` meets those again
+                return found
         return []
 
     def _cases_per_chunk(self, cases: int, samples: int) -> int:
@@ -185,9 +182,10 @@ class Spool:
         self, cases: Sequence[Any], validator: Validator | None
     ) -> tuple[Chunk, list[Sample]]:
         chunk, samples = Chunk([], Counter(), []), []
-        for case in cases:
+        for theirs in self._layout.read(cases):
             try:
-                theirs = list(self._layout.load(case))
+                if isinstance(theirs, BadFile):
+                    raise theirs
                 notes = [validator.notes(s) for s in theirs] if validator else []
             except BadFile as problem:
                 chunk.problems.append(problem)

@@ -16,7 +16,6 @@ from trainables.regimes import REGIMES
 from trainables.registry import TRAINABLES
 from trainables.uncertainty import MAPS
 
-
 _REGISTRIES: dict[str, Registry] = {
     "trainables": TRAINABLES,
     "layouts": LAYOUTS,

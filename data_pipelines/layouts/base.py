@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from data_pipelines.errors import UserError
+from data_pipelines.problems import BadFile
 from data_pipelines.registry import nearest
 from data_pipelines.sample import Sample
 from data_pipelines.schema import Feature, Kind, Modality, Task
@@ -63,6 +64,14 @@ class Layout(ABC, Generic[Case]):
 
         Most cases are one sample; a volume that is cut into slices is several.
         """
+
+    def read(self, cases: Iterable[Case] | None = None) -> Iterator[list[Sample] | BadFile]:
+        """For each of the cases (all of them, if not given) its samples, or what is wrong."""
+        for case in self.cases() if cases is None else cases:
+            try:
+                yield list(self.load(case))
+            except BadFile as problem:
+                yield problem
 
     @abstractmethod
     def source_digest(self) -> str:

@@ -148,7 +148,7 @@ VALUES = hnp.arrays(
 
 @given(st.lists(VALUES, min_size=1, max_size=5))
 def test_moments_are_numpy_s_whatever_the_parts(parts):
-    parts = [p.astype(parts[0].dtype) for p in parts]
+    parts = [p for p in parts if p.dtype == parts[0].dtype]
     if parts[0].dtype == np.float32:  # squares beyond float64 are not what this is about
         parts = [np.where(np.abs(p) < 1e6, p, np.nan).astype(np.float32) for p in parts]
     moments = Moments()

@@ -30,13 +30,7 @@ def _samples(folder: Path, size: int = 16) -> dict[str, Sample]:
 
 
 def _refusals(folder: Path) -> list[BadFile]:
-    layout, found = _layout(folder), []
-    for case in layout.cases():
-        try:
-            list(layout.load(case))
-        except BadFile as problem:
-            found.append(problem)
-    return found
+    return [p for p in _layout(folder).read() if isinstance(p, BadFile)]
 
 
 @pytest.fixture

@@ -29,13 +29,7 @@ def _samples(folder: Path, size: int = 32, **options) -> dict[str, Sample]:
 
 
 def _refusals(folder: Path, **options) -> list[BadFile]:
-    layout, found = _layout(folder, **options), []
-    for case in layout.cases():
-        try:
-            list(layout.load(case))
-        except BadFile as problem:
-            found.append(problem)
-    return found
+    return [p for p in _layout(folder, **options).read() if isinstance(p, BadFile)]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

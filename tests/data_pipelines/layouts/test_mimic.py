@@ -81,14 +81,7 @@ def _rewrite(folder: Path, table: str, change: Callable[[dict[str, str]], None])
 
 
 def _problems(folder: Path, **options) -> list[BadFile]:
-    layout = _layout(folder, **options)
-    problems = []
-    for case in layout.cases():
-        try:
-            list(layout.load(case))
-        except BadFile as problem:
-            problems.append(problem)
-    return problems
+    return [p for p in _layout(folder, **options).read() if isinstance(p, BadFile)]
 
 
 def _events(folder: Path) -> Iterator[tuple[str, datetime, str, float]]:

@@ -18,13 +18,7 @@ def _samples(layout):
 
 
 def _problems(layout):
-    found = []
-    for case in layout.cases():
-        try:
-            list(layout.load(case))
-        except BadFile as problem:
-            found.append(problem)
-    return found
+    return [p for p in layout.read() if isinstance(p, BadFile)]
 
 
 @pytest.fixture
