@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,12 @@ from data_pipelines.layouts.base import Layout
 from data_pipelines.layouts.mimic.alignment import HOUR
 from data_pipelines.layouts.mimic.events import EventStore
 from data_pipelines.layouts.mimic.items import CHANNELS, INDEX, LABS, VITALS, possible
-from data_pipelines.layouts.mimic.plan import Case, Rules, plan
+from data_pipelines.layouts.mimic.plan import DICOM, Case, Rules, plan
 from data_pipelines.layouts.mimic.tables import CHEXPERT, Tables
 from data_pipelines.preprocess.images import resize_image
 from data_pipelines.preprocess.series import to_grid
 from data_pipelines.problems import BadFile
+from data_pipelines.readers.dicom import read_dicom
 from data_pipelines.readers.files import digest, opaque
 from data_pipelines.readers.images import read_grey
 from data_pipelines.registry import nearest
@@ -42,7 +44,8 @@ class Mimic(Layout[Case]):
     """MIMIC-CXR-JPG 2.x and MIMIC-IV 2 or 3, both below `folder`, each as downloaded.
 
     `folder` is searched, to the depth of a download with its `physionet.org/files`, for
-    `mimic-cxr-2.0.0-{metadata,split,chexpert}.csv` beside `files/p10/p10000032/s50414267/*.jpg`,
+    `mimic-cxr-2.0.0-{metadata,split,chexpert}.csv` beside `files/p10/p10000032/s50414267/*.jpg`
+    (or the `*.dcm` of MIMIC-CXR in their place, which keep their 12 bits),
     and for `hosp/{patients,admissions,labevents}` and `icu/{icustays,chartevents}`; tables may be
     gzipped. Images that are listed and not on disk are counted and left out, so a part of the
     images will do.
@@ -156,7 +159,7 @@ class Mimic(Layout[Case]):
         )
         image = np.zeros((1, self.size, self.size), np.uint8)
         if case.path is not None:
-            image = resize_image(read_grey(case.path), self.size)
+            image = resize_image(_pixels(case.path), self.size)
         present = self._present(case, series, tabular)
         if not any(present) and case.stay is not None:
             raise BadFile(
@@ -273,6 +276,10 @@ def _check_choice(option: str, value: str) -> None:
             f"layout {Mimic.name}: no {option} {value!r}{nearest(str(value), [*known])} "
             f"Known: {', '.join(known)}."
         )
+
+
+def _pixels(path: Path) -> NDArray[Any]:
+    return read_dicom(path).pixels if path.suffix.lower() == DICOM else read_grey(path)
 
 
 def _check_hours(window_hours: int, step_hours: int) -> None:

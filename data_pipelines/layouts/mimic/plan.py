@@ -29,6 +29,9 @@ from data_pipelines.problems import BadFile
 from data_pipelines.readers.files import walk
 from data_pipelines.schema import Split
 
+#: Suffix of the images of MIMIC-CXR; MIMIC-CXR-JPG has the same in 8 bits.
+DICOM = ".dcm"
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -96,12 +99,11 @@ class _Planner:
         self._rules = rules
         self._left: Counter[str] = Counter()
         self._images = tables.read_images()
-        here, self._strays = _on_disk(tables, self._images)
-        self._listed_only = len(self._images.paths) - len(here)
+        self._here, self._strays = _on_disk(tables, self._images)
         self._available = {
             subject: usable
             for subject, images in self._images.frontal.items()
-            if (usable := [image for image in images if image.name in here])
+            if (usable := [image for image in images if image.name in self._here])
         }
         self._stays: dict[int, list[IcuStay]] = {}
         for stay in tables.read_stays():
@@ -186,7 +188,7 @@ class _Planner:
         return stay.end - stay.start < self._rules.hours * HOUR
 
     def _path(self, image: Image | None) -> Path | None:
-        return None if image is None else self._tables.cxr / image.path
+        return None if image is None else self._here[image.name]
 
     def _unlabelled(self, image: Image | None) -> Iterator[str]:
         if self._rules.of_findings and image is not None and image.study not in self._findings:
@@ -211,7 +213,7 @@ class _Planner:
                 return BadFile(tables.icustays, reason)
         if image is not None and self._rules.official and image.subject not in self._splits:
             return BadFile(
-                tables.cxr / image.path,
+                self._here[image.name],
                 f"its patient is in no line of {tables.split.name}. Complete that, or choose "
                 "split=own.",
             )
@@ -234,10 +236,10 @@ class _Planner:
     def _remarks(self) -> list[str]:
         images = self._images
         said = []
-        if self._listed_only:
+        if absent := len(images.places) - len(self._here):
             said.append(
-                f"{self._listed_only} of {len(images.paths)} listed images are not on disk (a "
-                "part of the download); left out"
+                f"{absent} of {len(images.places)} listed images are not on disk (a part of the "
+                "download); left out"
             )
         if images.others:
             views = " or ".join(FRONTAL)
@@ -247,17 +249,19 @@ class _Planner:
         return said + [f"{count} {what}; left out" for what, count in self._left.items() if count]
 
 
-def _on_disk(tables: Tables, images: Images) -> tuple[set[str], list[BadFile]]:
-    """Names of the listed images that are here, and the files that are no such images."""
-    here, strays = set(), []
-    for path in walk(tables.cxr / "files", (".jpg", ".jpeg")):
-        listed = images.paths.get(path.stem)
+def _on_disk(tables: Tables, images: Images) -> tuple[dict[str, Path], list[BadFile]]:
+    """Name to file of the listed images that are here, and the files that are no such images."""
+    here: dict[str, Path] = {}
+    strays = []
+    for path in walk(tables.cxr / "files", (".jpg", ".jpeg", DICOM)):
+        listed = images.places.get(path.stem)
         if listed is None:
             reason = f"in no line of {tables.metadata.name}. Complete that, or take the image away."
             strays.append(BadFile(path, reason))
-        elif listed != path.relative_to(tables.cxr).as_posix():
+        elif listed != path.relative_to(tables.cxr).with_suffix("").as_posix():
             reason = f"not where its line of {tables.metadata.name} says (patient, study)."
             strays.append(BadFile(path, f"{reason} Move it there."))
-        else:
-            here.add(path.stem)
+        elif (first := here.setdefault(path.stem, path)) != path:
+            reason = f"the image is there as {first.name} as well. Keep one of the two."
+            strays.append(BadFile(path, reason))
     return here, strays

@@ -93,10 +93,10 @@ class Image:
     study: int
 
     @property
-    def path(self) -> str:
-        """Below the folder of MIMIC-CXR-JPG."""
+    def place(self) -> str:
+        """Its path below the folder of MIMIC-CXR, without the suffix: .jpg, or .dcm as scanned."""
         patient = f"p{self.subject}"
-        return f"files/{patient[:3]}/{patient}/s{self.study}/{self.name}.jpg"
+        return f"files/{patient[:3]}/{patient}/s{self.study}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class Images:
 
     Attributes:
         frontal: By patient, in the order of time.
-        paths: Name to path of every image listed, whatever its view.
+        places: Name to place of every image listed, whatever its view.
         others: How many are no frontal view, or state none.
         timeless: How many frontal views state no time.
     """
 
     frontal: Mapping[int, list[Image]]
-    paths: Mapping[str, str]
+    places: Mapping[str, str]
     others: int
     timeless: int
 
@@ -230,12 +230,12 @@ class Tables:
             private=("subject_id", "study_id"),
         )
         frontal: dict[int, list[Image]] = {}
-        paths = {}
+        places = {}
         others = timeless = 0
         for row in table:
             second = _study_second(table, row)
             image = Image(second or 0, row["dicom_id"], row["subject_id"], row["study_id"])
-            paths[image.name] = image.path
+            places[image.name] = image.place
             if row["ViewPosition"] not in FRONTAL:
                 others += 1
             elif second is None:
@@ -244,7 +244,7 @@ class Tables:
                 frontal.setdefault(image.subject, []).append(image)
         for images in frontal.values():
             images.sort()
-        return Images(frontal, paths, others, timeless)
+        return Images(frontal, places, others, timeless)
 
     def read_splits(self) -> dict[int, Split]:
         """By patient. Raises `BadFile` for a patient in two of them."""

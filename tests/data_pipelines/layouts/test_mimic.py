@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image as Picture
 
@@ -314,6 +315,49 @@ def test_what_is_left_out_is_counted(miniature):
         "6 stays have no frontal image in time and so no labels; left out",
         "4 frontal images lie in no stay's time; left out",
     ]
+
+
+def _as_dicom(path: Path, view: str) -> Path:
+    """The image as a scanner's file of 12 bits, in its place."""
+    pixels = np.asarray(Picture.open(path)).astype(np.uint16) * 16
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.ViewPosition, dataset.PatientName = "DX", view, "Doe^Jane"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.PixelRepresentation = 0
+    dataset.PixelData = pixels.tobytes()
+    scanned = path.with_suffix(".dcm")
+    dataset.save_as(scanned, enforce_file_format=True)
+    path.unlink()
+    return scanned
+
+
+def test_images_as_scanned_stand_for_those_of_the_jpg_edition(copy):
+    before = {s.sample_id: s.image for s in _samples(copy, samples="images")}
+    for path in (copy / CXR / "files").rglob("*.jpg"):
+        _as_dicom(path, "PA")
+    after = {s.sample_id: s.image for s in _samples(copy, samples="images")}
+    assert before.keys() == after.keys()
+    for name, image in after.items():
+        assert image.dtype == np.float32
+        # 16 times the 8-bit value of 4,095 at most; resizing in 8 bits rounds twice.
+        np.testing.assert_allclose(image * 4095 / 16, before[name], atol=1)
+
+
+def test_an_image_in_both_editions_is_refused(copy):
+    path = sorted((copy / CXR / "files").rglob("*.jpg"))[0]
+    content = path.read_bytes()
+    scanned = _as_dicom(path, "AP")
+    path.write_bytes(content)
+    (problem,) = [p for p in _problems(copy) if p.path in (path, scanned)]
+    assert f"the image is there as {scanned.name} as well" in problem.reason
 
 
 def test_an_image_in_no_line_or_in_another_place_is_refused(copy):
