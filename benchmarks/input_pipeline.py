@@ -1,0 +1,372 @@
+"""Images per second that reach a training step, every image corrupted anew in every epoch.
+
+Six ways in one run, over the same generated shards of 128 x 128 uint8 images, with the same batch
+size and the same corruption (Gaussian noise, severity 3, of every image):
+
+- memory: one tensor in the process, rows by index; the most that one process can do;
+- DataLoader 0 / 2: torch's, with so many worker processes;
+- Ray Data: `read_parquet(...).map_batches(corrupt).iter_torch_batches(...)`, anew for each epoch,
+  as Ray's guide writes it, local shuffle left out;
+- materialised, resident, streamed: this project's three modes.
+
+A round runs some epochs of each way in a row, so that whatever else the machine does meets them
+all. The first epoch of a row starts processes and pipelines and is reported apart; the figure is
+the rate of the others together, the median over the rounds. Nothing runs ahead for another way's
+turn: the stream is closed after its own. Torch has one thread in every process.
+
+    python benchmarks/input_pipeline.py --json docs/results/input_pipeline.json \\
+        --table docs/results/input_pipeline.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from data_pipelines.corruptions.suite import TrainingCorruption
+from data_pipelines.prepare import prepare
+from data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split
+from data_pipelines.shards import load_manifest, write_split
+from data_pipelines.streams import Resident, Samples, Streamed, materialise
+from distributed.sweep import ray_session
+
+SIDE = 128
+SEED = 0
+CELLS = (("gaussian-noise", 3),)
+DRAWN = 64
+OURS = ("materialised", "resident", "streamed")
+
+#: An epoch of one way, by its number: yields float32 images on the training device, corrupted.
+Epoch = Callable[[int], Iterator[torch.Tensor]]
+
+
+def write(folder: Path, images: int) -> Manifest:
+    """A data set of `images` training images: phantoms, each shifted and mirrored in many ways."""
+    drawn = folder / "drawn"
+    prepare(None, "phantoms", drawn, size=SIDE, count=DRAWN)
+    source = Samples.read(drawn, Split.TRAIN)
+    pictures = source.batch(range(len(source))).image
+    stored = (pictures * 255).round().to(torch.uint8).numpy()
+    schema = pa.schema(
+        [(name, pa.string()) for name in ("sample_id", "patient_id", "site", "split")]
+        + [("image", pa.fixed_shape_tensor(pa.uint8(), stored.shape[1:]))]
+    )
+
+    def take(start: int, stop: int) -> pa.Table:
+        rows = [_variant(stored, index) for index in range(start, stop)]
+        names = [f"image-{index:06d}" for index in range(start, stop)]
+        columns = {
+            "sample_id": names,
+            "patient_id": names,
+            "site": ["here"] * len(rows),
+            "split": ["train"] * len(rows),
+            "image": pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(rows)),
+        }
+        return pa.table(columns, schema=schema)
+
+    out = folder / "data"
+    for _ in write_split(out, Split.TRAIN, schema, images, take):
+        pass
+    manifest = replace(
+        Manifest.load(drawn),
+        split_counts={"train": images},
+        stored_bytes={"train": images * SIDE * SIDE},
+        columns={"image": f"uint8[1,{SIDE},{SIDE}]"},
+        groups=(),
+        tabular=(),
+        modalities=(),
+    )
+    (out / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return load_manifest(out)
+
+
+def _variant(stored: np.ndarray, index: int) -> np.ndarray:
+    draw = np.random.default_rng((SEED, index))
+    image = np.roll(stored[index % len(stored)], tuple(draw.integers(-9, 10, 2)), (1, 2))
+    return image[..., ::-1] if draw.random() < 0.5 else image
+
+
+class Pictures(Dataset):
+    """The stored images for torch's loader, which puts batches together with `Corrupting`."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[int, np.ndarray]:
+        return index, self._images[index]
+
+
+class Corrupting:
+    """What all ways do to a batch of stored images: scale to [0, 1] and corrupt."""
+
+    def __init__(self, corruption: TrainingCorruption, names: tuple[str, ...]) -> None:
+        self._corruption = corruption
+        self._names = names
+        self.epoch = 0
+
+    def __call__(self, rows: list[tuple[int, np.ndarray]]) -> torch.Tensor:
+        indices, images = zip(*rows, strict=True)
+        names = tuple(self._names[i] for i in indices)
+        return self.corrupted(names, torch.from_numpy(np.stack(images)))
+
+    def corrupted(self, names: tuple[str, ...], stored: torch.Tensor) -> torch.Tensor:
+        batch = Batch(sample_id=names, image=stored.float() / 255)
+        return self._corruption(batch, self.epoch).image
+
+
+def ways(
+    folder: Path,
+    manifest: Manifest,
+    batch_size: int,
+    device: str,
+    streamed: Streamed,
+    row: int,
+) -> dict[str, Epoch]:
+    """Each way as a function of the epoch's number."""
+    corruption = TrainingCorruption(CELLS, 1.0, SEED, manifest=manifest)
+    shared = materialise(folder, [Split.TRAIN])[Split.TRAIN]
+    samples = Samples.from_iterator(shared.iterator(), manifest)
+    names = samples.sample_ids
+    images = np.stack([samples.chunks[c]["image"][row] for c, row in samples.places])
+    streams = {
+        "materialised": samples,
+        "resident": Resident(samples, device),
+        "streamed": streamed,
+    }
+
+    def ours(name: str) -> Epoch:
+        def run(epoch: int) -> Iterator[torch.Tensor]:
+            batches = streams[name].epoch(
+                batch_size,
+                seed=SEED,
+                epoch=epoch,
+                transform=corruption,
+                epochs=(epoch // row + 1) * row,
+            )
+            for batch, _ in batches:
+                yield batch.image.to(device)
+
+        return run
+
+    found = {
+        "memory": _memory(torch.from_numpy(images), names, corruption, batch_size, device),
+        "DataLoader 0": _loader(images, names, corruption, batch_size, device, workers=0),
+        "DataLoader 2": _loader(images, names, corruption, batch_size, device, workers=2),
+        "Ray Data": _guide(folder, corruption, batch_size, device),
+    }
+    return found | {name: ours(name) for name in OURS}
+
+
+def _memory(
+    images: torch.Tensor,
+    names: tuple[str, ...],
+    corruption: TrainingCorruption,
+    batch_size: int,
+    device: str,
+) -> Epoch:
+    work = Corrupting(corruption, names)
+    resident = images.to(device)
+
+    def run(epoch: int) -> Iterator[torch.Tensor]:
+        work.epoch = epoch
+        order = np.random.default_rng((SEED, epoch)).permutation(len(resident))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            stored = resident.index_select(0, torch.from_numpy(rows).to(device))
+            yield work.corrupted(tuple(names[i] for i in rows), stored)
+
+    return run
+
+
+def _loader(
+    images: np.ndarray,
+    names: tuple[str, ...],
+    corruption: TrainingCorruption,
+    batch_size: int,
+    device: str,
+    workers: int,
+) -> Epoch:
+    work = Corrupting(corruption, names)
+    # Not kept from epoch to epoch, as the workers would keep the epoch's number too; a fork is
+    # cheap beside an epoch.
+    loader = DataLoader(
+        Pictures(images), batch_size, shuffle=True, num_workers=workers, collate_fn=work
+    )
+
+    def run(epoch: int) -> Iterator[torch.Tensor]:
+        work.epoch = epoch
+        for batch in loader:
+            yield batch.to(device)
+
+    return run
+
+
+def _guide(folder: Path, corruption: TrainingCorruption, batch_size: int, device: str) -> Epoch:
+    def run(epoch: int) -> Iterator[torch.Tensor]:
+        def corrupt(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            work = Corrupting(corruption, ())
+            work.epoch = epoch
+            stored = torch.from_numpy(np.array(rows["image"]))
+            return {"image": work.corrupted(tuple(rows["sample_id"]), stored).numpy()}
+
+        dataset = ray.data.read_parquet(str(folder / Split.TRAIN)).map_batches(corrupt)
+        for batch in dataset.iter_torch_batches(batch_size=batch_size):
+            yield batch["image"].to(device)
+
+    return run
+
+
+def seconds(way: Epoch, epoch: int, images: int) -> float:
+    """Of one epoch. Raises AssertionError if it was not the whole of it."""
+    started = time.perf_counter()
+    seen = 0
+    checksum = torch.zeros(())
+    for batch in way(epoch):
+        seen += len(batch)
+        checksum = checksum.to(batch.device) + batch[0].mean()
+    float(checksum)  # a GPU has done all of it
+    assert seen == images, f"{seen} of {images} images"
+    return time.perf_counter() - started
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All rounds of all ways."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with tempfile.TemporaryDirectory(prefix="trustsweep-benchmark-") as name, ExitStack() as ends:
+        folder = Path(name)
+        ends.enter_context(ray_session())
+        manifest = write(folder, arguments.images)
+        cpus = int(ray.cluster_resources()["CPU"])
+        streamed = Streamed(folder / "data", Split.TRAIN, manifest, tasks=max(2, 2 * (cpus - 1)))
+        ends.callback(streamed.close)  # before Ray ends
+        row = arguments.epochs
+        found = ways(folder / "data", manifest, arguments.batch_size, device, streamed, row)
+        rates: dict[str, list[float]] = {way: [] for way in found}
+        firsts: dict[str, list[float]] = {way: [] for way in found}
+        for turn in range(arguments.rounds):
+            for way, run in found.items():
+                epochs = range(turn * row, (turn + 1) * row)
+                first, *others = (seconds(run, epoch, arguments.images) for epoch in epochs)
+                streamed.close()
+                firsts[way].append(arguments.images / first)
+                rates[way].append(arguments.images * len(others) / sum(others))
+                print(f"round {turn}: {way:<13}{rates[way][-1]:>8.0f} images/s", flush=True)
+    rows = [
+        {
+            "way": way,
+            "images_per_second": statistics.median(values),
+            "least": min(values),
+            "most": max(values),
+            "first_epochs": statistics.median(firsts[way]),
+            "very_first_epoch": firsts[way][0],
+        }
+        for way, values in rates.items()
+    ]
+    return {
+        "images": arguments.images,
+        "shape": [1, SIDE, SIDE],
+        "batch_size": arguments.batch_size,
+        "corruption": [*CELLS[0], "every image"],
+        "rounds": arguments.rounds,
+        "epochs": arguments.epochs,
+        "cpus": cpus,
+        "device": device,
+        "machine": f"{platform.machine()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, Ray {ray.__version__}",
+        "rows": rows,
+        "targets": targets({row["way"]: row["images_per_second"] for row in rows}),
+    }
+
+
+def targets(rates: dict[str, float]) -> list[dict[str, Any]]:
+    """What the modes are held to."""
+    wanted = [
+        ("materialised", "memory", 0.9),
+        ("resident", "memory", 0.9),
+        ("streamed", "Ray Data", 2.0),
+    ]
+    return [
+        {
+            "mode": mode,
+            "against": rival,
+            "ratio": rates[mode] / rates[rival],
+            "target": target,
+            "reached": rates[mode] >= target * rates[rival],
+        }
+        for mode, rival, target in wanted
+    ]
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures in Markdown."""
+    lines = [
+        f"{figures['images']:,} images of {SIDE} x {SIDE} (uint8), batches of "
+        f"{figures['batch_size']}, Gaussian noise of severity 3 on every image, "
+        f"{figures['cpus']} CPUs, training device {figures['device']}; {figures['machine']}.",
+        "",
+        f"Images/s over the epochs after the first of a row of {figures['epochs']}, median of "
+        f"{figures['rounds']} rounds; the first epochs of the rows, and of all, apart.",
+        "",
+        "| way | images/s | least to most | first epochs | very first |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {r['way']} | {r['images_per_second']:,.0f} | {r['least']:,.0f} to {r['most']:,.0f} "
+        f"| {r['first_epochs']:,.0f} | {r['very_first_epoch']:,.0f} |"
+        for r in figures["rows"]
+    ]
+    lines += ["", "| mode | against | ratio | target | |", "|---|---|---:|---:|---|"]
+    lines += [
+        f"| {t['mode']} | {t['against']} | {t['ratio']:.2f} | {t['target']:g} "
+        f"| {'reached' if t['reached'] else 'missed'} |"
+        for t in figures["targets"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
+    parser.add_argument("--epochs", type=int, default=4, help="of a turn, the first apart")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--table", type=Path, help="write the table here too")
+    arguments = parser.parse_args()
+    if arguments.epochs < 2:
+        parser.error("--epochs is at least 2, as the first is reported apart")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that Ray and torch start
+    torch.set_num_threads(1)
+    figures = measure(arguments)
+    text = table(figures)
+    print(f"\n{text}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if arguments.table:
+        arguments.table.write_text(f"# Input pipeline\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()
