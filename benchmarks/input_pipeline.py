@@ -1,13 +1,14 @@
 """Images per second that reach a training step, every image corrupted anew in every epoch.
 
-Six ways in one run, over the same generated shards of 128 x 128 uint8 images, with the same batch
+Several ways in one run, over the same generated images of 128 x 128 in uint8, with the same batch
 size and the same corruption (Gaussian noise, severity 3, of every image):
 
 - memory: one tensor in the process, rows by index; the most that one process can do;
 - DataLoader 0 / 2: torch's, with so many worker processes;
 - Ray Data: `read_parquet(...).map_batches(corrupt).iter_torch_batches(...)`, anew for each epoch,
-  as Ray's guide writes it, local shuffle left out;
-- materialised, resident, streamed: this project's three modes.
+  as Ray's guide writes it, local shuffle left out, over tensor columns as Ray Data stores them;
+- Ray Data, bytes: the same over this project's shards, which keep arrays as bytes of fixed length;
+- materialised, resident, streamed: this project's three modes, over its shards.
 
 A round runs some epochs of each way in a row, so that whatever else the machine does meets them
 all. The first epoch of a row starts processes and pipelines and is reported apart; the figure is
@@ -35,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 import ray.data
 import torch
@@ -45,12 +47,14 @@ from data_pipelines.prepare import prepare
 from data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split
 from data_pipelines.shards import load_manifest, write_split
 from data_pipelines.streams import Resident, Samples, Streamed, materialise
+from data_pipelines.tensors import described, packed, shaped, tensor_field
 from distributed.sweep import ray_session
 
 SIDE = 128
 SEED = 0
 CELLS = (("gaussian-noise", 3),)
 DRAWN = 64
+GUIDE = "guide"
 OURS = ("materialised", "resident", "streamed")
 
 #: An epoch of one way, by its number: yields float32 images on the training device, corrupted.
@@ -64,10 +68,9 @@ def write(folder: Path, images: int) -> Manifest:
     source = Samples.read(drawn, Split.TRAIN)
     pictures = source.batch(range(len(source))).image
     stored = (pictures * 255).round().to(torch.uint8).numpy()
-    schema = pa.schema(
-        [(name, pa.string()) for name in ("sample_id", "patient_id", "site", "split")]
-        + [("image", pa.fixed_shape_tensor(pa.uint8(), stored.shape[1:]))]
-    )
+    image = tensor_field("image", stored[0])
+    texts = ("sample_id", "patient_id", "site", "split")
+    schema = pa.schema([*((name, pa.string()) for name in texts), image])
 
     def take(start: int, stop: int) -> pa.Table:
         rows = [_variant(stored, index) for index in range(start, stop)]
@@ -77,18 +80,19 @@ def write(folder: Path, images: int) -> Manifest:
             "patient_id": names,
             "site": ["here"] * len(rows),
             "split": ["train"] * len(rows),
-            "image": pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(rows)),
+            "image": packed(np.stack(rows), image),
         }
         return pa.table(columns, schema=schema)
 
-    out = folder / "data"
-    for _ in write_split(out, Split.TRAIN, schema, images, take):
-        pass
+    out, guide = folder / "data", folder / GUIDE
+    guide.mkdir()
+    for number, rows in enumerate(write_split(out, Split.TRAIN, schema, images, take)):
+        pq.write_table(shaped(rows), guide / f"{number:05d}.parquet")
     manifest = replace(
         Manifest.load(drawn),
         split_counts={"train": images},
         stored_bytes={"train": images * SIDE * SIDE},
-        columns={"image": f"uint8[1,{SIDE},{SIDE}]"},
+        columns={"image": described(image)},
         groups=(),
         tabular=(),
         modalities=(),
@@ -144,7 +148,7 @@ def ways(
 ) -> dict[str, Epoch]:
     """Each way as a function of the epoch's number."""
     corruption = TrainingCorruption(CELLS, 1.0, SEED, manifest=manifest)
-    shared = materialise(folder, [Split.TRAIN])[Split.TRAIN]
+    shared = materialise(folder / "data", [Split.TRAIN])[Split.TRAIN]
     samples = Samples.from_iterator(shared.iterator(), manifest)
     names = samples.sample_ids
     images = np.stack([samples.chunks[c]["image"][row] for c, row in samples.places])
@@ -172,7 +176,8 @@ def ways(
         "memory": _memory(torch.from_numpy(images), names, corruption, batch_size, device),
         "DataLoader 0": _loader(images, names, corruption, batch_size, device, workers=0),
         "DataLoader 2": _loader(images, names, corruption, batch_size, device, workers=2),
-        "Ray Data": _guide(folder, corruption, batch_size, device),
+        "Ray Data": _guide(folder / GUIDE, corruption, batch_size, device),
+        "Ray Data, bytes": _guide(folder / "data" / Split.TRAIN, corruption, batch_size, device),
     }
     return found | {name: ours(name) for name in OURS}
 
@@ -226,14 +231,21 @@ def _guide(folder: Path, corruption: TrainingCorruption, batch_size: int, device
         def corrupt(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             work = Corrupting(corruption, ())
             work.epoch = epoch
-            stored = torch.from_numpy(np.array(rows["image"]))
+            stored = torch.from_numpy(_pixels(rows["image"]))
             return {"image": work.corrupted(tuple(rows["sample_id"]), stored).numpy()}
 
-        dataset = ray.data.read_parquet(str(folder / Split.TRAIN)).map_batches(corrupt)
+        dataset = ray.data.read_parquet(str(folder)).map_batches(corrupt)
         for batch in dataset.iter_torch_batches(batch_size=batch_size):
             yield batch["image"].to(device)
 
     return run
+
+
+def _pixels(column: np.ndarray) -> np.ndarray:
+    """(n, 1, SIDE, SIDE), from such a column or from one of bytes."""
+    if column.ndim > 1:
+        return np.array(column)
+    return np.frombuffer(b"".join(column), np.uint8).reshape(-1, 1, SIDE, SIDE).copy()
 
 
 def seconds(way: Epoch, epoch: int, images: int) -> float:
@@ -260,7 +272,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         streamed = Streamed(folder / "data", Split.TRAIN, manifest, tasks=max(2, 2 * (cpus - 1)))
         ends.callback(streamed.close)  # before Ray ends
         row = arguments.epochs
-        found = ways(folder / "data", manifest, arguments.batch_size, device, streamed, row)
+        found = ways(folder, manifest, arguments.batch_size, device, streamed, row)
         rates: dict[str, list[float]] = {way: [] for way in found}
         firsts: dict[str, list[float]] = {way: [] for way in found}
         for turn in range(arguments.rounds):
@@ -270,7 +282,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 streamed.close()
                 firsts[way].append(arguments.images / first)
                 rates[way].append(arguments.images * len(others) / sum(others))
-                print(f"round {turn}: {way:<13}{rates[way][-1]:>8.0f} images/s", flush=True)
+                print(f"round {turn}: {way:<16}{rates[way][-1]:>8.0f} images/s", flush=True)
     rows = [
         {
             "way": way,

@@ -26,7 +26,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override any key; may be given repeatedly."),
 ]
-Data = Annotated[Path | None, typer.Option("--data", help="A folder made by `trustsweep prepare`.")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="Made by `trustsweep prepare`: a folder, or a URL (s3://...)."),
+]
 
 
 @app.command()
