@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Split
-from data_pipelines.splits import RATIOS, Member, assert_disjoint, assign
+from data_pipelines.splits import RATIOS, Member, assert_disjoint, assign, fold
 
 MEMBER = st.builds(
     Member,
@@ -131,3 +131,56 @@ def test_assert_disjoint_names_the_splits():
     assert_disjoint([("p", "train"), ("p", "train"), ("q", "val")])
     with pytest.raises(UserError, match="a patient is in both train and test"):
         assert_disjoint([("p", "train"), ("q", "val"), ("p", "test")])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_of_several_labels_is_in_proportion(seed):
+    """As of fourteen findings from 0.5 to 20 %, several of them in one image."""
+    draw = np.random.default_rng(seed)
+    prevalence = np.geomspace(0.005, 0.2, 14)
+    members = []
+    for patient in range(1200):
+        site = str(draw.choice(["a", "b", "c"], p=[0.6, 0.3, 0.1]))
+        for _ in range(draw.integers(1, 5)):
+            found = tuple(np.flatnonzero(draw.random(14) < prevalence).tolist())
+            members.append(Member(f"p{patient}", site, found or (-1,)))
+    parts = _by_split(members, assign(members, seed=seed))
+    for split, ratio in RATIOS.items():
+        for label in (-1, *range(14)):
+            whole = sum(label in m.strata for m in members)
+            part = sum(label in m.strata for m in parts[split])
+            assert part / len(parts[split]) == pytest.approx(whole / len(members), abs=0.02)
+            # The rarest as well: of 15 positives or more no split goes without.
+            assert part == pytest.approx(ratio * whole, rel=0.35, abs=2)
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_folds_hold_every_patient_out_once_and_are_alike(count):
+    members = _population(300)
+    tested = Counter()
+    for index in range(count):
+        assigned = fold(members, index, count)
+        parts = _by_split(members, assigned)
+        assert_disjoint((m.patient, s) for m, s in zip(members, assigned, strict=True))
+        tested.update({m.patient for m in parts[Split.TEST]})
+        assert len(parts[Split.TEST]) == pytest.approx(len(members) / count, rel=0.05)
+        whole, part = (Counter(m.strata for m in ms) for ms in (members, parts[Split.TEST]))
+        for kind, total in whole.items():
+            assert part[kind] / len(parts[Split.TEST]) == pytest.approx(
+                total / len(members), abs=0.02
+            )
+    assert tested == {m.patient: 1 for m in members}
+
+
+def test_a_published_test_set_stays_and_folds_divide_the_rest():
+    members = [Member(f"t{i}", "a", (0,), Split.TEST) for i in range(10)]
+    members += [Member(f"p{i}", "a", (0,)) for i in range(40)]
+    validated = Counter()
+    for index in range(4):
+        parts = _by_split(members, fold(members, index, 4))
+        assert {m.patient for m in parts[Split.TEST]} == {f"t{i}" for i in range(10)}
+        validated.update(m.patient for m in parts[Split.VAL])
+    assert validated == {f"p{i}": 1 for i in range(40)}
+    both = [*members, *(Member(f"v{i}", "a", (0,), Split.VAL) for i in range(9))]
+    with pytest.raises(UserError, match="nothing to fold"):
+        fold(both, 0, 4)

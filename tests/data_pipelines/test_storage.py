@@ -1,5 +1,6 @@
 """Data sets on an object store, against a real server that speaks S3, and other URLs."""
 
+import csv
 import pickle
 import socket
 import subprocess
@@ -129,6 +130,24 @@ def test_an_upload_that_breaks_off_reads_as_nothing_and_goes_on(s3, monkeypatch)
     assert "went on from where an earlier preparation was interrupted" in report.warnings
     assert "uploading" not in Folder(remote).files()
     assert load_manifest(remote) == report.manifest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["materialised", "streamed"])
+def test_a_sweep_reads_its_data_from_s3(s3, tmp_path, mode):
+    """In a process of its own: Ray's processes take S3's address and keys from it."""
+    _phantoms("s3://data/swept")
+    small = ("space.epochs=1", "space.width=4", "evaluation.attack_steps=1", "search.trials=1")
+    settings = [f"--set={item}" for item in (*small, f"resources.data={mode}", "resources.slots=1")]
+    command = [Path(sys.executable).with_name("trustsweep"), "sweep", "quick", *settings]
+    command += ["--data", "s3://data/swept", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{mode}" in done.stdout
+    with (tmp_path / "run" / "trials.csv").open(newline="") as file:
+        (trial,) = csv.DictReader(file)
+    assert trial["state"] == "completed"
+    assert list((tmp_path / "run" / "evaluation").glob("*.json"))
 
 
 @pytest.mark.slow
