@@ -207,6 +207,7 @@ def ray_session() -> Iterator[None]:
     # and warn of the others.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     import ray
+    import ray.data  # sets up its loggers, so that it must come before they are turned down
 
     # Where a token lies and that bars are off is nothing that a sweep's display should begin with.
     for chatty in ("ray._private.authentication", "ray.data", "ray.tune"):
