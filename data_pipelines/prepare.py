@@ -256,7 +256,10 @@ def _existing(
         raise UserError(f"{target}: not empty, and no data set either. Choose another --out.")
     if overwrite:
         return None
-    manifests = {name: load_manifest(_below(target, name)) for name in names}
+    try:
+        manifests = {name: load_manifest(_below(target, name)) for name in names}
+    except UserError as error:  # of an earlier version, or damaged
+        raise UserError(f"{error} Pass --overwrite to replace what is there.") from error
     if any(m.fingerprint != _of_set(fingerprint, name) for name, m in manifests.items()):
         known = next(iter(manifests.values())).name
         raise UserError(

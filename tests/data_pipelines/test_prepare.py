@@ -184,6 +184,18 @@ def test_another_data_set_is_replaced_only_when_asked(tmp_path, change):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_data_set_of_an_earlier_version_is_replaced_when_asked(tmp_path):
+    _phantoms(tmp_path / "out")
+    path = tmp_path / "out" / MANIFEST_NAME
+    raw = json.loads(path.read_text())
+    raw["schema_version"] = 1
+    path.write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=r"unreadable manifest.*Pass --overwrite to replace"):
+        _phantoms(tmp_path / "out")
+    report = _phantoms(tmp_path / "out", overwrite=True)
+    assert Manifest.load(tmp_path / "out") == report.manifest
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_other_things_is_never_replaced(tmp_path, overwrite):
     precious = tmp_path / "out" / "thesis.tex"
