@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from data_pipelines import splits
 from data_pipelines.layouts.base import Layout
+from data_pipelines.machine import write_atomically
 from data_pipelines.moments import Moments
 from data_pipelines.schema import MANIFEST_NAME, Feature, ImageSpec, Kind, Manifest, Split
-from data_pipelines.shards import MORE, SCALES, row_bytes, write_json, write_split
+from data_pipelines.shards import MORE, SCALES, row_bytes, write_split
 from data_pipelines.tensors import described, shape_of, unpacked
 
 Place = tuple[int, int]
@@ -91,7 +92,7 @@ def write_dataset(
         citation=layout.citation,
         **statistics.described(),
     )
-    write_json(folder / MANIFEST_NAME, manifest.to_json())
+    write_atomically(folder / MANIFEST_NAME, manifest.to_json())
     return manifest
 
 

@@ -19,9 +19,10 @@ from data_pipelines.dataset import Dealt, Place, write_dataset
 from data_pipelines.errors import UserError
 from data_pipelines.layouts import LAYOUTS
 from data_pipelines.layouts.base import Layout
+from data_pipelines.machine import write_atomically
 from data_pipelines.problems import LISTED, BadFile, BadFiles
 from data_pipelines.schema import INDEX_NAME, MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split
-from data_pipelines.shards import SCALES, UPLOADING, building, load_manifest, publish, write_json
+from data_pipelines.shards import SCALES, UPLOADING, building, load_manifest, publish
 from data_pipelines.spool import Chunk, Row, Spool
 from data_pipelines.storage import Folder
 
@@ -117,7 +118,7 @@ def prepare(
         try:
             chunks = spool.fill(progress)
             notes, kept, skipped = _usable(chunks, target, skip_bad)
-            names = _write_sets(
+            manifests = _write_sets(
                 scratch, source, spool, kept, arrangement, notes, parameters, fingerprint, skipped
             )
         except UserError:
@@ -127,8 +128,8 @@ def prepare(
     read = sum(len(chunk.rows) for chunk in chunks)
     counted = [f"{count} of {read} {note}" for note, count in notes.items() if count]
     warnings = (*going_on, *source.remarks(), *_told(skipped), *counted)
-    folders = tuple(name for name in names if name)
-    return PrepareReport(Manifest.load(_below(target, names[0])), warnings, folders=folders)
+    folders = tuple(name for name in manifests if name)
+    return PrepareReport(next(iter(manifests.values())), warnings, folders=folders)
 
 
 def _usable(
@@ -160,8 +161,9 @@ def _write_sets(
     parameters: dict[str, Any],
     fingerprint: str,
     skipped: Sequence[BadFile],
-) -> list[str]:
-    """Write every data set of the arrangement below `scratch`; their names."""
+) -> dict[str, Manifest]:
+    """Write every data set of the arrangement below `scratch`; name to manifest."""
+    manifests = {}
     sets = arrangement.divide([row.member for row, _ in kept])
     for name, assigned in sets.items():
         where = scratch / name
@@ -176,7 +178,7 @@ def _write_sets(
             for (row, place), split in zip(kept, assigned, strict=True)
             if split is not None
         ]
-        write_dataset(
+        manifests[name] = write_dataset(
             where,
             source,
             spool.columns,
@@ -190,8 +192,8 @@ def _write_sets(
         if dropped := assigned.count(None):
             notes[f"{_LEFT_OUT}{f' ({name})' if name else ''}"] = dropped
     if "" not in sets:
-        write_json(scratch / INDEX_NAME, json.dumps({"folders": list(sets)}))
-    return list(sets)
+        write_atomically(scratch / INDEX_NAME, json.dumps({"folders": list(sets)}))
+    return manifests
 
 
 def _unique(
@@ -298,6 +300,8 @@ def _scratch(target: Folder, fingerprint: str) -> Path:
 
 def _take_up(scratch: Path, fingerprint: str) -> list[str]:
     """Keep what a killed process of the same preparation read; clear what another one left."""
+    for half in scratch.glob(".*.partial"):  # of a text that was being written
+        half.unlink()
     stamp = scratch / _STAMP
     if stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         return ["went on from where an earlier preparation was interrupted"]
@@ -306,7 +310,7 @@ def _take_up(scratch: Path, fingerprint: str) -> list[str]:
             shutil.rmtree(entry)
         elif entry.name != ".lock":
             entry.unlink()
-    write_json(stamp, fingerprint)
+    write_atomically(stamp, fingerprint)
     return []
 
 

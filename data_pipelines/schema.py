@@ -162,6 +162,11 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def splits(self) -> tuple[Split, ...]:
+        """Those that the data set has, train first."""
+        return tuple(split for split in Split if split in self.split_counts)
+
+    @property
     def channels(self) -> int:
         """Of `image`; 0 for data without images."""
         return self.image_shape[0] if self.image_shape else 0

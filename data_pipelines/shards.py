@@ -156,14 +156,6 @@ def publish(built: Path, out: Folder, scratch: Sequence[str]) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def write_json(path: Path, text: str) -> None:
-    """Whole on disk before this returns."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 @dataclass(frozen=True)
 class Part:
     """One Parquet file of a split: its name in the data set, and the rows of each row group."""
@@ -184,7 +176,7 @@ def load_manifest(location: Location) -> Manifest:
     folder = Folder(location)
     manifest = Manifest.load(folder)
     patients: dict[Split, list[str]] = {}
-    for split in _splits(manifest):
+    for split in manifest.splits:
         tables = row_groups(folder, split, ["patient_id"])
         patients[split] = [p for table in tables for p in table["patient_id"].to_pylist()]
         found, stated = len(patients[split]), manifest.split_counts[split]
@@ -200,7 +192,11 @@ def load_manifest(location: Location) -> Manifest:
 def parts(location: Location, split: Split) -> list[Part]:
     """The files of a split, in order. Raises `UserError` for missing or damaged ones."""
     folder = Folder(location)
-    return [Part(name, _group_rows(file)) for name, file in _files(folder, split)]
+    found = []
+    for name in _names(folder, split):
+        with opened(folder, name) as file:
+            found.append(Part(name, _group_rows(file)))
+    return found
 
 
 def row_groups(
@@ -212,12 +208,22 @@ def row_groups(
     """
     folder = Folder(location)
     chosen = None if columns is None else list(columns)
-    for name, file in _files(folder, split):
-        for group in range(file.num_row_groups):
-            try:
+    for name in _names(folder, split):
+        with opened(folder, name) as file:
+            for group in range(file.num_row_groups):
                 yield shaped(file.read_row_group(group, columns=chosen))
-            except (pa.ArrowException, OSError) as error:
-                raise _damaged(folder, name, error) from error
+
+
+@contextmanager
+def opened(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
+    """A part, to be read as it is stored. Raises `UserError` where it is damaged or gone."""
+    try:
+        with pq.ParquetFile(folder.path(name), filesystem=folder.filesystem) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{folder}/{name}: damaged or gone ({error}). Prepare the data again."
+        ) from error
 
 
 def read_table(location: Location, split: Split, columns: Sequence[str] | None = None) -> pa.Table:
@@ -225,30 +231,17 @@ def read_table(location: Location, split: Split, columns: Sequence[str] | None =
 
     Raises `UserError` as `load_manifest`, and for a split that the data set does not have.
     """
-    known = _splits(load_manifest(location))
+    known = load_manifest(location).splits
     if split not in known:
         raise UserError(f"{location}: no {split} split; it has {', '.join(known)}.")
     return pa.concat_tables(row_groups(location, split, columns))
 
 
-def _splits(manifest: Manifest) -> list[Split]:
-    return [split for split in Split if split in manifest.split_counts]
-
-
-def _files(folder: Folder, split: Split) -> Iterator[tuple[str, pq.ParquetFile]]:
+def _names(folder: Folder, split: Split) -> list[str]:
     names = [name for name in folder.files(split) if name.endswith(".parquet")]
     if not names:
         raise UserError(f"{folder}/{split}: the shards are missing. Prepare the data again.")
-    for name in names:
-        try:
-            with pq.ParquetFile(folder.path(name), filesystem=folder.filesystem) as file:
-                yield name, file
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(folder, name, error) from error
-
-
-def _damaged(folder: Folder, name: str, error: Exception) -> UserError:
-    return UserError(f"{folder}/{name}: damaged ({error}). Prepare the data again.")
+    return names
 
 
 def _group_rows(file: pq.ParquetFile) -> tuple[int, ...]:

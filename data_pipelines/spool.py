@@ -22,10 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipelines.layouts.base import Layout
+from data_pipelines.machine import cpu_count, write_atomically
 from data_pipelines.problems import BadFile
 from data_pipelines.sample import Sample
 from data_pipelines.schema import Split
-from data_pipelines.shards import record_batch, row_bytes, table_schema, write_json
+from data_pipelines.shards import record_batch, row_bytes, table_schema
 from data_pipelines.splits import Member
 from data_pipelines.validate import Validator, images, is_constant
 
@@ -113,20 +114,21 @@ class Spool:
         """Read every case that is not here yet; `progress` hears of cases done and in all."""
         cases = list(self._layout.cases())
         first = self._first_case(cases)
-        if not first:  # nothing is usable: one chunk tells why
-            return [self._load(cases, None)[0]]
         layout = self._layout
+        if not first:  # nothing is usable: one chunk tells why
+            problems = [found for found in layout.read(cases) if isinstance(found, BadFile)]
+            return [Chunk([], Counter(), problems)]
         self._schema = table_schema(first[0], layout.groups, layout.modalities, self._dtype)
         validator = Validator(layout, first[0])
         size = self._cases_per_chunk(len(cases), len(first))
         chunks: list[Chunk] = []
-        with ThreadPoolExecutor(_cpus()) as pool:
+        with ThreadPoolExecutor(cpu_count()) as pool:
             jobs = (
                 pool.submit(self._chunk, index, cases[start : start + size], validator)
                 for index, start in enumerate(range(0, len(cases), size))
             )
             # Few at a time, as a chunk's images are in memory until it is written.
-            waiting = list(islice(jobs, 2 * _cpus()))
+            waiting = list(islice(jobs, 2 * cpu_count()))
             while waiting:
                 chunks.append(waiting.pop(0).result())
                 progress(min(len(chunks) * size, len(cases)), len(cases))
@@ -158,7 +160,7 @@ class Spool:
         path = self._folder / "cases-per-chunk.json"
         if not path.exists():
             fitting = _CHUNK_BYTES // (row_bytes(self.columns) * samples)
-            write_json(path, json.dumps(max(1, min(_CHUNK_CASES, fitting, cases))))
+            write_atomically(path, json.dumps(max(1, min(_CHUNK_CASES, fitting, cases))))
         return int(json.loads(path.read_text(encoding="utf-8")))
 
     def _chunk(self, index: int, cases: Sequence[Any], validator: Validator) -> Chunk:
@@ -172,21 +174,17 @@ class Spool:
                     writer.write_batch(record_batch(samples, self.columns))
                 file.flush()
                 os.fsync(file.fileno())
-        # Written under another name first: what has this name is whole.
-        partial = done.with_suffix(".writing")
-        write_json(partial, chunk.to_json())
-        partial.replace(done)
+        write_atomically(done, chunk.to_json())
         return chunk
 
-    def _load(
-        self, cases: Sequence[Any], validator: Validator | None
-    ) -> tuple[Chunk, list[Sample]]:
+    def _load(self, cases: Sequence[Any], validator: Validator) -> tuple[Chunk, list[Sample]]:
         chunk, samples = Chunk([], Counter(), []), []
         for theirs in self._layout.read(cases):
+            if isinstance(theirs, BadFile):
+                chunk.problems.append(theirs)
+                continue
             try:
-                if isinstance(theirs, BadFile):
-                    raise theirs
-                notes = [validator.notes(s) for s in theirs] if validator else []
+                notes = [validator.notes(sample) for sample in theirs]
             except BadFile as problem:
                 chunk.problems.append(problem)
                 continue
@@ -212,10 +210,6 @@ def _row(sample: Sample) -> Row:
         content=_hash(*numbers, np.array(sample.label if sample.label is not None else -1)),
         source=str(sample.source or sample.sample_id),
     )
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _hash(*arrays: Any) -> str:

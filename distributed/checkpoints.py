@@ -7,14 +7,14 @@ left of a finished one.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+
+from data_pipelines.machine import replacing, write_atomically
 
 MODEL, CARD = "model.safetensors", "model.json"
 
@@ -50,24 +50,10 @@ def load_model(folder: Path, network: torch.nn.Module) -> None:
     network.load_state_dict(load_file(folder / MODEL))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` as a whole: a reader sees the old text or the new, never a part."""
-    with _replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
 def _state_name(epochs: int) -> str:
     return f"state-{epochs:05d}.safetensors"
 
 
 def _save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         save_file(dict(tensors), partial)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write, which takes its place once it is written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    yield partial
-    partial.replace(path)

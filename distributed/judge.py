@@ -10,10 +10,11 @@ import numpy as np
 import ray
 
 from data_pipelines.corruptions.seeds import draw_seeds
+from data_pipelines.machine import write_atomically
 from data_pipelines.schema import Batch, Manifest, Split
 from data_pipelines.storage import Folder
 from data_pipelines.streams import Streamed
-from distributed.checkpoints import load_model, write_atomically
+from distributed.checkpoints import load_model
 from distributed.checks import evaluation_plan
 from distributed.ledger import Record
 from distributed.run import Run

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import UserError
-from distributed.checkpoints import write_atomically
+from data_pipelines.machine import write_atomically
 
 LEDGER = "ledger.jsonl"
 

@@ -5,11 +5,11 @@ Ray waits without a word for resources that never come; this says so at once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data_pipelines.errors import UserError
+from data_pipelines.machine import cpu_count
 from data_pipelines.streams import TASK_CPUS, Choice, Mode, choose
 from search_spaces.study import Resources
 
@@ -63,8 +63,7 @@ def local_nodes() -> list[dict[str, float]]:
     import torch
     from ray._private.utils import estimate_available_memory, resolve_object_store_memory
 
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    node = {"CPU": float(cpus or 1), "GPU": float(torch.cuda.device_count())}
+    node = {"CPU": float(cpu_count()), "GPU": float(torch.cuda.device_count())}
     # What `ray.init` will take; Ray has no public name for it.
     node[STORE] = float(resolve_object_store_memory(estimate_available_memory()))
     if node["GPU"]:

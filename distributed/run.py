@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import UserError
+from data_pipelines.machine import write_atomically
 from data_pipelines.schema import MANIFEST_NAME, Manifest
-from distributed.checkpoints import write_atomically
 from distributed.checks import corruption_cells, objectives_of
 from distributed.front import (
     Objective,

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_pipelines.schema import Kind, Manifest
+from data_pipelines.shards import MORE
 
 IMAGE = "image"
 
@@ -57,7 +58,7 @@ def mask_classes(manifest: Manifest) -> tuple[str, str]:
 def image_columns(manifest: Manifest) -> dict[str, str]:
     """Image, as `Modality.column` names it, to its column of the shards; the main image first."""
     main = {IMAGE: IMAGE} if manifest.image_shape else {}
-    return main | {name: f"{IMAGE}.{name}" for name in manifest.more_images}
+    return main | {name: MORE + name for name in manifest.more_images}
 
 
 def image_shape(manifest: Manifest, image: str) -> tuple[int, ...]:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data_pipelines.errors import UserError
 from data_pipelines.inspection.columns import array, filled, image_columns, mask_classes
 from data_pipelines.schema import Manifest, Split
-from data_pipelines.shards import parts, row_groups
+from data_pipelines.shards import opened, parts, row_groups
 from data_pipelines.storage import Folder
 from data_pipelines.tensors import shaped
 
@@ -103,7 +102,7 @@ def _candidates(location: Folder, manifest: Manifest, count: int) -> list[_Place
     boxes = "boxes" in manifest.columns
     columns = ["sample_id", "site", *([label] if label else []), *(["boxes"] if boxes else [])]
     best: dict[tuple[str, str, int, bool], list[_Place]] = defaultdict(list)
-    for split in (split for split in Split if split in manifest.split_counts):
+    for split in manifest.splits:
         for group, table in enumerate(row_groups(location, split, columns)):
             ranks = [
                 hashlib.blake2b(sample_id.encode(), digest_size=8).digest()
@@ -188,14 +187,7 @@ def _label(table: pa.Table, manifest: Manifest) -> str:
 def _row_group(location: Folder, split: str, group: int) -> pa.Table:
     for part in parts(location, Split(split)):
         if group < len(part.rows):
-            try:
-                with pq.ParquetFile(
-                    location.path(part.name), filesystem=location.filesystem
-                ) as file:
-                    return shaped(file.read_row_group(group))
-            except (pa.ArrowException, OSError) as error:
-                raise UserError(
-                    f"{location}/{part.name}: damaged ({error}). Prepare the data again."
-                ) from error
+            with opened(location, part.name) as file:
+                return shaped(file.read_row_group(group))
         group -= len(part.rows)
     raise UserError(f"{location}/{split}: changed while it was read. Try again.")

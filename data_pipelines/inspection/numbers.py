@@ -9,7 +9,7 @@ from data_pipelines.inspection.counted import Copies, Groups, Patients, Presence
 from data_pipelines.inspection.findings import Flaws, Inspection, SplitCount
 from data_pipelines.inspection.measured import BoxTally, Features, Intensities, Masks
 from data_pipelines.inspection.remarks import warnings
-from data_pipelines.schema import Manifest, Split
+from data_pipelines.schema import Manifest
 from data_pipelines.shards import row_groups
 from data_pipelines.storage import Folder
 
@@ -37,7 +37,7 @@ def inspect(location: str | Path | Folder) -> Inspection:
         for name, listed in (("tabular", manifest.tabular), ("series", manifest.series))
         if listed
     }
-    for split in _splits(manifest):
+    for split in manifest.splits:
         for table in row_groups(folder, split, columns):
             numbers = patients.numbers(table)
             strata.add(split, table, numbers)
@@ -65,7 +65,7 @@ def inspect(location: str | Path | Folder) -> Inspection:
                 patients=len(strata.patients(split)),
                 stated=manifest.split_counts[split],
             )
-            for split in _splits(manifest)
+            for split in manifest.splits
         ),
         strata=tuple(strata.found()),
         groups=tuple(groups.found()),
@@ -84,7 +84,3 @@ def inspect(location: str | Path | Folder) -> Inspection:
         ),
     )
     return dataclasses.replace(inspection, warnings=tuple(warnings(inspection)))
-
-
-def _splits(manifest: Manifest) -> list[Split]:
-    return [split for split in Split if split in manifest.split_counts]

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from data_pipelines.errors import UserError
 from data_pipelines.problems import BadFile
 from data_pipelines.registry import nearest
@@ -80,6 +83,14 @@ class Layout(ABC, Generic[Case]):
     def remarks(self) -> list[str]:
         """What the user should know of the folder as a whole, such as what is not read."""
         return []
+
+    def _lost(
+        self, what: str, mask: NDArray[np.uint8], resized: NDArray[np.uint8]
+    ) -> tuple[str, ...]:
+        """The note for a mask that holds nothing any more at `size` pixels."""
+        if mask.any() and not resized.any():
+            return (f"images lose their {what} at {self.size} pixels; a larger size helps",)
+        return ()
 
     @classmethod
     def options(cls) -> dict[str, Any]:

@@ -202,8 +202,7 @@ class Brats(Layout[Scan | BadFile]):
             for name, present in zip(_SEQUENCES, there, strict=True)
             if not present
         )
-        if mask.any() and not prepared.mask.any():
-            notes += (f"images lose their tumour at {self.size} pixels; a larger size helps",)
+        notes += self._lost("tumour", mask, prepared.mask)
         for index, part in self._parts(case, prepared.mask):
             yield Sample(
                 sample_id=opaque(self.name, "scan", case.name, str(index)),

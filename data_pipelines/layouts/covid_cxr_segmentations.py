@@ -151,8 +151,7 @@ class CovidCxrSegmentations(Layout[Entry | BadFile]):
         resized = resize_mask(mask, self.size)
         published = (_BOX_SIZE, _BOX_SIZE)
         boxes, notes = to_boxes(self._boxes.get(name, ()), published, self.size)
-        if mask.any() and not resized.any():
-            notes += (f"images lose their mask at {self.size} pixels; a larger size helps",)
+        notes += self._lost("mask", mask, resized)
         if (patient := person["patientid"]) is None:
             notes += ("images do not name their patient; each counts as one",)
         yield Sample(

@@ -203,7 +203,7 @@ class Lgg(Layout[Patient | BadFile]):
                 "mask": mask,
                 "label": int(tumour[index]),
                 "source": source,
-                "notes": (*_absent(there), *self._lost(masks[index], mask)),
+                "notes": (*_absent(there), *self._lost("tumour", masks[index], mask)),
             }
 
     def _volume(
@@ -231,13 +231,12 @@ class Lgg(Layout[Patient | BadFile]):
             "image": image,
             "mask": prepared.mask,
             "source": case.folder,
-            "notes": (*_absent(there), *prepared.notes, *self._lost(masks, prepared.mask)),
+            "notes": (
+                *_absent(there),
+                *prepared.notes,
+                *self._lost("tumour", masks, prepared.mask),
+            ),
         }
-
-    def _lost(self, mask: NDArray[np.uint8], resized: NDArray[np.uint8]) -> tuple[str, ...]:
-        if mask.any() and not resized.any():
-            return (f"images lose their tumour at {self.size} pixels; a larger size helps",)
-        return ()
 
     def _cluster(self, name: str) -> Feature:
         codes = sorted({row[name] for row in self._table if row[name] is not None})

@@ -122,11 +122,9 @@ class QataCov19(Layout[Pair | Control]):
         infection = read_mask(mask, pixels.shape)
         resized = resize_mask(infection, self.size)
         subject = _SUBJECT.match(image.stem)
-        notes = []
-        if infection.any() and not resized.any():
-            notes.append(f"images lose their infection at {self.size} pixels; a larger size helps")
+        notes = self._lost("infection", infection, resized)
         if subject is None:
-            notes.append(_NAMELESS)
+            notes += (_NAMELESS,)
         return Sample(
             sample_id=opaque(_ROOT, image.relative_to(self._root).as_posix()),
             patient_id=opaque(_ROOT, _patient(image.stem)),
@@ -137,7 +135,7 @@ class QataCov19(Layout[Pair | Control]):
             label=None if self._controls is None else 1,
             groups={} if self._controls is None else {"cohort": "covid-19"},
             source=image,
-            notes=tuple(notes),
+            notes=notes,
         )
 
     def _control(self, case: Control) -> Sample:

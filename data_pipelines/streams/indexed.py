@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from data_pipelines.shards import read_table
 from data_pipelines.storage import Folder
 from data_pipelines.streams import order
 from data_pipelines.streams.columns import Columns, assemble, columns_of, gather
-from data_pipelines.streams.order import Transform
+from data_pipelines.streams.order import Stream, Transform
 
 if TYPE_CHECKING:
     from ray.data import DataIterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _COPIED_ROWS = 1024
 
 
-class Indexed(ABC):
+class Indexed(Stream):
     """A `Stream` over samples in the order of `sample_id`."""
 
     manifest: Manifest
@@ -37,10 +37,6 @@ class Indexed(ABC):
 
     def __len__(self) -> int:
         return len(self.sample_ids)
-
-    def steps(self, batch_size: int, world: int = 1) -> int:
-        """See `Stream`."""
-        return order.steps(len(self), batch_size, world)
 
     def epoch(
         self,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 
@@ -16,20 +16,21 @@ from data_pipelines.schema import Batch
 Transform = Callable[[Batch, int], Batch]
 
 
-class Stream(Protocol):
+class Stream(ABC):
     """One split as a rank of a worker group sees it, however the rows come to it.
 
     `batch_size` is per rank. A transform's result must depend on (epoch, sample_id) alone.
     """
 
+    @abstractmethod
     def __len__(self) -> int:
         """Samples of the split."""
-        ...
 
     def steps(self, batch_size: int, world: int = 1) -> int:
         """Optimiser steps of an epoch, the same on every rank. Raises `UserError` as `epoch`."""
-        ...
+        return steps(len(self), batch_size, world)
 
+    @abstractmethod
     def epoch(
         self,
         batch_size: int,
@@ -60,18 +61,17 @@ class Stream(Protocol):
         Raises:
             UserError: if there are fewer samples than ranks, or a file is damaged.
         """
-        ...
 
+    @abstractmethod
     def sweep(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Every sample once in a fixed order, whole batches dealt to the ranks.
 
         The batches are the same for any world size.
         """
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """End what is being prepared for an epoch to come; the stream may be used again."""
-        ...
 
 
 def steps(samples: int, batch_size: int, world: int) -> int:

@@ -18,7 +18,7 @@ from data_pipelines.schema import Batch, Manifest, Split
 from data_pipelines.storage import Folder
 from data_pipelines.streams import order
 from data_pipelines.streams.columns import Columns, Cutter, assemble, columns_of, gather, pack
-from data_pipelines.streams.order import Transform
+from data_pipelines.streams.order import Stream, Transform
 from data_pipelines.streams.windows import WINDOW_BYTES, Group, Piece, Shards
 
 #: CPUs of one task that reads and corrupts. Half: one waits for storage while another computes.
@@ -32,7 +32,7 @@ _BLOCKS_PER_TASK = 8
 _FLOAT_BYTES = 4
 
 
-class Streamed:
+class Streamed(Stream):
     """A `Stream` that holds a few windows of rows at a time; see `windows` for the order.
 
     Args:
@@ -71,10 +71,6 @@ class Streamed:
 
     def __len__(self) -> int:
         return len(self._shards)
-
-    def steps(self, batch_size: int, world: int = 1) -> int:
-        """See `Stream`."""
-        return order.steps(len(self), batch_size, world)
 
     def epoch(
         self,

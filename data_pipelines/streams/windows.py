@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Manifest, Split
-from data_pipelines.shards import parts
+from data_pipelines.shards import opened, parts
 from data_pipelines.storage import Folder
 from data_pipelines.streams.columns import assemble, columns_of, wanted
 
@@ -101,15 +100,9 @@ class Shards:
 
         Raises `UserError` for a missing or damaged file.
         """
-        path = self.folder.path(group.part)
-        try:
-            with pq.ParquetFile(path, filesystem=self.folder.filesystem) as file:
-                names = wanted(file.schema_arrow.names, self.manifest)
-                return file.read_row_group(group.number, columns=list(columns or names))
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(
-                f"{self.folder}/{group.part}: damaged or gone ({error}). Prepare the data again."
-            ) from error
+        with opened(self.folder, group.part) as file:
+            names = wanted(file.schema_arrow.names, self.manifest)
+            return file.read_row_group(group.number, columns=list(columns or names))
 
     def windows(self, seed: int, epoch: int) -> list[tuple[Group, ...]]:
         """The row groups of an epoch in their shuffled order."""

@@ -225,7 +225,7 @@ if sys.argv[2] == "reading":
     phantoms = prepare.LAYOUTS["phantoms"]
     phantoms.load = lambda self, case: die() if case.index == 30 else load(self, case)
 else:
-    dataset.write_json = die
+    dataset.write_atomically = die
 prepare.prepare(None, "phantoms", Path(sys.argv[1]), size=16, count=40)
 """
 
