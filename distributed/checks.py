@@ -11,7 +11,7 @@ from distributed.front import Objective
 from search_spaces.study import Study
 from trainables.attacks import ATTACKS
 from trainables.evaluation import EvaluationPlan
-from trainables.metrics.catalog import all_names, metric_info
+from trainables.metrics.catalog import COSTS, all_names, metric_info
 from trainables.registry import TRAINABLES
 
 
@@ -81,7 +81,7 @@ def _usable_corruptions(study: Study, manifest: Manifest) -> None:
 
 def _known_metrics(study: Study, names: Iterable[str], key: str) -> None:
     """A metric may exist and still not be measured, at an ε that the study does not list."""
-    measured = set(all_names(study.evaluation.epsilons, corruption_cells(study)))
+    measured = {*all_names(study.evaluation.epsilons, corruption_cells(study)), *COSTS}
     for name in names:
         try:
             metric_info(name)

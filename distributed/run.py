@@ -22,7 +22,7 @@ from distributed.front import (
 from distributed.ledger import Ledger, Record, State, write_csv
 from distributed.version import VERSION
 from search_spaces.study import Constraint, Study, load
-from trainables.metrics.catalog import all_names, metric_info
+from trainables.metrics.catalog import COSTS, all_names, metric_info
 
 STUDY = "study.yaml"
 
@@ -134,7 +134,7 @@ class Run:
         """What the report says at its head and foot, but for the hypervolume."""
         manifest = Manifest.load(self.path)
         measured = {name for record in self.ledger.records.values() for name in record.metrics}
-        names = all_names(study.evaluation.epsilons, corruption_cells(study))
+        names = [*all_names(study.evaluation.epsilons, corruption_cells(study)), *COSTS]
         return {
             "name": study.name,
             "trustsweep_version": VERSION,

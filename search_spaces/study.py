@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from data_pipelines.corruptions import suites
 from data_pipelines.errors import UserError
 from data_pipelines.registry import nearest
-from search_spaces.space import Space
+from search_spaces.space import Space, Value
 
 _SHIPPED = resources.files("search_spaces") / "studies"
 
@@ -43,12 +43,93 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Scheduler(_Section):
+    """When trials that cannot reach the front are stopped. A study may write the policy alone.
+
+    `policy` is "forecast" (stop what even an optimistic forecast of its final figures leaves
+    behind the front), "halving" (MO-ASHA: keep the best of each rung) or "none". `rungs` are the
+    shares of a trial's own length at which it is judged; left out, they are `first` and its
+    multiples by `factor`. `brackets` and `ranking` belong to halving; `optimism`, in standard
+    deviations of the forecast, and `learn_from`, trials that must run to the end before any is
+    stopped, belong to forecast.
+    """
+
+    policy: Literal["forecast", "halving", "none"] = "forecast"
+    rungs: list[Annotated[float, Field(gt=0, lt=1)]] | None = None
+    first: Annotated[float, Field(gt=0, lt=1)] = 0.125
+    factor: Annotated[float, Field(gt=1)] = 2.0
+    brackets: Annotated[int, Field(ge=1)] = 1
+    ranking: Literal["hypervolume", "epsilon-net"] = "hypervolume"
+    optimism: Annotated[float, Field(ge=0)] = 1.0
+    learn_from: Annotated[int, Field(ge=3)] = 10
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, raw: Any) -> Any:
+        return {"policy": raw} if isinstance(raw, str) else raw
+
+    @property
+    def shares(self) -> list[float]:
+        """The rungs as shares of a trial's length, ascending, each below 1."""
+        if self.rungs is not None:
+            return sorted(set(self.rungs))
+        shares = []
+        share = self.first
+        while share < 1 - 1e-9:
+            shares.append(share)
+            share *= self.factor
+        return shares
+
+    def rung_epochs(self, epochs: int) -> dict[int, int]:
+        """Epoch to number of the rung that stands at its end, for a trial of so many epochs.
+
+        The last epoch is never a rung. Where rungs fall on one epoch, the highest stands.
+        """
+        ends = {math.ceil(share * epochs - 1e-9): i for i, share in enumerate(self.shares)}
+        return {epoch: rung for epoch, rung in ends.items() if epoch < epochs}
+
+
+class Fidelity(_Section):
+    """What is cheaper at the start of a training than at its end.
+
+    Each number is a share of the full amount before the first rung; it grows by equal factors from
+    rung to rung, and after the last rung is 1. `data` is the part of an epoch's batches,
+    `image_size` of the pixels along each axis, `parameters` of parameters of the space
+    (``{attack_steps: 0.34}``). `validation` (part of the validation split) and
+    `evaluation_steps` (of `evaluation.attack_steps`) are for judging at the rungs; the last
+    evaluation is always full.
+    """
+
+    data: Share = 1.0
+    image_size: Share = 1.0
+    parameters: dict[str, Share] = {}
+    validation: Share = 0.5
+    evaluation_steps: Share = 0.3
+
+    @staticmethod
+    def share(start: float, rung: int, rungs: int) -> float:
+        """The share at (or on the way to) rung number `rung` of `rungs`; 1 after the last."""
+        return 1.0 if rung >= rungs else float(start ** (1 - rung / rungs))
+
+
 class Search(_Section):
-    """How trials are chosen. `seed` makes the sampler's choices repeatable."""
+    """How trials are chosen and stopped. `seed` makes the sampler's choices repeatable."""
 
     trials: Annotated[int, Field(ge=1)] = 12
     sampler: Literal["tpe", "random", "nsga2", "nsga3", "gp", "qmc", "grid"] = "tpe"
+    scheduler: Scheduler = Scheduler()
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grids_are_whole(cls, raw: Any) -> Any:
+        """Who lists every combination wants each of them."""
+        if isinstance(raw, Mapping) and raw.get("sampler") == "grid" and "scheduler" not in raw:
+            return {**raw, "scheduler": "none"}
+        return raw
 
 
 class Evaluation(_Section):
@@ -131,7 +212,12 @@ class Constraint(_Section):
 
 
 class Study(_Section):
-    """One sweep, resolved. See the fields' own types for their meaning."""
+    """One sweep, resolved. See the fields' own types for their meaning.
+
+    With `seeds` above 1, the models of the front are trained again under seeds 0 to `seeds` - 1
+    once the search is over, and with them the `baseline` that they are tested against: a
+    trainable and the parameters that differ from its defaults.
+    """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     trainables: Annotated[list[str], Field(min_length=1)]
@@ -140,6 +226,9 @@ class Study(_Section):
     objectives: Annotated[list[str], Field(min_length=1)]
     constraints: list[Constraint] = []
     search: Search = Search()
+    fidelity: Fidelity = Fidelity()
+    seeds: Annotated[int, Field(ge=1)] = 1
+    baseline: dict[str, Value] | None = None
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
 

@@ -72,6 +72,10 @@ def _least(name: str, state: str, meaning: str, high: float = 1.0, unit: str = "
     return MetricInfo(name, "min", 0.0, high, unit, meaning, state, (Task.SEGMENTATION,))
 
 
+def _cost(name: str, meaning: str, unit: str = "") -> MetricInfo:
+    return MetricInfo(f"cost.{name}", "min", 0.0, math.inf, unit, meaning, "", tuple(Task))
+
+
 _BINS = f"{CALIBRATION_BINS} bins of confidence"
 _NEAR = "pixels of lesion and prediction and next to them"
 
@@ -118,6 +122,19 @@ SHIFTS: dict[str, MetricInfo] = _table(
     _most("auroc", _SHIFT, "How well an image's uncertainty tells attacked from clean images"),
 )
 
+#: What a trial took, whatever its task; counted by the training loop.
+COSTS: dict[str, MetricInfo] = _table(
+    _cost("seconds", "Seconds of training and evaluation, without waiting for a slot", "s"),
+    _cost("gpu_seconds", "Seconds times GPUs held; 0 without a GPU", "s"),
+    _cost("images", "Images seen by training steps, over all epochs"),
+    _cost("gradients", "Gradient evaluations of training steps, counted by image"),
+    _cost(
+        "attack_gradients",
+        "Gradient evaluations of attacks, in training and evaluation, counted by image",
+    ),
+    _cost("peak_memory", "Largest memory of a worker process, of its GPU where it has one", "MiB"),
+)
+
 #: The streaming state of each metric of `METRICS`, imported when asked for.
 STATES = Registry("metric", {name: info.state for name, info in METRICS.items()})
 
@@ -145,8 +162,9 @@ def metric_info(name: str) -> MetricInfo:
     Raises:
         UserError: no such metric or condition; names the nearest one that exists.
     """
-    if name in AREAS:
-        return AREAS[name]
+    for whole in (AREAS, COSTS):
+        if name in whole:
+            return whole[name]
     condition, _, leaf = name.rpartition(".")
     kind, _, detail = condition.partition("@")
     table = SHIFTS if kind == "shift" else METRICS
@@ -157,7 +175,7 @@ def metric_info(name: str) -> MetricInfo:
     raise UserError(
         f"unknown metric {name!r}{_hint(name)} A name is a condition and a metric, such "
         "as clean.dice, corrupted.ece, attacked@0.01.dice or shift.auroc, or one of "
-        f"{', '.join(AREAS)}. Metrics: {', '.join(METRICS)}."
+        f"{', '.join([*AREAS, *COSTS])}. Metrics: {', '.join(METRICS)}."
     )
 
 
@@ -210,7 +228,7 @@ def _hint(name: str) -> str:
     """The end of a sentence that names what was probably meant."""
     known = all_names((0.0,), ())
     known += [f"{kind}.{metric}" for kind in ("corrupted", "attacked") for metric in METRICS]
-    known += [*AREAS, *(f"shift.{metric}" for metric in SHIFTS)]
+    known += [*AREAS, *COSTS, *(f"shift.{metric}" for metric in SHIFTS)]
     condition, _, leaf = name.rpartition(".")
     kind, _, detail = condition.partition("@")
     epsilon = _canonical_epsilon(detail)

@@ -1,0 +1,1 @@
+"""Early stopping for several objectives: the policies, and what they rank trials by."""
