@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from distributed.report.importance import ESTIMATOR, Importances
 from distributed.report.panel import Panel
 from distributed.report.parallel import Axis, Line
-from distributed.report.run_folder import Evaluation, Run
+from distributed.run_folder import Evaluation, Run
 from distributed.report.wording import BETTER, roles
 
 # Okabe and Ito's palette, told apart by every kind of colour vision; marks differ in shape as well.

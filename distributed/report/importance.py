@@ -13,7 +13,7 @@ from optuna.distributions import (
 )
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from distributed.report.run_folder import Run, Trial, Value
+from distributed.run_folder import Run, Trial, Value
 
 ESTIMATOR = "fANOVA (Hutter et al. 2014; Optuna, random forest of 64 trees)"
 LEAST_TRIALS = 4

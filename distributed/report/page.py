@@ -22,7 +22,7 @@ from distributed.report.figures import PALETTE, write_figures
 from distributed.report.importance import ESTIMATOR, LEAST_TRIALS, Importances, importances
 from distributed.report.panel import Panel, Tile, panel
 from distributed.report.parallel import Axis, Line, parallel
-from distributed.report.run_folder import Evaluation, Run, read_run
+from distributed.run_folder import Evaluation, Run, read_run
 from distributed.report.wording import BETTER, duration, headline, number, roles
 
 SCRIPTS = ("plots.js", "front.js", "table.js")

@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from data_pipelines.errors import UserError
-from distributed.report.run_folder import Evaluation
+from distributed.run_folder import Evaluation
 
 RGB = NDArray[np.uint8]
 ARRAYS = (

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from distributed.report.importance import is_log
-from distributed.report.run_folder import Run, Trial, Value
+from distributed.run_folder import Run, Trial, Value
 from distributed.report.wording import number
 
 

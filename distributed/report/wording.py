@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 from distributed.front import Direction, Objective
-from distributed.report.run_folder import Run, Trial
+from distributed.run_folder import Run, Trial
 
 BETTER: dict[Direction | None, str] = {
     "max": "higher is better",

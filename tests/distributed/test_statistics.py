@@ -50,6 +50,20 @@ def test_the_critical_t_of_five_seeds_is_2_776() -> None:
     assert result.low == pytest.approx(0.0, abs=1e-5)
 
 
+@pytest.mark.parametrize(("n", "factor"), [(3, 0.564190), (5, 0.797885), (11, 0.922746)])
+def test_the_effect_size_is_corrected_by_hedges_table(n: int, factor: float) -> None:
+    differences = np.arange(1.0, n + 1)
+    result = paired_t_test(differences, np.zeros(n))
+    assert result.corrected_effect_size / result.effect_size == pytest.approx(factor, abs=1e-6)
+    assert np.isnan(paired_t_test(differences[:2], np.zeros(2)).corrected_effect_size)
+
+
+def test_the_corrected_effect_size_is_unbiased() -> None:
+    drawn = np.random.default_rng(0).normal(0.8, 1.0, (20_000, 5))
+    found = [paired_t_test(row, np.zeros(5)).corrected_effect_size for row in drawn]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.02)
+
+
 def test_pairs_with_a_nan_are_left_out_together() -> None:
     with_gap = paired_t_test([*A, np.nan], [*B, 0.3])
     assert with_gap == paired_t_test(A, B)

@@ -21,11 +21,19 @@ from search_spaces.study import Constraint
 
 Value = float | str
 REQUIRED = ("id", "state", "reason", "epochs", "seconds")
+SEARCH = "search"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A row of `trials.csv`. A key or metric that the trial does not have is absent."""
+    """A row of `trials.csv`. A key or metric that the trial does not have is absent.
+
+    Attributes:
+        ended: Seconds from the beginning of the run to this trial's end; NaN where not recorded.
+        stage: "search", or "seeds" for a model that is trained again under another seed.
+        of: What a trial of the stage "seeds" repeats: the id of a front model, or "baseline".
+        dominated_by: For a trial that was stopped, the ids of those that leave it behind.
+    """
 
     id: str
     state: str
@@ -34,6 +42,10 @@ class Trial:
     seconds: float
     config: dict[str, Value]
     metrics: dict[str, float]
+    ended: float = math.nan
+    stage: str = SEARCH
+    of: str = ""
+    dominated_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,9 +59,10 @@ class MetricInfo:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The test results of one model of the front, and its panel arrays where they were kept."""
+    """What one model gave on the test split, and its panel arrays where they were kept."""
 
     id: str
+    split: str
     metrics: dict[str, float]
     curves: dict[str, list[float]]
     reliability: dict[str, dict[str, list[float]]]
@@ -58,11 +71,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Step:
-    """A row of `hypervolume.csv`: the volume after so many finished trials."""
+    """A row of `hypervolume.csv`: the volume after so many finished trials.
+
+    `seconds` is when the last of them ended, after the run began; NaN where not recorded.
+    """
 
     trial: int
     id: str
     hypervolume: float
+    seconds: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -82,9 +99,20 @@ class Run:
     def name(self) -> str:
         return str(self.summary.get("name") or self.study.get("name") or self.path.resolve().name)
 
-    @property
+    @cached_property
+    def search(self) -> list[Trial]:
+        """The trials of the search, without those that repeat a model under another seed."""
+        return [t for t in self.trials if t.stage == SEARCH]
+
+    @cached_property
     def completed(self) -> list[Trial]:
-        return [t for t in self.trials if t.state == "completed"]
+        """The trials of the search that ran to their end."""
+        return [t for t in self.search if t.state == "completed"]
+
+    @cached_property
+    def stopped(self) -> list[Trial]:
+        """The trials of the search that were stopped early."""
+        return [t for t in self.search if t.state == "stopped"]
 
     @cached_property
     def objectives(self) -> list[Objective]:
@@ -201,6 +229,10 @@ def _trials(path: Path) -> list[Trial]:
                     if row[k]
                 },
                 metrics={name: value for name, value in values.items() if math.isfinite(value)},
+                ended=_number(row.get("ended") or "nan", where, "ended"),
+                stage=row.get("stage") or SEARCH,
+                of=row.get("of", ""),
+                dominated_by=tuple(row.get("dominated_by", "").split()),
             )
         )
     return trials
@@ -211,7 +243,9 @@ def _history(path: Path) -> list[Step]:
     for line, row in enumerate(_rows(path, ("trial", "id", "hypervolume")), start=2):
         where = f"{path}, line {line}"
         count = int(_number(row["trial"], where, "trial"))
-        steps.append(Step(count, row["id"], _number(row["hypervolume"], where, "hypervolume")))
+        volume = _number(row["hypervolume"], where, "hypervolume")
+        seconds = _number(row.get("seconds") or "nan", where, "seconds")
+        steps.append(Step(count, row["id"], volume, seconds))
     return steps
 
 
@@ -229,6 +263,7 @@ def _evaluation(path: Path) -> Evaluation:
             raise UserError(f"{arrays}: unreadable arrays. Evaluate the front again.") from error
     return Evaluation(
         id=str(raw["id"]),
+        split=str(raw.get("split", "test")),
         metrics=raw.get("metrics") or {},
         curves=raw.get("curves") or {},
         reliability=raw.get("reliability") or {},
