@@ -15,8 +15,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from distributed.report.importance import ESTIMATOR, Importances
 from distributed.report.panel import Panel
 from distributed.report.parallel import Axis, Line
-from distributed.run_folder import Evaluation, Run
 from distributed.report.wording import BETTER, roles
+from distributed.run_folder import Evaluation, Run
 
 # Okabe and Ito's palette, told apart by every kind of colour vision; marks differ in shape as well.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

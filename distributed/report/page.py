@@ -22,8 +22,8 @@ from distributed.report.figures import PALETTE, write_figures
 from distributed.report.importance import ESTIMATOR, LEAST_TRIALS, Importances, importances
 from distributed.report.panel import Panel, Tile, panel
 from distributed.report.parallel import Axis, Line, parallel
-from distributed.run_folder import Evaluation, Run, read_run
 from distributed.report.wording import BETTER, duration, headline, number, roles
+from distributed.run_folder import Evaluation, Run, read_run
 
 SCRIPTS = ("plots.js", "front.js", "table.js")
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from distributed.report.importance import is_log
-from distributed.run_folder import Run, Trial, Value
 from distributed.report.wording import number
+from distributed.run_folder import Run, Trial, Value
 
 
 @dataclass(frozen=True)

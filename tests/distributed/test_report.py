@@ -21,8 +21,8 @@ from distributed.report import write_report
 from distributed.report.importance import importances
 from distributed.report.panel import FALSE_ALARM, MISSED, error_map, panel
 from distributed.report.parallel import parallel
-from distributed.run_folder import read_run
 from distributed.report.wording import duration, headline, number, roles
+from distributed.run_folder import read_run
 
 OBJECTIVES: list[tuple[str, Direction]] = [("dice_area", "max"), ("clean.ece_region", "min")]
 DIRECTIONS: dict[str, Direction] = {
