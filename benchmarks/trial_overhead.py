@@ -68,7 +68,7 @@ def nested_loop(config: dict[str, Any]) -> None:
     training = TrialTraining(config["config"], worker.manifest, worker.plan, rank=rank)
     metrics = training.epoch(samples[Split.TRAIN])
     started = time.perf_counter()
-    part = training.evaluate(samples[Split.VAL], full=True, batch_size=32)
+    part = training.evaluate(samples[Split.VAL], batch_size=32)
     metrics.update(merge_ranks(part, rank).compute())
     metrics["evaluate.seconds"] = time.perf_counter() - started
     ray.train.report(metrics)

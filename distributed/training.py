@@ -7,27 +7,31 @@ other trials, and after a restart from a checkpoint.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data_pipelines.corruptions.seeds import draw_seeds
 from data_pipelines.corruptions.suite import TrainingCorruption, corrupt
 from data_pipelines.schema import Batch, Manifest
 from data_pipelines.streams import Stream
+from distributed.cost import Cost, Meter
+from distributed.fidelity import FULL, Level, Levels, portion
+from search_spaces.study import Fidelity, Scheduler
 from trainables.attacks import PredictionVictim, make_attack
-from trainables.contract import Progress
+from trainables.contract import Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
-from trainables.regimes import from_config
+from trainables.regimes import Regime, from_config
 from trainables.registry import TRAINABLES
 
 
@@ -48,6 +52,19 @@ class Rank:
             torch.distributed.all_reduce(values)
         return values
 
+    def largest(self, values: torch.Tensor) -> torch.Tensor:
+        """The largest over all ranks."""
+        if self.world > 1:
+            torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX)
+        return values
+
+
+class _Method(NamedTuple):
+    """What a config makes of the network; without state, so made anew for every level."""
+
+    trainable: Trainable
+    regime: Regime
+
 
 class TrialTraining:
     """The state of one trial: network, optimiser and what they are trained with."""
@@ -60,18 +77,25 @@ class TrialTraining:
         *,
         device: torch.device | str = "cpu",
         rank: Rank | None = None,
+        levels: Levels | None = None,
     ) -> None:
-        """Raises `UserError` for a config that the trainable or the regime cannot use."""
+        """Without `levels`, every epoch uses all of everything.
+
+        Raises `UserError` for a config that the trainable or the regime cannot use.
+        """
         self.config = dict(config)
+        self.manifest = manifest
         self.plan = plan
         self.rank = rank or Rank()
         self.device = torch.device(device)
+        self.levels = levels or Levels(Fidelity(), Scheduler(), config["epochs"])
+        self._meter = Meter(self.rank, self.device)
         torch.manual_seed(int(self._seed("init")))
-        self.trainable = TRAINABLES[config["trainable"]](config, manifest)
-        self.network: nn.Module = self.trainable.network().to(self.device)
+        trainable = self._method(FULL).trainable
+        self.network: nn.Module = trainable.network().to(self.device)
         if self._on_gpu and manifest.spatial_dims == 2:
-            self.network = self.network.to(memory_format=torch.channels_last)
-        self.regime = from_config(config)
+            # torch's annotations leave out what its documentation has.
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.corruption = TrainingCorruption(
             plan.corruptions,
             config["corruption_share"],
@@ -99,48 +123,58 @@ class TrialTraining:
 
         Raises `Diverged` on every rank alike when the loss is not finite.
         """
-        started = time.perf_counter()
-        index, seed = self.epochs_done, self.config["seed"]
-        torch.manual_seed(int(self._seed("epoch", index, self.rank.index)))
-        batch_size = self.config["batch_size"]
-        batches = samples.epoch(
-            batch_size,
-            seed=seed,
-            epoch=index,
-            rank=self.rank.index,
-            world=self.rank.world,
-            transform=self.corruption,
-            epochs=self.config["epochs"],
-        )
-        steps = samples.steps(batch_size, self.rank.world)
+        index, epochs = self.epochs_done, self.config["epochs"]
+        level = self.levels.training(index)
+        method = self._method(level)
+        steps = samples.steps(self.config["batch_size"], self.rank.world, level.data)
         totals: dict[str, torch.Tensor] = {}
-        self.network.train()
-        for step, (batch, weight) in enumerate(batches):
-            progress = Progress(index + step / steps, self.config["epochs"])
-            for name, value in self._step(batch, weight, progress, step).items():
-                value = torch.as_tensor(value, dtype=torch.float64, device=self.device)
-                totals[name] = totals[name] + value if name in totals else value
-        self.epochs_done += 1
-        return self._summarise(totals, time.perf_counter() - started)
+        with self._meter.running() as spent:
+            torch.manual_seed(int(self._seed("epoch", index, self.rank.index)))
+            self.network.train()
+            for step, (batch, weight) in enumerate(self._batches(samples)):
+                progress = Progress(index + step / steps, epochs)
+                batch = self._moved(batch, level)
+                sums = self._step(method, batch, weight, progress, step, spent)
+                for name, value in sums.items():
+                    value = torch.as_tensor(value, dtype=torch.float64, device=self.device)
+                    totals[name] = totals[name] + value if name in totals else value
+            self.epochs_done += 1
+        return self._summarise(totals, spent)
 
-    def evaluate(self, samples: Stream, *, full: bool, batch_size: int) -> Evaluation:
-        """This rank's part of an evaluation; merge the ranks' parts before computing."""
-        plan = self.plan if full else self.plan.clean()
-        batches = samples.sweep(batch_size, self.rank.index, self.rank.world)
-        with self._autocast():
+    def evaluate(self, samples: Stream, level: Level = FULL, *, batch_size: int) -> Evaluation:
+        """This rank's part of an evaluation; merge the ranks' parts before computing.
+
+        Args:
+            samples: The split that judges.
+            level: `FULL`, `CLEAN`, or that of a rung, `levels.evaluation(rung)`. Corruptions are
+                of images at the level's size.
+            batch_size: Of each rank.
+        """
+        plan = self.plan.clean() if level.clean else self.plan
+        steps = portion(plan.attack_steps, level.evaluation_steps)
+        plan = dataclasses.replace(plan, attack_steps=steps)
+        trainable = self._method(level).trainable
+        batches = samples.sweep(batch_size, self.rank.index, self.rank.world, level.validation)
+        with self._meter.running() as spent, self._autocast():
             return evaluate(
-                self.trainable,
+                trainable,
                 self.network,
-                (self._moved(batch) for batch in batches),
+                (self._moved(batch, level) for batch in batches),
                 plan,
                 corrupt=self._corrupt,
-                attack=self._attack,
+                attack=partial(self._attack, trainable, plan, spent),
             )
 
     def panel(self, batch: Batch, epsilon: float) -> dict[str, np.ndarray]:
         """What the report shows of some images, clean and attacked; see `evaluation.panel`."""
+        trainable = self._method(FULL).trainable
+        attack = partial(self._attack, trainable, self.plan, Cost())
         with self._autocast():
-            return panel(self.trainable, self.network, self._moved(batch), self._attack, epsilon)
+            return panel(trainable, self.network, self._moved(batch, FULL), attack, epsilon)
+
+    def cost_metrics(self) -> dict[str, float]:
+        """What the trial took so far, over all ranks and restarts, as ``cost.images``."""
+        return self._meter.total.metrics()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything that continuing needs, as flat named tensors."""
@@ -148,10 +182,21 @@ class TrialTraining:
         for index, values in self.optimiser.state_dict()["state"].items():
             for key, value in values.items():
                 state[f"optimiser.{index}.{key}"] = torch.as_tensor(value)
+        for name, figure in self.cost_metrics().items():
+            state[name] = torch.tensor(figure, dtype=torch.float64)
         return {k: v.detach().cpu().contiguous() for k, v in state.items()}
 
-    def load(self, tensors: Mapping[str, torch.Tensor], epochs_done: int) -> None:
-        """Continue from `tensors()` of an earlier process."""
+    def load(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        epochs_done: int,
+        cost: Mapping[str, float] | None = None,
+    ) -> None:
+        """Continue from `tensors()` of an earlier process.
+
+        Args:
+            cost: `cost_metrics()` of later than the tensors, where an evaluation came between.
+        """
         model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         self.network.load_state_dict(model)
         state: dict[int, dict[str, torch.Tensor]] = {}
@@ -162,6 +207,8 @@ class TrialTraining:
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         self.epochs_done = epochs_done
+        stored = {k: v.item() for k, v in tensors.items() if k.startswith("cost.")}
+        self._meter.total = Cost.from_metrics(stored if cost is None else cost)
 
     @property
     def _on_gpu(self) -> bool:
@@ -170,15 +217,36 @@ class TrialTraining:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._on_gpu)
 
-    def _attack(self, batch: Batch, epsilon: float) -> Batch:
+    def _method(self, level: Level) -> _Method:
+        config = level.scaled(self.config)
+        trainable = TRAINABLES[config["trainable"]](config, self.manifest)
+        return _Method(trainable, from_config(config))
+
+    def _batches(self, samples: Stream) -> Iterator[tuple[Batch, float]]:
+        """Of the epoch that comes next, corrupted, as far as its level goes."""
+        return samples.epoch(
+            self.config["batch_size"],
+            seed=self.config["seed"],
+            epoch=self.epochs_done,
+            rank=self.rank.index,
+            world=self.rank.world,
+            transform=self.corruption,
+            epochs=self.config["epochs"],
+            share=lambda epoch: self.levels.training(epoch).data,
+        )
+
+    def _attack(
+        self, trainable: Trainable, plan: EvaluationPlan, spent: Cost, batch: Batch, epsilon: float
+    ) -> Batch:
         """The evaluation's attack: against the predicted probability, the same for every method."""
-        plan = self.plan
         attack = make_attack(plan.attack, steps=plan.attack_steps, restarts=plan.restarts)
-        victim = PredictionVictim(self.trainable, self.network)
+        spent.attack_gradients += len(batch) * attack.gradients
+        victim = PredictionVictim(trainable, self.network)
         return attack(victim, batch, epsilon, seeds=draw_seeds(batch.sample_id, "attack"))
 
-    def _moved(self, batch: Batch) -> Batch:
-        batch = batch.to(self.device)
+    def _moved(self, batch: Batch, level: Level) -> Batch:
+        """On the device, images at the level's size."""
+        batch = resized(batch.to(self.device), level)
         if self._on_gpu and batch.image.ndim == 4:
             batch = batch.with_image(batch.image.contiguous(memory_format=torch.channels_last))
         return batch
@@ -187,50 +255,74 @@ class TrialTraining:
         return draw_seeds((str(self.config["seed"]),), "trial", *salt)[0]
 
     def _step(
-        self, batch: Batch, weight: float, progress: Progress, step: int
+        self,
+        method: _Method,
+        batch: Batch,
+        weight: float,
+        progress: Progress,
+        step: int,
+        spent: Cost,
     ) -> dict[str, torch.Tensor | float]:
-        """One optimiser step; sums over this rank's rows of the losses and counts."""
-        batch = self._moved(batch)
+        """One optimiser step; this rank's sums over rows of the losses, and its attacked rows."""
+        trainable, regime = method
         seeds = draw_seeds(batch.sample_id, "regime", self.config["seed"], self.epochs_done)
         with self._autocast():
-            chosen = self.regime(
-                self.trainable, self.network, batch, progress, seeds=seeds, step=step
-            )
-            loss = self.trainable.loss(self._synchronised, chosen.batch, progress)
+            chosen = regime(trainable, self.network, batch, progress, seeds=seeds, step=step)
+            loss = trainable.loss(self._synchronised, chosen.batch, progress)
         for group in self.optimiser.param_groups:
             group["lr"] = self.config["learning_rate"] * _cosine(progress)
         self.optimiser.zero_grad(set_to_none=True)
         (loss.total * weight).backward()
         self.optimiser.step()
         rows = len(batch)
+        spent.images += rows
+        spent.gradients += rows
+        spent.attack_gradients += chosen.gradients
         sums = {name: part * rows for name, part in loss.parts.items()}
-        counts = {
-            "rows": rows,
-            "attacked_rows": len(chosen.rows),
-            "attack_gradients": chosen.gradients,
-        }
-        return {"loss": loss.total.detach() * rows, **sums, **counts}
+        return {"loss": loss.total.detach() * rows, **sums, "attacked_rows": len(chosen.rows)}
 
-    def _summarise(self, totals: dict[str, torch.Tensor], seconds: float) -> dict[str, float]:
+    def _summarise(self, totals: dict[str, torch.Tensor], spent: Cost) -> dict[str, float]:
         names = sorted(totals)
         summed = self.rank.reduce(torch.stack([totals[name] for name in names]))
         values = dict(zip(names, summed.tolist(), strict=True))
-        rows = values.pop("rows")
+        rows = spent.images
         counts = {
             "train.attacked_share": values.pop("attacked_rows") / rows,
-            "train.attack_gradients": values.pop("attack_gradients"),
+            "train.attack_gradients": spent.attack_gradients,
         }
         means = {f"train.{name}": value / rows for name, value in values.items()}
         if not math.isfinite(means["train.loss"]):
             raise Diverged(
                 f"diverged: the training loss is {means['train.loss']} in epoch {self.epochs_done}"
             )
-        return {**means, **counts, "train.seconds": seconds}
+        return {**means, **counts, "train.seconds": spent.seconds}
 
 
 def _cosine(progress: Progress) -> float:
     """Cosine annealing to zero over the whole training (Loshchilov & Hutter, 1608.03983)."""
     return 0.5 * (1 + math.cos(math.pi * progress.epoch / progress.epochs))
+
+
+def resized(batch: Batch, level: Level) -> Batch:
+    """The batch with images and masks at the level's size; masks stay 0 or 1."""
+    if level.image_size == 1:
+        return batch
+    more = {name: _smaller(image, level) for name, image in batch.more_images.items()}
+    mask = batch.mask
+    if mask is not None:
+        mask = F.interpolate(mask, level.size(mask.shape[2:]), mode="nearest-exact")
+    return dataclasses.replace(
+        batch, image=_smaller(batch.image, level), mask=mask, more_images=more
+    )
+
+
+def _smaller(image: Tensor, level: Level) -> Tensor:
+    """(B, C, *spatial), antialiased; data without images, (B, 0), stay as they are."""
+    size = level.size(image.shape[2:])
+    if image.ndim == 4:
+        return F.interpolate(image, size, mode="bilinear", antialias=True)
+    # In three dimensions the mean is the only antialiasing filter that torch has.
+    return F.interpolate(image, size, mode="area") if size else image
 
 
 def merge_ranks(evaluation: Evaluation, rank: Rank) -> Evaluation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from data_pipelines.shards import read_table
 from data_pipelines.storage import Folder
 from data_pipelines.streams import order
 from data_pipelines.streams.columns import Columns, assemble, columns_of, gather
-from data_pipelines.streams.order import Stream, Transform
+from data_pipelines.streams.order import Share, Stream, Transform
 
 if TYPE_CHECKING:
     from ray.data import DataIterator
@@ -48,17 +49,23 @@ class Indexed(Stream):
         world: int = 1,
         transform: Transform | None = None,
         epochs: int | None = None,
+        share: Share | None = None,
     ) -> Iterator[tuple[Batch, float]]:
         """See `Stream`."""
         shuffled = np.random.default_rng((seed, epoch)).permutation(len(self))
-        for mine, weight in order.dealt(shuffled, self.steps(batch_size, world), rank, world):
+        whole = order.dealt(shuffled, self.steps(batch_size, world), rank, world)
+        taken = self.steps(batch_size, world, share(epoch) if share else 1.0)
+        for mine, weight in islice(whole, taken):
             batch = self.batch(mine)
             yield transform(batch, epoch) if transform else batch, weight
 
-    def sweep(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def sweep(
+        self, batch_size: int, rank: int = 0, world: int = 1, share: float = 1.0
+    ) -> Iterator[Batch]:
         """See `Stream`; in the order of `sample_id`."""
-        for start in list(range(0, len(self), batch_size))[rank::world]:
-            yield self.batch(range(start, min(start + batch_size, len(self))))
+        places = order.spread(len(self), share)
+        for start in list(range(0, len(places), batch_size))[rank::world]:
+            yield self.batch(places[start : start + batch_size])
 
     def close(self) -> None:
         """See `Stream`; nothing is prepared ahead."""

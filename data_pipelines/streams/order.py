@@ -14,6 +14,10 @@ from data_pipelines.schema import Batch
 
 #: The corruption of training: (batch, epoch) to another batch of the same samples.
 Transform = Callable[[Batch, int], Batch]
+#: How much of an epoch is asked for: epoch to a share of its steps, in (0, 1].
+Share = Callable[[int], float]
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class Stream(ABC):
@@ -26,9 +30,12 @@ class Stream(ABC):
     def __len__(self) -> int:
         """Samples of the split."""
 
-    def steps(self, batch_size: int, world: int = 1) -> int:
-        """Optimiser steps of an epoch, the same on every rank. Raises `UserError` as `epoch`."""
-        return steps(len(self), batch_size, world)
+    def steps(self, batch_size: int, world: int = 1, share: float = 1.0) -> int:
+        """Optimiser steps of a share of an epoch, the same on every rank.
+
+        Raises `UserError` as `epoch`.
+        """
+        return part(steps(len(self), batch_size, world), share)
 
     @abstractmethod
     def epoch(
@@ -41,6 +48,7 @@ class Stream(ABC):
         world: int = 1,
         transform: Transform | None = None,
         epochs: int | None = None,
+        share: Share | None = None,
     ) -> Iterator[tuple[Batch, float]]:
         """One rank's part of one epoch: every sample exactly once over all ranks, shuffled.
 
@@ -57,16 +65,21 @@ class Stream(ABC):
             transform: Applied to the rows of each step, or of each piece of it.
             epochs: How many this seed and transform will be asked for, where it is known; nothing
                 beyond is prepared ahead.
+            share: Of each epoch, the first of whose steps are taken; None for whole epochs. What
+                is left out is not prepared.
 
         Raises:
             UserError: if there are fewer samples than ranks, or a file is damaged.
         """
 
     @abstractmethod
-    def sweep(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def sweep(
+        self, batch_size: int, rank: int = 0, world: int = 1, share: float = 1.0
+    ) -> Iterator[Batch]:
         """Every sample once in a fixed order, whole batches dealt to the ranks.
 
-        The batches are the same for any world size.
+        The batches are the same for any world size. Of a share of the split, the samples are
+        those of `spread`.
         """
 
     @abstractmethod
@@ -82,6 +95,25 @@ def steps(samples: int, batch_size: int, world: int) -> int:
     if samples < world:
         raise UserError(f"train split: {samples} samples for {world} workers. Use fewer workers.")
     return min(math.ceil(samples / (batch_size * world)), samples // world)
+
+
+def part(count: int, share: float) -> int:
+    """A share, above 0, of a number of things, rounded up; products such as 0.1 · 30 =
+    3.0000000000000004 are taken for what they mean."""
+    return min(count, max(1, math.ceil(round(share * count, 9))))
+
+
+def spread(samples: int, share: float) -> np.ndarray:
+    """The places of a share of so many samples in a row, ascending: the same ones every time.
+
+    Those where the fractional part of i φ, φ the golden ratio, is smallest. This sequence spreads
+    evenly over the row and over every regular part of it (each second place, each tenth), so that
+    classes in blocks and classes in turns both keep their proportions; more of it contains less.
+    """
+    if share == 1:
+        return np.arange(samples)
+    fractions = np.arange(samples) * _GOLDEN % 1
+    return np.sort(np.argsort(fractions, kind="stable")[: part(samples, share)])
 
 
 def dealt(

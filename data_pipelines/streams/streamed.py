@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -18,7 +19,7 @@ from data_pipelines.schema import Batch, Manifest, Split
 from data_pipelines.storage import Folder
 from data_pipelines.streams import order
 from data_pipelines.streams.columns import Columns, Cutter, assemble, columns_of, gather, pack
-from data_pipelines.streams.order import Stream, Transform
+from data_pipelines.streams.order import Share, Stream, Transform
 from data_pipelines.streams.windows import WINDOW_BYTES, Group, Piece, Shards
 
 #: CPUs of one task that reads and corrupts. Half: one waits for storage while another computes.
@@ -82,28 +83,39 @@ class Streamed(Stream):
         world: int = 1,
         transform: Transform | None = None,
         epochs: int | None = None,
+        share: Share | None = None,
     ) -> Iterator[tuple[Batch, float]]:
         """See `Stream`. The pipeline goes on to the next epoch; one left half-way ends it."""
-        steps = self.steps(batch_size, world)
-        pipeline = self._running(seed, epoch, rank, world, transform, epochs)
+        whole = order.share_steps(len(self), self.steps(batch_size, world), rank, world)
+
+        def steps(number: int) -> list[tuple[int, float]]:
+            return whole[: self.steps(batch_size, world, share(number) if share else 1.0)]
+
+        def rows_of(number: int) -> int:
+            return sum(rows for rows, _ in steps(number))
+
+        pipeline = self._running(seed, epoch, rank, world, transform, epochs, rows_of)
         try:
-            for rows, weight in order.share_steps(len(self), steps, rank, world):
+            for rows, weight in steps(epoch):
                 yield assemble(pipeline.take(rows), self.manifest), weight
             pipeline.epoch += 1
         finally:
             if pipeline.epoch != epoch + 1:
                 pipeline.close()
 
-    def sweep(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """See `Stream`; in the order of the files, a contiguous share for each rank.
+    def sweep(
+        self, batch_size: int, rank: int = 0, world: int = 1, share: float = 1.0
+    ) -> Iterator[Batch]:
+        """See `Stream`; in the order of the files, a contiguous part for each rank.
 
         Read in this process, a row group ahead: evaluation is far slower than reading.
         """
-        first, last = order.shares(math.ceil(len(self) / batch_size), world)[rank : rank + 2]
-        start, stop = first * batch_size, min(last * batch_size, len(self))
-        rows = Cutter(chain.from_iterable(map(self._columns, self._between(start, stop))))
-        for begin in range(start, stop, batch_size):
-            yield assemble(rows.take(min(batch_size, stop - begin)), self.manifest)
+        places = order.spread(len(self), share)
+        first, last = order.shares(math.ceil(len(places) / batch_size), world)[rank : rank + 2]
+        mine = places[first * batch_size : last * batch_size]
+        rows = Cutter(chain.from_iterable(map(self._columns, self._at(mine))))
+        for begin in range(0, len(mine), batch_size):
+            yield assemble(rows.take(min(batch_size, len(mine) - begin)), self.manifest)
 
     def close(self) -> None:
         """See `Stream`."""
@@ -122,7 +134,7 @@ class Streamed(Stream):
         wanted = list(indices)
         chunks: list[Columns] = []
         found: dict[int, tuple[int, int]] = {}
-        for start, group in zip(self._starts, self._shards.groups, strict=True):
+        for start, group in zip(self._edges[:-1], self._shards.groups, strict=True):
             mine = [i for i in wanted if start <= i < start + group.rows]
             if mine:
                 rows = self._shards.read(group).take(pa.array([i - start for i in mine]))
@@ -131,23 +143,29 @@ class Streamed(Stream):
         return assemble(gather(chunks, [found[i] for i in wanted]), self.manifest)
 
     @property
-    def _starts(self) -> list[int]:
-        return [0, *accumulate(group.rows for group in self._shards.groups)][:-1]
+    def _edges(self) -> list[int]:
+        """Where each row group starts, and where the last ends."""
+        return [0, *accumulate(group.rows for group in self._shards.groups)]
 
     def _columns(self, table: pa.Table) -> list[Columns]:
         return [columns_of(b, self.manifest) for b in table.combine_chunks().to_batches()]
 
-    def _between(self, start: int, stop: int) -> Iterator[pa.Table]:
-        """Rows `start` to `stop` of the files, one row group read ahead."""
+    def _at(self, places: np.ndarray) -> Iterator[pa.Table]:
+        """The rows at ascending places of the files, one row group read ahead."""
+        edges = self._edges
+        cuts = np.searchsorted(places, edges)
         mine = [
-            (group, max(start - first, 0), min(stop - first, group.rows))
-            for first, group in zip(self._starts, self._shards.groups, strict=True)
-            if first < stop and start < first + group.rows
+            (group, places[a:b] - start)
+            for group, start, (a, b) in zip(
+                self._shards.groups, edges[:-1], pairwise(cuts), strict=True
+            )
+            if a < b
         ]
         with ThreadPoolExecutor(1) as pool:
 
-            def read(group: Group, begin: int, end: int) -> pa.Table:
-                return self._shards.read(group).slice(begin, end - begin)
+            def read(group: Group, rows: np.ndarray) -> pa.Table:
+                table = self._shards.read(group)
+                return table if len(rows) == group.rows else table.take(pa.array(rows))
 
             ahead = None
             for wanted in mine:
@@ -166,17 +184,21 @@ class Streamed(Stream):
         world: int,
         transform: Transform | None,
         epochs: int | None,
+        rows: Callable[[int], int],
     ) -> _Pipeline:
         """The pipeline that comes to this epoch next, else a new one."""
         now = self._pipeline
         # Equality would compare what a transform holds; another trial brings another object.
-        fits = now and now.serves(seed, epoch, rank, world) and now.transform is transform
+        fits = (
+            now and now.serves(seed, epoch, rank, world, rows(epoch)) and now.transform is transform
+        )
         if now is None or not fits:
             self.close()
             now = self._pipeline = _Pipeline(
                 self._shards,
                 (seed, rank, world),
                 range(epoch, epochs or epoch + _PLANNED_TASKS),
+                rows,
                 transform,
                 tasks=self._tasks,
                 store_bytes=self._store_bytes,
@@ -187,7 +209,7 @@ class Streamed(Stream):
 class _Pipeline:
     """One run of Ray Data over a rank's share of some epochs.
 
-    `epoch` is the one whose rows come next.
+    `rows` says how many each takes of that share; `epoch` is the one whose rows come next.
     """
 
     def __init__(
@@ -195,6 +217,7 @@ class _Pipeline:
         shards: Shards,
         whose: tuple[int, int, int],
         epochs: range,
+        rows: Callable[[int], int],
         transform: Transform | None,
         *,
         tasks: int,
@@ -205,13 +228,15 @@ class _Pipeline:
         self.transform = transform
         self.epoch = epochs.start
         seed, rank, world = whose
-        start, stop = order.shares(len(shards), world)[rank : rank + 2]
+        start = order.shares(len(shards), world)[rank]
         plan: list[Piece] = []
+        #: Rows of each epoch that it will go through.
+        self._planned: dict[int, int] = {}
         for epoch in epochs:
-            plan += shards.pieces(seed, epoch, start, stop)
+            self._planned[epoch] = rows(epoch)
+            plan += shards.pieces(seed, epoch, start, start + rows(epoch))
             if len(plan) >= _PLANNED_TASKS:
                 break
-        self._epochs = range(epochs.start, plan[-1].epoch + 1)
         dataset = _dataset(shards, seed, plan, transform, tasks, store_bytes)
         # What `iter_batches` does inside. Closed half-way, that kills the tasks' processes, and
         # starting others takes the next trial seconds; the executor's own end interrupts the
@@ -222,13 +247,13 @@ class _Pipeline:
         self._open = True
         self._rows = Cutter(self._pieces())
 
-    def serves(self, seed: int, epoch: int, rank: int, world: int) -> bool:
+    def serves(self, seed: int, epoch: int, rank: int, world: int, rows: int) -> bool:
         """Whether the next rows are those of `epoch` for this rank of this trial."""
         return (
             self._open
             and (seed, rank, world) == self._whose
             and epoch == self.epoch
-            and epoch in self._epochs
+            and self._planned.get(epoch) == rows
         )
 
     def take(self, count: int) -> Columns:
