@@ -1,0 +1,309 @@
+"""The front's models under several seeds, and what they are worth against the study's baseline.
+
+Works from a run folder alone. A model's repeats are its own trial and those that train its
+configuration again under another seed. Figures are those on the test split where the models were
+judged there, else those that the trials ended with, on the validation split.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from distributed.attainment import attainment_share, attainment_surfaces
+from distributed.front import Direction, Floats, Objective
+from distributed.ledger import BASELINE, write_csv
+from distributed.run_folder import Run, Trial, read_run
+from distributed.statistics import PairedTest, Summary, holm, paired_t_test, summarise
+
+COMPARISON, ATTAINMENT = "comparison.csv", "attainment.csv"
+#: Below this adjusted p-value a difference is called one.
+ALPHA = 0.05
+#: Pairs below which nothing is tested: two leave a t-test one degree of freedom.
+LEAST_SEEDS = 3
+
+Verdict: TypeAlias = Literal[
+    "better", "worse", "no difference shown", "tie", "too few seeds to test", "not tested"
+]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the front, or the baseline (`id` is "baseline"), with its trials by seed."""
+
+    id: str
+    trials: dict[int, Trial]
+
+    def finished(self, seed: int) -> Trial | None:
+        """The trial under that seed, if it ran to its end."""
+        trial = self.trials.get(seed)
+        return trial if trial is not None and trial.state == "completed" else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the front on one objective.
+
+    Attributes:
+        split: Where the figures were measured; empty for costs.
+        summary, baseline: Mean and deviation over the seeds; None without a baseline.
+        test: Of model minus baseline, paired by seed; None without a baseline.
+        left_out: Seeds of the study that gave no pair (without a baseline: no figure).
+        p_holm: Adjusted over all models and objectives of the comparison.
+        verdict: At `ALPHA`, in the objective's own direction. "tie": every pair is equal.
+    """
+
+    model: str
+    objective: Objective
+    split: str
+    summary: Summary
+    baseline: Summary | None
+    test: PairedTest | None
+    left_out: int
+    p_holm: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """What a run's repeats say.
+
+    Attributes:
+        run: Where they were read.
+        models: The front's, in the front's order.
+        baseline: None if the study names none or it has not been trained yet.
+        seeds: Those that every model should have.
+    """
+
+    run: Run
+    models: list[Model]
+    baseline: Model | None
+    seeds: list[int]
+
+    @property
+    def repeated(self) -> bool:
+        """Whether any model has been trained under more than its own seed."""
+        return any(len(model.trials) > 1 for model in self.models) or self.baseline is not None
+
+    def split(self, metric: str) -> str:
+        """Where a metric's figures come from; empty for what is no figure of a split."""
+        if metric.startswith("cost."):
+            return ""
+        return self._judged.get(metric, "val")
+
+    def value(self, trial: Trial | None, metric: str) -> float:
+        """A trial's figure on the metric's split; NaN where it has none."""
+        if trial is None:
+            return math.nan
+        if metric not in self._judged:
+            return trial.metrics.get(metric, math.nan)
+        card = self.run.evaluations.get(trial.id)
+        return math.nan if card is None else card.metrics.get(metric, math.nan)
+
+    def summary(self, model: Model, metric: str) -> Summary:
+        """Mean and deviation of a model's finished trials, whatever their seeds."""
+        return summarise([self.value(model.finished(seed), metric) for seed in model.trials])
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Every model of the front on every objective."""
+        pairs = [(model, objective) for model in self.models for objective in self.run.objectives]
+        tests = [self._test(model, objective.name) for model, objective in pairs]
+        adjusted = holm([_p(test) for test in tests])
+        return [
+            self._row(model, objective, test, float(p))
+            for (model, objective), test, p in zip(pairs, tests, adjusted, strict=True)
+        ]
+
+    @cached_property
+    def complete_seeds(self) -> list[int]:
+        """The seeds under which every model of the front has ended and, if it can be, is judged."""
+        return [seed for seed in self.seeds if all(self._settled(m, seed) for m in self.models)]
+
+    @cached_property
+    def fronts(self) -> list[list[tuple[float, ...]]]:
+        """The objectives of the front's models under each of `complete_seeds`.
+
+        A model that failed under a seed, or breaks a constraint there, is no part of that front.
+        """
+        return [
+            [
+                tuple(self.value(trial, o.name) for o in self.run.objectives)
+                for trial in (model.finished(seed) for model in self.models)
+                if trial is not None and self._feasible(trial)
+            ]
+            for seed in self.complete_seeds
+        ]
+
+    @property
+    def directions(self) -> list[Direction]:
+        return [o.direction for o in self.run.objectives]
+
+    @cached_property
+    def surfaces(self) -> list[Floats]:
+        """The attainment surfaces of `fronts`; none unless there are two objectives."""
+        if len(self.run.objectives) != 2:
+            return []
+        return attainment_surfaces(self.fronts, self.directions)
+
+    @cached_property
+    def _judged(self) -> dict[str, str]:
+        """The split of every metric that some of the trials was judged by once it had ended."""
+        models = [*self.models, *([self.baseline] if self.baseline else [])]
+        ids = [t.id for model in models for t in model.trials.values()]
+        cards = [self.run.evaluations[i] for i in ids if i in self.run.evaluations]
+        return {metric: card.split for card in cards for metric in card.metrics}
+
+    def _test(self, model: Model, metric: str) -> PairedTest | None:
+        if self.baseline is None:
+            return None
+        mine, theirs = (
+            [self.value(m.finished(seed), metric) for seed in self.seeds]
+            for m in (model, self.baseline)
+        )
+        return paired_t_test(mine, theirs)
+
+    def _row(self, model: Model, objective: Objective, test: PairedTest | None, p: float) -> Row:
+        name, baseline = objective.name, self.baseline
+        summary = self.summary(model, name)
+        return Row(
+            model=model.id,
+            objective=objective,
+            split=self.split(name),
+            summary=summary,
+            baseline=None if baseline is None else self.summary(baseline, name),
+            test=test,
+            left_out=max(0, len(self.seeds) - (summary.n if test is None else test.n)),
+            p_holm=p,
+            verdict=_verdict(test, p, objective.direction),
+        )
+
+    def _settled(self, model: Model, seed: int) -> bool:
+        trial = model.trials.get(seed)
+        if trial is None or trial.state == "running":
+            return False
+        return trial.state == "failed" or not self._judged or trial.id in self.run.evaluations
+
+    def _feasible(self, trial: Trial) -> bool:
+        return all(c.violation(self.value(trial, c.metric)) <= 0 for c in self.run.constraints)
+
+
+def repeats(run: Run) -> Repeats:
+    """Gather the repeats of a run's front and of its baseline.
+
+    A repeat that the search had trained already has no record of its own, so that the
+    configuration without its seed decides, and not what a record is of. Stopped trials are none.
+    """
+    alike: dict[frozenset[tuple[str, Any]], dict[int, Trial]] = {}
+    for trial in run.trials:
+        if trial.state != "stopped":
+            seed = int(float(trial.config.get("seed", 0)))
+            alike.setdefault(_identity(trial), {})[seed] = trial
+    models = [Model(t.id, alike[_identity(t)]) for t in run.front]
+    named = next((t for t in run.trials if t.of == BASELINE and t.state != "stopped"), None)
+    baseline = None if named is None else Model(BASELINE, alike[_identity(named)])
+    asked = run.study.get("seeds")
+    if isinstance(asked, int) and asked > 1:
+        seeds = list(range(asked))
+    else:
+        seeds = sorted({seed for model in models for seed in model.trials})
+    return Repeats(run, models, baseline, seeds)
+
+
+def write_comparison(folder: Path) -> Repeats:
+    """Write `comparison.csv` and `attainment.csv` into a run folder, from what lies there.
+
+    Neither is left there while no model has been repeated. Raises `UserError` as `read_run`.
+    """
+    return save(repeats(read_run(folder)))
+
+
+def save(found: Repeats) -> Repeats:
+    """Write both tables into the run's folder; returns what was given."""
+    folder = found.run.path
+    if not found.repeated:
+        for name in (COMPARISON, ATTAINMENT):
+            (folder / name).unlink(missing_ok=True)
+        return found
+    records = [_record(row) for row in found.rows]
+    header = list(records[0]) if records else []
+    write_csv(folder / COMPARISON, header, [list(record.values()) for record in records])
+    names = [o.name for o in found.run.objectives]
+    if len(names) == 2:
+        header, lines = ["attained_by", "seeds", *names], _corners(found)
+    else:
+        header, lines = ["seed", "share_of_seeds", *names], _points(found)
+    write_csv(folder / ATTAINMENT, header, lines)
+    return found
+
+
+def _identity(trial: Trial) -> frozenset[tuple[str, Any]]:
+    return frozenset((k, v) for k, v in trial.config.items() if k != "seed")
+
+
+def _p(test: PairedTest | None) -> float:
+    return math.nan if test is None or test.n < LEAST_SEEDS else test.p
+
+
+def _verdict(test: PairedTest | None, p_holm: float, direction: Direction) -> Verdict:
+    if test is None:
+        return "not tested"
+    if test.n < LEAST_SEEDS:
+        return "too few seeds to test"
+    if test.difference == test.low == test.high == 0.0:
+        return "tie"
+    if p_holm >= ALPHA:
+        return "no difference shown"
+    return "better" if (test.difference > 0) == (direction == "max") else "worse"
+
+
+def _record(row: Row) -> dict[str, Any]:
+    """A line of `comparison.csv`; what does not exist is empty."""
+    test, baseline = row.test, row.baseline
+    record: dict[str, Any] = {
+        "model": row.model,
+        "objective": row.objective.name,
+        "direction": row.objective.direction,
+        "split": row.split,
+        "n": row.summary.n,
+        "mean": row.summary.mean,
+        "sd": row.summary.std,
+        "baseline_n": baseline.n if baseline else math.nan,
+        "baseline_mean": baseline.mean if baseline else math.nan,
+        "baseline_sd": baseline.std if baseline else math.nan,
+        "pairs": test.n if test else math.nan,
+        "left_out": row.left_out,
+        "difference": test.difference if test else math.nan,
+        "low": test.low if test else math.nan,
+        "high": test.high if test else math.nan,
+        "t": test.t if test else math.nan,
+        "p": test.p if test else math.nan,
+        "p_holm": row.p_holm,
+        "effect_size": test.effect_size if test else math.nan,
+        "effect_size_corrected": test.corrected_effect_size if test else math.nan,
+        "verdict": row.verdict,
+    }
+    return {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
+
+
+def _corners(found: Repeats) -> list[list[Any]]:
+    """`attainment.csv` of two objectives: the corners of each staircase."""
+    return [
+        [k, len(found.surfaces), *corner]
+        for k, surface in enumerate(found.surfaces, start=1)
+        for corner in surface.tolist()
+    ]
+
+
+def _points(found: Repeats) -> list[list[Any]]:
+    """`attainment.csv` of any other number: each seed's models, and how many seeds attain them."""
+    return [
+        [seed, share, *point]
+        for seed, front in zip(found.complete_seeds, found.fronts, strict=True)
+        for share, point in zip(
+            attainment_share(front, found.fronts, found.directions).tolist(), front, strict=True
+        )
+    ]

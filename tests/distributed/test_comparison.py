@@ -1,0 +1,193 @@
+"""Repeats under seeds, over run folders written by hand."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from distributed.comparison import ATTAINMENT, COMPARISON, repeats, write_comparison
+from distributed.run_folder import read_run
+from distributed.statistics import holm
+
+OBJECTIVES = {"dice_area": "max", "clean.ece": "min"}
+#: Seed to figures of one model: (dice_area, clean.ece), or None where training failed.
+Figures = dict[int, tuple[float, float] | None]
+BASE = np.random.default_rng(3).normal((0.6, 0.10), (0.01, 0.01), (5, 2))
+
+
+def figures(shift: tuple[float, float], spread: float = 0.002) -> Figures:
+    """The baseline's figures moved by `shift`, with noise."""
+    noise = np.random.default_rng(7).normal(0, spread, BASE.shape)
+    return {s: tuple(row) for s, row in enumerate((BASE + shift + noise).tolist())}  # type: ignore[misc]
+
+
+def write_run(
+    folder: Path,
+    models: dict[str, Figures],
+    *,
+    test: float | None = 0.0,
+    seeds: int = 5,
+    constraints: tuple[str, ...] = (),
+    objectives: dict[str, str] = OBJECTIVES,
+) -> Path:
+    """A run whose front is `models` but for "baseline"; `test` is added to each test figure."""
+    folder.mkdir()
+    rows: list[dict[str, Any]] = []
+    for rate, (model, by_seed) in enumerate(models.items()):
+        for seed, values in by_seed.items():
+            own = seed == 0 and model != "baseline"
+            rows.append({
+                "id": model if own else f"{model}-{seed}", "number": len(rows),
+                "stage": "search" if own else "seeds", "of": "" if own else model,
+                "state": "failed" if values is None else "completed",
+                "reason": "loss became NaN" if values is None else "", "epochs": 6,
+                "seconds": 2.0, "config.learning_rate": rate, "config.seed": seed,
+                **{f"metric.{n}": v for n, v in zip(objectives, values or (), strict=False)},
+            })  # fmt: skip
+    with (folder / "trials.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    fronted = [m for m in models if m != "baseline"]
+    (folder / "front.csv").write_text("\n".join(["id", *fronted]) + "\n")
+    study = {"name": "seeds", "seeds": seeds, "constraints": list(constraints)}
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    told = [{"name": n, "direction": d} for n, d in objectives.items()]
+    (folder / "summary.json").write_text(json.dumps({"objectives": told}))
+    if test is not None:
+        (folder / "evaluation").mkdir()
+        for row in rows:
+            if row["state"] == "completed":
+                values = {n: row[f"metric.{n}"] + test for n in objectives}
+                card = {"id": row["id"], "split": "test", "metrics": values}
+                (folder / "evaluation" / f"{row['id']}.json").write_text(json.dumps(card))
+    return folder
+
+
+BASELINE: Figures = {s: tuple(row) for s, row in enumerate(BASE.tolist())}  # type: ignore[misc]
+
+
+def table(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_is_what_scipy_and_holm_give(tmp_path: Path) -> None:
+    models = {"a": figures((0.05, 0.04)), "b": figures((0.0, 0.0), 0.01), "baseline": BASELINE}
+    run = write_run(tmp_path / "run", models, test=0.1)
+    write_comparison(run)
+    rows = table(run, COMPARISON)
+    assert [(r["model"], r["objective"]) for r in rows] == [
+        (m, o) for m in ("b", "a") for o in OBJECTIVES
+    ]
+    tests = [
+        stats.ttest_rel(np.array(list(models[m].values()))[:, i], BASE[:, i])  # type: ignore[arg-type]
+        for m in ("b", "a")
+        for i in range(2)
+    ]
+    assert [float(r["p"]) for r in rows] == pytest.approx([t.pvalue for t in tests])
+    assert [float(r["p_holm"]) for r in rows] == pytest.approx(holm([t.pvalue for t in tests]))
+    assert [float(r["low"]) for r in rows] == pytest.approx(
+        [t.confidence_interval().low for t in tests]
+    )
+    # a is better on the first objective, worse on the second: one is maximised, one minimised.
+    assert [r["verdict"] for r in rows] == [*["no difference shown"] * 2, "better", "worse"]
+    own = np.array(list(models["a"].values()))[:, 0]
+    assert float(rows[2]["mean"]) == pytest.approx(own.mean() + 0.1)
+    assert float(rows[2]["sd"]) == pytest.approx(own.std(ddof=1))
+    assert {r["split"] for r in rows} == {"test"}
+
+
+def test_equal_models_are_a_tie_on_validation(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": BASELINE, "baseline": BASELINE}, test=None)
+    rows = repeats(read_run(run)).rows
+    assert [(r.verdict, r.split, r.p_holm) for r in rows] == [("tie", "val", 1.0)] * 2
+
+
+def test_pairs_that_failed_or_are_missing_are_left_out_and_counted(tmp_path: Path) -> None:
+    model = figures((0.05, 0.0))
+    model[3] = None
+    del model[4]
+    run = write_run(tmp_path / "run", {"a": model, "baseline": BASELINE})
+    found = repeats(read_run(run))
+    first = found.rows[0]
+    assert first.test is not None
+    assert (first.test.n, first.left_out, first.summary.n) == (3, 2, 3)
+    # Seed 3 ended without a model, so its front is empty; seed 4 has not ended.
+    assert found.complete_seeds == [0, 1, 2, 3]
+    assert [len(front) for front in found.fronts] == [1, 1, 1, 0]
+    assert [len(surface) for surface in found.surfaces][-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("models", "verdict"),
+    [
+        ({"a": figures((0.0, 0.0))}, "not tested"),
+        (
+            {"a": {s: figures((0.1, 0.0))[s] for s in (0, 1)}, "baseline": BASELINE},
+            "too few seeds to test",
+        ),
+    ],
+)
+def test_what_cannot_be_tested_is_not(
+    tmp_path: Path, models: dict[str, Figures], verdict: str
+) -> None:
+    run = write_run(tmp_path / "run", models)
+    write_comparison(run)
+    assert {r["verdict"] for r in table(run, COMPARISON)} == {verdict}
+    assert {r["p_holm"] for r in table(run, COMPARISON)} == {""}
+
+
+def test_a_repeat_that_the_search_trained_already_counts(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": figures((0.0, 0.0)), "baseline": BASELINE})
+    text = (run / "trials.csv").read_text()
+    (run / "trials.csv").write_text(text.replace("seeds,baseline", "search,", 1))
+    assert repeats(read_run(run)).rows[0].left_out == 0
+
+
+def test_a_run_without_repeats_leaves_no_table(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": {0: (0.6, 0.1)}}, seeds=1)
+    for name in (COMPARISON, ATTAINMENT):
+        (run / name).write_text("stale")
+    assert not write_comparison(run).repeated
+    assert not (run / COMPARISON).exists()
+    assert not (run / ATTAINMENT).exists()
+
+
+def test_a_judgement_that_is_missing_is_not_replaced_by_validation(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": figures((0.0, 0.0)), "baseline": BASELINE}, test=0.2)
+    (run / "evaluation" / "a-2.json").unlink()
+    found = repeats(read_run(run))
+    assert found.rows[0].left_out == 1
+    assert 2 not in found.complete_seeds
+
+
+def test_attainment_tells_the_corners_of_each_staircase(tmp_path: Path) -> None:
+    models: dict[str, Figures] = {
+        "a": {0: (0.5, 0.1), 1: (0.4, 0.2)},
+        "b": {0: (0.7, 0.3), 1: (0.8, 0.4)},
+    }
+    run = write_run(tmp_path / "run", models, seeds=2)
+    write_comparison(run)
+    lines = [tuple(map(float, r.values())) for r in table(run, ATTAINMENT)]
+    best = [(1, 2, 0.5, 0.1), (1, 2, 0.7, 0.3), (1, 2, 0.8, 0.4)]
+    assert lines == [*best, (2, 2, 0.4, 0.2), (2, 2, 0.7, 0.4)]
+
+
+def test_a_repeat_that_breaks_a_constraint_is_no_part_of_its_seeds_front(tmp_path: Path) -> None:
+    models: dict[str, Figures] = {"a": {0: (0.5, 0.1), 1: (0.4, 0.2)}}
+    run = write_run(tmp_path / "run", models, seeds=2, constraints=("clean.ece <= 0.15",))
+    assert repeats(read_run(run)).fronts == [[(0.5, 0.1)], []]
+
+
+def test_three_objectives_have_the_share_of_seeds_at_each_model(tmp_path: Path) -> None:
+    objectives = {**OBJECTIVES, "clean.dice": "max"}
+    models: dict[str, Any] = {"a": {0: (0.5, 0.1, 0.5), 1: (0.6, 0.1, 0.5)}}
+    run = write_run(tmp_path / "run", models, seeds=2, objectives=objectives)
+    write_comparison(run)
+    assert [r["share_of_seeds"] for r in table(run, ATTAINMENT)] == ["1.0", "0.5"]
