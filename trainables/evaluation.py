@@ -15,16 +15,16 @@ from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Task
 from trainables.attacks.engine import frozen
 from trainables.contract import Prediction, Trainable
-from trainables.metrics.base import MetricState, uncertainty_map
+from trainables.metrics.base import MetricState, classes, uncertainty_map
 from trainables.metrics.calibration import Calibration
 from trainables.metrics.catalog import (
     AREAS,
     METRICS,
     SHIFTS,
-    STATES,
     attacked_name,
     corrupted_name,
     epsilon_text,
+    state_classes,
 )
 from trainables.metrics.shift import Shift
 
@@ -84,13 +84,17 @@ class Evaluation:
         self.plan = plan
         self.task = task
         self._metrics = [name for name, info in METRICS.items() if task in info.tasks]
-        classes: dict[type[MetricState], None] = dict.fromkeys(STATES[n] for n in self._metrics)
+        states: list[type[MetricState]] = state_classes(METRICS, task)
         self._states = {
-            condition: [cls(plan.uncertainty) for cls in classes]
+            condition: [cls(plan.uncertainty) for cls in states]
             for condition in (CLEAN, *self._corrupted, *self._attacked)
         }
-        pairs = any(task in info.tasks for info in SHIFTS.values())
-        self._shifts = {e: Shift(plan.uncertainty) for e in plan.budgets if pairs}
+        #: By ε; none for a task without a metric of this kind.
+        self._shifts: dict[float, Shift] = {
+            epsilon: cls(plan.uncertainty)
+            for cls in state_classes(SHIFTS, task)
+            for epsilon in plan.budgets
+        }
 
     def update(self, condition: str, prediction: Prediction, batch: Batch) -> None:
         """Take in what was predicted for a batch under a condition ("clean", "attacked@0.01")."""
@@ -133,7 +137,12 @@ class Evaluation:
         return result
 
     def curves(self) -> dict[str, list[float]]:
-        """Metrics against ε: "epsilon" (from 0 up), and "dice" and "iou" of the same length."""
+        """The metrics of the task that have an area, against ε.
+
+        Returns:
+            "epsilon", from 0 up, and of the same length "dice" and "iou" (segmentation) or
+            "accuracy" and "auroc" (classification).
+        """
         points = [self._condition(attacked_name(e)) for e in self.plan.epsilons]
         drawn = [n.removesuffix("_area") for n, info in AREAS.items() if self.task in info.tasks]
         curves = {name: [point[name] for point in points] for name in drawn}
@@ -142,7 +151,7 @@ class Evaluation:
     def reliability(self, condition: str = CLEAN) -> dict[str, list[float | None]]:
         """The reliability diagram of a condition; see `Calibration.curve`."""
         for state in self._states[condition]:
-            if type(state) is Calibration:
+            if isinstance(state, Calibration) and "ece" in state.names:
                 return state.curve()
         raise ValueError(f"{self.task} has no reliability diagram")
 
@@ -168,8 +177,11 @@ class Evaluation:
             evaluation._states[condition] = [
                 type(empty).from_state_dict(full, plan.uncertainty) for empty, full in stored
             ]
-        for epsilon, full in zip(evaluation._shifts, state["shifts"], strict=True):
-            evaluation._shifts[epsilon] = Shift.from_state_dict(full, plan.uncertainty)
+        shifts = zip(evaluation._shifts.items(), state["shifts"], strict=True)
+        evaluation._shifts = {
+            epsilon: type(empty).from_state_dict(full, plan.uncertainty)
+            for (epsilon, empty), full in shifts
+        }
         return evaluation
 
     @property
@@ -235,22 +247,46 @@ def panel(
     """What the report shows of a few images, before and after the attack within ε.
 
     Returns:
-        image, mask, probability, uncertainty, image_attacked, probability_attacked and
-        uncertainty_attacked, each (n, H, W) float16: the mean of an image's channels, the middle
-        slice of a volume.
+        image, probability and uncertainty, and the same with the suffix "_attacked". Pictures are
+        (n, H, W) float16: the mean of an image's channels, the middle slice of a volume.
+        Segmentation: all are pictures, and mask is one. Classification: image is a picture,
+        probability (n, K) float32 with a column for each class, at least two, uncertainty (n,)
+        float32, and label (n,) int64.
+
+    Raises:
+        ValueError: a batch without the truth that the task needs.
     """
-    if batch.mask is None:
-        raise ValueError("the panel needs a batch with masks")
-    result = {"mask": _picture(batch.mask)}
+    show = _panel_of_masks if trainable.task is Task.SEGMENTATION else _panel_of_classes
+    result: dict[str, np.ndarray] = {}
     with frozen(network):
         for suffix, shown in (("", batch), ("_attacked", attack(batch, epsilon))):
             with torch.inference_mode():
                 prediction = trainable.predict(network, shown)
-            result[f"image{suffix}"] = _picture(shown.image)
-            result[f"probability{suffix}"] = _picture(prediction.probability)
             doubt = uncertainty_map(prediction, uncertainty)
-            result[f"uncertainty{suffix}"] = _picture(doubt.unsqueeze(1))
+            truth, parts = show(prediction, doubt, batch)
+            result |= truth | {"image" + suffix: _picture(shown.image)}
+            result |= {name + suffix: values for name, values in parts.items()}
     return result
+
+
+def _panel_of_masks(
+    prediction: Prediction, doubt: Tensor, batch: Batch
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The truth, and what was predicted."""
+    if batch.mask is None:
+        raise ValueError("the panel of a segmentation needs a batch with masks")
+    predicted = {"probability": prediction.probability, "uncertainty": doubt.unsqueeze(1)}
+    return {"mask": _picture(batch.mask)}, {k: _picture(v) for k, v in predicted.items()}
+
+
+def _panel_of_classes(
+    prediction: Prediction, doubt: Tensor, batch: Batch
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    probability, label = classes(prediction, batch)
+    predicted = {"probability": probability, "uncertainty": doubt}
+    return {"label": label.cpu().numpy()}, {
+        name: values.float().cpu().numpy() for name, values in predicted.items()
+    }
 
 
 def _judge(

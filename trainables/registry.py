@@ -5,6 +5,7 @@ from data_pipelines.registry import Registry
 TRAINABLES = Registry(
     "trainable",
     {
+        "classifier": "trainables.classifier:Classifier",
         "unet": "trainables.unet:ClassicalUNet",
         "evidential-unet": "trainables.unet:EvidentialUNet",
     },

@@ -1,7 +1,8 @@
 """Uncertainty maps in closed form, and the score that sums up an image's map.
 
 For a Beta(a, b) over the probability of the foreground, S = a + b and p̂ = a / S (Sensoy et al.
-2018, arXiv:1806.01768). All entropies are in nats. Every map grows with uncertainty.
+2018, arXiv:1806.01768). A classifier's "map" is one number per image. All entropies are in nats.
+Every map grows with uncertainty.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ MAPS: dict[str, str] = {
     "expected-entropy": "mean entropy under the Beta, E[H(p)]: the part that the data cause",
     "mutual-information": "H(p̂) − E[H(p)]: the part that more evidence would remove",
     "bernoulli-variance": "variance of the predicted label, p(1 − p)",
+    "least-confidence": "probability that the predicted label is wrong, 1 − max p",
 }
 
-#: Smallest and largest value that each map can take (for a, b ≥ 1; the bounds may be limits).
+#: Smallest and largest value that each map can take (for a, b ≥ 1; the bounds may be limits), of
+#: two classes. Of K classes entropy reaches ln K, least-confidence 1 − 1/K.
 RANGES: dict[str, tuple[float, float]] = {
     "vacuity": (0.0, 1.0),
     "beta-variance": (0.0, 1 / 12),
@@ -29,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "expected-entropy": (0.0, math.log(2)),
     "mutual-information": (0.0, math.log(2) - 0.5),
     "bernoulli-variance": (0.0, 0.25),
+    "least-confidence": (0.0, 0.5),
 }
 
 # From here on the asymptotic series of digamma is exact to float32, and to 1e-11 in float64.
@@ -77,6 +81,25 @@ def bernoulli_maps(p: Tensor) -> dict[str, Tensor]:
     return {
         "bernoulli-variance": smaller * (1 - smaller),
         "entropy": _entropy_of_smaller(smaller),
+    }
+
+
+def categorical_maps(p: Tensor) -> dict[str, Tensor]:
+    """What one distribution over classes per image offers; the entropy first.
+
+    Args:
+        p: (B, K) probabilities that sum to 1, or (B, 1) for the second of two classes.
+
+    Returns:
+        Name (of `MAPS`) to (B,), at least float32.
+    """
+    p = _at_least_float32(p)
+    # Without the predicted class: float32 holds its distance from 1 only as the sum of the others.
+    others = torch.minimum(p, 1 - p) if p.shape[1] == 1 else p.sort(dim=1).values[:, :-1]
+    doubt = others.sum(dim=1)
+    return {
+        "entropy": torch.special.entr(others).sum(dim=1) - (1 - doubt) * torch.log1p(-doubt),
+        "least-confidence": doubt,
     }
 
 

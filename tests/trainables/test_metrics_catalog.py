@@ -8,21 +8,37 @@ import pytest
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Task
-from trainables.metrics.catalog import AREAS, METRICS, SHIFTS, STATES, all_names, metric_info
+from trainables.metrics.catalog import (
+    AREAS,
+    METRICS,
+    SHIFTS,
+    MetricInfo,
+    all_names,
+    metric_info,
+    state_classes,
+)
 
 EPSILONS = (0.0, 0.005, 0.01)
 CELLS = (("gaussian-noise", 1), ("gaussian-noise", 3), ("contrast-down", 5))
+every_task = pytest.mark.parametrize("task", [Task.SEGMENTATION, Task.CLASSIFICATION])
 
 
-def test_every_name_of_a_study_is_understood() -> None:
-    names = all_names(EPSILONS, CELLS)
-    assert len(names) == len(set(names)) == 8 * len(METRICS) + len(AREAS) + 3 * len(SHIFTS)
+def of(task: Task, table: dict[str, MetricInfo]) -> list[str]:
+    return [name for name, info in table.items() if task in info.tasks]
+
+
+@every_task
+def test_every_name_of_a_study_is_understood(task: Task) -> None:
+    names = all_names(EPSILONS, CELLS, task)
+    counts = [len(of(task, table)) for table in (METRICS, AREAS, SHIFTS)]
+    assert all(counts)
+    assert len(names) == len(set(names)) == 8 * counts[0] + counts[1] + 3 * counts[2]
     for name in names:
         info = metric_info(name)
         assert info.name == name
         assert info.direction in ("max", "min")
         assert info.low < info.high
-        assert Task.SEGMENTATION in info.tasks
+        assert task in info.tasks
 
 
 def test_examples() -> None:
@@ -36,16 +52,22 @@ def test_examples() -> None:
     assert "ε = 0.01" in metric_info("attacked@0.01.ece").meaning
     assert "gaussian-noise of severity 3" in metric_info("corrupted@gaussian-noise-3.dice").meaning
     assert metric_info("shift.spearman").direction == "min"
+    names = all_names(EPSILONS, CELLS, Task.CLASSIFICATION)
+    assert {"clean.ece", "attacked@0.01.auroc", "accuracy_area", "shift.spearman"} <= set(names)
+    assert not {"clean.dice", "dice_area"} & set(names)
 
 
-def test_a_clean_plan_gives_clean_metrics_alone() -> None:
-    assert all_names((0.0,), ()) == [f"clean.{name}" for name in METRICS]
+@every_task
+def test_a_clean_plan_gives_clean_metrics_alone(task: Task) -> None:
+    assert all_names((0.0,), (), task) == [f"clean.{name}" for name in of(task, METRICS)]
 
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
         ("clean.dise", "clean.dice"),
+        ("clean.acuracy", "clean.accuracy"),
+        ("auroc", "clean.auroc|shift.auroc"),
         ("dice", "clean.dice"),
         ("dice_aera", "dice_area"),
         ("clean_dice", "clean.dice"),
@@ -75,10 +97,14 @@ def test_what_is_no_condition_is_refused(wrong: str) -> None:
         metric_info(wrong)
 
 
-def test_states_compute_what_the_catalogue_says() -> None:
-    for name, cls in STATES.items():
+@every_task
+@pytest.mark.parametrize("table", [METRICS, SHIFTS], ids=["metrics", "shifts"])
+def test_states_compute_what_the_catalogue_says(task: Task, table: dict[str, MetricInfo]) -> None:
+    computed = [name for cls in state_classes(table, task) for name in cls.names]
+    assert sorted(computed) == sorted(of(task, table))
+    for name in of(task, table):
+        (cls,) = state_classes({name: table[name]}, task)
         assert name in cls.names
-    assert {n for cls in set(STATES.values()) for n in cls.names} == set(METRICS)
 
 
 def test_ranges() -> None:

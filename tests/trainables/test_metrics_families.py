@@ -15,7 +15,7 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch
 from trainables.contract import Prediction
-from trainables.metrics import shift as shift_module
+from trainables.metrics import samples
 from trainables.metrics.base import uncertainty_map
 from trainables.metrics.calibration import Calibration, RegionCalibration, dilate
 from trainables.metrics.overlap import Overlap
@@ -368,17 +368,17 @@ def test_shift_never_drops_what_is_no_number() -> None:
 def test_shift_is_the_same_in_any_order_and_split(
     monkeypatch: pytest.MonkeyPatch, capacity: int
 ) -> None:
-    monkeypatch.setattr(shift_module, "CAPACITY", capacity)
+    monkeypatch.setattr(samples, "CAPACITY", capacity)
     batches = [shifted(8, s, [f"patient{s}-{i}" for i in range(8)]) for s in range(4)]
     one = Shift()
     for item in batches:
         one.update(*item)
-    assert len(one.keys) == min(capacity, 32)
+    assert len(one.rows) == min(capacity, 32)
     workers = [Shift(), Shift()]
     for index in (3, 1, 0, 2):
         workers[index % 2].update(*batches[index])
     workers[1].merge(workers[0])
     assert workers[1].compute() == one.compute()
-    assert np.array_equal(workers[1].keys, one.keys)
+    assert np.array_equal(workers[1].rows, one.rows)
     back = Shift.from_state_dict(one.state_dict())
     assert back.compute() == one.compute()

@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.schema import Batch
+from data_pipelines.schema import Batch, Task
 from trainables.contract import Prediction
+from trainables.metrics import samples
 from trainables.metrics.base import MetricState
-from trainables.metrics.catalog import METRICS, STATES
+from trainables.metrics.catalog import METRICS, state_classes
+from trainables.metrics.samples import SampleState
 
-CLASSES = list(dict.fromkeys(STATES.values()))
-by_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
-by_name = pytest.mark.parametrize("name", METRICS)
+TASKS = (Task.SEGMENTATION, Task.CLASSIFICATION)
+STATES = {task: state_classes(METRICS, task) for task in TASKS}
+by_class = pytest.mark.parametrize(
+    ("cls", "task"),
+    [pytest.param(cls, task, id=cls.__name__) for task in TASKS for cls in STATES[task]],
+)
+by_name = pytest.mark.parametrize(
+    ("name", "task"), [(n, task) for n, info in METRICS.items() for task in info.tasks]
+)
 
 Pair = tuple[Prediction, Batch]
 
@@ -26,12 +34,38 @@ def pair(p: torch.Tensor, y: torch.Tensor, u: torch.Tensor | None = None) -> Pai
     return Prediction(p.unsqueeze(1), {"bernoulli-variance": doubt}), batch
 
 
-def draw(seed: int, images: int = 5, shape: tuple[int, ...] = (12, 10)) -> Pair:
+def labelled(p: torch.Tensor, y: torch.Tensor, u: torch.Tensor, ids: str = "s") -> Pair:
+    """Probabilities (B, K), classes and uncertainty (B,) as a state gets them."""
+    names = tuple(f"{ids}{i}" for i in range(len(p)))
+    return Prediction(p, {"entropy": u}), Batch(sample_id=names, image=torch.zeros(len(p)), label=y)
+
+
+def draw(
+    task: Task, seed: int, images: int = 5, shape: tuple[int, ...] = (12, 10), classes: int = 3
+) -> Pair:
     g = torch.Generator().manual_seed(seed)
+    if task is Task.CLASSIFICATION:
+        p = (2 * torch.randn(images, max(classes, 2), generator=g)).softmax(dim=1)
+        y = torch.arange(images) % max(classes, 2)
+        u = torch.rand(images, generator=g)
+        return labelled(p if classes > 1 else p[:, 1:], y, u, f"{seed}-")
     p = torch.rand(images, *shape, generator=g)
     y = (torch.rand(images, *shape, generator=g) < 0.3).float()
     y[0] = 0
     return pair(p, y, torch.rand(images, *shape, generator=g))
+
+
+def perfect(task: Task, noise: float) -> Pair:
+    """The truth as the prediction, moved by `noise` at most."""
+    g = torch.Generator().manual_seed(0)
+    if task is Task.CLASSIFICATION:
+        y = torch.arange(30) % 3
+        truth = torch.nn.functional.one_hot(y).float()
+        p = truth + noise * (torch.rand(30, 3, generator=g).softmax(1) - truth)
+        return labelled(p, y, torch.rand(30, generator=g) if noise else torch.zeros(30))
+    truth = (torch.rand(3, 16, 16, generator=g) < 0.3).float()
+    p = (truth + noise * torch.rand(truth.shape, generator=g) * (1 - 2 * truth)).clamp(0, 1)
+    return pair(p, truth, torch.rand(truth.shape, generator=g) if noise else None)
 
 
 def rows(whole: Pair, index: list[int]) -> Pair:
@@ -48,30 +82,30 @@ def compute(cls: type[MetricState], *pairs: Pair) -> dict[str, float]:
 
 
 @by_name
-@pytest.mark.parametrize("shape", [(12, 10), (4, 5, 6)])
-def test_range_on_random_input(name: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("kind", [{}, {"shape": (4, 5, 6), "classes": 1}], ids=["flat", "other"])
+def test_range_on_random_input(name: str, task: Task, kind: dict) -> None:
     info = METRICS[name]
+    (cls,) = state_classes({name: info}, task)
     for seed in range(5):
-        value = compute(STATES[name], draw(seed, shape=shape))[name]
+        value = compute(cls, draw(task, seed, **kind))[name]
         assert info.low <= value <= info.high
 
 
 @by_name
-def test_a_perfect_prediction_is_best(name: str) -> None:
-    y = (torch.rand(3, 16, 16) < 0.3).float()
+def test_a_perfect_prediction_is_best(name: str, task: Task) -> None:
     info = METRICS[name]
+    (cls,) = state_classes({name: info}, task)
     best = info.high if info.direction == "max" else info.low
-    value = compute(STATES[name], pair(y, y))[name]
+    value = compute(cls, perfect(task, 0))[name]
     # The clamp of the likelihood costs 1e-7 even here.
     assert value == pytest.approx(best, abs=1.1e-7)
-    noisy = (y + 0.7 * torch.rand_like(y) * (1 - 2 * y)).clamp(0, 1)
-    worse = compute(STATES[name], pair(noisy, y, torch.rand_like(y)))[name]
+    worse = compute(cls, perfect(task, 0.9))[name]
     assert worse < value if info.direction == "max" else worse > value
 
 
 @by_class
-def test_merging_in_any_order_is_one_update(cls: type[MetricState]) -> None:
-    whole = draw(0, images=9)
+def test_merging_in_any_order_is_one_update(cls: type[MetricState], task: Task) -> None:
+    whole = draw(task, 0, images=9)
     reference = compute(cls, whole)
     parts = [[4], [8, 0, 3], [7, 1], [2, 6, 5]]
     for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
@@ -96,54 +130,62 @@ def test_merging_in_any_order_is_one_update(cls: type[MetricState]) -> None:
 
 
 @by_class
-def test_state_survives_the_way_to_another_process(cls: type[MetricState]) -> None:
+def test_state_survives_the_way_to_another_process(cls: type[MetricState], task: Task) -> None:
     state = cls()
-    state.update(*draw(1))
+    state.update(*draw(task, 1))
     stored = state.state_dict()
-    assert all(isinstance(v, np.ndarray) and v.dtype == np.float64 for v in stored.values())
+    assert all(isinstance(v, np.ndarray) for v in stored.values())
+    assert {v.dtype.name for v in stored.values()} <= {"float64", "uint64"}
     back = cls.from_state_dict(stored)
     assert back.compute() == state.compute()
-    back.update(*draw(2))
-    state.update(*draw(2))
+    back.update(*draw(task, 2))
+    state.update(*draw(task, 2))
     assert back.compute() == state.compute()
 
 
 @by_class
-def test_memory_does_not_grow(cls: type[MetricState]) -> None:
+def test_memory_does_not_grow(
+    cls: type[MetricState], task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "CAPACITY", 40)
     state = cls()
-    state.update(*draw(1))
+    state.update(*draw(task, 1, images=50))
     sizes = {k: v.nbytes for k, v in state.state_dict().items()}
     for seed in range(5):
-        state.update(*draw(seed, images=50))
+        state.update(*draw(task, seed, images=50))
     assert {k: v.nbytes for k, v in state.state_dict().items()} == sizes
 
 
 @by_class
-def test_no_image_is_no_number(cls: type[MetricState]) -> None:
-    assert all(math.isnan(v) for v in cls().compute().values())
-    merged = cls()
-    merged.update(*draw(3))
-    before = merged.compute()
-    merged.merge(cls())
-    assert merged.compute() == before
+def test_no_image_is_no_number(cls: type[MetricState], task: Task) -> None:
+    empty = cls.from_state_dict(cls().state_dict())
+    assert all(math.isnan(v) for v in empty.compute().values())
+    state = cls()
+    state.update(*draw(task, 3))
+    before = state.compute()
+    state.merge(empty)
+    empty.merge(state)
+    assert state.compute() == empty.compute() == before
 
 
 @by_class
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_prediction_that_is_no_number_is_never_dropped(
-    cls: type[MetricState], bad: float
+    cls: type[MetricState], task: Task, bad: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prediction, batch = draw(4)
-    prediction.probability[1, 0, 2, 3] = bad
+    monkeypatch.setattr(samples, "CAPACITY", 4)
+    prediction, batch = draw(task, 4)
+    prediction.probability[1].flatten()[1] = bad
     state = cls()
-    state.update(*draw(5))
+    state.update(*draw(task, 5))
     state.update(prediction, batch)
+    state.update(*draw(task, 6))
     assert all(math.isnan(v) for v in state.compute().values())
 
 
 @by_class
-def test_half_precision_is_judged_in_double(cls: type[MetricState]) -> None:
-    prediction, batch = draw(6)
+def test_half_precision_is_judged_in_double(cls: type[MetricState], task: Task) -> None:
+    prediction, batch = draw(task, 6)
     half = Prediction(
         prediction.probability.bfloat16(),
         {k: v.bfloat16() for k, v in prediction.uncertainty.items()},
@@ -155,10 +197,26 @@ def test_half_precision_is_judged_in_double(cls: type[MetricState]) -> None:
 
 
 @by_class
-def test_masks_must_fit(cls: type[MetricState]) -> None:
-    prediction, batch = draw(7)
-    with pytest.raises(ValueError, match="masks"):
+def test_the_truth_must_fit(cls: type[MetricState], task: Task) -> None:
+    prediction, batch = draw(task, 7)
+    with pytest.raises(ValueError, match=r"needs a batch with (masks|labels)"):
         cls().update(prediction, Batch(sample_id=batch.sample_id, image=batch.image))
-    two = Prediction(prediction.probability.repeat(1, 2, 1, 1), prediction.uncertainty)
+    p = prediction.probability
+    other = p.repeat(1, 2, 1, 1) if task is Task.SEGMENTATION else p[:, :1]
     with pytest.raises(ValueError, match="differ"):
-        cls().update(two, batch)
+        cls().update(Prediction(other, prediction.uncertainty), batch)
+
+
+@pytest.mark.parametrize(
+    "cls", [cls for cls in STATES[Task.CLASSIFICATION] if issubclass(cls, SampleState)]
+)
+def test_a_sample_of_images_is_the_same_in_any_order_and_split(
+    cls: type[MetricState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "CAPACITY", 11)
+    batches = [draw(Task.CLASSIFICATION, seed, images=8) for seed in range(4)]
+    workers = [cls(), cls()]
+    for index in (3, 1, 0, 2):
+        workers[index % 2].update(*batches[index])
+    workers[1].merge(workers[0])
+    assert workers[1].compute() == compute(cls, *batches)

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
-from trainables.uncertainty import MAPS, RANGES, SCORES, bernoulli_maps, beta_maps, image_score
+from trainables.uncertainty import (
+    MAPS,
+    RANGES,
+    SCORES,
+    bernoulli_maps,
+    beta_maps,
+    categorical_maps,
+    image_score,
+)
 
 parameters = st.floats(min_value=1.0, max_value=1e6)
 
@@ -102,6 +110,31 @@ def test_certain_and_extreme_inputs_are_finite() -> None:
         assert (value >= 0).all(), name
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_maps_of_a_distribution_over_classes(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    p = (3 * torch.randn(200, classes, generator=generator, dtype=torch.float64)).softmax(1)
+    maps = categorical_maps(p)
+    np.testing.assert_allclose(maps["entropy"], stats.entropy(p.numpy(), axis=1), atol=1e-12)
+    np.testing.assert_allclose(maps["least-confidence"], 1 - p.numpy().max(1), atol=1e-12)
+    uniform = categorical_maps(torch.full((1, classes), 1 / classes))
+    assert float(uniform["entropy"]) == pytest.approx(math.log(classes), rel=1e-6)
+
+
+def test_one_output_and_two_classes_are_alike() -> None:
+    p = torch.linspace(0, 1, 101, dtype=torch.float64).unsqueeze(1)
+    single, pair = categorical_maps(p), categorical_maps(torch.cat([1 - p, p], 1))
+    for name in single:
+        torch.testing.assert_close(single[name], pair[name])
+    assert torch.equal(single["entropy"], bernoulli_maps(p[:, 0])["entropy"])
+
+
+def test_doubt_of_a_sure_class_is_not_lost_to_rounding() -> None:
+    logits = torch.tensor([[30.0, 0.0, 0.0], [40.0, 0.0, 0.0]])
+    for values in categorical_maps(logits.softmax(1)).values():
+        assert 0 < values[1] < values[0] < 1e-10
+
+
 def test_half_precision_is_widened() -> None:
     half = torch.tensor([1.5], dtype=torch.bfloat16)
     assert all(v.dtype == torch.float32 for v in beta_maps(half, half).values())
@@ -110,6 +143,7 @@ def test_half_precision_is_widened() -> None:
 
 def test_every_map_has_a_meaning_and_a_range() -> None:
     offered = {*beta_maps(one(2), one(3)), *bernoulli_maps(one(0.2))}
+    offered |= set(categorical_maps(torch.tensor([[0.2]])))
     assert offered == set(MAPS) == set(RANGES)
 
 

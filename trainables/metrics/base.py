@@ -123,6 +123,31 @@ def foreground(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
     return torch.where(p.isfinite(), p, math.nan), truth
 
 
+def classes(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Probability of each class and true class of a batch of images.
+
+    Returns:
+        (B, K >= 2) float64, without gradient, the only one of a prediction with K = 1 made two; a
+        row that is not finite is made NaN. And (B,) long.
+
+    Raises:
+        ValueError: no labels in the batch, or labels that the prediction has no column for.
+    """
+    if batch.label is None:
+        raise ValueError("this metric needs a batch with labels")
+    p, truth = prediction.probability.detach().to(torch.float64), batch.label.detach()
+    if p.ndim != 2 or truth.shape != p.shape[:1]:
+        raise ValueError(
+            f"probability {tuple(p.shape)} and label {tuple(truth.shape)} differ; "
+            "(B, K) and (B,) are expected"
+        )
+    if p.shape[1] == 1:
+        p = torch.cat([1 - p, p], dim=1)
+    if len(truth) and not 0 <= int(truth.min()) <= int(truth.max()) < p.shape[1]:
+        raise ValueError(f"labels {truth.tolist()} differ from the {p.shape[1]} classes predicted")
+    return p.masked_fill(~p.isfinite().all(dim=1, keepdim=True), math.nan), truth
+
+
 def label(p: Tensor) -> Tensor:
     """Foreground where p > 0.5: a tie, which is what no evidence at all gives, is background."""
     return p > 0.5

@@ -1,4 +1,4 @@
-"""Calibration of the predicted label's confidence, over all pixels and near the lesion."""
+"""Calibration of the predicted label's confidence: of pixels, near the lesion, of images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_pipelines.schema import Batch
 from trainables.contract import Prediction
-from trainables.metrics.base import SumState, foreground, label, ratio
+from trainables.metrics.base import SumState, classes, foreground, label, ratio
 from trainables.metrics.catalog import CALIBRATION_BINS
 
 #: The region reaches one pixel per this many pixels of the shorter side beyond the outlines.
@@ -21,8 +21,9 @@ _SIDE_PER_RADIUS = 32
 class Calibration(SumState):
     """ECE = Σ n_b/n |accuracy_b − confidence_b| and MCE = max_b of the same difference.
 
-    Bins are the 15 equal parts ((b−1)/15, b/15] of top-label confidence max(p, 1 − p), all images
-    pooled (Guo et al. 2017, arXiv:1706.04599). For two classes the lower seven stay empty.
+    Bins are the 15 equal parts ((b−1)/15, b/15] of top-label confidence max(p, 1 − p), the pixels
+    of all images pooled (Guo et al. 2017, arXiv:1706.04599). For two classes the lower seven stay
+    empty.
     """
 
     names = ("ece", "mce")
@@ -33,9 +34,7 @@ class Calibration(SumState):
     }
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
-        p, truth = self._pixels(prediction, batch)
-        confidence = torch.maximum(p, 1 - p)
-        correct = (label(p) == (truth > 0.5)).to(torch.float64)
+        confidence, correct = self._judged(prediction, batch)
         # ⌈15c⌉ is (b−1)/15 < c ≤ b/15, a tenth of the cost of a search. A NaN may fall into any
         # bin: it makes that bin's confidence, and with it the error, NaN.
         part = (confidence * CALIBRATION_BINS).ceil().nan_to_num(1).clamp(1, CALIBRATION_BINS)
@@ -58,7 +57,7 @@ class Calibration(SumState):
 
         Returns:
             "confidence" and "accuracy", the mean of each bin (None where it is empty), and
-            "count", its pixels; 15 entries each, lowest confidence first.
+            "count", its pixels or images; 15 entries each, lowest confidence first.
         """
         count = self.sums["count"]
 
@@ -70,6 +69,11 @@ class Calibration(SumState):
             "accuracy": mean(self.sums["correct"]),
             "count": [float(n) for n in count],
         }
+
+    def _judged(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Top-label confidence and whether that label is right (0 or 1), (n,) float64 each."""
+        p, truth = self._pixels(prediction, batch)
+        return torch.maximum(p, 1 - p), (label(p) == (truth > 0.5)).to(torch.float64)
 
     def _pixels(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         """Probability and truth of the pixels to judge, flat."""
@@ -93,6 +97,14 @@ class RegionCalibration(Calibration):
         radius = max(1, round(min(spatial) / _SIDE_PER_RADIUS))
         region = dilate(union.reshape(len(p), *spatial), radius).reshape(p.shape)
         return p[region], truth[region]
+
+
+class ClassCalibration(Calibration):
+    """The same of images: the confidence is the probability of the most probable class."""
+
+    def _judged(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+        p, truth = classes(prediction, batch)
+        return p.amax(dim=1), (p.argmax(dim=1) == truth).to(torch.float64)
 
 
 def dilate(region: Tensor, radius: int) -> Tensor:

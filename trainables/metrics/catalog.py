@@ -5,16 +5,17 @@ corruptions and severities), ``corrupted@gaussian-noise-3.dice`` (one of them), 
 (mean over all ε > 0), ``attacked@0.01.dice`` (one ε). Beside these stand the areas (``dice_area``)
 and the uncertainty shift under attack (``shift.auroc``, ``shift@0.01.auroc``).
 
-A metric is added by a state (see `trainables.metrics.base`) and one line in `METRICS`.
+A metric is added by a state (see `trainables.metrics.base`) and one line in `METRICS`. Where two
+tasks share a name, as in ``clean.ece``, each has a state of its own for it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from data_pipelines.errors import UserError
 from data_pipelines.registry import Registry, nearest
@@ -35,8 +36,8 @@ class MetricInfo:
         low, high: The range it cannot leave; infinite where it has no bound.
         unit: "" for a pure number.
         meaning: One line for a reader who has not met it.
-        state: "module:Class" of the streaming state that computes it.
-        tasks: What it can judge.
+        states: "module:Class" of the streaming state that computes it, for each task that it can
+            judge; empty for what no state computes and every task has.
     """
 
     name: str
@@ -45,38 +46,52 @@ class MetricInfo:
     high: float
     unit: str
     meaning: str
-    state: str
-    tasks: tuple[Task, ...]
+    states: Mapping[Task, str]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it can judge."""
+        return tuple(self.states) or tuple(Task)
 
 
-_PACKAGE = "trainables.metrics"
-_OVERLAP = f"{_PACKAGE}.overlap:Overlap"
-_CALIBRATION = f"{_PACKAGE}.calibration:Calibration"
-_REGION = f"{_PACKAGE}.calibration:RegionCalibration"
-_SCORES = f"{_PACKAGE}.scores:ProperScores"
-_AUSE = f"{_PACKAGE}.sparsification:Sparsification"
-_SHIFT = f"{_PACKAGE}.shift:Shift"
+def _states(segmentation: str = "", classification: str = "") -> dict[Task, str]:
+    """The states of a metric by task, given as "module:Class" of this package."""
+    given = {Task.SEGMENTATION: segmentation, Task.CLASSIFICATION: classification}
+    return {task: f"trainables.metrics.{state}" for task, state in given.items() if state}
+
+
+_OVERLAP = _states("overlap:Overlap")
+_CONFUSION = _states(classification="confusion:Confusion")
+_RANKING = _states(classification="ranking:Ranking")
+_CALIBRATION = _states("calibration:Calibration", "calibration:ClassCalibration")
+_REGION = _states("calibration:RegionCalibration")
+_SCORES = _states("scores:ProperScores", "scores:ClassScores")
+_AUSE = _states("sparsification:Sparsification")
+_SHIFT = _states("shift:Shift", "shift:ClassShift")
 
 
 def _table(*rows: MetricInfo) -> dict[str, MetricInfo]:
     return {row.name: row for row in rows}
 
 
-def _most(name: str, state: str, meaning: str) -> MetricInfo:
-    """Of segmentations, from 0 to 1; more is better."""
-    return MetricInfo(name, "max", 0.0, 1.0, "", meaning, state, (Task.SEGMENTATION,))
+def _most(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+    """From 0 to 1; more is better."""
+    return MetricInfo(name, "max", 0.0, 1.0, "", meaning, states)
 
 
-def _least(name: str, state: str, meaning: str, high: float = 1.0, unit: str = "") -> MetricInfo:
-    """Of segmentations, from 0 to `high`; less is better."""
-    return MetricInfo(name, "min", 0.0, high, unit, meaning, state, (Task.SEGMENTATION,))
+def _least(
+    name: str, states: Mapping[Task, str], meaning: str, high: float = 1.0, unit: str = ""
+) -> MetricInfo:
+    """From 0 to `high`; less is better."""
+    return MetricInfo(name, "min", 0.0, high, unit, meaning, states)
 
 
 def _cost(name: str, meaning: str, unit: str = "") -> MetricInfo:
-    return MetricInfo(f"cost.{name}", "min", 0.0, math.inf, unit, meaning, "", tuple(Task))
+    return MetricInfo(f"cost.{name}", "min", 0.0, math.inf, unit, meaning, {})
 
 
 _BINS = f"{CALIBRATION_BINS} bins of confidence"
+_ALL = "all pixels or images"
 _NEAR = "pixels of lesion and prediction and next to them"
 
 #: What is measured under each condition.
@@ -85,11 +100,26 @@ METRICS: dict[str, MetricInfo] = _table(
     _most("iou", _OVERLAP, "Intersection over union of both, mean over images"),
     _most("dice_micro", _OVERLAP, "Dice overlap of all pixels pooled"),
     _most("iou_micro", _OVERLAP, "Intersection over union of all pixels pooled"),
-    _least("ece", _CALIBRATION, f"Expected calibration error, {_BINS}, all pixels"),
-    _least("mce", _CALIBRATION, f"Calibration error of the worst of {_BINS}, all pixels"),
+    _most("accuracy", _CONFUSION, "Share of images with the right class"),
+    _most(
+        "balanced_accuracy",
+        _CONFUSION,
+        "Share of a class's images that is found, mean over classes",
+    ),
+    _most("f1", _CONFUSION, "Harmonic mean of a class's precision and recall, mean over classes"),
+    _most(
+        "auroc",
+        _RANKING,
+        "How well the probability of a class tells its images from the rest, mean over classes",
+    ),
+    _least("ece", _CALIBRATION, f"Expected calibration error, {_BINS}, {_ALL}"),
+    _least("mce", _CALIBRATION, f"Calibration error of the worst of {_BINS}, {_ALL}"),
+    _least("ece_adaptive", _RANKING, f"Expected calibration error, {_BINS} of equally many images"),
     _least("ece_region", _REGION, f"Expected calibration error, {_BINS}, {_NEAR}"),
     _least("mce_region", _REGION, f"Calibration error of the worst of {_BINS}, {_NEAR}"),
-    _least("nll", _SCORES, "Negative log-likelihood per pixel", -math.log(NLL_CLAMP), "nats"),
+    _least(
+        "nll", _SCORES, "Negative log-likelihood per pixel or image", -math.log(NLL_CLAMP), "nats"
+    ),
     _least("brier", _SCORES, "Mean squared difference of probability and truth"),
     _least(
         "ause",
@@ -98,12 +128,26 @@ METRICS: dict[str, MetricInfo] = _table(
         "0 is perfect, a random order gives 0.5 to 1",
         high=math.inf,
     ),
+    _least(
+        "aurc",
+        _RANKING,
+        "Share of wrong images among the most certain, mean over how many are kept",
+    ),
+    _least(
+        "e_aurc", _RANKING, "aurc above that of the best order of the same images; 0 is perfect"
+    ),
 )
 
 #: What is computed from a metric's curve against ε.
 AREAS: dict[str, MetricInfo] = _table(
     _most("dice_area", _OVERLAP, "Mean height of the curve of Dice against ε, 0 to the largest"),
     _most("iou_area", _OVERLAP, "Mean height of the curve of IoU against ε, 0 to the largest"),
+    _most(
+        "accuracy_area",
+        _CONFUSION,
+        "Mean height of the curve of accuracy against ε, 0 to the largest",
+    ),
+    _most("auroc_area", _RANKING, "Mean height of the curve of AUROC against ε, 0 to the largest"),
 )
 
 #: What compares each attacked image with itself before the attack.
@@ -114,10 +158,9 @@ SHIFTS: dict[str, MetricInfo] = _table(
         -1.0,
         1.0,
         "",
-        "Rank correlation of the changes of an image's uncertainty and Dice; "
-        "-1 means that uncertainty rises where Dice falls",
+        "Rank correlation of the changes of an image's uncertainty and of its Dice or probability "
+        "of the true class; -1 means that uncertainty rises where these fall",
         _SHIFT,
-        (Task.SEGMENTATION,),
     ),
     _most("auroc", _SHIFT, "How well an image's uncertainty tells attacked from clean images"),
 )
@@ -135,8 +178,11 @@ COSTS: dict[str, MetricInfo] = _table(
     _cost("peak_memory", "Largest memory of a worker process, of its GPU where it has one", "MiB"),
 )
 
-#: The streaming state of each metric of `METRICS`, imported when asked for.
-STATES = Registry("metric", {name: info.state for name, info in METRICS.items()})
+
+def state_classes(table: Mapping[str, MetricInfo], task: Task) -> list[Any]:
+    """The streaming states of a table's metrics for a task, each once, imported now."""
+    paths = {name: info.states[task] for name, info in table.items() if task in info.states}
+    return list(dict.fromkeys(Registry("metric", paths).values()))
 
 
 def epsilon_text(epsilon: float) -> str:
@@ -226,8 +272,9 @@ def _canonical_epsilon(text: str) -> str | None:
 
 def _hint(name: str) -> str:
     """The end of a sentence that names what was probably meant."""
-    known = all_names((0.0,), ())
-    known += [f"{kind}.{metric}" for kind in ("corrupted", "attacked") for metric in METRICS]
+    known = [
+        f"{kind}.{metric}" for kind in ("clean", "corrupted", "attacked") for metric in METRICS
+    ]
     known += [*AREAS, *COSTS, *(f"shift.{metric}" for metric in SHIFTS)]
     condition, _, leaf = name.rpartition(".")
     kind, _, detail = condition.partition("@")

@@ -1,12 +1,14 @@
-"""Proper scores of the predicted probability, over all pixels."""
+"""Proper scores of the predicted probability, over all pixels or images."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+import torch.nn.functional as F
+
 from data_pipelines.schema import Batch
 from trainables.contract import Prediction
-from trainables.metrics.base import SumState, foreground, ratio
+from trainables.metrics.base import SumState, classes, foreground, ratio
 from trainables.metrics.catalog import NLL_CLAMP
 
 
@@ -29,3 +31,23 @@ class ProperScores(SumState):
 
     def compute(self) -> dict[str, float]:
         return {name: ratio(self.sums[name], self.sums["pixels"]) for name in self.names}
+
+
+class ClassScores(SumState):
+    """The same of images, mean over all: NLL = −ln p_y, Brier = ½ Σ_k (p_k − [y = k])².
+
+    The half (scikit-learn's `scale_by_half`) keeps Brier within 0 to 1 for any number of classes,
+    and equal to (p − y)² for two.
+    """
+
+    names = ("nll", "brier")
+    fields: ClassVar[dict[str, tuple[int, ...]]] = {"images": (), "nll": (), "brier": ()}
+
+    def update(self, prediction: Prediction, batch: Batch) -> None:
+        p, truth = classes(prediction, batch)
+        likelihood = p.gather(1, truth.unsqueeze(1)).clamp(NLL_CLAMP, 1 - NLL_CLAMP).log()
+        miss = p - F.one_hot(truth, p.shape[1])
+        self.add(images=len(p), nll=-likelihood.sum(), brier=(miss * miss).sum() / 2)
+
+    def compute(self) -> dict[str, float]:
+        return {name: ratio(self.sums[name], self.sums["images"]) for name in self.names}

@@ -29,6 +29,25 @@ def ause(error: Tensor, uncertainty: Tensor) -> Tensor:
     Returns:
         (B,) in [0, ∞), NaN where either input holds a NaN.
     """
+    by_uncertainty, by_error = mean_risks(error, uncertainty)
+    mean = error.mean(dim=1)
+    area = (by_uncertainty - by_error).clamp(min=0)
+    result = torch.where(mean == 0, 0.0, area / mean)
+    return result.masked_fill(area.isnan(), math.nan)
+
+
+def mean_risks(error: Tensor, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over i = 1..n of the mean error of the i least uncertain, and of the i smallest errors.
+
+    For errors of 0 and 1 these are the area under the risk-coverage curve and its least value.
+
+    Args:
+        error: (B, n) ≥ 0, float64.
+        uncertainty: (B, n), any order-preserving scale; ties count as in random order.
+
+    Returns:
+        (B,) each; the first is NaN where the uncertainty holds a NaN.
+    """
     n = error.shape[1]
     # Σ_i (1/i) Σ_{j≤i} e_(j) = Σ_j w_j e_(j) with w_j = Σ_{i≥j} 1/i: only ranks matter.
     counts = torch.arange(1, n + 1, dtype=error.dtype, device=error.device)
@@ -36,10 +55,7 @@ def ause(error: Tensor, uncertainty: Tensor) -> Tensor:
     order, ranked = _argsort(uncertainty)
     by_uncertainty = (_mean_over_ties(weight, ranked) * error.gather(1, order)).mean(dim=1)
     by_error = _sort(error) @ weight / n
-    mean = error.mean(dim=1)
-    area = (by_uncertainty - by_error).clamp(min=0)
-    result = torch.where(mean == 0, 0.0, area / mean)
-    return result.masked_fill(uncertainty.isnan().any(dim=1) | error.isnan().any(dim=1), math.nan)
+    return by_uncertainty.masked_fill(uncertainty.isnan().any(dim=1), math.nan), by_error
 
 
 class Sparsification(SumState):

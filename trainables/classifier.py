@@ -1,0 +1,69 @@
+"""Classification of whole images, 2-D or 3-D."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Batch, Manifest, Task
+from trainables.contract import Config, Loss, Prediction, Progress, Trainable
+from trainables.networks import resnet
+from trainables.settings import number, whole
+from trainables.uncertainty import categorical_maps
+
+
+class Classifier(Trainable):
+    """A residual network, one class per image; cross-entropy with smoothed labels.
+
+    Two classes share one output, the probability of the second (sigmoid); more have one output
+    each (softmax). Smoothing by s gives the true class 1 − s + s/K of the target and every other
+    one s/K (Szegedy et al. 2016, arXiv 1512.00567).
+
+    Config: `width`, `depth` (>= 1), `dropout` and `label_smoothing` (s), both in [0, 1].
+    """
+
+    task = Task.CLASSIFICATION
+    uncertainties = ("entropy", "least-confidence")
+
+    def __init__(self, config: Config, manifest: Manifest) -> None:
+        """Raises `UserError` for a missing or impossible config value, or data that do not fit."""
+        super().__init__(config, manifest)
+        if self.task not in manifest.tasks:
+            raise UserError(f"{manifest.name}: no class of each image here, which this needs.")
+        if not manifest.image_shape:
+            raise UserError(f"{manifest.name}: no images here, which this classifies.")
+        if len(manifest.classes) < 2:
+            raise UserError(f"{manifest.name}: a single class leaves nothing to tell apart.")
+        self._outputs = len(manifest.classes) if len(manifest.classes) > 2 else 1
+        self._width = whole(config, "width", low=1)
+        self._depth = whole(config, "depth", low=1)
+        self._dropout = number(config, "dropout", low=0, high=1)
+        self._smoothing = number(config, "label_smoothing", low=0, high=1)
+
+    def network(self) -> nn.Module:
+        return resnet(self.manifest, self._width, self._depth, self._outputs, self._dropout)
+
+    def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
+        per_sample = self._cross_entropy(network(batch.image).float(), _label(batch))
+        total = per_sample.mean()
+        return Loss(total, per_sample, {"cross-entropy": total.detach()})
+
+    def predict(self, network: nn.Module, batch: Batch) -> Prediction:
+        logit = network(batch.image).float()
+        probability = logit.sigmoid() if self._outputs == 1 else logit.softmax(dim=1)
+        maps = categorical_maps(probability)
+        return Prediction(probability, {name: maps[name] for name in self.uncertainties})
+
+    def _cross_entropy(self, logit: Tensor, label: Tensor) -> Tensor:
+        """(B, outputs) and (B,) to (B,), in nats."""
+        if self._outputs == 1:
+            target = label * (1 - self._smoothing) + self._smoothing / 2
+            return F.binary_cross_entropy_with_logits(logit[:, 0], target, reduction="none")
+        return F.cross_entropy(logit, label, label_smoothing=self._smoothing, reduction="none")
+
+
+def _label(batch: Batch) -> Tensor:
+    if batch.label is None:
+        raise ValueError("classification needs batch.label")
+    return batch.label

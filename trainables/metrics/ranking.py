@@ -1,0 +1,81 @@
+"""Metrics of the order of images: by probability, by uncertainty, by confidence."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy import stats
+
+from data_pipelines.schema import Batch
+from trainables.contract import Prediction
+from trainables.metrics.base import MetricState, classes, uncertainty_map
+from trainables.metrics.catalog import CALIBRATION_BINS
+from trainables.metrics.samples import SampleState
+from trainables.metrics.sparsification import mean_risks
+
+
+class Ranking(SampleState, MetricState):
+    """Exact up to 65,536 images, above that of a fixed sample of so many (see `SampleState`).
+
+    - auroc: of the second of two classes; of more, each class against the rest, mean over the
+      classes that occur (macro). NaN where fewer than two occur.
+    - ece_adaptive: ECE with 15 bins of equally many images, in order of top-label confidence
+      (Nixon et al. 2019, arXiv:1904.01685); images of equal confidence share their accuracy, so
+      that it does not matter which of them a bin's edge parts.
+    - aurc: mean over i = 1..n of the error rate among the i least uncertain images (Geifman &
+      El-Yaniv 2017, arXiv:1705.08500), images of equal uncertainty as in random order.
+    - e_aurc: aurc less that of the best order, wrong images last (Geifman et al. 2019,
+      arXiv:1805.08206).
+    """
+
+    names = ("auroc", "ece_adaptive", "aurc", "e_aurc")
+
+    def update(self, prediction: Prediction, batch: Batch) -> None:
+        p, truth = classes(prediction, batch)
+        self.add(batch.sample_id, [truth, uncertainty_map(prediction, self.uncertainty), p])
+
+    def compute(self) -> dict[str, float]:
+        rows = self.rows
+        if not len(rows) or np.isnan(rows[:, 2:]).any():
+            return dict.fromkeys(self.names, math.nan)
+        truth, uncertainty, p = rows[:, 0].astype(int), rows[:, 1], rows[:, 2:]
+        confidence, correct = p.max(axis=1), p.argmax(axis=1) == truth
+        error = torch.from_numpy(1.0 - correct).unsqueeze(0)
+        area, best = mean_risks(error, torch.from_numpy(uncertainty).unsqueeze(0))
+        return {
+            "auroc": _macro_auroc(p, truth),
+            "ece_adaptive": _adaptive_error(confidence, correct.astype(np.float64)),
+            "aurc": float(area),
+            "e_aurc": float((area - best).clamp(min=0)),
+        }
+
+
+def auroc(negative: np.ndarray, positive: np.ndarray) -> float:
+    """Probability that a positive (m,) scores above a negative (n,), ties half.
+
+    The Mann-Whitney form, which needs no curve. NaN without either, or with a NaN.
+    """
+    n, m = len(negative), len(positive)
+    both = np.concatenate([negative, positive])
+    if not n or not m or np.isnan(both).any():
+        return math.nan
+    ranks = stats.rankdata(both)[n:].sum()
+    return float((ranks - m * (m + 1) / 2) / (n * m))
+
+
+def _macro_auroc(p: np.ndarray, truth: np.ndarray) -> float:
+    # 1 − p of the first of two classes has ties that p, near 0, has not.
+    members = [1] if p.shape[1] == 2 else np.unique(truth)
+    values = [auroc(p[truth != k, k], p[truth == k, k]) for k in members]
+    return float(np.mean(values))
+
+
+def _adaptive_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Σ n_b/n |accuracy_b − confidence_b| over bins of n/15 images, give or take one."""
+    _, ties = np.unique(confidence, return_inverse=True)
+    shared = (np.bincount(ties, correct) / np.bincount(ties))[ties]
+    gaps = (shared - confidence)[np.argsort(confidence)]
+    bins = np.array_split(gaps, CALIBRATION_BINS)
+    return float(sum(abs(part.sum()) for part in bins) / len(gaps))
