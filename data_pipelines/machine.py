@@ -19,10 +19,15 @@ def cpu_count() -> int:
 def replacing(path: Path) -> Iterator[Path]:
     """A file beside `path` to write, which takes its place once it is written.
 
-    A killed process leaves it behind; its name starts with a dot and ends in ".partial".
+    Where writing fails, it is gone; a killed process leaves it behind. Its name starts with a dot
+    and ends in ".partial".
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     partial.replace(path)
 
 

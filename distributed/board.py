@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distributed.fidelity import Level
+
 #: A group may die this often during one command before the command is given up.
 MAX_RESTARTS = 2
 #: Seconds that ranks may lag behind the first one that reported an error.
@@ -30,9 +32,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Start:
-    """Build `trial` afresh; what ran before is forgotten."""
+    """Build `trial`, at the last state that is kept of it; what ran before is forgotten.
+
+    The answer is `Begun`.
+    """
 
     trial: Trial
+
+
+@dataclass(frozen=True)
+class Begun:
+    """How far a trial had come: its epochs, or the figures of its finished model."""
+
+    epochs: int = 0
+    metrics: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,9 +55,9 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate the validation split: clean images only, or (`full`) the study's whole plan."""
+    """Evaluate the validation split as far as `level` asks."""
 
-    full: bool
+    level: Level
 
 
 @dataclass(frozen=True)
@@ -71,11 +84,24 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """What went wrong on a rank; `outside` where the trial's config has no part in it."""
+
+    reason: str
+    outside: bool = False
+
+
+@dataclass(frozen=True)
 class Failure:
-    """Why a command failed. `group_usable` is False where ranks may wait for each other."""
+    """Why a command failed.
+
+    `group_usable` is False where ranks may wait for each other. `outside` says that storage or
+    network failed, not the trial: it may be tried again.
+    """
 
     reason: str
     group_usable: bool
+    outside: bool = False
 
 
 @dataclass
@@ -84,7 +110,7 @@ class _Pending:
     command: Command
     restarts: int = 0
     answers: dict[int, Any] = field(default_factory=dict)
-    errors: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, Problem] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -112,7 +138,7 @@ class Board:
             self._standing = None
             return outcome
         if isinstance(command, Start):
-            self._standing = Standing(command.trial, epochs=0)
+            self._standing = Standing(command.trial, outcome.epochs)
         elif isinstance(command, Epoch) and self._standing is not None:
             self._standing = Standing(self._standing.trial, self._standing.epochs + 1)
         elif isinstance(command, Finish):
@@ -141,9 +167,9 @@ class Board:
             return self._pending.sequence, self._pending.command
 
     async def acknowledge(
-        self, token: str, rank: int, sequence: int, answer: Any, error: str | None
+        self, token: str, rank: int, sequence: int, answer: Any, error: Problem | None
     ) -> None:
-        """A rank is done with a command: its answer, or the reason why it failed."""
+        """A rank is done with a command: its answer, or what went wrong."""
         pending = self._pending
         if pending is None or pending.sequence != sequence or token != self._token:
             return
@@ -177,4 +203,5 @@ class Board:
                 break
             pending.changed.clear()
         usable = len(pending.errors) == self._world
-        return Failure(pending.errors[min(pending.errors)], group_usable=usable)
+        first = pending.errors[min(pending.errors)]
+        return Failure(first.reason, group_usable=usable, outside=first.outside)

@@ -4,31 +4,67 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from torch.utils.tensorboard import SummaryWriter
 
-from distributed.ledger import Record, State
-from distributed.outcome import metrics_of, outcome
+from distributed.checkpoints import discard_states
+from distributed.front import Archive
+from distributed.halt import Halt
+from distributed.ledger import SEARCH, Record, State
+from distributed.outcome import OUTSIDE, RUNG, metrics_of, outcome
 from distributed.progress import Progress
-from distributed.run import Run
+from distributed.run import Run, is_feasible, values_of
+from distributed.search import TRIAL
+from distributed.stopping.policy import Verdict
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from distributed.sweep import Prepared
 
+#: The views are written anew at the end of a trial, but not more than this share of the time.
+_VIEWS_SHARE = 0.05
+_SECONDS = "cost.seconds"
+
 
 class RunCallback(tune.Callback):
-    """Writes down what Tune reports, as soon as it is known. Runs in the driver."""
+    """Writes down what Tune reports, as soon as it is known. Runs in the driver.
 
-    def __init__(self, run: Run, prepared: Prepared, progress: Progress) -> None:
+    Args:
+        run: Its ledger is locked.
+        prepared: The study, checked.
+        progress: The display.
+        stopped: What the scheduler has stopped so far, by trial id.
+        halt: Is set where nothing can be written down any more, or storage is away.
+        earlier: Seconds that the sweep took in earlier sessions.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        prepared: Prepared,
+        progress: Progress,
+        stopped: Mapping[str, Verdict],
+        halt: Halt,
+        earlier: float,
+    ) -> None:
         self._run = run
-        self._prepared = prepared
+        self._study = prepared.study
+        self._objectives = prepared.objectives
         self._progress = progress
-        self._began = time.monotonic()
+        self._stopped = stopped
+        self._halt = halt
+        self._began = time.monotonic() - earlier
         self._writers: dict[str, SummaryWriter] = {}
+        self._views_due = 0.0
+        self._front: Archive[Record] = Archive([o.direction for o in self._objectives])
+        for record in run.ledger.of(State.COMPLETED, SEARCH):
+            self._extend_front(record)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for `Tuner.restore`, which is never used here."""
@@ -37,9 +73,7 @@ class RunCallback(tune.Callback):
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        record = _record(trial)
-        self._run.ledger.start(record)
-        self._progress.started(record)
+        self._progress.started(self._known(trial))
 
     def on_trial_result(
         self,
@@ -49,61 +83,103 @@ class RunCallback(tune.Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        record = _record(trial, result)
-        self._progress.epoch(record.id, record.epochs)
-        writer = self._writer(record.id)
-        for name, value in record.metrics.items():
-            writer.add_scalar(name, value, record.epochs)
-
-    def on_trial_complete(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        self._end(trial, error="")
+        if reason := result.get(OUTSIDE):
+            self._halt.request(reason)
+            return
+        with self._writing():
+            self._take(self._known(trial), result)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         lines = str(trial.get_error() or "its slot died").strip().splitlines()
-        self._end(trial, error=lines[-1])
+        if not self._halt:  # what dies while a sweep is torn down says nothing of the trial
+            with self._writing():
+                self._end(replace(self._known(trial), state=State.FAILED, reason=lines[-1]))
 
-    def _end(self, trial: Trial, error: str) -> None:
-        names = [o.name for o in self._prepared.objectives]
-        verdict = outcome(trial.last_result, names, error)
-        base = _record(trial, trial.last_result)
-        ended = time.monotonic() - self._began
-        record = Record(
-            **{**base.__dict__, "state": verdict.state, "reason": verdict.reason, "ended": ended}
+    def _known(self, trial: Trial) -> Record:
+        return self._run.ledger.records[trial.config[TRIAL]]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Halt where the disk is full: the trials stay as the ledger has them."""
+        try:
+            yield
+        except OSError as error:
+            self._halt.request(str(error))
+
+    def _take(self, known: Record, result: dict[str, Any]) -> None:
+        """Note an epoch, and the trial's end where this was its last."""
+        if known.state is not State.RUNNING:
+            return
+        verdict = outcome(result, [o.name for o in self._objectives])
+        figures = metrics_of(result)
+        epochs = int(result["training_iteration"]) if figures else known.epochs
+        record = replace(
+            known,
+            state=verdict.state,
+            reason=verdict.reason,
+            epochs=epochs,
+            seconds=figures.get(_SECONDS, known.seconds),
+            metrics=figures or known.metrics,
         )
+        self._write_scalars(record)
+        if verdict.state is State.RUNNING:
+            self._note_epoch(record, result.get(RUNG))
+            if known.id in self._stopped:
+                why = self._stopped[known.id]
+                record = replace(
+                    record, state=State.STOPPED, reason=why.reason, dominated_by=why.dominated_by
+                )
+        if record.state is not State.RUNNING:
+            self._end(record)
+
+    def _note_epoch(self, record: Record, rung: int | None) -> None:
+        names = [o.name for o in self._objectives] + [c.metric for c in self._study.constraints]
+        figures = {name: record.metrics.get(name, math.nan) for name in names}
+        self._run.ledger.epoch(record.id, record.epochs, record.seconds, rung, figures)
+        self._progress.epoch(record.id, record.epochs)
+
+    def _end(self, record: Record) -> None:
+        record = replace(record, ended=time.monotonic() - self._began)
         if not self._run.ledger.end(record):
             return
-        self._progress.ended(record, self._run.write_views(self._prepared.study))
-        self._close_writer(record, names)
+        if record.state is State.COMPLETED and record.stage == SEARCH:
+            self._extend_front(record)
+        elif record.state is not State.COMPLETED:
+            discard_states(self._run.checkpoints / record.id)
+        self._progress.ended(record, self._front.keys)
+        self._close_writer(record)
+        self._write_views()
 
-    def _writer(self, trial: str) -> SummaryWriter:
-        if trial not in self._writers:
-            folder = self._run.path / "tensorboard" / trial
-            self._writers[trial] = SummaryWriter(str(folder))
-        return self._writers[trial]
+    def _extend_front(self, record: Record) -> None:
+        if is_feasible(record, self._study.constraints):
+            self._front.add(record, values_of(record, self._objectives))
 
-    def _close_writer(self, record: Record, objectives: list[str]) -> None:
-        writer = self._writer(record.id)
-        metrics = {f"objective/{n}": record.metrics.get(n, math.nan) for n in objectives}
+    def _write_views(self) -> None:
+        """Where trials end by the second, writing all of them down each time would take over."""
+        now = time.monotonic()
+        if now >= self._views_due:
+            self._run.write_views(self._study)
+            took = time.monotonic() - now
+            self._views_due = now + took / _VIEWS_SHARE
+
+    def _write_scalars(self, record: Record) -> None:
+        if record.id not in self._writers:
+            folder = self._run.path / "tensorboard" / record.id
+            self._writers[record.id] = SummaryWriter(str(folder))
+        for name, value in record.metrics.items():
+            self._writers[record.id].add_scalar(name, value, record.epochs)
+
+    def _close_writer(self, record: Record) -> None:
+        writer = self._writers.pop(record.id, None)
+        if writer is None:
+            return
         if record.state is State.COMPLETED:
+            values = values_of(record, self._objectives)
+            names = [f"objective/{o.name}" for o in self._objectives]
+            metrics = dict(zip(names, values, strict=True))
             writer.add_hparams(record.config, metrics, run_name=".")
         else:
             writer.add_text(record.state.value, record.reason)
         writer.close()
-        del self._writers[record.id]
-
-
-def _record(trial: Trial, result: dict[str, Any] | None = None) -> Record:
-    """What is known of a trial after `result`, still running."""
-    result = result or {}
-    metrics = metrics_of(result)
-    return Record(
-        id=trial.config["trial"],
-        config=dict(trial.config["config"]),
-        epochs=int(result.get("training_iteration", 0)) if metrics else 0,
-        seconds=float(result.get("time_total_s", 0.0)),
-        metrics=metrics,
-    )

@@ -7,11 +7,13 @@ left of a finished one.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from data_pipelines.machine import replacing, write_atomically
@@ -35,14 +37,43 @@ def load_state(folder: Path, epochs: int) -> dict[str, torch.Tensor]:
     return dict(load_file(folder / _state_name(epochs)))
 
 
+def latest_epochs(folder: Path) -> int:
+    """Epochs after which the newest readable state was kept; 0 where there is none.
+
+    What a machine that lost its power left half-written is passed over.
+    """
+    for path in sorted(folder.glob("state-*.safetensors"), reverse=True):
+        try:
+            with safe_open(path, "pt"):
+                return int(path.stem.removeprefix("state-"))
+        except SafetensorError:
+            continue
+    return 0
+
+
 def save_model(folder: Path, network: torch.nn.Module, card: Mapping[str, Any]) -> None:
     """Persist a finished network with its card (config, metrics), and drop the training states."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     _save(folder / MODEL, tensors)
     write_atomically(folder / CARD, json.dumps(card, indent=2, sort_keys=True))
+    discard_states(folder)
+
+
+def finished_metrics(folder: Path) -> dict[str, float] | None:
+    """The figures of a model that `save_model` has kept whole, else None."""
+    card = folder / CARD
+    if not card.is_file():
+        return None
+    return dict(json.loads(card.read_text(encoding="utf-8"))["metrics"])
+
+
+def discard_states(folder: Path) -> None:
+    """Free the space of a trial that will not go on."""
     for state in folder.glob("state-*.safetensors"):
-        state.unlink()
+        state.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def load_model(folder: Path, network: torch.nn.Module) -> None:
@@ -57,3 +88,5 @@ def _state_name(epochs: int) -> str:
 def _save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     with replacing(path) as partial:
         save_file(dict(tensors), partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from data_pipelines.corruptions import CORRUPTIONS
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest, Split
+from distributed import fidelity
 from distributed.front import Objective
 from search_spaces.study import Study
 from trainables.attacks import ATTACKS
@@ -35,8 +36,26 @@ def check(study: Study, manifest: Manifest) -> None:
     except UserError as error:
         raise UserError(f"evaluation.attack: {error}") from error
     _usable_corruptions(study, manifest)
+    fidelity.check(study, manifest)
+    _repeatable(study)
     objectives_of(study)
     _known_metrics(study, (c.metric for c in study.constraints), "constraints")
+
+
+def _repeatable(study: Study) -> None:
+    """What the second stage, the front under several seeds, can do without."""
+    if study.baseline is not None:
+        study.baseline_config()
+        if study.seeds == 1:
+            raise UserError(
+                "baseline: one seed shows no difference. Give seeds: 5, or leave baseline out."
+            )
+    for trainable in study.trainables:
+        if study.seeds > 1 and study.search_space().of(trainable)["seed"].value is None:
+            raise UserError(
+                "seeds: the space varies the seed itself (space.seed). Fix it there, or leave "
+                "seeds out."
+            )
 
 
 def objectives_of(study: Study) -> list[Objective]:

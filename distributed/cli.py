@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,9 +123,27 @@ def inspect(
 
 @app.command()
 def sweep(
-    study: Annotated[str, typer.Argument(help="A study file, or the name of a shipped study.")],
+    study: Annotated[
+        str | None, typer.Argument(help="A study file, or the name of a shipped study.")
+    ] = None,
     data: Data = None,
-    out: Annotated[Path, typer.Option(help="The run folder; must be new.")] = Path("runs/sweep"),
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; must be new.  [default: runs/sweep]")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with this run, whatever has ended it."),
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY", help="With --resume: this key of the study is meant to have changed."
+        ),
+    ] = None,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Let the sampler learn from an earlier run first."),
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Short for --set search.trials=N.")
     ] = None,
@@ -138,15 +157,30 @@ def sweep(
     Runs on this machine, or on the cluster that RAY_ADDRESS names, as in a submitted job.
 
     Example: `trustsweep sweep evidential --data data/qata --trials 24 --out runs/qata`
+
+    Ctrl-C finishes the epoch and writes the report of what there is. Go on, after that or anything
+    worse: `trustsweep sweep --resume runs/qata`. More trials may be asked for; any other change is
+    named: by `--set`, or with `--accept KEY` where a study file was edited.
     """
     from search_spaces.study import load
 
     items = list(overrides or [])
+    told = [item.partition("=")[0] for item in items]
     if trials is not None:
         items.append(f"search.trials={trials}")
+        told.append("search.trials")
     if data is not None:
         items.append(f"data={data}")
-    _sweep(load(study, items), out, dry_run)
+    if warm_start is not None:
+        items.append(f"search.warm_start={json.dumps(str(warm_start.resolve()))}")
+    if resume is not None:
+        if out is not None or warm_start is not None:
+            raise UserError("--resume RUN: goes on in that folder, with what it began with.")
+        _resume(resume, study, items, [*told, *(accept or [])], dry_run)
+    elif study is None:
+        raise UserError("Name a study, or a run to go on with: --resume RUN.")
+    else:
+        _sweep(load(study, items), out or Path("runs/sweep"), dry_run)
 
 
 @app.command()
@@ -197,7 +231,8 @@ def report(
     from distributed.report import write_report
     from distributed.run import Run
 
-    Run.open(run).refresh()
+    opened = Run.open(run)
+    opened.write_views(opened.study)
     _console().print(f"Report: {write_report(run)}", highlight=False, soft_wrap=True)
 
 
@@ -236,12 +271,21 @@ def list_registered(
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is one line on stderr and exit code 2."""
+    """Run the command line.
+
+    What the user can mend is one line on stderr and exit code 2; a sweep that was left half-way
+    says how to go on with it, and ends with 130 after Ctrl-C, else with 1.
+    """
+    from distributed.halt import Halted
+
     try:
         app()
     except UserError as error:
         print(f"trustsweep: {error}", file=sys.stderr)
         sys.exit(2)
+    except Halted as halted:
+        print(f"trustsweep: {halted}. Go on with: {halted.resume}", file=sys.stderr)
+        sys.exit(halted.code)
 
 
 def _sweep(study: Any, out: Path, dry_run: bool) -> None:
@@ -256,6 +300,19 @@ def _sweep(study: Any, out: Path, dry_run: bool) -> None:
     space = yaml.safe_dump(study.search_space().to_dict(), sort_keys=False, allow_unicode=True)
     console.print(f"# The space, resolved\n{space}", highlight=False, markup=False)
     console.print(f"# Resources: {prepared.resources}", highlight=False, markup=False)
+
+
+def _resume(
+    run: Path, study: str | None, items: list[str], accepted: list[str], dry_run: bool
+) -> None:
+    from distributed.run import STUDY, Run
+    from distributed.sweep import resume
+    from search_spaces.study import load
+
+    if dry_run:
+        raise UserError("--dry-run: says what a new run would use; --resume has no use for it.")
+    Run.open(run)
+    resume(run, load(study or run / STUDY, items), accepted, _console())
 
 
 def _console() -> Console:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ except ImportError:
 
 Direction: TypeAlias = Literal["max", "min"]
 Floats: TypeAlias = NDArray[np.float64]
+Key = TypeVar("Key")
 
 #: How far beyond the worst front value the reference lies, as a share of the front's extent.
 MARGIN = 0.1
@@ -49,6 +50,24 @@ def pareto_mask(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[n
         better = (losses[usable] < losses[i]).any(axis=1)
         mask[i] = not (no_worse & better).any()
     return mask
+
+
+class Archive(Generic[Key]):
+    """The front of what was added so far, kept up to date at O(front) a model."""
+
+    def __init__(self, directions: Sequence[Direction]) -> None:
+        self._directions = directions
+        self.keys: list[Key] = []
+        self.values: Floats = np.empty((0, len(directions)))
+
+    def add(self, key: Key, values: ArrayLike) -> bool:
+        """Take in a model, (m,); whether it is on the front. A NaN never is."""
+        candidates = np.vstack([self.values, np.asarray(values, dtype=np.float64)])
+        mask = pareto_mask(candidates, self._directions)
+        if mask[-1]:
+            self.keys = [k for k, on in zip([*self.keys, key], mask, strict=True) if on]
+            self.values = candidates[mask]
+        return bool(mask[-1])
 
 
 def hypervolume(
@@ -123,15 +142,13 @@ def hypervolume_history(
 ) -> Floats:
     """Hypervolume after each of n models, in the order of `values`: (n, m) to (n,), rising."""
     table = _table(values, len(directions))
-    front, volume = table[:0], 0.0
+    archive: Archive[int] = Archive(directions)
+    volume = 0.0
     history = np.empty(len(table))
     for i, row in enumerate(table):
-        candidates = np.vstack([front, row])
-        mask = pareto_mask(candidates, directions)
-        if mask[-1]:
-            front = candidates[mask]
+        if archive.add(i, row):
             # Rounding must not let the curve dip when a model replaces its near-equal.
-            volume = max(volume, hypervolume(front, directions, reference))
+            volume = max(volume, hypervolume(archive.values, directions, reference))
         history[i] = volume
     return history
 

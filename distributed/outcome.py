@@ -1,4 +1,4 @@
-"""What a Tune result means: the one reading that the sampler, the ledger and the display share."""
+"""What a slot's result means: the one reading that ledger, scheduler and display share."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from distributed.ledger import State
-from distributed.slot import FAILED, FINISHED, METRICS
+
+#: Keys of a result: the figures so far, whether they are final, the rung that they were measured
+#: at, why the trial failed, and what failed outside of it.
+METRICS, FINISHED, RUNG, FAILED, OUTSIDE = "metrics", "finished", "rung", "failed", "outside"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The state that a trial ended in, and why if it did not complete."""
+    """The state that a trial is in, and why if it failed."""
 
     state: State
     reason: str = ""
 
 
 def metrics_of(result: Mapping[str, Any] | None) -> dict[str, float]:
-    """The figures of a result, as a slot returned it or flattened by Tune for searchers."""
+    """The figures of a result, as a slot returned it or flattened by Tune."""
     result = result or {}
     if isinstance(nested := result.get(METRICS), Mapping):
         return dict(nested)
@@ -28,18 +31,12 @@ def metrics_of(result: Mapping[str, Any] | None) -> dict[str, float]:
     return {k.removeprefix(prefix): v for k, v in result.items() if k.startswith(prefix)}
 
 
-def outcome(
-    result: Mapping[str, Any] | None, objectives: Sequence[str], error: str = ""
-) -> Outcome:
-    """Read a trial's last result. `error` is the exception that ended it, if one did."""
-    if error:
-        return Outcome(State.FAILED, error)
-    if not result:
-        return Outcome(State.FAILED, "ended without a result")
+def outcome(result: Mapping[str, Any], objectives: Sequence[str]) -> Outcome:
+    """Read a trial's result; one that is not final leaves it running."""
     if result.get(FAILED):
         return Outcome(State.FAILED, str(result[FAILED]))
     if not result.get(FINISHED):
-        return Outcome(State.STOPPED, "stopped by the scheduler")
+        return Outcome(State.RUNNING)
     metrics = metrics_of(result)
     for name in objectives:
         if not math.isfinite(metrics.get(name, math.nan)):

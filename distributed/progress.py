@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
@@ -26,17 +27,25 @@ def duration(seconds: float) -> str:
 class Progress:
     """Trials done, running, stopped and failed; the front so far; the time left.
 
-    Time left is estimated from the epochs done since the slots were ready.
+    Time left is estimated from the epochs done since the slots were ready. `known` are the trials
+    of earlier sessions.
     """
 
-    def __init__(self, console: Console, objectives: Sequence[Objective], trials: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        objectives: Sequence[Objective],
+        trials: int,
+        known: Iterable[Record] = (),
+    ) -> None:
         self._console = console
         self._objectives = objectives
         self._trials = trials
         self._began = time.monotonic()
         self._first_epoch: float | None = None
         self._running: dict[str, tuple[Record, int]] = {}
-        self._ended: list[Record] = []
+        self._counts: Counter[State] = Counter(r.state for r in known if r.state is not State.RUNNING)
+        self._earlier = self._counts.total()
         self._front: list[Record] = []
         self._live: Live | None = None
 
@@ -52,7 +61,11 @@ class Progress:
 
     def started(self, record: Record) -> None:
         """A trial was given to a slot."""
-        self._running[record.id] = (record, 0)
+        self._running[record.id] = (record, record.epochs)
+
+    def expect(self, more: int) -> None:
+        """So many trials come on top of those of the search."""
+        self._trials += more
 
     def epoch(self, trial: str, epochs: int) -> None:
         """A running trial finished another epoch."""
@@ -64,28 +77,27 @@ class Progress:
     def ended(self, record: Record, front: list[Record]) -> None:
         """A trial ended; `front` is the front after it."""
         self._running.pop(record.id, None)
-        self._ended.append(record)
+        self._counts[record.state] += 1
         self._front = front
         if self._live is None:
             self._console.print(self._line(record), highlight=False, soft_wrap=True)
 
-    def _count(self, state: State) -> int:
-        return sum(record.state is state for record in self._ended)
-
     def _left(self) -> str:
         if self._first_epoch is None:
             return "..."
-        done = len(self._ended) + sum(
+        ended = self._counts.total()
+        done = (ended - self._earlier) + sum(
             epochs / max(record.config.get("epochs", 1), 1)
             for record, epochs in self._running.values()
         )
         elapsed = time.monotonic() - self._first_epoch
-        return duration(elapsed / done * (self._trials - done)) if done else "..."
+        left = max(0.0, self._trials - self._earlier - done)
+        return duration(elapsed / done * left) if done else "..."
 
-    def _counts(self) -> str:
+    def _summary(self) -> str:
         return (
-            f"{len(self._ended)}/{self._trials} trials done, {len(self._running)} running, "
-            f"{self._count(State.STOPPED)} stopped, {self._count(State.FAILED)} failed  "
+            f"{self._counts.total()}/{self._trials} trials done, {len(self._running)} running, "
+            f"{self._counts[State.STOPPED]} stopped, {self._counts[State.FAILED]} failed  "
             f"{duration(time.monotonic() - self._began)} elapsed, {self._left()} left"
         )
 
@@ -94,11 +106,11 @@ class Progress:
             f"{o.name} {record.metrics[o.name]:.3f}" for o in self._objectives
         )
         name = f"{record.id} {record.config['trainable']} {record.state.value}"
-        return f"[{self._counts()}]  {name}: {what}  front: {len(self._front)} model(s)"
+        return f"[{self._summary()}]  {name}: {what}  front: {len(self._front)} model(s)"
 
     def _panel(self) -> Group:
-        bar = ProgressBar(total=self._trials, completed=len(self._ended), width=60)
-        parts: list[RenderableType] = [Text(self._counts()), bar]
+        bar = ProgressBar(total=self._trials, completed=self._counts.total(), width=60)
+        parts: list[RenderableType] = [Text(self._summary()), bar]
         if self._front:
             parts.append(front_table(self._front, self._objectives, "The front so far"))
         return Group(*parts)

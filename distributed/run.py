@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,8 @@ from data_pipelines.errors import UserError
 from data_pipelines.machine import write_atomically
 from data_pipelines.schema import MANIFEST_NAME, Manifest
 from distributed.checks import corruption_cells, objectives_of
-from distributed.front import (
-    Objective,
-    hypervolume_history,
-    pareto_mask,
-    reference_point,
-)
-from distributed.ledger import Ledger, Record, State, write_csv
+from distributed.front import Archive, Objective, hypervolume_history, reference_point
+from distributed.ledger import SEARCH, Ledger, Record, State, write_csv
 from distributed.version import VERSION
 from search_spaces.study import Constraint, Study, load
 from trainables.metrics.catalog import COSTS, all_names, metric_info
@@ -57,9 +53,10 @@ class Run:
             raise UserError(f"{path}: no run here (no {STUDY}). Name a folder that a sweep made.")
         return cls(path.resolve(), Ledger(path))
 
-    def refresh(self) -> None:
-        """Write the views anew, from what lies in the folder, as after a kill."""
-        self.write_views(load(self.path / STUDY))
+    @property
+    def study(self) -> Study:
+        """What the run was asked."""
+        return load(self.path / STUDY)
 
     @property
     def checkpoints(self) -> Path:
@@ -76,13 +73,19 @@ class Run:
         """Ray's own bookkeeping; nothing here is read back."""
         return self.path / "ray"
 
+    @property
+    def resume_line(self) -> str:
+        """The command that goes on with this run."""
+        return f"trustsweep sweep --resume {shlex.quote(str(self.path))}"
+
     def front(
         self, objectives: Sequence[Objective], constraints: Sequence[Constraint]
     ) -> list[Record]:
-        """The feasible completed trials that no other such trial beats."""
-        records = _feasible(self.ledger, constraints)
-        mask = pareto_mask(_values(records, objectives), [o.direction for o in objectives])
-        return [record for record, on_front in zip(records, mask, strict=True) if on_front]
+        """The feasible completed trials of the search that no other such trial beats."""
+        archive: Archive[Record] = Archive([o.direction for o in objectives])
+        for record in _feasible(self.ledger, constraints):
+            archive.add(record, values_of(record, objectives))
+        return archive.keys
 
     def write_study(self, study: Study, manifest: Manifest) -> None:
         """What the run was asked: the study with every default, its space, and the data's card."""
@@ -91,11 +94,13 @@ class Run:
         write_atomically(self.path / "space.json", space)
         write_atomically(self.path / MANIFEST_NAME, manifest.to_json())
 
-    def write_views(self, study: Study, seconds: float | None = None) -> list[Record]:
+    def write_views(
+        self, study: Study, seconds: float | None = None, interrupted: str | None = None
+    ) -> list[Record]:
         """`trials.csv`, `front.csv`, `hypervolume.csv` and `summary.json`; returns the front.
 
         All from the ledger. `seconds` is what the whole sweep took; until it is known, when the
-        last trial ended.
+        last trial ended. `interrupted` says why it is not at its end.
         """
         objectives = objectives_of(study)
         names = [o.name for o in objectives]
@@ -126,6 +131,7 @@ class Run:
             "reference": reference,
             "hypervolume": volumes[-1] if volumes else 0.0,
             "seconds": seconds,
+            "interrupted": interrupted,
         }
         write_atomically(self.path / "summary.json", json.dumps(summary, indent=2))
         return front
@@ -140,6 +146,8 @@ class Run:
             "trustsweep_version": VERSION,
             "objectives": [{"name": o.name, "direction": o.direction} for o in objectives],
             "counts": {state.value: len(self.ledger.of(state)) for state in State},
+            "sessions": len(self.ledger.sessions),
+            "cost": _total_cost(self.ledger),
             "data": {
                 "name": manifest.name,
                 "fingerprint": manifest.fingerprint,
@@ -152,16 +160,31 @@ class Run:
         }
 
 
+def is_feasible(record: Record, constraints: Sequence[Constraint]) -> bool:
+    """Whether a completed trial keeps every bound; a figure that it lacks keeps none."""
+    # Any comparison with NaN is false.
+    return all(c.violation(record.metrics.get(c.metric, math.nan)) <= 0 for c in constraints)
+
+
+def values_of(record: Record, objectives: Sequence[Objective]) -> list[float]:
+    """A completed trial's place in the space of objectives."""
+    return [record.metrics[o.name] for o in objectives]
+
+
 def _feasible(ledger: Ledger, constraints: Sequence[Constraint]) -> list[Record]:
-    return [
-        record
-        for record in ledger.of(State.COMPLETED)
-        if all(c.violation(record.metrics[c.metric]) <= 0 for c in constraints)
-    ]
+    return [r for r in ledger.of(State.COMPLETED, SEARCH) if is_feasible(r, constraints)]
 
 
 def _values(records: Sequence[Record], objectives: Sequence[Objective]) -> list[list[float]]:
-    return [[record.metrics[o.name] for o in objectives] for record in records]
+    return [values_of(record, objectives) for record in records]
+
+
+def _total_cost(ledger: Ledger) -> dict[str, float]:
+    """What all trials took together; of memory, the most that one took."""
+    known = [r.metrics for r in ledger.records.values() if COSTS.keys() <= r.metrics.keys()]
+    peak = "cost.peak_memory"
+    total = {name: math.fsum(m[name] for m in known) for name in COSTS if name != peak}
+    return {**total, peak: max((m[peak] for m in known), default=0.0)}
 
 
 def _reference(records: Sequence[Record], objectives: Sequence[Objective]) -> list[float]:

@@ -9,6 +9,7 @@ processes per trial. A slot is a Tune trainable that Tune keeps (`reuse_actors`)
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,29 @@ import ray.train.torch
 from ray import tune
 
 from data_pipelines.schema import Split
-from distributed.board import Board, Command, Epoch, Evaluate, Failure, Finish, Leave, Start, Trial
+from distributed.board import (
+    Begun,
+    Board,
+    Command,
+    Epoch,
+    Evaluate,
+    Failure,
+    Finish,
+    Leave,
+    Start,
+    Trial,
+)
+from distributed.fidelity import CLEAN, FULL, Level
+from distributed.outcome import FAILED, FINISHED, METRICS, OUTSIDE, RUNG
+from distributed.search import CONFIG, JUDGED, TRIAL
 from distributed.worker import WorkerSettings, work
 
-#: Keys of a result: the figures so far, whether they are final, and why there will be none.
-METRICS, FINISHED, FAILED = "metrics", "finished", "failed"
 #: What Tune reserves for a slot. Its workers hold the CPUs, itself it only waits. Tune refuses
 #: a request of nothing; a share of a CPU would cost a whole slot on a small machine.
 REQUEST = {"memory": 1024}
 _POLL_SECONDS = 2.0
+#: Seconds between attempts where storage or network has failed; then the sweep has to halt.
+PATIENCE = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 
 @dataclass(frozen=True)
@@ -49,8 +64,11 @@ class GroupLost(RuntimeError):
 class Slot(tune.Trainable):
     """One step is one epoch; the last one ends with the full evaluation.
 
-    The Tune config is ``{"trial": id, "config": {flat parameters}}``.
+    The Tune config is that of `distributed.search`. A trial of which a state is kept goes on from
+    there: its first step then evaluates the epoch that was reached, which may be reported again.
     """
+
+    _begun: Begun | None
 
     def setup(self, config: dict[str, Any], settings: SlotSettings, datasets: Any) -> None:
         self._settings = settings
@@ -58,27 +76,72 @@ class Slot(tune.Trainable):
         self._board = ray.remote(Board).options(num_cpus=0).remote(settings.workers)
         self._thread = threading.Thread(target=self._run_group, args=(datasets,), daemon=True)
         self._thread.start()
-        self._begin(config)
+        self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config)
+        self._take(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch; the metrics so far, or why the trial failed."""
-        if isinstance(self._started, Failure):
-            return self._failed(self._started)
+        """Train an epoch; what was measured, or why the trial failed."""
+        for seconds in (*PATIENCE, None):
+            done = self._advance()
+            if not (isinstance(done, Failure) and done.outside and done.group_usable):
+                break
+            if seconds is None:
+                return {OUTSIDE: done.reason, "done": True}
+            # The worker's state is that of before: what was kept is as good as what it holds.
+            time.sleep(seconds)
+            self._begun = None
+        return self._failed(done) if isinstance(done, Failure) else done
+
+    def _advance(self) -> dict[str, Any] | Failure:
+        """The next epoch of the trial, after whatever is left of an interrupted one."""
+        resuming = self._begun is None
+        if resuming:
+            begun = self._post(Start(self._trial))
+            if isinstance(begun, Failure):
+                return begun
+            self._begun, self._epochs = begun, begun.epochs
+            if begun.metrics is not None:
+                return self._result(begun.metrics, last=True)
         metrics: dict[str, float] = {}
-        last = self.iteration + 1 >= self._trial.config["epochs"]
-        commands: list[Command] = [Epoch(), Evaluate(full=last)]
-        for command in commands:
-            answer = self._post(command)
-            if isinstance(answer, Failure):
-                return self._failed(answer)
-            metrics.update(answer)
+        if not (resuming and self._epochs):
+            trained = self._post(Epoch())
+            if isinstance(trained, Failure):
+                return trained
+            metrics |= trained
+            self._epochs += 1
+        last = self._epochs >= self._trial.config["epochs"]
+        measured = self._post(Evaluate(self._level(last)))
+        if isinstance(measured, Failure):
+            return measured
+        metrics |= measured
         if last and isinstance(lost := self._post(Finish(metrics)), Failure):
-            return self._failed(lost)
-        return {METRICS: metrics, FINISHED: last, "done": last}
+            return lost
+        return self._result(metrics, last)
+
+    def _level(self, last: bool) -> Level:
+        if last:
+            return FULL
+        rung = self._rung
+        return CLEAN if rung is None else self._levels.evaluation(rung)
+
+    @property
+    def _rung(self) -> int | None:
+        """The rung that stands at the end of the epoch that was reached."""
+        return self._levels.rung(self._epochs) if self._judged else None
+
+    def _result(self, metrics: dict[str, float], last: bool) -> dict[str, Any]:
+        if last:
+            self._epochs = self._trial.config["epochs"]
+        return {
+            METRICS: metrics,
+            FINISHED: last,
+            RUNG: self._rung,
+            "training_iteration": self._epochs,
+            "done": last,
+        }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the workers persist every epoch themselves, where a restart looks for it."""
@@ -92,10 +155,14 @@ class Slot(tune.Trainable):
             ray.wait([self._board.post.remote(Leave())], timeout=10)
             self._thread.join(timeout=20)
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        trial_id = config["trial"]
-        self._trial = Trial(trial_id, config["config"], self._settings.checkpoints / trial_id)
-        self._started = self._post(Start(self._trial))
+    def _take(self, config: dict[str, Any]) -> None:
+        """Have a new trial; the first step begins it."""
+        name = config[TRIAL]
+        self._trial = Trial(name, config[CONFIG], self._settings.checkpoints / name)
+        self._judged = config[JUDGED]
+        self._levels = self._settings.worker.levels(config[CONFIG])
+        self._begun = None
+        self._epochs = 0
 
     def _post(self, command: Command) -> Any:
         """Have the group do `command`. Raises `GroupLost` if the group's run has ended."""
@@ -110,7 +177,7 @@ class Slot(tune.Trainable):
         if not failure.group_usable:
             # Other ranks may wait in a collective for the one that failed: only a new group helps.
             raise GroupLost(failure.reason)
-        return {METRICS: {}, FINISHED: False, FAILED: failure.reason, "done": True}
+        return {FAILED: failure.reason, "done": True}
 
     def _run_group(self, datasets: Any) -> None:
         try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,19 +20,26 @@ from data_pipelines.schema import Manifest, Split
 from data_pipelines.shards import load_manifest
 from data_pipelines.storage import Folder
 from distributed import resources
+from distributed.checkpoints import discard_states
 from distributed.checks import check, evaluation_plan, objectives_of
 from distributed.front import Objective
-from distributed.ledger import Record, State, trial_id
+from distributed.halt import INTERRUPTED, Halt, Halted, on_signals
+from distributed.ledger import SEEDS, Record, State, trial_id
 from distributed.progress import Progress, front_table
+from distributed.resume import check_changes, replay, teach
 from distributed.run import Run
+from distributed.stopping.policy import Verdict
 from distributed.version import VERSION
 from search_spaces.study import Study
 
 if TYPE_CHECKING:
+    from distributed.scheduler import ParetoScheduler
     from distributed.slot import SlotSettings
 
 #: How a Ray cluster is named to this process; `ray job submit` sets it.
 ADDRESS = "RAY_ADDRESS"
+#: How often a trial is taken up again after the death of its slot; then the trial has failed.
+_SLOT_DEATHS = 3
 #: Set by Ray in a submitted job.
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
@@ -80,7 +89,7 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
 
     Connects to the cluster named by RAY_ADDRESS (a submitted job has it), else starts Ray on this
     machine and ends it afterwards. Raises `UserError` before any trial starts for what the user
-    can mend.
+    can mend, and `Halted` where the sweep was left half-way.
     """
     console = console or Console()
     Run.refuse_used(out)
@@ -90,55 +99,137 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
             "Name a folder that stays with --out /...",
             style="yellow",
         )
-    if ADDRESS not in os.environ:
-        prepare(study, resources.local_nodes())  # before the seconds that Ray takes to start
-    with ray_session():
-        prepared = prepare(study, resources.cluster_nodes())
-        run = Run.create(out)
-        run.write_study(study, prepared.manifest)
-        console.print(f"{study.name}: {study.search.trials} trials on {prepared.resources}")
-        started = time.monotonic()
-        _search(prepared, run, console)
-        _judge_front(prepared, run, console)
-        front = run.write_views(study, seconds=time.monotonic() - started)
-    _report(run, front, prepared.objectives, console)
+    prepared = prepare(study, nodes())
+    run = Run.create(out)
+    run.write_study(study, prepared.manifest)
+    return _go_on(run, study, console, changes=[])
+
+
+def resume(
+    path: Path,
+    study: Study | None = None,
+    accepted: Sequence[str] = (),
+    console: Console | None = None,
+) -> Run:
+    """Go on with a run where it was left, whatever ended it.
+
+    `study` is the run's own if left out; `accepted` are the keys in which it may differ (see
+    `distributed.resume.check_changes`). Raises as `sweep`, and `UserError` if the run cannot go on.
+    """
+    run = Run.open(path)
+    run.ledger.lock()
+    study = study or run.study
+    prepared = prepare(study, nodes())
+    changes = check_changes(run, study, prepared.manifest, accepted)
+    run.write_study(study, prepared.manifest)
+    return _go_on(run, study, console or Console(), changes)
+
+
+def _go_on(run: Run, study: Study, console: Console, changes: list[str]) -> Run:
+    """Run what is left of a study. The run's lock is held."""
+    halt = Halt()
+    began = time.monotonic()
+    earlier = max((r.ended for r in run.ledger.records.values()), default=0.0)
+    interrupted = None
+    with on_signals(halt, lambda text: console.print(text, style="yellow")):
+        try:
+            with ray_session():
+                prepared = prepare(study, resources.cluster_nodes())
+                _learn(study, run, console)
+                run.ledger.session(
+                    at=datetime.now(UTC).isoformat(timespec="seconds"),
+                    version=VERSION,
+                    changes=changes,
+                )
+                _say_where(prepared, run, console)
+                _search(prepared, run, console, halt, earlier)
+                if not halt:
+                    _judge_front(prepared, run, console)
+        except OSError as error:
+            halt.request(str(error))
+        except KeyboardInterrupt:
+            raise Halted("interrupted", run.resume_line, INTERRUPTED) from None
+        interrupted = halt.reason or None
+        try:
+            seconds = earlier + time.monotonic() - began
+            front = run.write_views(study, seconds=seconds, interrupted=interrupted)
+            _report(run, front, prepared.objectives, console)
+        except OSError as error:
+            halt.request(str(error))
+    if halt:
+        raise Halted(halt.reason, run.resume_line, INTERRUPTED if halt.interrupted else 1)
     return run
 
 
-def _search(prepared: Prepared, run: Run, console: Console) -> None:
-    """Run the trials through slots."""
+def _learn(study: Study, run: Run, console: Console) -> None:
+    """Give the sampler what an earlier run has found, before the first trial."""
+    source = study.search.warm_start
+    if source is not None and not run.ledger.sessions:
+        count = teach(run.ledger, Path(source), study.objectives)
+        console.print(f"The sampler starts from {count} trials of {source}.", highlight=False)
+
+
+def _say_where(prepared: Prepared, run: Run, console: Console) -> None:
+    study, records = prepared.study, run.ledger.records.values()
+    console.print(f"{study.name}: {study.search.trials} trials on {prepared.resources}")
+    if records:
+        running = len(run.ledger.of(State.RUNNING))
+        console.print(
+            f"{len(records) - running} trials have ended and stay as they are; {running} go on "
+            "from their last epoch.",
+            highlight=False,
+        )
+
+
+def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier: float) -> None:
+    """Run the trials through slots: those under way, the search, and its repeats."""
     from ray import tune
 
     from data_pipelines.streams import Mode, materialise
     from distributed.callbacks import RunCallback
-    from distributed.search import JOURNAL, ParetoSearch
+    from distributed.repeats import repeats
+    from distributed.sampling import Sampling
+    from distributed.search import ParetoSearch
     from distributed.slot import REQUEST, Slot
 
-    study, fingerprint = prepared.study, prepared.manifest.fingerprint
+    study = prepared.study
     assert study.data is not None
+    scheduler = _scheduler(prepared, run, halt)
     datasets = {}
     if prepared.resources.data.mode is not Mode.STREAMED:
         datasets = materialise(Folder(study.data).resolved(), (Split.TRAIN, Split.VAL))
     slot = tune.with_parameters(Slot, settings=_slot_settings(prepared, run), datasets=datasets)
-    searcher = ParetoSearch(
-        study,
-        prepared.objectives,
-        run.path / JOURNAL,
-        identify=lambda config: trial_id(config, fingerprint, VERSION),
-    )
-    with Progress(console, prepared.objectives, study.search.trials) as progress:
+    identify = partial(trial_id, data_fingerprint=prepared.manifest.fingerprint, version=VERSION)
+    known = run.ledger.records.values()
+    with Progress(console, prepared.objectives, study.search.trials, known) as progress:
+
+        def second_stage() -> list[Record]:
+            found = repeats(study, run, prepared.objectives, identify)
+            progress.expect(len(found))
+            return found
+
+        searcher = ParetoSearch(
+            study.search.trials,
+            run.ledger,
+            Sampling(study, prepared.objectives, identify),
+            second_stage,
+            halt,
+        )
         tune.Tuner(
             tune.with_resources(slot, tune.PlacementGroupFactory([REQUEST])),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                num_samples=study.search.trials,
+                scheduler=scheduler,
+                num_samples=-1,  # the searcher says when there is no other
                 max_concurrent_trials=prepared.resources.slots,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(run.ray),
-                callbacks=[RunCallback(run, prepared, progress)],
+                callbacks=[RunCallback(run, prepared, progress, scheduler.stopped, halt, earlier)],
+                # A slot that dies, with its node or without, takes its trial up again.
+                failure_config=tune.FailureConfig(max_failures=_SLOT_DEATHS),
                 verbose=0,
             ),
         ).fit()
@@ -157,6 +248,8 @@ def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
             plan=evaluation_plan(prepared.study),
             evaluation_batch_size=prepared.study.evaluation.batch_size,
             threads=plan.threads,
+            fidelity=prepared.study.fidelity,
+            scheduler=prepared.study.search.scheduler,
             source=Source(
                 mode=plan.data.mode,
                 location=str(Folder(prepared.study.data).resolved()),
@@ -171,14 +264,44 @@ def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
     )
 
 
+def _scheduler(prepared: Prepared, run: Run, halt: Halt) -> ParetoScheduler:
+    """Stops hopeless trials; knows what the ledger knows."""
+    from ray.tune.schedulers import FIFOScheduler
+
+    class Interim(FIFOScheduler):
+        stopped: dict = {}
+
+        def on_trial_result(self, controller, trial, result):
+            return "STOP" if halt else "CONTINUE"
+
+    return Interim()
+
+
+def _settle(run: Run, verdicts: Mapping[str, Verdict]) -> None:
+    """End the trials that were told to stop when the sweep was left."""
+    for name, verdict in verdicts.items():
+        record = run.ledger.records[name]
+        run.ledger.end(
+            replace(
+                record,
+                state=State.STOPPED,
+                reason=verdict.reason,
+                dominated_by=verdict.dominated_by,
+                metrics=record.rungs[max(record.rungs)],
+            )
+        )
+        discard_states(run.checkpoints / name)
+
+
 def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
-    """Evaluate the front's models on the test split, once each, by the same code."""
+    """Evaluate the front's models, and their repeats, on the test split by the same code."""
     from distributed.judge import judge
 
     front = run.front(prepared.objectives, prepared.study.constraints)
-    if front and prepared.manifest.split_counts.get(Split.TEST):
-        with console.status(f"Evaluating {len(front)} model(s) of the front on the test split"):
-            judge(prepared, run, front)
+    models = front + run.ledger.of(State.COMPLETED, SEEDS)
+    if models and prepared.manifest.split_counts.get(Split.TEST):
+        with console.status(f"Evaluating {len(models)} model(s) on the test split"):
+            judge(prepared, run, models)
 
 
 def _report(run: Run, front: list[Record], objectives: list[Objective], console: Console) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,28 @@ import torch.distributed
 
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.streams import Source, Stream
-from distributed.board import Command, Epoch, Evaluate, Finish, Leave, Standing, Start, Trial
-from distributed.checkpoints import load_state, save_model, save_state
+from distributed.board import (
+    Begun,
+    Command,
+    Epoch,
+    Evaluate,
+    Finish,
+    Leave,
+    Problem,
+    Standing,
+    Start,
+    Trial,
+)
+from distributed.checkpoints import (
+    finished_metrics,
+    latest_epochs,
+    load_state,
+    save_model,
+    save_state,
+)
+from distributed.fidelity import Level, Levels
 from distributed.training import Diverged, Rank, TrialTraining, merge_ranks
+from search_spaces.study import Fidelity, Scheduler
 from trainables.evaluation import EvaluationPlan
 
 
@@ -30,6 +50,12 @@ class WorkerSettings:
     evaluation_batch_size: int
     threads: int
     source: Source = field(default_factory=Source)
+    fidelity: Fidelity = field(default_factory=Fidelity)
+    scheduler: Scheduler = field(default_factory=Scheduler)
+
+    def levels(self, config: Mapping[str, Any]) -> Levels:
+        """What a trial uses on its way."""
+        return Levels(self.fidelity, self.scheduler, int(config["epochs"]))
 
 
 def work(config: dict[str, Any]) -> None:
@@ -38,7 +64,8 @@ def work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank = Rank(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(settings.threads)
-    token = _agree_on_token(rank)
+    # A fresh name for this generation of the worker group.
+    token = _from_first_rank(uuid.uuid4().hex, rank)
     # Entering comes first: the board counts a group that dies while it gets ready as well.
     standing = ray.get(board.enter.remote(token))
     worker = _Worker(settings, rank)
@@ -51,10 +78,12 @@ def work(config: dict[str, Any]) -> None:
         try:
             answer = worker.do(command)
         except Diverged as problem:
-            error = str(problem)
+            error = Problem(str(problem))
         except Exception as problem:  # noqa: BLE001 - told to the slot, which fails the trial
             traceback.print_exc()
-            error = f"{type(problem).__name__}: {problem}".splitlines()[0]
+            reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
+            # A full disk, storage that does not answer: no fault of the config.
+            error = Problem(reason, outside=isinstance(problem, OSError))
         ray.get(board.acknowledge.remote(token, rank.index, done, answer, error))
         if isinstance(command, Leave):
             return
@@ -79,24 +108,39 @@ class _Worker:
     def resume(self, standing: Standing) -> None:
         """Take up a trial after a restart of the group, at its last acknowledged epoch."""
         self._start(standing.trial)
-        if standing.epochs:
-            tensors = load_state(standing.trial.folder, standing.epochs)
-            self._current().load(tensors, standing.epochs)
+        self._load(standing.epochs)
 
-    def do(self, command: Command) -> dict[str, float] | None:
+    def do(self, command: Command) -> dict[str, float] | Begun | None:
         """The command's answer; only rank 0's counts."""
         match command:
             case Start(trial=trial):
-                self._start(trial)
+                return self._begin(trial)
             case Epoch():
                 return self._epoch()
-            case Evaluate(full=full):
-                return self._evaluate(full)
+            case Evaluate(level=level):
+                return self._evaluate(level)
             case Finish(metrics=metrics):
                 self._finish(metrics)
             case Leave():
                 self._end()
         return None
+
+    def _begin(self, trial: Trial) -> Begun:
+        """Take up a trial where an earlier session or slot has left it, or from the start."""
+        # One rank looks: on shared storage the others may see a file a moment later.
+        found = Begun()
+        if self._rank.index == 0:
+            found = Begun(latest_epochs(trial.folder), finished_metrics(trial.folder))
+        begun: Begun = _from_first_rank(found, self._rank)
+        if begun.metrics is None:
+            self._start(trial)
+            self._load(begun.epochs)
+        return begun
+
+    def _load(self, epochs: int) -> None:
+        if epochs:
+            assert self._trial is not None
+            self._current().load(load_state(self._trial.folder, epochs), epochs)
 
     def _start(self, trial: Trial) -> None:
         self._end()
@@ -107,6 +151,7 @@ class _Worker:
             self._settings.plan,
             device=self._device,
             rank=self._rank,
+            levels=self._settings.levels(trial.config),
         )
 
     def _epoch(self) -> dict[str, float]:
@@ -117,13 +162,15 @@ class _Worker:
             save_state(self._trial.folder, training.tensors(), training.epochs_done)
         return metrics
 
-    def _evaluate(self, full: bool) -> dict[str, float]:
+    def _evaluate(self, level: Level) -> dict[str, float]:
         started = time.perf_counter()
-        part = self._current().evaluate(
-            self._samples[Split.VAL], full=full, batch_size=self._settings.evaluation_batch_size
+        training = self._current()
+        part = training.evaluate(
+            self._samples[Split.VAL], level, batch_size=self._settings.evaluation_batch_size
         )
         metrics = merge_ranks(part, self._rank).compute()
-        return {**metrics, "evaluate.seconds": time.perf_counter() - started}
+        seconds = time.perf_counter() - started
+        return {**metrics, **training.cost_metrics(), "evaluate.seconds": seconds}
 
     def _finish(self, metrics: dict[str, float]) -> None:
         if self._rank.index == 0:
@@ -144,9 +191,9 @@ class _Worker:
         return self._training
 
 
-def _agree_on_token(rank: Rank) -> str:
-    """One fresh name for this generation of the worker group, the same on every rank."""
-    token = [uuid.uuid4().hex]
+def _from_first_rank(value: Any, rank: Rank) -> Any:
+    """The first rank's `value`, on every rank."""
+    values = [value]
     if rank.world > 1:
-        torch.distributed.broadcast_object_list(token, src=0)
-    return token[0]
+        torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]

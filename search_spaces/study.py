@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from data_pipelines.corruptions import suites
 from data_pipelines.errors import UserError
 from data_pipelines.registry import nearest
-from search_spaces.space import Space, Value
+from search_spaces.space import TRAINABLE, Space, Value
 
 _SHIPPED = resources.files("search_spaces") / "studies"
 
@@ -116,12 +116,16 @@ class Fidelity(_Section):
 
 
 class Search(_Section):
-    """How trials are chosen and stopped. `seed` makes the sampler's choices repeatable."""
+    """How trials are chosen and stopped. `seed` makes the sampler's choices repeatable.
+
+    `warm_start` names an earlier run; what it found teaches the sampler before the first trial.
+    """
 
     trials: Annotated[int, Field(ge=1)] = 12
     sampler: Literal["tpe", "random", "nsga2", "nsga3", "gp", "qmc", "grid"] = "tpe"
     scheduler: Scheduler = Scheduler()
     seed: int = 0
+    warm_start: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -243,6 +247,20 @@ class Study(_Section):
     def search_space(self) -> Space:
         """The conditional space of this study. Raises `UserError` where it is impossible."""
         return Space(self.trainables, self.space)
+
+    def baseline_config(self) -> dict[str, Value]:
+        """What the front is tested against: the space's defaults, but for what `baseline` names.
+
+        Raises `UserError` for a parameter that its trainable does not have.
+        """
+        named = dict(self.baseline or {})
+        trainable = str(named.pop(TRAINABLE, self.trainables[0]))
+        try:
+            known = Space([trainable], {}).of(trainable)
+            shared = {key: value for key, value in self.space.items() if key in known}
+            return Space([trainable], {**shared, **named}).defaults(trainable)
+        except UserError as error:
+            raise UserError(f"baseline: {error}") from error
 
     def to_yaml(self) -> str:
         """The study with every default written out; reading it back gives the same study."""

@@ -1,0 +1,80 @@
+"""How a sweep is asked to stop half-way: by Ctrl-C, by a scheduler of jobs, by its surroundings.
+
+The epochs under way are finished first; nothing that was not yet accepted counts as a result, so
+that the sweep can be resumed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+#: By a person or a scheduler of jobs; Slurm, Kubernetes and Ray send SIGTERM before they kill.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Halt:
+    """Whether the sweep is to stop, and why. The first reason stands."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.interrupted = False
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+    def request(self, reason: str) -> None:
+        """Stop after the epochs under way."""
+        self.reason = self.reason or reason
+
+
+#: Exit code of a process that Ctrl-C has ended, as shells have it.
+INTERRUPTED = 130
+
+
+class Halted(Exception):
+    """A sweep was left half-way; nothing that had finished is lost.
+
+    Attributes:
+        resume: The command that goes on with it.
+        code: Exit code of the command line.
+    """
+
+    def __init__(self, reason: str, resume: str, code: int) -> None:
+        super().__init__(reason)
+        self.resume = resume
+        self.code = code
+
+
+@contextmanager
+def on_signals(halt: Halt, say: Callable[[str], None]) -> Iterator[None]:
+    """Let Ctrl-C (and SIGTERM) halt; a second one raises KeyboardInterrupt at once.
+
+    Only the main thread can have it so; in another one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if halt.interrupted:
+            raise KeyboardInterrupt
+        halt.interrupted = True
+        halt.request(f"interrupted ({signal.Signals(number).name})")
+        say("Finishing the epoch; Ctrl-C again to leave at once.")
+
+    # Tune would set up its own, which ends in the middle of an epoch.
+    before = os.environ.get("TUNE_DISABLE_SIGINT_HANDLER")
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    old = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+        if before is None:
+            del os.environ["TUNE_DISABLE_SIGINT_HANDLER"]

@@ -1,0 +1,125 @@
+"""Taking a run up again: what may have changed, what is known, what an earlier run can teach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Manifest
+from distributed.ledger import END, EPOCH, SEARCH, Ledger, Record, State
+from distributed.run import Run
+from distributed.stopping.policy import Policy, Verdict
+from distributed.version import VERSION
+from search_spaces.study import Study
+
+#: What every figure of a run depends on alike: with another value, its trials do not compare.
+_FIXED = ("evaluation", "fidelity")
+#: Stands for the version of the code among the changes.
+_VERSION = "version"
+
+
+def check_changes(run: Run, study: Study, manifest: Manifest, accepted: Iterable[str]) -> list[str]:
+    """The keys in which `study` differs from the run's own.
+
+    `accepted` keys (``search.sampler``, or a whole section, ``space``) are meant to differ; more
+    trials may always be asked for.
+
+    Raises:
+        UserError: names every other change, and those that no run can survive.
+    """
+    old, new = _leaves(run.study), _leaves(study)
+    changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    versions = [session.get(_VERSION) for session in run.ledger.sessions[-1:]]
+    if versions not in ([], [VERSION]):
+        changed.add(_VERSION)
+        old[_VERSION], new[_VERSION] = versions[0], VERSION
+    if Manifest.load(run.path).fingerprint != manifest.fingerprint:
+        raise UserError(
+            f"{study.data}: another data set than the one that {run.path} was begun with. Name "
+            "that one with --data, or start a new run."
+        )
+    texts = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(changed)}
+    if broken := [text for key, text in texts.items() if key.startswith(_FIXED)]:
+        raise UserError(
+            f"{run.path}: {'; '.join(broken)}. Its trials were judged otherwise and would not "
+            f"compare. Start a new run, which may learn from it: --warm-start {run.path}."
+        )
+    meant = (
+        *accepted,
+        *(["search.trials"] if study.search.trials > run.study.search.trials else []),
+    )
+    if refused := [text for key, text in texts.items() if not key.startswith(tuple(meant))]:
+        raise UserError(
+            f"{run.path}: the study has changed since: {'; '.join(refused)}. Say which change is "
+            "meant with --accept KEY, or leave the study out to go on as it was."
+        )
+    return list(texts)
+
+
+def replay(policy: Policy, ledger: Ledger) -> dict[str, Verdict]:
+    """Bring a stopping policy to where the ledger is.
+
+    Returns the verdicts on trials that had been told to stop and had not yet ended.
+    """
+    pending: dict[str, Verdict] = {}
+    for event in ledger.events():
+        record = ledger.records.get(event.get("id", ""))
+        if record is None or record.stage != SEARCH:
+            continue
+        if event["event"] == EPOCH and "rung" in event:
+            verdict = policy.report(record.id, event["rung"], event["figures"])
+            if verdict.stop:
+                pending[record.id] = verdict
+        elif event["event"] == END:
+            pending.pop(record.id, None)
+            if record.state is not State.STOPPED:
+                policy.end(record.id, record.metrics if record.state is State.COMPLETED else None)
+    return pending
+
+
+def teach(ledger: Ledger, source: Path, objectives: Iterable[str]) -> int:
+    """Keep the trials of an earlier run for the sampler, once; how many there are.
+
+    Only completed trials that have every objective, and those that were stopped, teach anything.
+    Raises `UserError` if there is no run, or nothing in it.
+    """
+    names = list(objectives)
+    known = {record.id for record in ledger.priors}
+    usable = [
+        record for record in Run.open(source).ledger.records.values() if _teaches(record, names)
+    ]
+    if not usable:
+        raise UserError(
+            f"{source}: no completed trial with {', '.join(names)}, so nothing to start from. Name "
+            "another run, or leave --warm-start out."
+        )
+    for record in usable:
+        if record.id not in known:
+            ledger.prior(record)
+    return len(usable)
+
+
+def _teaches(record: Record, objectives: list[str]) -> bool:
+    if record.stage != SEARCH:
+        return False
+    complete = record.state is State.COMPLETED and set(objectives) <= record.metrics.keys()
+    return complete or record.state is State.STOPPED
+
+
+def _leaves(study: Study) -> dict[str, Any]:
+    """Every value of a study by its dotted key."""
+    found: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            found[prefix] = value
+
+    walk("", study.model_dump(mode="json"))
+    # The same data may lie elsewhere by now; its fingerprint says whether they are the same.
+    del found["data"]
+    return found
