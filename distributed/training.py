@@ -88,7 +88,8 @@ class TrialTraining:
         self.plan = plan
         self.rank = rank or Rank()
         self.device = torch.device(device)
-        self.levels = levels or Levels(Fidelity(), Scheduler(), config["epochs"])
+        # Without rungs there is nothing to grow towards.
+        self.levels = levels or Levels(Fidelity(), Scheduler(rungs=[]), config["epochs"])
         self._meter = Meter(self.rank, self.device)
         torch.manual_seed(int(self._seed("init")))
         trainable = self._method(FULL).trainable

@@ -15,7 +15,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.streams import Resident, Samples, Streamed
-from data_pipelines.streams.order import shares
+from data_pipelines.streams.order import shares, spread
 
 CELLS = [("gaussian-noise", 3), ("gaussian-blur", 1), ("contrast-down", 5), ("modality-drop", 3)]
 SEED = 7
@@ -200,6 +200,37 @@ def test_one_pipeline_serves_consecutive_epochs_and_its_processes_the_next_trial
         next(streamed.epoch(8, seed=seed, epoch=0, transform=corruption, epochs=9))
     assert before
     assert before & tasks()
+
+
+@pytest.mark.slow
+def test_one_pipeline_takes_the_first_steps_of_each_epoch(streamed, corruption):
+    """Another share of an epoch than was planned is another pipeline."""
+    taken = (0.2, 0.5, 1.0)
+    options = {"seed": 0, "transform": corruption, "rank": 1, "world": 2}
+    whole = [order(streamed, epoch=epoch, **options) for epoch in range(3)]
+    pipelines = set()
+    for epoch, part in enumerate(taken):
+        found = order(streamed, epoch=epoch, epochs=3, share=taken.__getitem__, **options)
+        pipelines.add(streamed._pipeline)
+        assert 0 < len(found) <= part * len(whole[epoch]) + 8
+        assert found == whole[epoch][: len(found)]
+    assert len(pipelines) == 1
+    order(streamed, epoch=0, epochs=3, share=taken.__getitem__, **options)
+    assert order(streamed, epoch=1, epochs=3, **options) == whole[1]
+
+
+@pytest.mark.parametrize("world", [1, 2, 5])
+def test_part_of_a_sweep_is_the_same_for_any_world(phantoms, samples, world):
+    stream = Streamed(phantoms, Split.TRAIN, Manifest.load(phantoms))
+    for source in (stream, samples):
+        places = spread(len(source), 0.4)
+        dealt = [b for rank in range(world) for b in source.sweep(5, rank, world, share=0.4)]
+        names = sorted(name for batch in dealt for name in batch.sample_id)
+        assert names == sorted(source.sample_ids[place] for place in places)
+        assert {len(batch) for batch in dealt} <= {5, len(places) % 5}
+        for batch in dealt:
+            same = source.batch([source.sample_ids.index(name) for name in batch.sample_id])
+            assert torch.equal(batch.image, same.image)
 
 
 @pytest.mark.parametrize("world", [1, 2, 5])

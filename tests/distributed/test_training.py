@@ -1,13 +1,17 @@
 """One trial on one rank, without Ray."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from data_pipelines.schema import Manifest, Split
+from data_pipelines.schema import Batch, Manifest, Split
 from data_pipelines.streams import Samples
 from distributed.checkpoints import load_model, load_state, save_model, save_state
-from distributed.training import Diverged, TrialTraining
+from distributed.fidelity import CLEAN, FULL, Level, Levels
+from distributed.training import Diverged, TrialTraining, resized
 from search_spaces.space import Space
+from search_spaces.study import Fidelity, Scheduler
 from trainables.evaluation import EvaluationPlan
 from trainables.regimes import attacked_rows
 from trainables.registry import TRAINABLES
@@ -28,8 +32,14 @@ def config(trainable="evidential-unet", **more):
 
 
 def same(a: TrialTraining, b: TrialTraining) -> bool:
+    """In all that training goes on from; costs depend on the machine and on evaluations."""
     mine, yours = a.tensors(), b.tensors()
-    return mine.keys() == yours.keys() and all(torch.equal(mine[k], yours[k]) for k in mine)
+    names = [name for name in mine if not name.startswith("cost.")]
+    return mine.keys() == yours.keys() and all(torch.equal(mine[k], yours[k]) for k in names)
+
+
+def growing(rungs=(0.5,), epochs=3, **shares) -> Levels:
+    return Levels(Fidelity(**shares), Scheduler(rungs=list(rungs)), epochs)
 
 
 @pytest.mark.parametrize("trainable", list(TRAINABLES))
@@ -47,7 +57,7 @@ def test_a_restart_from_a_checkpoint_changes_nothing(data, tmp_path, trainable):
     for training in (through, resumed):
         training.epoch(train)
     assert same(through, resumed)
-    figures = [t.evaluate(val, full=True, batch_size=8).compute() for t in (through, resumed)]
+    figures = [t.evaluate(val, batch_size=8).compute() for t in (through, resumed)]
     assert figures[0] == figures[1]
 
 
@@ -61,9 +71,9 @@ def test_training_learns(data):
     manifest, train, val = data
     more = {"epochs": 8, "batch_size": 8, "learning_rate": 0.01, "regime": "none"}
     training = TrialTraining(config("unet", **more), manifest, PLAN)
-    before = training.evaluate(val, full=False, batch_size=8).compute()
+    before = training.evaluate(val, CLEAN, batch_size=8).compute()
     losses = [training.epoch(train)["train.loss"] for _ in range(8)]
-    after = training.evaluate(val, full=False, batch_size=8).compute()
+    after = training.evaluate(val, CLEAN, batch_size=8).compute()
     assert losses[-1] < 0.8 * losses[0]
     assert after["clean.nll"] < before["clean.nll"]
 
@@ -91,7 +101,7 @@ def test_evaluation_leaves_the_training_as_it_was(data):
     manifest, train, val = data
     judged, plain = (TrialTraining(config(), manifest, PLAN) for _ in range(2))
     judged.epoch(train)
-    judged.evaluate(val, full=True, batch_size=8)
+    judged.evaluate(val, batch_size=8)
     judged.epoch(train)
     for _ in range(2):
         plain.epoch(train)
@@ -102,7 +112,7 @@ def test_figures_do_not_depend_on_the_evaluations_batch_size(data):
     manifest, train, val = data
     training = TrialTraining(config(), manifest, PLAN)
     training.epoch(train)
-    small, large = (training.evaluate(val, full=True, batch_size=n).compute() for n in (3, 50))
+    small, large = (training.evaluate(val, batch_size=n).compute() for n in (3, 50))
     for name, value in small.items():
         assert large[name] == pytest.approx(value, abs=2e-3), name
 
@@ -125,3 +135,83 @@ def test_a_finished_model_reads_back_and_drops_its_states(data, tmp_path):
         torch.equal(a, b)
         for a, b in zip(training.network.parameters(), other.network.parameters(), strict=True)
     )
+
+
+def figures(training, data, levels):
+    _, train, val = data
+    trained = [training.epoch(train) for _ in range(training.config["epochs"])]
+    for epoch in trained:
+        del epoch["train.seconds"]
+    judged = training.evaluate(val, levels.evaluation(0), batch_size=8).compute()
+    return trained, judged
+
+
+def test_shares_of_one_change_no_bit(data):
+    levels = growing(
+        rungs=(0.3, 0.6), parameters={"attack_steps": 1.0}, validation=1, evaluation_steps=1
+    )
+    plain = TrialTraining(config(), data[0], PLAN)
+    scaled = TrialTraining(config(), data[0], PLAN, levels=levels)
+    assert figures(plain, data, growing(rungs=())) == figures(scaled, data, levels)
+    assert same(plain, scaled)
+
+
+def test_a_share_of_the_data_is_the_first_steps_of_each_epochs_own_order(data):
+    manifest, train, _ = data
+    steps = train.steps(8, 1)
+    levels = growing(rungs=(0.6,), data=0.4)
+    training = TrialTraining(config(batch_size=8), manifest, PLAN, levels=levels)
+    images = []
+    for _ in range(3):
+        before = training.cost_metrics()["cost.images"]
+        training.epoch(train)
+        images.append(training.cost_metrics()["cost.images"] - before)
+    taken = [
+        sum(len(batch) for batch, _ in list(train.epoch(8, seed=0, epoch=epoch))[:count])
+        for epoch, count in enumerate((-(-4 * steps // 10), -(-4 * steps // 10), steps))
+    ]
+    assert images == taken
+
+
+def test_parameters_grow_from_rung_to_rung(data):
+    manifest, train, _ = data
+    levels = growing(rungs=(0.25, 0.5), epochs=4, parameters={"attack_steps": 0.25})
+    chosen = config(epochs=4, attack="pgd", attack_steps=4, regime="random")
+    training = TrialTraining(chosen, manifest, PLAN, levels=levels)
+    gradients = [training.epoch(train)["train.attack_gradients"] for _ in range(4)]
+    assert [g / gradients[0] for g in gradients] == [1, 2, 4, 4]
+
+
+def test_small_images_train_and_are_judged_at_their_rung(data):
+    manifest, train, val = data
+    levels = growing(image_size=0.5, data=0.5)
+    training = TrialTraining(config(), manifest, PLAN, levels=levels)
+    training.epoch(train)
+    for level in (levels.evaluation(0), CLEAN, FULL):
+        values = training.evaluate(val, level, batch_size=8).compute()
+        assert 0 < values["clean.nll"] < 2
+        assert ("dice_area" in values) is not level.clean
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_resizing_keeps_what_images_and_masks_mean(dims):
+    shape = (2, 3, *(32, 40, 48)[:dims])
+    ramp = torch.linspace(0, 1, shape[-1]).expand(shape).clone()
+    mask = (ramp[:, :1] > 0.5).float()
+    batch = Batch(
+        sample_id=("a", "b"), image=ramp, mask=mask, more_images={"other": torch.rand(2, 1, 8, 64)}
+    )
+    small = resized(batch, Level(image_size=0.5))
+    # 20 lies between two multiples; an axis of 8 cannot get smaller.
+    size = (16, 16, 32) if dims == 3 else (16, 16)
+    assert small.image.shape == (2, 3, *size)
+    assert small.mask.shape == (2, 1, *size)
+    assert small.more_images["other"].shape == (2, 1, 8, 32)
+    assert set(small.mask.unique().tolist()) == {0.0, 1.0}
+    assert small.mask.mean() == pytest.approx(0.5, abs=1e-6)
+    assert small.image.mean() == pytest.approx(0.5, abs=1e-3)
+    assert 0 <= small.image.min() < 0.05
+    assert 0.95 < small.image.max() <= 1
+    assert resized(batch, FULL) is batch
+    table = dataclasses.replace(batch, image=torch.zeros(2, 0), mask=None, more_images={})
+    assert resized(table, Level(image_size=0.5)).image.shape == (2, 0)
