@@ -202,10 +202,12 @@ class Evaluation:
         """Trapezoids under the curves over the largest ε, so that a flat curve keeps its height."""
         curves = self.curves()
         epsilons = np.array(curves.pop("epsilon"))
-        return {
-            f"{name}_area": float(np.trapezoid(values, epsilons) / epsilons[-1])
-            for name, values in curves.items()
-        }
+        areas = {}
+        for name, values in curves.items():
+            height = np.trapezoid(values, epsilons) / epsilons[-1]
+            # Rounding must not carry it past the curve, and so out of the metric's range.
+            areas[f"{name}_area"] = float(np.clip(height, min(values), max(values)))
+        return areas
 
 
 def evaluate(

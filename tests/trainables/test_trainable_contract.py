@@ -8,19 +8,26 @@ from safetensors.torch import load, save
 
 from data_pipelines.schema import Batch, Manifest, Task
 from search_spaces.space import Space
+from trainables.attacks import PredictionVictim, make_attack
 from trainables.contract import Progress, Trainable
+from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
+from trainables.metrics.catalog import all_names, metric_info
+from trainables.regimes import REGIMES, from_config
 from trainables.registry import TRAINABLES
 from trainables.uncertainty import MAPS
 
 torch.set_num_threads(1)
 SHAPES = {"2d": (1, 20, 28), "2d-rgb": (3, 16, 16), "3d": (1, 12, 16, 10)}
+PLAN = EvaluationPlan(epsilons=(0.0, 0.02, 0.05), corruptions=(("darker", 3),))
 NOW = Progress(3, 6)
 
 every = pytest.mark.parametrize("name", TRAINABLES)
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+every_number_of_classes = pytest.mark.parametrize("classes", [2, 4])
 
 
-def build(name: str, shape: tuple[int, ...] = SHAPES["2d"]) -> Trainable:
+def build(name: str, shape: tuple[int, ...] = SHAPES["2d"], classes: int = 2) -> Trainable:
+    """`classes` is for those of images; masks have a background and a lesion."""
     config = Space([name], {}).defaults(name)
     if "width" in config:
         config["width"] = 4
@@ -29,7 +36,7 @@ def build(name: str, shape: tuple[int, ...] = SHAPES["2d"]) -> Trainable:
         tasks=tuple(Task),
         image_shape=shape,
         image_scale=1.0,
-        classes=("background", "lesion"),
+        classes=("background", "lesion", "scar", "oedema")[:classes],
         mean=(0.4,) * shape[0],
         std=(0.2,) * shape[0],
         split_counts={"train": 4},
@@ -71,9 +78,10 @@ def test_loss_is_finite_and_reaches_every_parameter(name: str, shape: tuple[int,
     assert sum(float(g.abs().sum()) for g in gradients.values() if g is not None) > 0
 
 
+@every_number_of_classes
 @every
-def test_total_is_the_mean_of_the_samples_and_the_sum_of_the_parts(name: str) -> None:
-    trainable = build(name)
+def test_total_is_the_mean_of_the_samples_and_the_sum_of_the_parts(name: str, classes: int) -> None:
+    trainable = build(name, classes=classes)
     loss = trainable.loss(network_of(trainable), toy(), NOW)
     assert loss.per_sample.shape == (4,)
     assert loss.per_sample.requires_grad
@@ -91,12 +99,17 @@ def test_loss_of_a_sample_is_its_own(name: str) -> None:
     torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
 
 
+@every_number_of_classes
 @every_shape
 @every
-def test_prediction_has_the_promised_shapes_and_ranges(name: str, shape: tuple[int, ...]) -> None:
-    trainable = build(name, shape)
+def test_prediction_has_the_promised_shapes_and_ranges(
+    name: str, shape: tuple[int, ...], classes: int
+) -> None:
+    trainable = build(name, shape, classes)
     prediction = trainable.predict(network_of(trainable).eval(), toy(shape))
     spatial = shape[1:] if trainable.task is Task.SEGMENTATION else ()
+    if not spatial and classes > 2:
+        torch.testing.assert_close(prediction.probability.sum(1), torch.ones(4))
     assert prediction.probability.shape[0] == 4
     assert prediction.probability.shape[2:] == spatial
     assert prediction.probability.dtype == torch.float32
@@ -186,3 +199,100 @@ def test_bfloat16_autocast_gives_float32_losses_near_the_exact_ones(name: str) -
     assert prediction.probability.dtype == torch.float32
     assert loss.total.item() == pytest.approx(exact.item(), rel=0.05)
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@every
+def test_every_regime_attacks_it(name: str, regime: str) -> None:
+    trainable = build(name)
+    network = network_of(trainable).train()
+    settings = {
+        "regime": regime, "share": 0.5, "attack": "pgd", "attack_steps": 2, "epsilon": 0.05,
+        "selection_measure": "default", "selection_score": "mean",
+    }  # fmt: skip
+    result = from_config(settings)(trainable, network, toy(), NOW, step=1)
+    assert len(result.rows) == {"none": 0, "all": 4, "alternating": 4}.get(regime, 2)
+    moved = (result.batch.image - toy().image).abs().flatten(1).amax(1)
+    assert tuple(moved.nonzero().flatten().tolist()) == result.rows
+    assert all(module.training for module in network.modules())
+    trainable.loss(network, result.batch, NOW).total.backward()
+
+
+@pytest.mark.parametrize(
+    ("name", "measure"), [(n, m) for n, cls in TRAINABLES.items() for m in cls.uncertainties]
+)
+def test_every_map_it_names_ranks_its_images(name: str, measure: str) -> None:
+    trainable = build(name)
+    settings = {
+        "regime": "uncertain", "share": 0.5, "attack": "fgsm", "epsilon": 0.05,
+        "selection_measure": measure, "selection_score": "mean",
+    }  # fmt: skip
+    score = from_config(settings)(trainable, network_of(trainable), toy(), NOW).score
+    assert score is not None
+    assert score.shape == (4,)
+    assert len(score.unique()) == 4
+
+
+@every
+def test_the_evaluations_attack_harms_it(name: str) -> None:
+    trainable = build(name)
+    victim = PredictionVictim(trainable, network_of(trainable).eval())
+    attacked = make_attack("pgd", steps=5)(victim, toy(), 0.05, seeds=torch.arange(4))
+    with torch.no_grad():
+        assert bool((victim.loss(attacked) > victim.loss(toy())).all())
+
+
+def evaluation(trainable: Trainable, network: torch.nn.Module, parts: list[Batch]) -> Evaluation:
+    victim, attack = PredictionVictim(trainable, network), make_attack("pgd", steps=2)
+    return evaluate(
+        trainable,
+        network,
+        parts,
+        PLAN,
+        corrupt=lambda batch, name, level: batch.with_image(batch.image / level),
+        attack=lambda batch, epsilon: attack(victim, batch, epsilon, seeds=torch.arange(4)),
+    )
+
+
+@every_number_of_classes
+@every
+def test_evaluation_gives_every_metric_of_its_task(name: str, classes: int) -> None:
+    trainable = build(name, classes=classes)
+    network = network_of(trainable)
+    whole = evaluation(trainable, network, [toy()])
+    found, curves = whole.compute(), whole.curves()
+    assert list(found) == all_names(PLAN.epsilons, PLAN.corruptions, trainable.task)
+    for metric, value in found.items():
+        info = metric_info(metric)
+        assert info.low <= value <= info.high, metric
+    assert curves.pop("epsilon") == list(PLAN.epsilons)
+    assert {f"{metric}_area" for metric in curves} == {n for n in found if n.endswith("_area")}
+    for metric, heights in curves.items():
+        assert heights[0] == found[f"clean.{metric}"]
+        assert min(heights) <= found[f"{metric}_area"] <= max(heights)
+    assert len(whole.reliability("attacked@0.05")["count"]) == 15
+    idle = Evaluation.from_state_dict(evaluation(trainable, network, []).state_dict())
+    idle.merge(Evaluation.from_state_dict(whole.state_dict()))
+    assert idle.compute() == found
+
+
+@every_shape
+@every
+def test_panel_shows_its_task(name: str, shape: tuple[int, ...]) -> None:
+    trainable = build(name, shape)
+    network = network_of(trainable)
+
+    def darken(batch: Batch, epsilon: float) -> Batch:
+        return batch.with_image(batch.image - epsilon)
+
+    shown = panel(trainable, network, toy(shape), darken, 0.1)
+    truth = "mask" if trainable.task is Task.SEGMENTATION else "label"
+    names = ("image", "probability", "uncertainty")
+    assert set(shown) == {truth, *names, *(f"{n}_attacked" for n in names)}
+    assert all(len(values) == 4 for values in shown.values())
+    assert shown["image"].shape == shown["image_attacked"].shape == (4, *shape[-2:])
+    if truth == "label":
+        assert shown["label"].tolist() == [1, 1, 1, 0]
+        assert shown["probability"].shape == (4, 2)
+        assert shown["probability"].sum(1) == pytest.approx(1, abs=1e-6)
+        assert shown["uncertainty_attacked"].shape == (4,)

@@ -1,0 +1,188 @@
+"""The classifier's own promises; what every trainable promises is in test_trainable_contract.py."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Batch, Manifest, Task
+from trainables.attacks import PredictionVictim, make_attack
+from trainables.classifier import Classifier
+from trainables.contract import Progress
+from trainables.evaluation import EvaluationPlan, evaluate
+from trainables.regimes import from_config
+
+torch.set_num_threads(1)
+CONFIG = {"width": 8, "depth": 3, "dropout": 0.0, "label_smoothing": 0.0}
+NOW = Progress(0, 6)
+
+
+def manifest(classes: int = 2, **changes: object) -> Manifest:
+    fields = {
+        "name": "toy",
+        "tasks": (Task.CLASSIFICATION,),
+        "image_shape": (1, 28, 28),
+        "image_scale": 255.0,
+        "classes": tuple(map(str, range(classes))),
+        "mean": (0.5,),
+        "std": (0.2,),
+        "split_counts": {},
+        "columns": {},
+        "fingerprint": "0",
+    }
+    return Manifest(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def batch(label: list[int]) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand((len(label), 1, 28, 28), generator=generator)
+    return Batch(sample_id=tuple(map(str, label)), image=image, label=torch.tensor(label))
+
+
+class Fixed(nn.Module):
+    """A network whose raw output does not depend on the image."""
+
+    def __init__(self, *output: float) -> None:
+        super().__init__()
+        self.output = nn.Parameter(torch.tensor(output))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.output.expand(len(image), -1)
+
+
+def test_two_classes_share_one_output() -> None:
+    model = Classifier(CONFIG, manifest(2))
+    assert model.network()(batch([0, 1]).image).shape == (2, 1)
+    prediction = model.predict(Fixed(math.log(3)), batch([0, 1]))
+    torch.testing.assert_close(prediction.probability, torch.full((2, 1), 0.75))
+    torch.testing.assert_close(prediction.uncertainty["least-confidence"], torch.full((2,), 0.25))
+
+
+def test_more_classes_have_one_each() -> None:
+    model = Classifier(CONFIG, manifest(3))
+    assert model.network()(batch([0, 1]).image).shape == (2, 3)
+    prediction = model.predict(Fixed(math.log(2), 0.0, 0.0), batch([0, 1]))
+    torch.testing.assert_close(prediction.probability[0], torch.tensor([0.5, 0.25, 0.25]))
+    assert prediction.uncertainty["entropy"][0].item() == pytest.approx(1.5 * math.log(2))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothing_is_the_same_with_one_output_and_with_two(smoothing: float) -> None:
+    model = Classifier({**CONFIG, "label_smoothing": smoothing}, manifest(2))
+    data, logit = batch([0, 1, 1]), 0.7
+    expected = F.cross_entropy(
+        torch.tensor([[0.0, logit]]).expand(3, 2),
+        data.label,
+        label_smoothing=smoothing,
+        reduction="none",
+    )
+    torch.testing.assert_close(model.loss(Fixed(logit), data, NOW).per_sample, expected)
+    three = Classifier({**CONFIG, "label_smoothing": smoothing}, manifest(3))
+    loss = three.loss(Fixed(logit, 0.0, 0.0), batch([0]), NOW)
+    log_p = torch.tensor([logit, 0.0, 0.0]).log_softmax(0)
+    target = torch.tensor([1 - smoothing, 0, 0]) + smoothing / 3
+    torch.testing.assert_close(loss.total, -(target * log_p).sum())
+
+
+def test_samples_do_not_see_each_other_even_in_training_mode() -> None:
+    torch.manual_seed(0)
+    network = Classifier(CONFIG, manifest()).network().train()
+    image = batch([0, 1, 0]).image
+    torch.testing.assert_close(network(image)[1:2], network(image[1:2]), atol=1e-5, rtol=1e-4)
+
+
+def test_dropout_is_drawn_in_training_alone() -> None:
+    network = Classifier({**CONFIG, "dropout": 0.5}, manifest()).network()
+    image = batch([0, 1]).image
+    assert not torch.equal(network.train()(image), network(image))
+    assert torch.equal(network.eval()(image), network(image))
+
+
+@pytest.mark.parametrize("side", [1, 7, 28, 65])
+def test_images_may_have_any_size(side: int) -> None:
+    network = Classifier(CONFIG, manifest()).network()
+    assert bool(network(torch.rand(2, 1, side, side)).isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("width", 0, "'width' must be a whole number"),
+        ("depth", 1.5, "'depth' must be a whole number"),
+        ("dropout", 1.2, "'dropout' is 1.2, outside"),
+        ("label_smoothing", -0.1, "'label_smoothing' is -0.1, outside"),
+    ],
+)
+def test_bad_value_is_named(key: str, value: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Classifier({**CONFIG, key: value}, manifest())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": (Task.SEGMENTATION,)}, "toy: no class of each image"),
+        ({"image_shape": ()}, "toy: no images"),
+        ({"classes": 1}, "toy: a single class"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Classifier(CONFIG, manifest(**changes))
+
+
+def test_learns_pneumonia_and_withstands_what_it_was_trained_against(real_data: Path) -> None:
+    """400 real X-rays, four epochs: clean, and attacked where the model is least certain."""
+    stored = np.load(real_data / "medmnist" / "pneumoniamnist.npz")
+
+    def split(name: str, size: int) -> Batch:
+        rows = np.random.default_rng(0).permutation(len(stored[f"{name}_images"]))[:size]
+        image = torch.from_numpy(stored[f"{name}_images"][rows]).unsqueeze(1) / 255
+        label = torch.from_numpy(stored[f"{name}_labels"][rows, 0]).long()
+        ids = tuple(f"{name}-{row}" for row in rows)
+        return Batch(sample_id=ids, image=image.float(), label=label)
+
+    train, test = split("train", 400), split("test", 200)
+    attack = make_attack("pgd", steps=5)
+    plan = EvaluationPlan(epsilons=(0.0, 0.02))
+    found = {}
+    for regime in ("none", "uncertain"):
+        torch.manual_seed(0)
+        model, network = trained(regime, train)
+        victim = PredictionVictim(model, network)
+        evaluation = evaluate(
+            model,
+            network,
+            [test.select(range(0, 100)), test.select(range(100, 200))],
+            plan,
+            corrupt=lambda batch, *_: batch,
+            attack=lambda batch, epsilon, victim=victim: attack(victim, batch, epsilon),
+        )
+        found[regime] = evaluation.compute()
+        assert found[regime]["clean.auroc"] > 0.8
+        assert found[regime]["attacked.auroc"] < found[regime]["clean.auroc"]
+    assert found["uncertain"]["auroc_area"] > found["none"]["auroc_area"] + 0.05
+
+
+def trained(regime_name: str, data: Batch, epochs: int = 4) -> tuple[Classifier, nn.Module]:
+    config = {
+        **CONFIG, "regime": regime_name, "share": 0.5, "attack": "pgd", "attack_steps": 2,
+        "epsilon": 0.02, "selection_measure": "default", "selection_score": "mean",
+    }  # fmt: skip
+    model = Classifier(config, manifest())
+    network, regime = model.network(), from_config(config)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    for epoch in range(epochs):
+        for rows in torch.randperm(len(data)).split(20):
+            progress = Progress(epoch, epochs)
+            network.train()
+            chosen = regime(model, network, data.select(rows.tolist()), progress)
+            optimiser.zero_grad()
+            model.loss(network, chosen.batch, progress).total.backward()
+            optimiser.step()
+    return model, network
