@@ -95,12 +95,12 @@ class Scheduler(_Section):
 class Fidelity(_Section):
     """What is cheaper at the start of a training than at its end.
 
-    Each number is a share of the full amount before the first rung; it grows by equal factors from
-    rung to rung, and after the last rung is 1. `data` is the part of an epoch's batches,
-    `image_size` of the pixels along each axis, `parameters` of parameters of the space
-    (``{attack_steps: 0.34}``). `validation` (part of the validation split) and
-    `evaluation_steps` (of `evaluation.attack_steps`) are for judging at the rungs; the last
-    evaluation is always full.
+    Each number is a share of the full amount on the way to the first rung and in the judgement
+    there; it grows by equal factors from rung to rung, and after a trial's last rung is 1. `data`
+    is the part of an epoch's batches, `image_size` of the pixels along each axis (to the nearest
+    multiple of 16), `parameters` of whole numbers of the space (``{attack_steps: 0.34}``).
+    `validation` (part of the validation split) and `evaluation_steps` (of
+    `evaluation.attack_steps`) are for judging at the rungs; the last evaluation is always full.
     """
 
     data: Share = 1.0
