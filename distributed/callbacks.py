@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from distributed.checkpoints import discard_states
 from distributed.front import Archive
 from distributed.halt import Halt
+from distributed.journal import Journal
 from distributed.ledger import SEARCH, Record, State
 from distributed.outcome import OUTSIDE, RUNG, metrics_of, outcome
 from distributed.progress import Progress
@@ -38,6 +39,7 @@ class RunCallback(tune.Callback):
     Args:
         run: Its ledger is locked.
         prepared: The study, checked.
+        journal: Optuna's view of the run.
         progress: The display.
         stopped: What the scheduler has stopped so far, by trial id.
         halt: Is set where nothing can be written down any more, or storage is away.
@@ -48,6 +50,7 @@ class RunCallback(tune.Callback):
         self,
         run: Run,
         prepared: Prepared,
+        journal: Journal,
         progress: Progress,
         stopped: Mapping[str, Verdict],
         halt: Halt,
@@ -56,6 +59,7 @@ class RunCallback(tune.Callback):
         self._run = run
         self._study = prepared.study
         self._objectives = prepared.objectives
+        self._journal = journal
         self._progress = progress
         self._stopped = stopped
         self._halt = halt
@@ -161,6 +165,7 @@ class RunCallback(tune.Callback):
         now = time.monotonic()
         if now >= self._views_due:
             self._run.write_views(self._study)
+            self._journal.write(self._run.ledger)
             took = time.monotonic() - now
             self._views_due = now + took / _VIEWS_SHARE
 

@@ -187,6 +187,7 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
 
     from data_pipelines.streams import Mode, materialise
     from distributed.callbacks import RunCallback
+    from distributed.journal import Journal
     from distributed.repeats import repeats
     from distributed.sampling import Sampling
     from distributed.search import ParetoSearch
@@ -200,6 +201,8 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
         datasets = materialise(Folder(study.data).resolved(), (Split.TRAIN, Split.VAL))
     slot = tune.with_parameters(Slot, settings=_slot_settings(prepared, run), datasets=datasets)
     identify = partial(trial_id, data_fingerprint=prepared.manifest.fingerprint, version=VERSION)
+    sampling = Sampling(study, prepared.objectives, identify)
+    journal = Journal(run.path, study.name, prepared.objectives, sampling.as_optuna)
     known = run.ledger.records.values()
     with Progress(console, prepared.objectives, study.search.trials, known) as progress:
 
@@ -211,7 +214,7 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
         searcher = ParetoSearch(
             study.search.trials,
             run.ledger,
-            Sampling(study, prepared.objectives, identify),
+            sampling,
             second_stage,
             halt,
         )
@@ -227,12 +230,15 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(run.ray),
-                callbacks=[RunCallback(run, prepared, progress, scheduler.stopped, halt, earlier)],
+                callbacks=[
+                    RunCallback(run, prepared, journal, progress, scheduler.stopped, halt, earlier)
+                ],
                 # A slot that dies, with its node or without, takes its trial up again.
                 failure_config=tune.FailureConfig(max_failures=_SLOT_DEATHS),
                 verbose=0,
             ),
         ).fit()
+    journal.write(run.ledger)
 
 
 def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
