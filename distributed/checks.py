@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from data_pipelines.corruptions import CORRUPTIONS
 from data_pipelines.errors import UserError
-from data_pipelines.schema import Manifest, Split
+from data_pipelines.schema import Manifest, Split, Task
 from distributed import fidelity
 from distributed.front import Objective
 from search_spaces.study import Study
@@ -18,14 +18,13 @@ from trainables.registry import TRAINABLES
 
 def check(study: Study, manifest: Manifest) -> None:
     """Raises `UserError` naming the key of the study, or the data set, that cannot be."""
-    for name in study.trainables:
-        task = TRAINABLES[name].task
-        if task not in manifest.tasks:
-            offered = ", ".join(manifest.tasks)
-            raise UserError(
-                f"trainables: {name} needs {task} data, {study.data} offers {offered}. "
-                "Choose other trainables or another data set."
-            )
+    task = task_of(study)
+    if task not in manifest.tasks:
+        offered = ", ".join(manifest.tasks)
+        raise UserError(
+            f"trainables: {study.trainables[0]} needs {task} data, {study.data} offers {offered}. "
+            "Choose other trainables or another data set."
+        )
     for split in (Split.TRAIN, Split.VAL):
         if not manifest.split_counts.get(split):
             raise UserError(
@@ -56,6 +55,21 @@ def _repeatable(study: Study) -> None:
                 "seeds: the space varies the seed itself (space.seed). Fix it there, or leave "
                 "seeds out."
             )
+
+
+def task_of(study: Study) -> Task:
+    """The one task of the study's trainables: a front compares figures of the same kind."""
+    tasks = {name: TRAINABLES[name].task for name in study.trainables}
+    if len(set(tasks.values())) > 1:
+        listed = ", ".join(f"{name} ({task})" for name, task in tasks.items())
+        raise UserError(f"trainables: {listed} have no task in common. Give each a study.")
+    return next(iter(tasks.values()))
+
+
+def measured_names(study: Study) -> list[str]:
+    """Every metric that a finished trial of the study has."""
+    cells = corruption_cells(study)
+    return [*all_names(study.evaluation.epsilons, cells, task_of(study)), *COSTS]
 
 
 def objectives_of(study: Study) -> list[Objective]:
@@ -100,12 +114,14 @@ def _usable_corruptions(study: Study, manifest: Manifest) -> None:
 
 def _known_metrics(study: Study, names: Iterable[str], key: str) -> None:
     """A metric may exist and still not be measured, at an ε that the study does not list."""
-    measured = {*all_names(study.evaluation.epsilons, corruption_cells(study)), *COSTS}
+    measured, task = set(measured_names(study)), task_of(study)
     for name in names:
         try:
-            metric_info(name)
+            info = metric_info(name)
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
+        if task not in info.tasks:
+            raise UserError(f"{key}: {name!r} judges {', '.join(info.tasks)}, not {task}.")
         if name not in measured:
             raise UserError(
                 f"{key}: this study's evaluation does not measure {name!r}. Add its ε or its "

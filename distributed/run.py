@@ -13,12 +13,12 @@ from typing import Any
 from data_pipelines.errors import UserError
 from data_pipelines.machine import write_atomically
 from data_pipelines.schema import MANIFEST_NAME, Manifest
-from distributed.checks import corruption_cells, objectives_of
+from distributed.checks import measured_names, objectives_of
 from distributed.front import Archive, Objective, hypervolume_history, reference_point
 from distributed.ledger import SEARCH, Ledger, Record, State, write_csv
 from distributed.version import VERSION
 from search_spaces.study import Constraint, Study, load
-from trainables.metrics.catalog import COSTS, all_names, metric_info
+from trainables.metrics.catalog import COSTS, metric_info
 
 STUDY = "study.yaml"
 
@@ -140,7 +140,7 @@ class Run:
         """What the report says at its head and foot, but for the hypervolume."""
         manifest = Manifest.load(self.path)
         measured = {name for record in self.ledger.records.values() for name in record.metrics}
-        names = [*all_names(study.evaluation.epsilons, corruption_cells(study)), *COSTS]
+        names = measured_names(study)
         return {
             "name": study.name,
             "trustsweep_version": VERSION,

@@ -102,7 +102,7 @@ def run(trainable: Threshold, parts: list[Batch], plan: EvaluationPlan = PLAN) -
 
 def test_every_name_in_order_and_in_range(trainable: Threshold) -> None:
     found = run(trainable, batches((4, 4))).compute()
-    assert list(found) == all_names(PLAN.epsilons, PLAN.corruptions)
+    assert list(found) == all_names(PLAN.epsilons, PLAN.corruptions, Task.SEGMENTATION)
     for name, value in found.items():
         info = metric_info(name)
         assert info.low <= value <= info.high, name

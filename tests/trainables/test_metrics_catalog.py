@@ -42,7 +42,7 @@ def test_every_name_of_a_study_is_understood(task: Task) -> None:
 
 
 def test_examples() -> None:
-    names = all_names(EPSILONS, CELLS)
+    names = all_names(EPSILONS, CELLS, Task.SEGMENTATION)
     for name in (
         "clean.dice", "corrupted.ece", "corrupted@gaussian-noise-3.dice", "attacked.nll",
         "attacked@0.01.ause", "dice_area", "iou_area", "shift.auroc", "shift@0.005.spearman",

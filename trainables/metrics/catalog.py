@@ -228,7 +228,7 @@ def metric_info(name: str) -> MetricInfo:
 def all_names(
     epsilons: Iterable[float],
     corruption_cells: Iterable[tuple[str, int]],
-    task: Task = Task.SEGMENTATION,
+    task: Task,
 ) -> list[str]:
     """Full names of everything that an evaluation with these ε and (corruption, severity) gives."""
     cells = [corrupted_name(*cell) for cell in corruption_cells]
