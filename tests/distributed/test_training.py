@@ -45,13 +45,15 @@ def growing(rungs=(0.5,), epochs=3, **shares) -> Levels:
 @pytest.mark.parametrize("trainable", list(TRAINABLES))
 def test_a_restart_from_a_checkpoint_changes_nothing(data, tmp_path, trainable):
     manifest, train, val = data
-    through = TrialTraining(config(trainable), manifest, PLAN)
-    broken = TrialTraining(config(trainable), manifest, PLAN)
+    levels = growing(data=0.5, image_size=0.5)
+    through, broken = (
+        TrialTraining(config(trainable), manifest, PLAN, levels=levels) for _ in range(2)
+    )
     for training in (through, broken):
         training.epoch(train)
     save_state(tmp_path, broken.tensors(), 1)
     torch.randn(100)  # whatever else ran in the process since
-    resumed = TrialTraining(config(trainable), manifest, PLAN)
+    resumed = TrialTraining(config(trainable), manifest, PLAN, levels=levels)
     resumed.load(load_state(tmp_path, 1), 1)
     assert same(through, resumed)
     for training in (through, resumed):
