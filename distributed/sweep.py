@@ -24,7 +24,7 @@ from distributed.checkpoints import discard_states
 from distributed.checks import check, evaluation_plan, objectives_of
 from distributed.front import Objective
 from distributed.halt import INTERRUPTED, Halt, Halted, on_signals
-from distributed.ledger import SEEDS, Record, State, trial_id
+from distributed.ledger import SEARCH, SEEDS, Record, State, trial_id
 from distributed.progress import Progress, front_table
 from distributed.resume import check_changes, replay, teach
 from distributed.run import Run
@@ -316,7 +316,7 @@ def _report(run: Run, front: list[Record], objectives: list[Objective], console:
     page = write_report(run.path)
     ledger = run.ledger
     if front:
-        title = f"The front: {len(front)} of {len(ledger.of(State.COMPLETED))} models"
+        title = f"The front: {len(front)} of {len(ledger.of(State.COMPLETED, SEARCH))} models"
         console.print(front_table(front, objectives, title))
     else:
         console.print("No trial completed, so there is no front; trials.csv says why.")
