@@ -123,20 +123,22 @@ class Repeats:
         """The seeds under which every model of the front has ended and, if it can be, is judged."""
         return [seed for seed in self.seeds if all(self._settled(m, seed) for m in self.models)]
 
+    def front(self, seed: int) -> dict[str, tuple[float, ...]]:
+        """The objectives of the front's models under a seed, by model.
+
+        One that failed under that seed, or breaks a constraint there, is no part of it.
+        """
+        found = {model.id: model.finished(seed) for model in self.models}
+        return {
+            model: tuple(self.value(trial, o.name) for o in self.run.objectives)
+            for model, trial in found.items()
+            if trial is not None and self._feasible(trial)
+        }
+
     @cached_property
     def fronts(self) -> list[list[tuple[float, ...]]]:
-        """The objectives of the front's models under each of `complete_seeds`.
-
-        A model that failed under a seed, or breaks a constraint there, is no part of that front.
-        """
-        return [
-            [
-                tuple(self.value(trial, o.name) for o in self.run.objectives)
-                for trial in (model.finished(seed) for model in self.models)
-                if trial is not None and self._feasible(trial)
-            ]
-            for seed in self.complete_seeds
-        ]
+        """The values of `front` under each of `complete_seeds`."""
+        return [list(self.front(seed).values()) for seed in self.complete_seeds]
 
     @property
     def directions(self) -> list[Direction]:

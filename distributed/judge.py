@@ -1,4 +1,7 @@
-"""The last word on the front: its models on the test split, once each, in parallel."""
+"""The last word on the front: its models on the test split, once each, in parallel.
+
+So are the models that repeat those of the front under other seeds, and the baseline's.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from data_pipelines.storage import Folder
 from data_pipelines.streams import Streamed
 from distributed.checkpoints import load_model
 from distributed.checks import evaluation_plan
-from distributed.ledger import Record
+from distributed.ledger import SEARCH, Record
 from distributed.run import Run
 from distributed.training import TrialTraining
 from search_spaces.study import Study
@@ -28,8 +31,11 @@ if TYPE_CHECKING:
 PANEL_IMAGES = 6
 
 
-def judge(prepared: Prepared, run: Run, front: list[Record]) -> None:
-    """Write `evaluation/<id>.json` and `.npz` (the report's panel) for each model of the front."""
+def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
+    """Write `evaluation/<id>.json` for each of the models, where it is not there already.
+
+    A model of the search gets `evaluation/<id>.npz` as well, for the report's panel.
+    """
     run.evaluation.mkdir(exist_ok=True)
     needs = prepared.resources.per_worker
     task = ray.remote(_judge).options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))
@@ -38,7 +44,8 @@ def judge(prepared: Prepared, run: Run, front: list[Record]) -> None:
     ray.get(
         [
             task.remote(prepared.study, data, prepared.manifest, record, run.path, run.checkpoints)
-            for record in front
+            for record in records
+            if not _card(run.path, record).is_file()
         ]
     )
 
@@ -53,11 +60,12 @@ def _judge(
     training = TrialTraining(record.config, manifest, plan, device=device)
     load_model(checkpoints / record.id, training.network)
     samples = Streamed(data, Split.TEST, manifest)
-    evaluation = training.evaluate(samples, full=True, batch_size=study.evaluation.batch_size)
+    evaluation = training.evaluate(samples, batch_size=study.evaluation.batch_size)
     strongest = max(plan.epsilons)
     card = {
         "id": record.id,
         "split": str(Split.TEST),
+        "classes": list(manifest.classes),
         "config": record.config,
         "metrics": evaluation.compute(),
         "curves": evaluation.curves(),
@@ -66,11 +74,17 @@ def _judge(
             for condition in ("clean", f"attacked@{strongest:g}")
         },
     }
-    folder = run / "evaluation"
-    write_atomically(folder / f"{record.id}.json", json.dumps(card, indent=2))
-    arrays = training.panel(_panel_batch(samples), strongest)
-    arrays["epsilon"] = np.array(strongest, dtype=np.float32)
-    np.savez_compressed(folder / f"{record.id}.npz", allow_pickle=False, **arrays)
+    path = _card(run, record)
+    if record.stage == SEARCH:
+        arrays = training.panel(_panel_batch(samples), strongest)
+        arrays["epsilon"] = np.array(strongest, dtype=np.float32)
+        np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
+    # Last: a model with a card is judged, and is not judged again.
+    write_atomically(path, json.dumps(card, indent=2))
+
+
+def _card(run: Path, record: Record) -> Path:
+    return run / "evaluation" / f"{record.id}.json"
 
 
 def _panel_batch(samples: Streamed) -> Batch:

@@ -67,6 +67,7 @@ class Evaluation:
     curves: dict[str, list[float]]
     reliability: dict[str, dict[str, list[float]]]
     panel: dict[str, np.ndarray]
+    classes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -268,6 +269,7 @@ def _evaluation(path: Path) -> Evaluation:
         curves=raw.get("curves") or {},
         reliability=raw.get("reliability") or {},
         panel=panel,
+        classes=[str(name) for name in raw.get("classes") or []],
     )
 
 

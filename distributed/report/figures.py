@@ -12,16 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from distributed.report.class_panel import Answer, ClassPanel
+from distributed.report.contents import Contents
+from distributed.report.costs import Growth
 from distributed.report.importance import ESTIMATOR, Importances
+from distributed.report.palette import MARKERS, PALETTE, QUIET
 from distributed.report.panel import Panel
 from distributed.report.parallel import Axis, Line
+from distributed.report.seeds import middle
 from distributed.report.wording import BETTER, roles
 from distributed.run_folder import Evaluation, Run
 
-# Okabe and Ito's palette, told apart by every kind of colour vision; marks differ in shape as well.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "D", "^", "v", "P")
-QUIET = "#9aa3ad"
 #: The part of cividis that shows on white: its yellow end does not.
 BRIGHTEST = 0.88
 STYLE: Any = {
@@ -40,35 +41,33 @@ STYLE: Any = {
 }
 NAMES = (
     "front",
+    "front_over_seeds",
     "hypervolume",
     "parallel",
     "importances",
-    "dice_vs_epsilon",
+    "under_attack",
     "reliability",
     "panel",
 )
 
 
-def write_figures(
-    run: Run,
-    shares: Importances | None,
-    coordinates: tuple[list[Axis], list[Line]],
-    panels: list[Panel],
-) -> list[Path]:
+def write_figures(contents: Contents) -> list[Path]:
     """Draw what the run has data for into `<run>/figures/`; returns the files written.
 
     A figure left there by an earlier report is removed if it can no longer be drawn.
     """
+    run = contents.run
     folder = run.path / "figures"
     folder.mkdir(exist_ok=True)
     drawings: dict[str, Callable[[], Figure | None]] = {
         "front": lambda: front(run),
-        "hypervolume": lambda: hypervolume(run),
-        "parallel": lambda: parallel(run, *coordinates),
-        "importances": lambda: importance_bars(shares),
-        "dice_vs_epsilon": lambda: dice_curves(run),
+        "front_over_seeds": lambda: front_over_seeds(contents),
+        "hypervolume": lambda: hypervolume(contents.growth),
+        "parallel": lambda: parallel(run, contents.axes, contents.lines),
+        "importances": lambda: importance_bars(contents.shares),
+        "under_attack": lambda: attack_curves(run),
         "reliability": lambda: reliability(run.spotlight),
-        "panel": lambda: panel_sheet(panels),
+        "panel": lambda: panel_sheet(contents.panels) or class_sheet(contents.class_panels),
     }
     written = []
     with matplotlib.rc_context(STYLE):
@@ -99,6 +98,12 @@ def front(run: Run) -> Figure | None:
             across, up, s=34, alpha=0.8, color=PALETTE[i % 6], marker=MARKERS[i % 6],
             label=group or "completed trials", linewidths=0,
         )  # fmt: skip
+    cut = [t.metrics for t in run.stopped if x.name in t.metrics and y.name in t.metrics]
+    if cut:
+        axes.scatter(
+            [m[x.name] for m in cut], [m[y.name] for m in cut], s=20, alpha=0.35, color=QUIET,
+            marker="x", linewidths=0.9, label="stopped early (figures so far)", zorder=0,
+        )  # fmt: skip
     best = np.array(sorted([t.metrics[x.name], t.metrics[y.name]] for t in run.front))
     if len(run.objectives) == 2:
         stairs = "steps-pre" if x.direction == "max" else "steps-post"
@@ -112,18 +117,49 @@ def front(run: Run) -> Figure | None:
     return figure
 
 
-def hypervolume(run: Run) -> Figure | None:
-    """The volume that the front dominates, after each finished trial."""
-    if not run.history:
+def front_over_seeds(contents: Contents) -> Figure | None:
+    """The attainment surfaces of the front's repeats, and the models of each seed."""
+    if not contents.stairs:
         return None
-    figure, axes = _axes(6.4, 3.2)
-    axes.step(
-        [s.trial for s in run.history], [s.hypervolume for s in run.history],
-        where="post", color=PALETTE[0], marker=".",
-    )  # fmt: skip
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("trials finished")
-    axes.set_ylabel("hypervolume (higher is better)")
+    x, y = contents.run.objectives
+    total = len(contents.repeats.surfaces)
+    figure, axes = _axes(6.4, 4.4)
+    for stairs in contents.stairs:
+        told = _surface_names(total).get(stairs.seeds)
+        axes.plot(
+            stairs.x, stairs.y, label=told, color="#30363d" if told else QUIET,
+            lw=2.0 if stairs.seeds == middle(total) else 1.0 if told else 0.7,
+            ls="--" if told and stairs.seeds != middle(total) else "-",
+        )  # fmt: skip
+    for i, seed in enumerate(contents.points):
+        axes.scatter(
+            seed.x, seed.y, s=26, alpha=0.8, color=PALETTE[i % 6], marker=MARKERS[i % 6],
+            linewidths=0, label=f"seed {seed.seed}" if i < len(PALETTE) else None,
+        )  # fmt: skip
+    axes.set_xlabel(f"{x.name} ({BETTER[x.direction]})")
+    axes.set_ylabel(f"{y.name} ({BETTER[y.direction]})")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _surface_names(total: int) -> dict[int, str]:
+    """The staircases that the legend names, by the number of seeds that attain them."""
+    named = {1: "attained by one seed", total: f"by all {total}"}
+    return named | {middle(total): f"by half of them ({middle(total)})"} if total > 2 else named
+
+
+def hypervolume(growth: Growth) -> Figure | None:
+    """The volume that the front dominates, over trials, time and what the trials cost."""
+    if not growth.ids:
+        return None
+    count = min(3, len(growth.spent))
+    figure = Figure(figsize=(3.4 + 3.0 * count, 3.2), layout="constrained")
+    grid = figure.subplots(1, count, squeeze=False, sharey=True)
+    for axes, (title, spent) in zip(grid[0], growth.spent.items(), strict=False):
+        axes.step(spent, growth.hypervolume, where="post", color=PALETTE[0], marker=".")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.set_xlabel(title)
+    grid[0, 0].set_ylabel("hypervolume (higher is better)")
     return figure
 
 
@@ -178,26 +214,29 @@ def importance_bars(shares: Importances | None) -> Figure | None:
     return figure
 
 
-def dice_curves(run: Run) -> Figure | None:
-    """Dice of the front's models on the test split against the attack budget."""
+def attack_curves(run: Run) -> Figure | None:
+    """What the front's models reach on the test split against the attack budget."""
     models = [run.evaluations[t.id] for t in run.front if t.id in run.evaluations]
-    models = [m for m in models if m.curves.get("epsilon") and m.curves.get("dice")]
-    if not models:
+    models = [m for m in models if m.curves.get("epsilon")]
+    names = list(dict.fromkeys(n for m in models for n in m.curves if n != "epsilon"))
+    if not names:
         return None
-    figure, axes = _axes(6.4, 3.8)
     shown, told = [m.id for m in run.spotlight], roles(run)
-    for model in models:
-        place = shown.index(model.id) if model.id in shown else None
-        axes.plot(
-            model.curves["epsilon"], model.curves["dice"],
-            color=QUIET if place is None else PALETTE[place],
-            marker="." if place is None else MARKERS[place],
-            lw=0.9 if place is None else 1.8, zorder=2 if place is None else 3,
-            label=None if place is None else f"trial {model.id}, {told[model.id]}",
-        )  # fmt: skip
-    axes.set_xlabel("attack budget ε on the [0, 1] pixel scale")
-    axes.set_ylabel("Dice on the test split")
-    axes.legend()
+    figure = Figure(figsize=(2.2 + 4.2 * len(names), 3.8), layout="constrained")
+    grid = figure.subplots(1, len(names), squeeze=False)
+    for axes, name in zip(grid[0], names, strict=True):
+        for model in models:
+            place = shown.index(model.id) if model.id in shown else None
+            axes.plot(
+                model.curves["epsilon"], model.curves[name],
+                color=QUIET if place is None else PALETTE[place],
+                marker="." if place is None else MARKERS[place],
+                lw=0.9 if place is None else 1.8, zorder=2 if place is None else 3,
+                label=None if place is None else f"trial {model.id}, {told[model.id]}",
+            )  # fmt: skip
+        axes.set_xlabel("attack budget ε on the [0, 1] pixel scale")
+        axes.set_ylabel(f"{name} on the test split")
+    grid[0, 0].legend()
     return figure
 
 
@@ -248,6 +287,36 @@ def panel_sheet(panels: list[Panel]) -> Figure | None:
     for cell, title in zip(grid[0], ("truth", *clean, *attacked), strict=True):
         cell.set_title(title, fontsize=8.5)
     return figure
+
+
+def class_sheet(panels: list[ClassPanel]) -> Figure | None:
+    """Test images and the class that each model gives them, clean and attacked."""
+    rows = [(panel, row) for panel in panels for row in panel.rows]
+    if not rows:
+        return None
+    figure = Figure(figsize=(7.6, 1.9 * len(rows) + 0.4), layout="constrained")
+    grid = figure.subplots(len(rows), 3, squeeze=False)
+    for line, (panel, row) in zip(grid, rows, strict=True):
+        titles = (
+            _told(row.answer, row.truth),
+            _told(row.answer_attacked, row.truth),
+            f"moved, within ε = {panel.epsilon:g}",
+        )
+        for cell, tile, title in zip(
+            line, (row.clean, row.attacked, row.moved), titles, strict=True
+        ):
+            cell.imshow(tile.pixels, interpolation="nearest")
+            cell.set_xticks([])
+            cell.set_yticks([])
+            cell.spines[:].set_visible(False)
+            cell.set_title(title, fontsize=8.5)
+        line[0].set_ylabel(f"trial {panel.id}", fontsize=8.5)
+    return figure
+
+
+def _told(answer: Answer, truth: str) -> str:
+    verdict = "right" if answer.right else f"is {truth}"
+    return f"{answer.name} {answer.probability:.2f} ({verdict})"
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

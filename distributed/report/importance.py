@@ -13,6 +13,7 @@ from optuna.distributions import (
 )
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
+from distributed.report.thinning import MOST_SAMPLES, evenly
 from distributed.run_folder import Run, Trial, Value
 
 ESTIMATOR = "fANOVA (Hutter et al. 2014; Optuna, random forest of 64 trees)"
@@ -44,6 +45,7 @@ def importances(run: Run) -> Importances | None:
     trials = [t for t in run.completed if all(n in t.metrics for n in names)]
     if not names or len(trials) < LEAST_TRIALS:
         return None
+    trials = evenly(trials, MOST_SAMPLES)
     present = {k: {t.config[k] for t in trials if k in t.config} for k in run.config_keys}
     varying = [k for k, values in present.items() if len(values) > 1]
     shared = [k for k in varying if all(k in t.config for t in trials)]

@@ -6,50 +6,53 @@ import base64
 import dataclasses
 import hashlib
 import io
-import json
-import math
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from distributed.report.figures import PALETTE, write_figures
-from distributed.report.importance import ESTIMATOR, LEAST_TRIALS, Importances, importances
-from distributed.report.panel import Panel, Tile, panel
-from distributed.report.parallel import Axis, Line, parallel
-from distributed.report.wording import BETTER, duration, headline, number, roles
-from distributed.run_folder import Evaluation, Run, read_run
+from distributed.comparison import ATTAINMENT, COMPARISON
+from distributed.report.contents import Contents, gather
+from distributed.report.figures import write_figures
+from distributed.report.importance import ESTIMATOR, LEAST_TRIALS
+from distributed.report.palette import PALETTE
+from distributed.report.panel import Tile
+from distributed.report.payload import embedded_json
+from distributed.report.seeds import findings
+from distributed.report.thinning import MOST_ROWS, listed_trials, shown_metrics
+from distributed.report.wording import (
+    BETTER,
+    duration,
+    headline,
+    number,
+    resume_line,
+    roles,
+    unfinished,
+)
 
-SCRIPTS = ("plots.js", "front.js", "table.js")
+SCRIPTS = ("helpers.js", "progress.js", "seeds.js", "plots.js", "front.js", "table.js")
+#: Models beside each other in the table of every metric.
+MOST_MODELS = 12
 
 
 def write_report(run: Path) -> Path:
-    """Write `report.html` and `figures/*.png` into a run folder; returns the page's path.
+    """Write `report.html`, `figures/*.png` and the tables of the repeats; returns the page's path.
 
-    Reads the folder's files alone. What the run has not written yet is named on the page
+    Reads the run folder's files alone. What the run has not written yet is named on the page
     instead. Raises `UserError` for a missing folder or `trials.csv`, and for broken files.
     """
-    data = read_run(run)
-    shares = importances(data)
-    coordinates = parallel(data)
-    panels = [p for p in map(panel, data.spotlight) if p is not None]
-    write_figures(data, shares, coordinates, panels)
+    contents = gather(run)
+    write_figures(contents)
     page = run / "report.html"
-    page.write_text(_render(data, shares, coordinates, panels), encoding="utf-8")
+    page.write_text(_render(contents), encoding="utf-8")
     return page
 
 
-def _render(
-    run: Run,
-    shares: Importances | None,
-    coordinates: tuple[list[Axis], list[Line]],
-    panels: list[Panel],
-) -> str:
+def _render(contents: Contents) -> str:
     environment = Environment(
         loader=PackageLoader("distributed.report"),
         autoescape=True,
@@ -59,76 +62,30 @@ def _render(
     )
     environment.filters.update(number=number, duration=duration, tile=_data_uri)
     scripts = [Markup(get_plotlyjs()), *(Markup(_asset(name)) for name in SCRIPTS)]
-    payload = _payload(run, shares, coordinates)
+    run, found = contents.run, contents.repeats
+    metrics = shown_metrics(run)
     return environment.get_template("report.html.j2").render(
-        run=run,
+        **{field.name: getattr(contents, field.name) for field in dataclasses.fields(contents)},
         headline=headline(run),
+        unfinished=unfinished(run),
+        resume_line=resume_line(run),
         better=BETTER,
-        shares=shares,
+        findings=findings(found),
+        tables=(COMPARISON, ATTAINMENT),
         least_trials=LEAST_TRIALS,
         estimator=ESTIMATOR,
-        coordinates=coordinates,
-        panels=panels,
         roles=roles(run),
+        listed=listed_trials(run),
+        most_rows=MOST_ROWS,
+        metrics={name: run.metrics[name] for name in metrics},
+        wide_metrics=[name for name in metrics if "@" not in name],
+        wide_models=[*([found.baseline] if found.baseline else []), *found.models[:MOST_MODELS]],
         spotlight_colours=dict(zip([e.id for e in run.spotlight], PALETTE, strict=False)),
         style=Markup(_asset("report.css")),
         scripts=scripts,
         script_hashes=" ".join(_hash(s) for s in scripts),
-        payload=Markup(_embedded_json(payload)),
+        payload=Markup(embedded_json(contents)),
     )
-
-
-def _payload(
-    run: Run, shares: Importances | None, coordinates: tuple[list[Axis], list[Line]]
-) -> dict[str, Any]:
-    """What the page's scripts draw from."""
-    front = {t.id for t in run.front}
-    evaluated = [run.evaluations[t.id] for t in run.front if t.id in run.evaluations]
-    return {
-        "palette": PALETTE,
-        "objectives": [dataclasses.asdict(o) for o in run.objectives],
-        "metrics": {name: dataclasses.asdict(info) for name, info in run.metrics.items()},
-        "trials": [
-            {
-                "id": t.id,
-                "config": t.config,
-                "metrics": t.metrics,
-                "front": t.id in front,
-                "feasible": run.feasible(t),
-            }
-            for t in run.completed
-        ],
-        "history": [dataclasses.asdict(s) for s in run.history],
-        "importances": dataclasses.asdict(shares) if shares else None,
-        "axes": [dataclasses.asdict(a) for a in coordinates[0]],
-        "lines": [dataclasses.asdict(line) for line in coordinates[1]],
-        "spotlight": [e.id for e in run.spotlight],
-        "roles": roles(run),
-        "evaluations": [_drawn(e) for e in evaluated],
-    }
-
-
-def _drawn(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "id": evaluation.id,
-        "curves": evaluation.curves,
-        "reliability": evaluation.reliability,
-    }
-
-
-def _embedded_json(value: Any) -> str:
-    r"""JSON that may stand inside a script element: "<" is written \u003c, NaN becomes null."""
-    return json.dumps(_finite(value), allow_nan=False).replace("<", "\\u003c")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return value
 
 
 def _data_uri(tile: Tile) -> str:

@@ -49,12 +49,12 @@ class Panel:
 
 
 def panel(evaluation: Evaluation) -> Panel | None:
-    """Tiles of up to three test images, or None where the arrays were not kept.
+    """Tiles of up to three test images; None without arrays, or for those of classes.
 
     Raises `UserError` for arrays that are incomplete or of different shapes.
     """
     stored = evaluation.panel
-    if not stored:
+    if not stored or "label" in stored:
         return None
     missing = [name for name in ARRAYS if name not in stored]
     shapes = {stored[name].shape for name in ARRAYS if name in stored}

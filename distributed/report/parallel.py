@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from distributed.report.importance import is_log
+from distributed.report.thinning import MOST_LINES, thinned
 from distributed.report.wording import number
 from distributed.run_folder import Run, Trial, Value
 
@@ -29,12 +30,14 @@ class Line:
 def parallel(run: Run) -> tuple[list[Axis], list[Line]]:
     """Axes for every parameter that varies and for the objectives; a line per completed trial.
 
-    Nothing where the run does not name its objectives yet: there would be nothing to colour by.
+    Of a long run the front's lines and some of the others. Nothing where the run does not name its
+    objectives yet: there would be nothing to colour by.
     """
     names = [o.name for o in run.objectives]
     if not names:
         return [], []
     trials = [t for t in run.completed if all(n in t.metrics for n in names)]
+    trials = thinned(trials, MOST_LINES, {t.id for t in run.front})
     keys = [k for k in run.config_keys if len({t.config[k] for t in trials if k in t.config}) > 1]
     axes: list[Axis] = []
     columns: list[list[float | None]] = []

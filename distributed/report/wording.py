@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 from distributed.front import Direction, Objective
-from distributed.run_folder import Run, Trial
+from distributed.run_folder import SEARCH, Run, Trial
 
 BETTER: dict[Direction | None, str] = {
     "max": "higher is better",
@@ -14,11 +17,18 @@ BETTER: dict[Direction | None, str] = {
     None: "no direction",
 }
 STATES = ("completed", "stopped", "failed", "running")
+#: Unfinished trials that are named.
+NAMED = 20
 
 
 def number(value: float) -> str:
-    """Three significant digits, without an exponent where the number is readable without."""
-    if value == int(value) and abs(value) < 1e6:
+    """Three significant digits, without an exponent where the number is readable without.
+
+    "" for NaN, which stands for what does not exist.
+    """
+    if not math.isfinite(value):
+        return "" if math.isnan(value) else "∞" if value > 0 else "-∞"
+    if value == int(value) and abs(value) < 1e12:
         return f"{int(value):,}".replace(",", "\u202f")
     if 1000 <= abs(value) < 1e6:
         return f"{value:,.0f}".replace(",", "\u202f")
@@ -44,9 +54,9 @@ def plural(count: int, noun: str) -> str:
 
 def headline(run: Run) -> list[str]:
     """Sentences that say how the sweep went, what stands on the front and what its ends are."""
-    states = Counter(t.state for t in run.trials)
-    told = ", ".join(f"{states[s]} {s}" for s in STATES if states[s])
-    sentences = [f"{plural(len(run.trials), 'trial')}{': ' + told if told else ''}."]
+    sentences = [_counts(run.search, "trial")]
+    if repeats := [t for t in run.trials if t.stage != SEARCH]:
+        sentences[0] += f" Under other seeds, {_counts(repeats, 'repeat')}"
     if not run.objectives:
         return [
             *sentences,
@@ -88,6 +98,36 @@ def roles(run: Run) -> dict[str, str]:
         ends = [o.name for o in run.objectives if _best(run, o) is trial]
         told[trial.id] = "best " + " and ".join(ends) if ends else "in between"
     return told
+
+
+def unfinished(run: Run) -> list[str]:
+    """What became of a run that is not at its end, and how to go on; empty for a whole one."""
+    running = [t.id for t in run.trials if t.state == "running"]
+    reason = run.summary.get("interrupted")
+    if not reason and not running and run.summary:
+        return []
+    sentences = []
+    if reason:
+        sentences.append(f"This run stopped before its end: {reason}.")
+    elif not run.summary:
+        sentences.append("This run has not written its summary: it is still going, or was killed.")
+    else:
+        sentences.append("This run is not at its end: it is still going, or was killed.")
+    if running:
+        named = ", ".join(running[:NAMED]) + (", ..." if len(running) > NAMED else "")
+        sentences.append(f"{plural(len(running), 'trial')} unfinished: {named}.")
+    return sentences
+
+
+def resume_line(run: Run) -> str:
+    """The command that goes on with the run."""
+    return f"trustsweep sweep --resume {shlex.quote(str(run.path))}"
+
+
+def _counts(trials: Sequence[Trial], noun: str) -> str:
+    states = Counter(t.state for t in trials)
+    told = ", ".join(f"{states[s]} {s}" for s in STATES if states[s])
+    return f"{plural(len(trials), noun)}{': ' + told if told else ''}."
 
 
 def _best(run: Run, objective: Objective) -> Trial:

@@ -34,7 +34,7 @@ FIGURES = {
     "hypervolume",
     "parallel",
     "importances",
-    "dice_vs_epsilon",
+    "under_attack",
     "reliability",
     "panel",
 }
@@ -374,7 +374,7 @@ def test_a_figure_that_can_no_longer_be_drawn_is_removed(copy: Path) -> None:
     nothing_evaluated(copy)
     write_report(copy)
     left = {path.stem for path in (copy / "figures").glob("*.png")}
-    assert left == FIGURES - {"dice_vs_epsilon", "reliability", "panel"}
+    assert left == FIGURES - {"under_attack", "reliability", "panel"}
 
 
 def test_what_cannot_be_read_is_named(copy: Path, tmp_path: Path) -> None:

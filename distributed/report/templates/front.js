@@ -2,23 +2,29 @@
 // The front of any two metrics. The choice lives in the address (#x=...&y=...&colour=...), so that
 // a link to the page can show a particular pair.
 
+/** Marks of trials off the front that are drawn at most. */
+const MOST_MARKS = 2000;
+
 /** Trials that no other one beats in both metrics; equal ones stay together. */
 function frontOf(trials, x, y) {
   const turned = (trial, name) => (REPORT.metrics[name].direction === "max" ? -1 : 1) * trial.metrics[name];
-  const beats = (a, b) => {
-    const dx = turned(a, x) - turned(b, x), dy = turned(a, y) - turned(b, y);
-    return dx <= 0 && dy <= 0 && (dx < 0 || dy < 0);
-  };
-  return trials.filter((t) => t.feasible && !trials.some((other) => other.feasible && beats(other, t)))
-    .sort((a, b) => a.metrics[x] - b.metrics[x]);
+  const ordered = trials.filter((t) => t.feasible).sort((a, b) => turned(a, x) - turned(b, x) || turned(a, y) - turned(b, y));
+  let best = Infinity, across = null;
+  const front = ordered.filter((t) => {
+    const equal = turned(t, x) === across && turned(t, y) === best;
+    if (turned(t, y) >= best && !equal) return false;
+    [across, best] = [turned(t, x), turned(t, y)];
+    return true;
+  });
+  return front.sort((a, b) => a.metrics[x] - b.metrics[x]);
 }
 
 /** Configuration keys with few enough distinct texts to colour by. */
 function colourKeys() {
-  const keys = new Set(REPORT.trials.flatMap((t) => Object.keys(t.config)));
+  const keys = new Set(COMPLETED.flatMap((t) => Object.keys(t.config)));
   return [...keys].filter((key) => {
-    const values = new Set(REPORT.trials.map((t) => t.config[key]));
-    return values.size > 1 && values.size <= SYMBOLS.length && REPORT.trials.some((t) => typeof t.config[key] === "string");
+    const values = new Set(COMPLETED.map((t) => t.config[key]));
+    return values.size > 1 && values.size <= SYMBOLS.length && COMPLETED.some((t) => typeof t.config[key] === "string");
   });
 }
 
@@ -34,17 +40,30 @@ function scatter(trials, x, y, key) {
   });
 }
 
+/** What was stopped early, where it stood then. */
+function unfinished(x, y) {
+  const members = evenly(REPORT.trials.filter((t) => t.state === "stopped" && x in t.metrics && y in t.metrics), MOST_MARKS / 2);
+  return {
+    x: members.map((t) => t.metrics[x]), y: members.map((t) => t.metrics[y]), mode: "markers", name: "stopped early",
+    text: members.map((t) => `stopped after ${t.epochs} epochs, unfinished<br>${describe(t)}`), hoverinfo: "text",
+    marker: { symbol: "x-thin", size: 7, opacity: 0.4, line: { color: ink("--soft"), width: 1.2 } }, visible: members.length > 0,
+  };
+}
+
 function drawFront() {
   const [x, y, key] = ["pick-x", "pick-y", "pick-colour"].map((id) => document.getElementById(id).value);
-  const trials = REPORT.trials.filter((t) => x in t.metrics && y in t.metrics);
+  const trials = COMPLETED.filter((t) => x in t.metrics && y in t.metrics);
   const directed = REPORT.metrics[x].direction && REPORT.metrics[y].direction;
   const front = directed ? frontOf(trials, x, y) : [];
   const own = trials.filter((t) => t.front);
   const points = (members) => ({ x: members.map((t) => t.metrics[x]), y: members.map((t) => t.metrics[y]) });
+  const members = new Set([...front, ...own]);
+  const drawn = [...members, ...evenly(trials.filter((t) => !members.has(t)), MOST_MARKS)];
   draw("front", [
+    unfinished(x, y),
     { ...points(front), mode: "lines", name: "front of this pair", hoverinfo: "skip",
       line: { shape: REPORT.metrics[x].direction === "max" ? "vh" : "hv", color: ink("--ink"), width: 1.6 } },
-    ...scatter(trials, x, y, key),
+    ...scatter(drawn, x, y, key),
     { ...points(own), mode: "markers", name: "the study's front", hoverinfo: "skip",
       marker: { symbol: "circle-open", size: 18, color: ink("--ink"), line: { width: 1.6 } } },
   ], {
@@ -53,6 +72,7 @@ function drawFront() {
   });
   document.getElementById("front-result").textContent = directed
     ? `Front of ${x} against ${y}: ${front.length} of ${trials.length} trials (${front.map((t) => t.id).join(", ")}).`
+      + (drawn.length < trials.length ? ` ${drawn.length} of the ${trials.length} are drawn.` : "")
     : `No front for this pair: the run does not say which way ${REPORT.metrics[x].direction ? y : x} is better.`;
 }
 
@@ -73,7 +93,7 @@ function writeAddress() {
 function startFront() {
   const form = document.getElementById("front-controls");
   if (!form) return;
-  const names = Object.keys(REPORT.metrics).filter((m) => REPORT.trials.some((t) => m in t.metrics));
+  const names = Object.keys(REPORT.metrics).filter((m) => COMPLETED.some((t) => m in t.metrics));
   const objectives = REPORT.objectives.map((o) => o.name);
   fill(document.getElementById("pick-x"), names, objectives[0] ?? names[0]);
   fill(document.getElementById("pick-y"), names, objectives[1] ?? names.find((n) => n !== objectives[0]));

@@ -1,80 +1,5 @@
 "use strict";
-// Shared helpers, and every figure whose data does not change with a choice of axes.
-
-const REPORT = JSON.parse(document.getElementById("report-data").textContent);
-const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"];
-const QUIET = "#9aa3ad";
-const BETTER = { max: "higher is better", min: "lower is better" };
-
-/** Plotly reads a few HTML tags in its texts: names out of the run must stay plain text. */
-function plain(text) {
-  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-}
-
-/** Three significant digits, without an exponent where the number is readable without. */
-function short(value) {
-  if (typeof value !== "number") return plain(value);
-  if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
-  return String(Number(value.toPrecision(3)));
-}
-
-function axisTitle(name) {
-  const metric = REPORT.metrics[name] || {};
-  const better = BETTER[metric.direction];
-  const unit = metric.unit ? `, ${plain(metric.unit)}` : "";
-  return plain(name) + unit + (better ? ` (${better})` : "");
-}
-
-/** "trial 7: <b>...</b>" with every parameter on a line of its own, for hovering. */
-function describe(trial) {
-  const metrics = REPORT.objectives.map((o) => `${plain(o.name)}: <b>${short(trial.metrics[o.name])}</b>`);
-  const config = Object.entries(trial.config).map(([key, value]) => `${plain(key)}: ${short(value)}`);
-  return [`<b>trial ${plain(trial.id)}</b>`, ...metrics, "", ...config].join("<br>");
-}
-
-function ink(variable) {
-  return getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
-}
-
-function layout(extra) {
-  const axis = { gridcolor: ink("--line"), linecolor: ink("--soft"), zeroline: false, automargin: true };
-  const merged = {
-    font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: ink("--ink") },
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 60, r: 16, t: 16, b: 50 },
-    hoverlabel: { bgcolor: ink("--card"), bordercolor: ink("--line"), font: { color: ink("--ink"), size: 12 }, align: "left" },
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
-    // On a touch screen a finger on a figure scrolls the page.
-    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    ...extra,
-  };
-  for (const key of Object.keys(merged).filter((k) => /^[xy]axis\d*$/.test(k))) {
-    merged[key] = { ...axis, ...merged[key] };
-  }
-  return merged;
-}
-
-function draw(target, traces, extra) {
-  const element = typeof target === "string" ? document.getElementById(target) : target;
-  if (element) Plotly.react(element, traces, layout(extra), { displayModeBar: false, responsive: true });
-}
-
-function fill(select, names, chosen) {
-  for (const name of names) select.add(new Option(name, name, false, name === chosen));
-}
-
-function drawHypervolume() {
-  const steps = REPORT.history;
-  draw("hypervolume", [{
-    x: steps.map((s) => s.trial), y: steps.map((s) => s.hypervolume), mode: "lines+markers",
-    line: { shape: "hv", color: REPORT.palette[0] }, marker: { size: 6 },
-    text: steps.map((s) => `after trial ${plain(s.id)}: <b>${short(s.hypervolume)}</b>`), hoverinfo: "text",
-  }], {
-    xaxis: { title: { text: "trials finished" } },
-    yaxis: { title: { text: "hypervolume (higher is better)" } },
-  });
-}
+// Figures of the configurations and of the judged models.
 
 /** Lines share a trace per shade of colour: a trace each would be slow for hundreds of trials. */
 function drawParallel() {
@@ -134,23 +59,26 @@ function drawImportances() {
 }
 
 function drawAttack() {
-  const models = REPORT.evaluations.filter((e) => e.curves.epsilon && e.curves.dice);
+  const pick = document.getElementById("pick-curve");
+  if (!pick) return;
+  const name = pick.value;
+  const models = REPORT.evaluations.filter((e) => e.curves.epsilon && e.curves[name]);
   const traces = models.map((model) => {
     const place = REPORT.spotlight.indexOf(model.id), shown = place >= 0;
     return {
-      x: model.curves.epsilon, y: model.curves.dice, mode: "lines+markers",
+      x: model.curves.epsilon, y: model.curves[name], mode: "lines+markers",
       name: shown ? `trial ${plain(model.id)}, ${plain(REPORT.roles[model.id])}` : "other models of the front",
       legendgroup: shown ? model.id : "other", legendrank: shown ? place : 9,
       line: { color: shown ? REPORT.palette[place] : QUIET, width: shown ? 2.4 : 1.2 },
       marker: { symbol: SYMBOLS[shown ? place : 0], size: shown ? 8 : 4 },
-      hovertemplate: `trial ${plain(model.id)}<br>ε = %{x}<br>Dice %{y:.3f}<extra></extra>`,
+      hovertemplate: `trial ${plain(model.id)}<br>ε = %{x}<br>${plain(name)} %{y:.3f}<extra></extra>`,
     };
   });
   const others = traces.filter((t) => t.legendgroup === "other");
   others.forEach((trace, i) => { trace.showlegend = i === 0; });
   draw("attack", traces, {
     xaxis: { title: { text: "attack budget ε on the [0, 1] pixel scale" } },
-    yaxis: { title: { text: "Dice on the test split" } }, showlegend: true,
+    yaxis: { title: { text: `${plain(name)} on the test split` } }, showlegend: true,
   });
 }
 
@@ -182,6 +110,7 @@ function drawReliability() {
 
 function drawFixed() {
   drawHypervolume();
+  drawSeeds();
   if (document.getElementById("parallel")) drawParallel();
   drawImportances();
   drawAttack();
@@ -192,5 +121,12 @@ const shade = document.getElementById("pick-shade");
 if (shade) {
   fill(shade, REPORT.objectives.map((o) => o.name));
   shade.addEventListener("change", drawParallel);
+}
+const curve = document.getElementById("pick-curve");
+if (curve) {
+  const names = new Set(REPORT.evaluations.flatMap((e) => Object.keys(e.curves)));
+  names.delete("epsilon");
+  fill(curve, [...names]);
+  curve.addEventListener("change", drawAttack);
 }
 drawFixed();

@@ -1,0 +1,68 @@
+"""What the page and the PNG figures are both drawn from, worked out once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distributed.comparison import Repeats, repeats, save
+from distributed.report.class_panel import ClassPanel, class_panel
+from distributed.report.costs import Cost, Growth, costs, growth
+from distributed.report.importance import Importances, importances
+from distributed.report.panel import Panel, panel
+from distributed.report.parallel import Axis, Line, parallel
+from distributed.report.seeds import SeedPoints, Stairs, seed_points, staircases
+from distributed.report.stopping import Stops, stops
+from distributed.run_folder import Run, read_run
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A run and what is told of it.
+
+    Attributes:
+        repeats: The front under other seeds.
+        stairs, points: Its attainment surfaces, and the models of each seed.
+        stops: What early stopping did.
+        costs, growth: What was spent, and how the hypervolume grew with it.
+        shares: Importances of the parameters; None with too few trials.
+        axes, lines: Of the parallel coordinates.
+        panels, class_panels: Test images, of segmentations or of classes.
+    """
+
+    run: Run
+    repeats: Repeats
+    stairs: list[Stairs]
+    points: list[SeedPoints]
+    stops: Stops
+    costs: list[Cost]
+    growth: Growth
+    shares: Importances | None
+    axes: list[Axis]
+    lines: list[Line]
+    panels: list[Panel]
+    class_panels: list[ClassPanel]
+
+
+def gather(folder: Path) -> Contents:
+    """Read a run folder, and write the tables of its repeats into it.
+
+    Raises `UserError` for a missing folder or `trials.csv`, and for broken files.
+    """
+    run = read_run(folder)
+    axes, lines = parallel(run)
+    found = save(repeats(run))
+    return Contents(
+        run=run,
+        repeats=found,
+        stairs=staircases(found) if found.repeated else [],
+        points=seed_points(found) if found.repeated else [],
+        stops=stops(run),
+        costs=costs(run),
+        growth=growth(run),
+        shares=importances(run),
+        axes=axes,
+        lines=lines,
+        panels=[p for p in map(panel, run.spotlight) if p is not None],
+        class_panels=[p for p in map(class_panel, run.spotlight) if p is not None],
+    )

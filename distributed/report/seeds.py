@@ -1,0 +1,109 @@
+"""The front under several seeds, as lines to draw and as sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from distributed.comparison import ALPHA, Repeats, Verdict
+from distributed.front import Floats
+from distributed.report.wording import plural
+
+#: How far a staircase runs on beyond the outermost models, as a share of their extent.
+MARGIN = 0.06
+
+
+@dataclass(frozen=True)
+class Stairs:
+    """The edge of what at least `seeds` seeds attain, drawn from end to end of the models' box."""
+
+    seeds: int
+    x: list[float]
+    y: list[float]
+
+
+@dataclass(frozen=True)
+class SeedPoints:
+    """The front's models under one seed: their ids and their two objectives."""
+
+    seed: int
+    ids: list[str]
+    x: list[float]
+    y: list[float]
+
+
+def middle(surfaces: int) -> int:
+    """The number of seeds whose surface is the median: half of them, rounded up."""
+    return (surfaces + 1) // 2
+
+
+def staircases(found: Repeats) -> list[Stairs]:
+    """The attainment surfaces that are not empty; none unless there are two objectives."""
+    points = [point for surface in found.surfaces for point in surface.tolist()]
+    points += [point for front in found.fronts for point in front]
+    if not found.surfaces or not points:
+        return []
+    low, high = np.min(points, axis=0), np.max(points, axis=0)
+    room = MARGIN * np.where(high > low, high - low, np.maximum(np.abs(high), 1e-3))
+    # Where both objectives are at their worst: each staircase begins and ends on this corner's box.
+    worst = np.where([d == "max" for d in found.directions], low - room, high + room)
+    return [
+        Stairs(k, *_edge(surface, worst, rising=found.directions[0] == "max"))
+        for k, surface in enumerate(found.surfaces, start=1)
+        if len(surface)
+    ]
+
+
+def seed_points(found: Repeats) -> list[SeedPoints]:
+    """The models of each seed that the staircases are made of."""
+    if len(found.run.objectives) != 2:
+        return []
+    told = []
+    for seed in found.complete_seeds:
+        front = found.front(seed)
+        x, y = ([point[axis] for point in front.values()] for axis in (0, 1))
+        told.append(SeedPoints(seed, list(front), x, y))
+    return told
+
+
+def findings(found: Repeats) -> list[str]:
+    """What the tests say in sentences, ties and negative results as plainly as the others."""
+    if found.baseline is None:
+        return [
+            "Nothing is tested: the run has no baseline. Name one in the study, such as "
+            "`baseline: {trainable: unet}`, and go on with the sweep."
+        ]
+    counts = Counter(row.verdict for row in found.rows)
+    told = ", ".join(f"{counts[v]} {v}" for v in get_args(Verdict) if counts[v])
+    sentences = [
+        f"{plural(len(found.rows), 'comparison')} with the baseline, paired by seed, at "
+        f"α = {ALPHA:g} after Holm's correction: {told}."
+    ]
+    if counts["better"]:
+        better = [f"{r.model} in {r.objective.name}" for r in found.rows if r.verdict == "better"]
+        sentences.append(f"Better than the baseline: {'; '.join(better[:12])}.")
+    elif counts.total() > counts["too few seeds to test"]:
+        sentences.append("No model of the front is shown to be better than the baseline.")
+    if counts["worse"]:
+        worse = [f"{r.model} in {r.objective.name}" for r in found.rows if r.verdict == "worse"]
+        sentences.append(f"Worse than the baseline: {'; '.join(worse[:12])}.")
+    if counts["no difference shown"]:
+        sentences.append("That no difference is shown does not mean that there is none.")
+    if missing := sum(row.left_out for row in found.rows):
+        sentences.append(f"{plural(missing, 'pair')} left out for want of a figure.")
+    return sentences
+
+
+def _edge(surface: Floats, worst: Floats, *, rising: bool) -> tuple[list[float], list[float]]:
+    """Corners to a line of level and upright pieces; `rising` where more of the first is better."""
+    x, y = surface.T
+    if rising:  # a corner attains what lies to its left
+        across, up = np.concatenate([[worst[0]], np.repeat(x, 2)]), np.repeat(y, 2)
+        up = np.concatenate([up, [worst[1]]])
+    else:
+        across = np.concatenate([np.repeat(x, 2), [worst[0]]])
+        up = np.concatenate([[worst[1]], np.repeat(y, 2)])
+    return across.tolist(), up.tolist()

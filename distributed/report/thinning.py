@@ -1,0 +1,62 @@
+"""What of a long run goes onto the page: everything would be too much for a browser.
+
+The front is always shown whole; `trials.csv` has the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from distributed.run_folder import Run, Trial
+
+Item = TypeVar("Item")
+
+#: Figures (trials times metrics) up to which every metric of every trial is on the page.
+MOST_CELLS = 200_000
+#: Rows of the table of trials.
+MOST_ROWS = 500
+#: Lines of the parallel coordinates.
+MOST_LINES = 500
+#: Trials that the importances are worked out from; a forest gains little from more.
+MOST_SAMPLES = 1_000
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many items, in order, as evenly spaced as can be, both ends among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def thinned(trials: Sequence[Trial], most: int, keep: Collection[str]) -> list[Trial]:
+    """At most so many trials in their order: those whose ids are in `keep`, the others evenly."""
+    if len(trials) <= most:
+        return list(trials)
+    others = [t.id for t in trials if t.id not in keep]
+    chosen = {*keep, *evenly(others, max(0, most - len(keep)))}
+    return [t for t in trials if t.id in chosen]
+
+
+def listed_trials(run: Run) -> list[Trial]:
+    """The rows of the table: the front, what is unfinished, and of the others the last."""
+    wanted = {t.id for t in run.front} | {t.id for t in run.trials if t.state == "running"}
+    others = [t.id for t in run.trials if t.id not in wanted]
+    room = MOST_ROWS - len(wanted)
+    wanted |= set(others[-room:]) if room > 0 else set()
+    return [t for t in run.trials if t.id in wanted]
+
+
+def shown_metrics(run: Run) -> list[str]:
+    """The metrics that can be picked and read on the page, the objectives first.
+
+    In a long run those of one corruption or one ε ("@") are left out, but for objectives and
+    constraints.
+    """
+    names = list(run.metrics)
+    if len(names) * len(run.trials) <= MOST_CELLS:
+        return names
+    needed = {o.name for o in run.objectives} | {c.metric for c in run.constraints}
+    return [n for n in names if "@" not in n or n in needed]
