@@ -96,6 +96,7 @@ class Meter:
 def _reset_peak(device: torch.device) -> None:
     """Forget the peak of what ran in this process before, where the system allows it."""
     if device.type == "cuda":
+        torch.cuda.init()  # the next call does not, and fails without
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:
