@@ -1,0 +1,1 @@
+"""What a search costs until it has the front: problems, ways to search, and their measure."""
