@@ -1,0 +1,142 @@
+"""Which trial is ahead of which when several objectives count at once.
+
+Trials stand in three tiers: those that keep every bound, those that break one (by how much), and
+those with a figure that is no number. The first tier is sorted into fronts, each front by what its
+members add to it. Figures enter as ranks among the trials compared, so the order depends neither
+on a metric's unit nor on any monotone rescaling of it.
+
+Source: Schmucker, Donini, Zafar, Salinas, Archambeau (2021), "Multi-objective asynchronous
+successive halving"; Emmerich, Beume, Naujoks (2005), "An EMO algorithm using the hypervolume
+measure as selection criterion", for the contribution to the hypervolume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from distributed.front import Direction, Floats, Objective, hypervolume
+from distributed.stopping.policy import Bound, Figures
+
+Ranking: TypeAlias = Literal["hypervolume", "epsilon-net"]
+Indices: TypeAlias = NDArray[np.intp]
+
+
+def losses_of(figures: Figures, objectives: Sequence[Objective]) -> Floats:
+    """What a trial measured, (m,), turned so that smaller is better; NaN where it is missing."""
+    signs = [-1.0 if o.direction == "max" else 1.0 for o in objectives]
+    values = [figures.get(o.name, np.nan) for o in objectives]
+    return np.multiply(signs, values)
+
+
+def violations_of(figures: Figures, constraints: Sequence[Bound]) -> Floats:
+    """By how much a trial breaks each bound, (c,), at most 0 where it keeps it; NaN if unknown."""
+    return np.array([c.violation(figures.get(c.metric, np.nan)) for c in constraints], dtype=float)
+
+
+def rank(losses: Floats, violations: Floats, method: Ranking = "hypervolume") -> Indices:
+    """The trials from best to worst.
+
+    Args:
+        losses: (n, m), smaller is better; NaN is worst.
+        violations: (n, c) by how much each trial breaks each bound, at most 0 where it keeps it.
+        method: What goes first within a front: what adds most hypervolume to it, or what lies
+            farthest from those before it (ε-net).
+
+    Returns:
+        (n,) indices; of equals, the first stays first.
+    """
+    excess = np.where(is_broken(losses, violations), np.inf, total_violation(violations))
+    points = rankdata(losses, method="dense", axis=0) / max(1, len(losses))
+    ranked = [front[_within(points[front], method)] for front in fronts(losses, excess == 0)]
+    behind = np.flatnonzero(excess > 0)
+    ranked.append(behind[np.argsort(excess[behind], kind="stable")])
+    return np.concatenate(ranked)
+
+
+def is_broken(losses: Floats, violations: Floats) -> NDArray[np.bool_]:
+    """Which of n trials have a figure that is no number."""
+    broken: NDArray[np.bool_] = np.isnan(losses).any(axis=1) | np.isnan(violations).any(axis=1)
+    return broken
+
+
+def total_violation(violations: Floats) -> Floats:
+    """By how much each trial breaks its bounds: (n, c) to (n,), 0 where it keeps them all.
+
+    Each bound counts in units of the worst violation of it, whatever the unit of its metric.
+    """
+    positive = np.nan_to_num(np.maximum(violations, 0.0), nan=0.0)
+    worst = positive.max(axis=0, initial=0.0)
+    total: Floats = (positive / np.where(worst > 0, worst, 1.0)).sum(axis=1)
+    return total
+
+
+def dominates(losses: Floats, others: Floats) -> NDArray[np.bool_]:
+    """Whether row i of (n, m) is no worse than row j of (k, m) everywhere and better somewhere."""
+    no_worse = (losses[:, None] <= others[None]).all(axis=2)
+    better = (losses[:, None] < others[None]).any(axis=2)
+    result: NDArray[np.bool_] = no_worse & better
+    return result
+
+
+def fronts(losses: Floats, among: NDArray[np.bool_]) -> list[Indices]:
+    """Non-dominated sorting of the rows of `losses` (n, m) that `among` (n,) names: indices by
+    front, the best first. O(n² m) time and memory.
+    """
+    left = np.flatnonzero(among)
+    beats = dominates(losses[left], losses[left])
+    beaten_by = beats.sum(axis=0)
+    layers = []
+    while (free := np.flatnonzero(beaten_by == 0)).size:
+        layers.append(left[free])
+        beaten_by -= beats[free].sum(axis=0)
+        beaten_by[free] = -1
+    return layers
+
+
+def _within(points: Floats, method: Ranking) -> Indices:
+    """The order within a front of (n, m) points in (0, 1]."""
+    if method == "epsilon-net":
+        return _farthest_first(points)
+    return np.argsort(-_contributions(points), kind="stable")
+
+
+def _contributions(points: Floats) -> Floats:
+    """The hypervolume that is lost without each point: (n, m) in (0, 1] to (n,).
+
+    The reference lies a whole extent beyond the worst point, so that the ends of a front, which
+    nothing else covers, go first.
+    """
+    if points.shape[1] == 2:
+        return _contributions_2d(points)
+    directions: list[Direction] = ["min"] * points.shape[1]
+    reference = [2.0] * points.shape[1]
+    whole = hypervolume(points, directions, reference)
+    rests = (np.delete(points, i, axis=0) for i in range(len(points)))
+    return np.array([whole - hypervolume(rest, directions, reference) for rest in rests])
+
+
+def _contributions_2d(points: Floats) -> Floats:
+    """The same in closed form: what lies between a point and its neighbours along the front."""
+    order = np.lexsort((points[:, 1], points[:, 0]))
+    x, y = points[order].T
+    widths = np.append(x[1:], 2.0) - x
+    heights = np.insert(y[:-1], 0, 2.0) - y
+    contributions = np.empty(len(points))
+    contributions[order] = widths * heights
+    return contributions
+
+
+def _farthest_first(points: Floats) -> Indices:
+    """Greedy ε-net: the best of the first objective, then always what is farthest from the rest."""
+    chosen = [int(np.lexsort(points.T[::-1])[0])]
+    distance = np.linalg.norm(points - points[chosen[0]], axis=1)
+    while len(chosen) < len(points):
+        distance[chosen] = -1.0
+        chosen.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return np.array(chosen, dtype=np.intp)
