@@ -64,8 +64,9 @@ def sweep(problem: Problem, way: Way, seed: int, finals: Floats | None = None) -
     """
     source = _source(problem, way, seed)
     policy, picks = _stopping(problem, way, seed, finals)
-    values: list[_Column] = []
-    costs: list[_Column] = []
+    # Stand in for the arrays that `play` asks for, as a live curve is trained while it is read.
+    values: list[Any] = []
+    costs: list[Any] = []
 
     def order() -> Iterator[int]:
         for number in range(TRIALS):
@@ -182,10 +183,10 @@ def _stopping(
     length, last = problem.steps[-1], len(problem.steps) - 1
     if way.stopping is None:
         return Unstopped(problem.objectives, rungs=0), [last]
-    asha = way.stopping == "asha"
-    settings = Scheduler(policy="halving" if asha else way.stopping, first=1 / length)
+    name = "halving" if way.stopping == "asha" else way.stopping
+    settings = Scheduler(policy=name, first=1 / length)
     picks = [problem.steps.index(epoch) for epoch in settings.rung_epochs(length)] + [last]
-    if asha:
+    if way.stopping == "asha":
         assert finals is not None
         steps = [problem.steps[pick] for pick in picks]
         return ScalarisedAsha(problem.objectives, steps, finals), picks
