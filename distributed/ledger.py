@@ -8,6 +8,7 @@ can be written anew from here. A torn last line (a kill while writing) is left o
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import hashlib
 import io
@@ -100,8 +101,7 @@ class Ledger:
         #: Of an earlier run, for the sampler alone.
         self.priors: list[Record] = []
         self.sessions: list[dict[str, Any]] = []
-        for event in self.events():
-            self._take(event)
+        self._read()
 
     def lock(self) -> None:
         """Keep other processes from writing here, until this one ends.
@@ -118,6 +118,8 @@ class Ledger:
         except OSError:
             # A file system without locks; who shares one takes care of this himself.
             self._lock = None
+        # Whoever held the lock may have written since.
+        self._read()
 
     def session(self, **about: Any) -> None:
         """Note that a sweep begins here, or goes on."""
@@ -200,6 +202,15 @@ class Ledger:
         )
         write_csv(path, header, rows)
 
+    def _read(self) -> None:
+        """Bring the records up to the file."""
+        self._whole = 0
+        self.records.clear()
+        self.priors.clear()
+        self.sessions.clear()
+        for event in self.events():
+            self._take(event)
+
     def _append(self, event: dict[str, Any], durable: bool = False) -> None:
         """Write an event. Only what could not be found out again waits for the disk (`durable`).
 
@@ -211,11 +222,12 @@ class Ledger:
             self._file.truncate(self._whole)  # a torn line of an earlier session
         try:
             if self._file.write(line) != len(line):
-                raise OSError(f"{self._path}: only part of a line could be written")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             if durable:
                 os.fsync(self._file.fileno())
-        except OSError:
+        except OSError as error:
             self._file.truncate(self._whole)
+            error.filename = error.filename or str(self._path)
             raise
         self._whole += len(line)
         self._take(json.loads(line))
