@@ -105,6 +105,10 @@ class Sampling:
         self._study_id = self._storage.get_study_id_from_name(study.name)
         self._asked: dict[str, optuna.trial.Trial] = {}
         self._seen: set[str] = set()
+        #: Optuna's own numbers of the trials that were drawn or entered.
+        self._numbers: dict[str, int] = {}
+        #: NSGA's choices of parents that some trial has noted.
+        self._noted: set[str] = set()
 
     def draw(self, number: int) -> Record | None:
         """The trial of that number, with a config nobody has seen; None if there seems no other."""
@@ -136,6 +140,10 @@ class Sampling:
         replayed = _Replay.of(self._space, record)
         for key, value in record.draw.get("study", {}).items():
             self._storage.set_study_system_attr(self._study_id, key, value)
+        for key, names in record.draw.get("parents", {}).items():
+            known = [self._numbers[name] for name in names if name in self._numbers]
+            self._storage.set_study_system_attr(self._study_id, key, known)
+            self._noted.add(key)
         attributes = record.draw.get("trial", {})
         if record.state is State.RUNNING:
             self._optuna.sampler = optuna.samplers.RandomSampler(seed=0)
@@ -145,8 +153,10 @@ class Sampling:
             for key, value in attributes.items():
                 self._storage.set_trial_system_attr(trial._trial_id, key, value)
             self._asked[record.id] = trial
+            self._numbers[record.id] = trial._trial_id
         else:
-            self._optuna.add_trial(self.as_optuna(record, replayed))
+            frozen = self.as_optuna(record, replayed)
+            self._numbers[record.id] = self._storage.create_new_trial(self._study_id, frozen)
 
     def tell(self, record: Record) -> None:
         """Say once what became of a trial that was drawn or entered."""
@@ -196,16 +206,30 @@ class Sampling:
             return None
         self._seen.add(name)
         self._asked[name] = trial
+        self._numbers[name] = trial._trial_id
         return Record(id=name, config=config, number=number, draw=self._notes(trial))
 
     def _notes(self, trial: optuna.trial.Trial) -> dict[str, Any]:
-        """What a sampler that is built anew must find again: NSGA's generation, QMC's place."""
+        """What a sampler that is built anew must find again.
+
+        QMC's place, NSGA's generation of the trial, and the parents if they were chosen just now:
+        by then, more trials of the generation before may have ended.
+        """
         mine = self._storage.get_trial_system_attrs(trial._trial_id)
+        for key in mine:
+            # Meant for other processes until all is suggested, which is the case here.
+            if key.startswith("tpe:relative_params"):
+                self._storage.set_trial_system_attr(trial._trial_id, key, "")
         whole = self._storage.get_study_system_attrs(self._study_id)
-        return {
+        chosen = {k: v for k, v in whole.items() if ":parent:" in k and k not in self._noted}
+        self._noted |= chosen.keys()
+        names = {number: name for name, number in self._numbers.items()} if chosen else {}
+        notes = {
             "trial": {k: v for k, v in mine.items() if "generation" in k},
             "study": {k: v for k, v in whole.items() if k.startswith("qmc")},
+            "parents": {k: [names[number] for number in v] for k, v in chosen.items()},
         }
+        return {kind: found for kind, found in notes.items() if found}
 
     def _violations(self, record: Record) -> dict[str, float]:
         return violations(record, self._constraints)
