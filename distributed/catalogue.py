@@ -34,7 +34,8 @@ def catalogue() -> dict[str, dict[str, str]]:
     found["suites"] = {name: ", ".join(listed) for name, listed in SUITES.items()}
     found["uncertainties"] = dict(MAPS)
     found["metrics"] = {
-        name: f"{info.meaning} ({'higher' if info.direction == 'max' else 'lower'} is better)"
+        name: f"{info.meaning} ({'higher' if info.direction == 'max' else 'lower'} is better; "
+        f"{', '.join(info.tasks)})"
         for name, info in METRICS.items()
     }
     found["studies"] = {name: ", ".join(load(name).trainables) for name in shipped_studies()}

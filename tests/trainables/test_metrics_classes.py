@@ -21,6 +21,7 @@ from sklearn.metrics import (
 
 from data_pipelines.schema import Batch
 from trainables.contract import Prediction
+from trainables.metrics import samples
 from trainables.metrics.base import MetricState
 from trainables.metrics.calibration import ClassCalibration
 from trainables.metrics.confusion import Confusion
@@ -130,6 +131,14 @@ def test_labels_beyond_the_classes_are_refused() -> None:
         given_to(Confusion(), p, y + 1)
 
 
+def test_auroc_of_a_sample_stays_within_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "CAPACITY", 1000)
+    p, y = draw(2, images=8000, digits=6)
+    sampled, exact = given_to(Ranking(), p, y)["auroc"], roc_auc_score(y, p[:, 1])
+    # Some 500 of either class are kept: four standard errors.
+    assert 0 < abs(sampled - exact) < 4 * 0.5 / math.sqrt(450)
+
+
 # Selective prediction
 
 
@@ -183,10 +192,10 @@ def test_equally_many_images_share_a_bin_whatever_their_order() -> None:
 
 def test_shift_follows_the_probability_of_the_true_class() -> None:
     (p, y), (q, _) = draw(3, digits=6), draw(3, digits=6, seed=1)
-    clean, samples = batch(p, y)
+    clean, truth_of = batch(p, y)
     worse, _ = batch(q, y)
     state = ClassShift()
-    state.update(clean, worse, samples)
+    state.update(clean, worse, truth_of)
     before, after = (m.uncertainty["entropy"].numpy() for m in (clean, worse))
     rows = np.arange(len(y))
     expected = stats.spearmanr(after - before, q[rows, y] - p[rows, y]).statistic

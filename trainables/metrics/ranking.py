@@ -19,6 +19,9 @@ from trainables.metrics.sparsification import mean_risks
 class Ranking(SampleState, MetricState):
     """Exact up to 65,536 images, above that of a fixed sample of so many (see `SampleState`).
 
+    The AUROC of a sample then has a standard error of at most ½/√m, m the images kept of a class
+    or of the rest, whichever are fewer (Birnbaum & Klose 1957, Ann. Math. Statist. 28).
+
     - auroc: of the second of two classes; of more, each class against the rest, mean over the
       classes that occur (macro). NaN where fewer than two occur.
     - ece_adaptive: ECE with 15 bins of equally many images, in order of top-label confidence
