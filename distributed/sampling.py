@@ -185,7 +185,7 @@ class Sampling:
             params=replayed.params,
             distributions=replayed.distributions,
             user_attrs={"id": record.id, "config": record.config, "reason": record.reason},
-            system_attrs=record.draw.get("trial", {}),
+            system_attrs=dict(record.draw.get("trial", {})),  # Optuna adds to it
             constraints=self._violations(record),
         )
 
