@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import StorageError, UserError
 from data_pipelines.sample import Sample
 from data_pipelines.schema import Manifest, Modality, Split
 from data_pipelines.splits import assert_disjoint
@@ -216,12 +216,15 @@ def row_groups(
 
 @contextmanager
 def opened(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
-    """A part, to be read as it is stored. Raises `UserError` where it is damaged or gone."""
+    """A part, to be read as it is stored. Raises `StorageError` where that cannot be."""
     try:
         with pq.ParquetFile(folder.path(name), filesystem=folder.filesystem) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
+        away = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+        if folder.remote and away:
+            raise folder.unreachable(error) from error
+        raise StorageError(
             f"{folder}/{name}: damaged or gone ({error}). Prepare the data again."
         ) from error
 
@@ -240,7 +243,7 @@ def read_table(location: Location, split: Split, columns: Sequence[str] | None =
 def _names(folder: Folder, split: Split) -> list[str]:
     names = [name for name in folder.files(split) if name.endswith(".parquet")]
     if not names:
-        raise UserError(f"{folder}/{split}: the shards are missing. Prepare the data again.")
+        raise StorageError(f"{folder}/{split}: the shards are missing. Prepare the data again.")
     return names
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import StorageError, UserError
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _CREDENTIALS = re.compile(r"(?i)(key|secret|token|password|signature|credential)")
@@ -27,8 +27,9 @@ class Folder:
             which is written to run folders and logs.
 
     Raises:
-        UserError: for a URL that holds credentials. Methods raise it for a storage that cannot be
-            reached or is not known; a file that is not there is FileNotFoundError.
+        UserError: for a URL that holds credentials. Methods raise it for a storage that is not
+            known, and `StorageError` for one that cannot be reached; a file that is not there is
+            FileNotFoundError.
     """
 
     def __init__(self, location: str | Path | Folder) -> None:
@@ -94,7 +95,7 @@ class Folder:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise self._unreachable(error) from error
+            raise self.unreachable(error) from error
 
     def files(self, prefix: str = "") -> dict[str, int]:
         """Name (relative to this folder) to bytes of the files below `prefix`, sorted.
@@ -105,7 +106,7 @@ class Folder:
         try:
             found = self.filesystem.get_file_info(selector)
         except OSError as error:
-            raise self._unreachable(error) from error
+            raise self.unreachable(error) from error
         start = len(self.path()) + 1
         sizes = {f.path[start:]: f.size for f in found if f.type == fs.FileType.File}
         return {n: sizes[n] for n in sorted(sizes) if not n.rsplit("/", 1)[-1].startswith(".")}
@@ -115,14 +116,14 @@ class Folder:
         try:
             self.filesystem.delete_dir_contents(self.path(), missing_dir_ok=True)
         except OSError as error:
-            raise self._unreachable(error) from error
+            raise self.unreachable(error) from error
 
     def delete(self, name: str) -> None:
         """Remove a file."""
         try:
             self.filesystem.delete_file(self.path(name))
         except OSError as error:
-            raise self._unreachable(error) from error
+            raise self.unreachable(error) from error
 
     def upload(self, source: Path, names: list[str]) -> None:
         """Copy files of a local folder here, under the same names."""
@@ -137,7 +138,7 @@ class Folder:
                     while block := file.read(8 * 2**20):
                         target.write(block)
         except OSError as error:
-            raise self._unreachable(error) from error
+            raise self.unreachable(error) from error
 
     @cached_property
     def _opened(self) -> tuple[fs.FileSystem, str]:
@@ -148,7 +149,7 @@ class Folder:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             opened, path = self._by_fsspec()
         except OSError as error:
-            raise self._unreachable(error) from error
+            raise self.unreachable(error) from error
         return opened, path.rstrip("/")
 
     def _by_fsspec(self) -> tuple[fs.FileSystem, str]:
@@ -160,8 +161,9 @@ class Folder:
             raise UserError(f"{self}: no way to read this kind of URL ({error}).") from error
         return fs.PyFileSystem(fs.FSSpecHandler(found)), path
 
-    def _unreachable(self, error: OSError) -> UserError:
-        return UserError(
+    def unreachable(self, error: OSError) -> StorageError:
+        """What to raise where reading or writing here has failed."""
+        return StorageError(
             f"{self}: the storage does not answer as it should ({error}). Check the address and "
             "the credentials of this machine, then try again."
         )

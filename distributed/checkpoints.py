@@ -25,7 +25,7 @@ def save_state(folder: Path, tensors: Mapping[str, torch.Tensor], epochs: int) -
     """Persist the state after `epochs` epochs; the one before stays until the next is written.
 
     A worker may die after writing but before its epoch is acknowledged, so that the trial is
-    taken up from the state before.
+    taken up from the state before. Raises OSError if it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / _state_name(epochs), tensors)
@@ -87,6 +87,10 @@ def _state_name(epochs: int) -> str:
 
 def _save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     with replacing(path) as partial:
-        save_file(dict(tensors), partial)
+        try:
+            save_file(dict(tensors), partial)
+        except SafetensorError as error:
+            # A full disk: the tensors are whole, and the format has no limits of its own.
+            raise OSError(f"{path}: {error}") from error
         with partial.open("rb") as file:
             os.fsync(file.fileno())

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from data_pipelines.errors import StorageError
+
 #: By a person or a scheduler of jobs; Slurm, Kubernetes and Ray send SIGTERM before they kill.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -48,6 +50,22 @@ class Halted(Exception):
         super().__init__(reason)
         self.resume = resume
         self.code = code
+
+
+def outside(error: BaseException) -> str | None:
+    """Why, in one line, if it is no fault of what was computed; None if it may be.
+
+    That is a disk, a storage or a network that fails, or a node that Ray has lost.
+    """
+    from ray.exceptions import RayError, RayTaskError
+
+    while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        error = error.cause
+    lost = isinstance(error, RayError) and not isinstance(error, RayTaskError)
+    if not (lost or isinstance(error, (OSError, StorageError))):
+        return None
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from distributed.checkpoints import (
     save_state,
 )
 from distributed.fidelity import Level, Levels
+from distributed.halt import outside
 from distributed.training import Diverged, Rank, TrialTraining, merge_ranks
 from search_spaces.study import Fidelity, Scheduler
 from trainables.evaluation import EvaluationPlan
@@ -81,9 +82,7 @@ def work(config: dict[str, Any]) -> None:
             error = Problem(str(problem))
         except Exception as problem:  # noqa: BLE001 - told to the slot, which fails the trial
             traceback.print_exc()
-            reason = f"{type(problem).__name__}: {problem}".splitlines()[0]
-            # A full disk, storage that does not answer: no fault of the config.
-            error = Problem(reason, outside=isinstance(problem, OSError))
+            error = _problem(problem)
         ray.get(board.acknowledge.remote(token, rank.index, done, answer, error))
         if isinstance(command, Leave):
             return
@@ -96,12 +95,7 @@ class _Worker:
         self._settings = settings
         self._rank = rank
         self._device = ray.train.torch.get_device()
-        self._samples: dict[Split, Stream] = {
-            split: settings.source.open(
-                split, settings.manifest, self._device, ray.train.get_dataset_shard
-            )
-            for split in (Split.TRAIN, Split.VAL)
-        }
+        self._samples: dict[Split, Stream] = {}
         self._trial: Trial | None = None
         self._training: TrialTraining | None = None
 
@@ -156,7 +150,7 @@ class _Worker:
 
     def _epoch(self) -> dict[str, float]:
         training = self._current()
-        metrics = training.epoch(self._samples[Split.TRAIN])
+        metrics = training.epoch(self._stream(Split.TRAIN))
         if self._rank.index == 0:
             assert self._trial is not None
             save_state(self._trial.folder, training.tensors(), training.epochs_done)
@@ -166,7 +160,7 @@ class _Worker:
         started = time.perf_counter()
         training = self._current()
         part = training.evaluate(
-            self._samples[Split.VAL], level, batch_size=self._settings.evaluation_batch_size
+            self._stream(Split.VAL), level, batch_size=self._settings.evaluation_batch_size
         )
         metrics = merge_ranks(part, self._rank).compute()
         seconds = time.perf_counter() - started
@@ -185,10 +179,24 @@ class _Worker:
         for stream in self._samples.values():
             stream.close()
 
+    def _stream(self, split: Split) -> Stream:
+        """Opened where it is first read, so that the board hears of a storage that is away."""
+        if split not in self._samples:
+            self._samples[split] = self._settings.source.open(
+                split, self._settings.manifest, self._device, ray.train.get_dataset_shard
+            )
+        return self._samples[split]
+
     def _current(self) -> TrialTraining:
         if self._training is None:
             raise RuntimeError("no trial was started on this worker")
         return self._training
+
+
+def _problem(error: Exception) -> Problem:
+    if (reason := outside(error)) is not None:
+        return Problem(reason, outside=True)
+    return Problem(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def _from_first_rank(value: Any, rank: Rank) -> Any:

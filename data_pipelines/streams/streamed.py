@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from data_pipelines.errors import UserError
+from data_pipelines.errors import StorageError, UserError
 from data_pipelines.schema import Batch, Manifest, Split
 from data_pipelines.storage import Folder
 from data_pipelines.streams import order
@@ -342,6 +342,7 @@ def _user_error(error: BaseException) -> UserError | None:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, UserError):
-            return UserError(str(seen).splitlines()[0] if str(seen) else str(seen))
+            kind = StorageError if isinstance(seen, StorageError) else UserError
+            return kind(str(seen).splitlines()[0] if str(seen) else str(seen))
         seen = getattr(seen, "cause", None) or seen.__cause__
     return None

@@ -117,7 +117,7 @@ def test_an_upload_that_breaks_off_reads_as_nothing_and_goes_on(s3, monkeypatch)
 
     def breaks_off(self, source, names):
         upload(self, source, names[: len(names) // 2])
-        raise self._unreachable(OSError("the line is dead"))
+        raise self.unreachable(OSError("the line is dead"))
 
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "upload", breaks_off)
