@@ -181,27 +181,31 @@ class Board:
 
     async def _outcome(self, pending: _Pending) -> Any:
         while True:
-            await pending.changed.wait()
-            pending.changed.clear()
             if pending.restarts > MAX_RESTARTS:
                 return Failure(f"its workers died {pending.restarts} times", group_usable=True)
             if len(pending.answers) == self._world:
                 return pending.answers[0]
             if pending.errors:
-                return await self._failure(pending)
+                await self._hear_others(pending)
+                if pending.errors:
+                    return self._failure(pending)
+                continue  # a new group does the command; what the old one said is forgotten
+            await pending.changed.wait()
+            pending.changed.clear()
 
-    async def _failure(self, pending: _Pending) -> Failure:
-        """Errors that all ranks report leave the group in step; a lone one may not."""
+    async def _hear_others(self, pending: _Pending) -> None:
+        """Let the ranks that have not answered do so, or their group be replaced."""
         deadline = asyncio.get_running_loop().time() + ERROR_GRACE
-        while len(pending.errors) + len(pending.answers) < self._world:
+        while pending.errors and len(pending.errors) + len(pending.answers) < self._world:
             left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
-                break
             try:
                 await asyncio.wait_for(pending.changed.wait(), left)
             except TimeoutError:
-                break
+                return
             pending.changed.clear()
+
+    def _failure(self, pending: _Pending) -> Failure:
+        """Errors that all ranks report leave the group in step; a lone one may not."""
         usable = len(pending.errors) == self._world
         first = pending.errors[min(pending.errors)]
         return Failure(first.reason, group_usable=usable, outside=first.outside)
