@@ -42,8 +42,10 @@ from distributed.worker import WorkerSettings, work
 #: a request of nothing; a share of a CPU would cost a whole slot on a small machine.
 REQUEST = {"memory": 1024}
 _POLL_SECONDS = 2.0
-#: Seconds between attempts where storage or network has failed; then the sweep has to halt.
-PATIENCE = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+#: Seconds for which a trial is tried again where storage or network has failed; then the sweep has
+#: to halt. The environment variable TRUSTSWEEP_PATIENCE sets other ones.
+PATIENCE = 60.0
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class SlotSettings:
     resources_per_worker: dict[str, float]
     checkpoints: Path
     storage: Path
+    patience: float = PATIENCE
 
 
 class GroupLost(RuntimeError):
@@ -84,16 +87,17 @@ class Slot(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train an epoch; what was measured, or why the trial failed."""
-        for seconds in (*PATIENCE, None):
-            done = self._advance()
-            if not (isinstance(done, Failure) and done.outside and done.group_usable):
-                break
-            if seconds is None:
+        waited, wait = 0.0, _FIRST_WAIT
+        while isinstance(done := self._advance(), Failure):
+            if not (done.outside and done.group_usable):
+                return self._failed(done)
+            if waited >= self._settings.patience:
                 return {OUTSIDE: done.reason, "done": True}
-            # The worker's state is that of before: what was kept is as good as what it holds.
-            time.sleep(seconds)
+            time.sleep(wait)
+            waited, wait = waited + wait, min(2 * wait, _LONGEST_WAIT)
+            # What the workers hold may be half an epoch on; what was kept is whole.
             self._begun = None
-        return self._failed(done) if isinstance(done, Failure) else done
+        return done
 
     def _advance(self) -> dict[str, Any] | Failure:
         """The next epoch of the trial, after whatever is left of an interrupted one."""

@@ -23,7 +23,7 @@ from distributed import resources
 from distributed.checkpoints import discard_states
 from distributed.checks import check, evaluation_plan, objectives_of
 from distributed.front import Objective
-from distributed.halt import INTERRUPTED, Halt, Halted, on_signals
+from distributed.halt import INTERRUPTED, Halt, Halted, on_signals, outside
 from distributed.ledger import SEARCH, SEEDS, Record, State, trial_id
 from distributed.progress import Progress, front_table
 from distributed.resume import check_changes, replay, teach
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: How a Ray cluster is named to this process; `ray job submit` sets it.
 ADDRESS = "RAY_ADDRESS"
+#: Seconds for which a slot waits for storage that is away; see `distributed.slot.PATIENCE`.
+_PATIENCE = "TRUSTSWEEP_PATIENCE"
 #: How often a trial is taken up again after the death of its slot; then the trial has failed.
 _SLOT_DEATHS = 3
 #: Set by Ray in a submitted job.
@@ -101,7 +103,8 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
         )
     prepared = prepare(study, nodes())
     run = Run.create(out)
-    run.write_study(study, prepared.manifest)
+    run.ledger.lock()
+    _write_study(run, prepared)
     return _go_on(run, study, console, changes=[])
 
 
@@ -121,8 +124,18 @@ def resume(
     study = study or run.study
     prepared = prepare(study, nodes())
     changes = check_changes(run, study, prepared.manifest, accepted)
-    run.write_study(study, prepared.manifest)
+    _write_study(run, prepared)
     return _go_on(run, study, console or Console(), changes)
+
+
+def _write_study(run: Run, prepared: Prepared) -> None:
+    """From here on the run can be resumed."""
+    try:
+        run.write_study(prepared.study, prepared.manifest)
+    except OSError as error:
+        raise UserError(
+            f"{run.path}: cannot be written to ({error}). Mend that and try again."
+        ) from error
 
 
 def _go_on(run: Run, study: Study, console: Console, changes: list[str]) -> Run:
@@ -145,8 +158,10 @@ def _go_on(run: Run, study: Study, console: Console, changes: list[str]) -> Run:
                 _search(prepared, run, console, halt, earlier)
                 if not halt:
                     _judge_front(prepared, run, console)
-        except OSError as error:
-            halt.request(str(error))
+        except Exception as error:
+            if (reason := outside(error)) is None:
+                raise
+            halt.request(reason)
         except KeyboardInterrupt:
             raise Halted("interrupted", run.resume_line, INTERRUPTED) from None
         interrupted = halt.reason or None
@@ -243,7 +258,7 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
 
 def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
     from data_pipelines.streams import Source
-    from distributed.slot import SlotSettings
+    from distributed.slot import PATIENCE, SlotSettings
     from distributed.worker import WorkerSettings
 
     plan = prepared.resources
@@ -267,6 +282,7 @@ def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
         resources_per_worker=plan.per_worker,
         checkpoints=run.checkpoints,
         storage=run.ray,
+        patience=float(os.environ.get(_PATIENCE, PATIENCE)),
     )
 
 
