@@ -258,37 +258,28 @@ def panel(
     Raises:
         ValueError: a batch without the truth that the task needs.
     """
-    show = _panel_of_masks if trainable.task is Task.SEGMENTATION else _panel_of_classes
-    result: dict[str, np.ndarray] = {}
+    result = _truth(trainable.task, batch)
     with frozen(network):
         for suffix, shown in (("", batch), ("_attacked", attack(batch, epsilon))):
             with torch.inference_mode():
                 prediction = trainable.predict(network, shown)
             doubt = uncertainty_map(prediction, uncertainty)
-            truth, parts = show(prediction, doubt, batch)
-            result |= truth | {"image" + suffix: _picture(shown.image)}
-            result |= {name + suffix: values for name, values in parts.items()}
+            result["image" + suffix] = _picture(shown.image)
+            if trainable.task is Task.SEGMENTATION:
+                result["probability" + suffix] = _picture(prediction.probability)
+                result["uncertainty" + suffix] = _picture(doubt.unsqueeze(1))
+            else:
+                result["probability" + suffix] = _numbers(classes(prediction, batch)[0])
+                result["uncertainty" + suffix] = _numbers(doubt)
     return result
 
 
-def _panel_of_masks(
-    prediction: Prediction, doubt: Tensor, batch: Batch
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The truth, and what was predicted."""
-    if batch.mask is None:
-        raise ValueError("the panel of a segmentation needs a batch with masks")
-    predicted = {"probability": prediction.probability, "uncertainty": doubt.unsqueeze(1)}
-    return {"mask": _picture(batch.mask)}, {k: _picture(v) for k, v in predicted.items()}
-
-
-def _panel_of_classes(
-    prediction: Prediction, doubt: Tensor, batch: Batch
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    probability, label = classes(prediction, batch)
-    predicted = {"probability": probability, "uncertainty": doubt}
-    return {"label": label.cpu().numpy()}, {
-        name: values.float().cpu().numpy() for name, values in predicted.items()
-    }
+def _truth(task: Task, batch: Batch) -> dict[str, np.ndarray]:
+    if task is Task.SEGMENTATION and batch.mask is not None:
+        return {"mask": _picture(batch.mask)}
+    if task is Task.CLASSIFICATION and batch.label is not None:
+        return {"label": batch.label.cpu().numpy()}
+    raise ValueError(f"the panel needs a batch with the truth of a {task}")
 
 
 def _judge(
@@ -306,6 +297,10 @@ def _picture(values: Tensor) -> np.ndarray:
     if flat.ndim == 4:
         flat = flat[:, flat.shape[1] // 2]
     return flat.cpu().numpy().astype(np.float16)
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()
 
 
 def _prefixed(condition: str, values: Mapping[str, float]) -> dict[str, float]:
