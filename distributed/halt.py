@@ -17,6 +17,7 @@ from data_pipelines.errors import StorageError
 
 #: By a person or a scheduler of jobs; Slurm, Kubernetes and Ray send SIGTERM before they kill.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_TUNES_OWN = "TUNE_DISABLE_SIGINT_HANDLER"
 
 
 class Halt:
@@ -86,8 +87,8 @@ def on_signals(halt: Halt, say: Callable[[str], None]) -> Iterator[None]:
         say("Finishing the epoch; Ctrl-C again to leave at once.")
 
     # Tune would set up its own, which ends in the middle of an epoch.
-    before = os.environ.get("TUNE_DISABLE_SIGINT_HANDLER")
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    before = os.environ.get(_TUNES_OWN)
+    os.environ[_TUNES_OWN] = "1"
     old = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
         yield
@@ -95,4 +96,6 @@ def on_signals(halt: Halt, say: Callable[[str], None]) -> Iterator[None]:
         for number, handler in old.items():
             signal.signal(number, handler)
         if before is None:
-            del os.environ["TUNE_DISABLE_SIGINT_HANDLER"]
+            del os.environ[_TUNES_OWN]
+        else:
+            os.environ[_TUNES_OWN] = before

@@ -32,7 +32,7 @@ def make_study(search: dict | None = None, **changes) -> Study:
 
 def fate(record: Record) -> Record:
     """How a trial ends: a function of its id alone."""
-    draws = np.random.default_rng(int(record.id, 16))
+    draws = np.random.default_rng(list(record.id.encode()))
     names = ("dice_area", "clean.ece", "clean.dice")
     metrics = {name: float(draws.random()) for name in names}
     state = draws.choice([State.COMPLETED, State.STOPPED, State.FAILED], p=[0.7, 0.2, 0.1])

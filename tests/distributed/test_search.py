@@ -1,133 +1,113 @@
-"""The searcher against a real Optuna study and journal; no cluster is needed for that."""
+"""What a sweep runs next: trials under way, the search, its repeats; and when it has to wait."""
 
-import math
+from dataclasses import replace
 
-import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from distributed.checks import objectives_of
-from distributed.ledger import trial_id
-from distributed.search import ParetoSearch
-from search_spaces.study import Study
-
-OBJECTIVES = ["dice_area", "clean.ece"]
-GRID = {
-    "learning_rate": 0.01,
-    "weight_decay": 0.0,
-    "corruption_share": 0.0,
-    "dice_weight": 0.5,
-    "regime": {"choices": ["none", "all"]},
-    "attack": "fgsm",
-    "epsilon": {"choices": [0.005, 0.01]},
-}
+from distributed.ledger import SEEDS, Record, State
+from distributed.search import JUDGED, TRIAL
 
 
-def make(tmp_path, sampler="random", space=None, constraints=(), trials=8):
-    study = Study.model_validate(
-        {
-            "name": "s",
-            "trainables": ["unet"],
-            "objectives": OBJECTIVES,
-            "constraints": list(constraints),
-            "search": {"trials": trials, "sampler": sampler},
-            "space": space or {},
-        }
-    )
-    journal = tmp_path / "journal.log"
-    searcher = ParetoSearch(
-        study, objectives_of(study), journal, identify=lambda c: trial_id(c, "data", "1")
-    )
-    return searcher, journal
-
-
-def trials_of(journal):
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    return optuna.load_study(study_name="s", storage=storage).trials
-
-
-def result(dice, ece, **more):
-    """A slot's last result as Tune hands it to searchers, flattened."""
-    figures = {"dice_area": dice, "clean.ece": ece, **more}
-    return {"finished": True, **{f"metrics/{name}": value for name, value in figures.items()}}
-
-
-def test_each_ending_is_told_once_in_its_own_state(tmp_path):
-    searcher, journal = make(tmp_path)
-    endings = {
-        "good": (result(0.5, 0.1), False, TrialState.COMPLETE),
-        "nan": (result(math.nan, 0.1), False, TrialState.FAIL),
-        "missing": ({"finished": True, "metrics/clean.ece": 0.1}, False, TrialState.FAIL),
-        "diverged": ({"failed": "diverged", "finished": False}, False, TrialState.FAIL),
-        "stopped": ({**result(0.4, 0.2), "finished": False}, False, TrialState.PRUNED),
-        "died": (result(0.5, 0.1), True, TrialState.FAIL),
-        "nothing": (None, False, TrialState.FAIL),
-    }
-    for name in endings:
-        assert searcher.suggest(name)["config"]["trainable"] == "unet"
-    assert {t.state for t in trials_of(journal)} == {TrialState.RUNNING}
-    for name, (last, error, _) in endings.items():
-        searcher.on_trial_complete(name, last, error)
-        searcher.on_trial_complete(name, result(1.0, 0.0), False)  # a second word changes nothing
-    states = [t.state for t in trials_of(journal)]
-    assert states == [state for _, _, state in endings.values()]
-    assert trials_of(journal)[0].values == [0.5, 0.1]
-
-
-def test_the_directions_are_those_of_the_metrics(tmp_path):
-    _, journal = make(tmp_path)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    study = optuna.load_study(study_name="s", storage=storage)
-    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
-
-
-def test_an_infeasible_trial_never_beats_a_feasible_one(tmp_path):
-    searcher, journal = make(tmp_path, constraints=["clean.dice >= 0.5"])
-    for name, dice in (("poor", 0.1), ("unknown", math.nan), ("good", 0.6)):
-        searcher.suggest(name)
-        area = 0.3 if name == "good" else 0.9
-        searcher.on_trial_complete(name, result(area, 0.1, **{"clean.dice": dice}))
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    best = optuna.load_study(study_name="s", storage=storage).best_trials
-    assert [t.values for t in best] == [[0.3, 0.1]]
-
-
-def test_a_grid_is_run_once_and_then_finished(tmp_path):
-    searcher, _ = make(tmp_path, "grid", GRID, trials=50)
-    seen = []
-    while (suggestion := searcher.suggest(str(len(seen)))) != Searcher.FINISHED:
-        seen.append(suggestion["config"])
-    assert [(c["regime"], c.get("epsilon")) for c in seen] == [
-        ("none", None),
-        ("all", 0.005),
-        ("all", 0.01),
+def second_stage(*names: str) -> list[Record]:
+    return [
+        Record(
+            id=name, config={"trainable": "unet", "seed": seed}, stage=SEEDS, of="x", number=seed
+        )
+        for seed, name in enumerate(names)
     ]
 
 
-def test_no_config_is_suggested_twice(tmp_path):
-    searcher, _ = make(tmp_path, "random", GRID)
-    seen = []
-    while (suggestion := searcher.suggest(str(len(seen)))) != Searcher.FINISHED:
-        seen.append(suggestion["trial"])
-        searcher.on_trial_complete(str(len(seen) - 1), result(0.5, 0.1))
-    assert len(seen) == len(set(seen)) == 3
+def test_trials_under_way_come_first_then_the_search_then_its_repeats(
+    simulated, study_of, tmp_path
+):
+    study = study_of({"trials": 4})
+    first = simulated(tmp_path, study, slots=3)
+    for _ in range(3):
+        first.suggest()
+    under_way = list(first.flying.values())
+    first.end(next(iter(first.flying)))
+    asked = []
+
+    def repeats() -> list[Record]:
+        asked.append({r.state for r in again.ledger.records.values()})
+        return second_stage("s0", "s1")
+
+    again = simulated(tmp_path, study, repeats=repeats)
+    assert list(again.flying.values()) == under_way[1:]
+    suggestion = again.suggest()
+    assert suggestion[JUDGED]
+    assert suggestion[TRIAL] not in under_way
+    while again.flying:
+        assert again.suggest() is None  # which models are repeated depends on these
+        assert not asked
+        again.end(next(iter(again.flying)))
+    repeated = [again.suggest() for _ in range(2)]
+    assert State.RUNNING not in asked[0]
+    assert [(s[TRIAL], s[JUDGED]) for s in repeated] == [("s0", False), ("s1", False)]
+    assert again.suggest() == Searcher.FINISHED
+    for name in list(again.flying):
+        again.end(name)
+    assert again.suggest() == Searcher.FINISHED
+    assert len(asked) == 1
+    assert len(again.ledger.records) == 6
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "nsga3", "gp", "qmc"])
-def test_every_sampler_goes_through_the_conditional_space_and_is_seeded(tmp_path, sampler):
-    runs = []
-    for attempt in ("a", "b"):
-        (tmp_path / attempt).mkdir()
-        searcher, _ = make(tmp_path / attempt, sampler)
-        configs = []
-        for number in range(8):
-            suggestion = searcher.suggest(str(number))
-            configs.append(suggestion["config"])
-            value = configs[-1]["learning_rate"]
-            searcher.on_trial_complete(str(number), result(value, 1 - value))
-        runs.append(configs)
-    assert runs[0] == runs[1]
-    assert len({tuple(sorted(c.items())) for c in runs[0]}) == 8
+def test_the_second_stage_is_taken_up_half_way(simulated, study_of, tmp_path):
+    study = study_of({"trials": 1})
+    first = simulated(tmp_path, study, repeats=lambda: second_stage("s0", "s1", "s2"))
+    for _ in range(5):
+        first.step()
+    assert first.ledger.records["s0"].state is not State.RUNNING
+    assert first.ledger.records["s1"].state is State.RUNNING
+    again = simulated(tmp_path, study, repeats=lambda: second_stage("s2"))
+    again.run()
+    assert {r.id for r in again.ledger.records.values() if r.stage == SEEDS} == {"s0", "s1", "s2"}
+    assert not again.ledger.of(State.RUNNING)
+
+
+@pytest.mark.parametrize("trials", [1, 6])
+def test_every_trial_is_suggested_once_and_no_more_than_were_asked_for(
+    trials, simulated, study_of, tmp_path
+):
+    study = study_of({"trials": trials})
+    assert len(simulated(tmp_path, study, slots=4).run()) == trials
+    assert len(simulated(tmp_path, study, slots=4).run()) == trials
+    more = study_of({"trials": trials + 2})
+    records = simulated(tmp_path, more, slots=4).run()
+    assert [r.number for r in records] == list(range(trials + 2))
+
+
+def test_a_halted_search_suggests_nothing_and_goes_on_when_taken_up(simulated, study_of, tmp_path):
+    study = study_of({"trials": 3})
+    session = simulated(tmp_path, study)
+    session.suggest()
+    session.halt.request("Ctrl-C")
+    assert session.suggest() == Searcher.FINISHED
+    assert [r.number for r in simulated(tmp_path, study).run()] == [0, 1, 2]
+
+
+def test_a_trial_that_tune_lost_has_failed_for_the_sampler_and_others_are_ignored(
+    simulated, study_of, tmp_path
+):
+    session = simulated(tmp_path, study_of({"trials": 3}))
+    suggestion = session.search.suggest("a")
+    told = []
+    session.sampling.tell = told.append
+    session.search.on_trial_complete("a", error=True)
+    session.search.on_trial_complete("a", error=True)
+    session.search.on_trial_complete("unknown")
+    assert told == [replace(session.ledger.records[suggestion[TRIAL]], state=State.FAILED)]
+
+
+def test_a_trial_that_a_halted_sweep_leaves_running_is_told_to_nobody(
+    simulated, study_of, tmp_path
+):
+    session = simulated(tmp_path, study_of({"trials": 3}))
+    session.search.suggest("a")
+    told = []
+    session.sampling.tell = told.append
+    session.search.on_trial_complete("a", {})
+    assert told == []
+    (record,) = session.ledger.records.values()
+    assert record.state is State.RUNNING

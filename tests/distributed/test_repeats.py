@@ -1,0 +1,93 @@
+"""The second stage: each model of the front, and the baseline, under every seed exactly once."""
+
+from dataclasses import replace
+
+import pytest
+
+from data_pipelines.schema import Manifest
+from distributed.checks import objectives_of
+from distributed.ledger import BASELINE, SEEDS, Record, State, trial_id
+from distributed.repeats import repeats
+from distributed.run import Run
+from search_spaces.study import Study
+
+
+def identify(config):
+    return trial_id(config, "data", "1")
+
+
+def study_of(**changes) -> Study:
+    raw = {
+        "name": "s",
+        "trainables": ["unet"],
+        "objectives": ["dice_area", "clean.ece"],
+        "seeds": 3,
+        **changes,
+    }
+    return Study.model_validate(raw)
+
+
+def found(study: Study, area: float, ece: float, rate: float, **more) -> Record:
+    config = {**study.search_space().defaults("unet"), "learning_rate": rate}
+    metrics = {"dice_area": area, "clean.ece": ece, "clean.dice": 0.9}
+    return replace(
+        Record(id=identify(config), config=config, state=State.COMPLETED, metrics=metrics), **more
+    )
+
+
+@pytest.fixture
+def run(tmp_path, phantoms) -> Run:
+    study = study_of()
+    run = Run.create(tmp_path / "run")
+    run.write_study(study, Manifest.load(phantoms))
+    run.ledger.end(found(study, 0.8, 0.2, 0.001))
+    run.ledger.end(found(study, 0.5, 0.05, 0.002))
+    run.ledger.end(found(study, 0.4, 0.2, 0.003))  # beaten
+    run.ledger.end(found(study, 0.9, 0.01, 0.004, state=State.STOPPED))
+    return run
+
+
+def wanted(run: Run, study: Study) -> list[Record]:
+    return repeats(study, run, objectives_of(study), identify)
+
+
+def test_the_front_is_trained_under_every_seed_but_its_own(run):
+    records = wanted(run, study_of())
+    front = [r.id for r in run.front(objectives_of(study_of()), [])]
+    assert [(r.of, r.config["seed"]) for r in records] == [
+        (model, seed) for model in front for seed in (1, 2)
+    ]
+    for record in records:
+        original = run.ledger.records[record.of].config
+        assert {**record.config, "seed": original["seed"]} == original
+        assert record.stage == SEEDS
+        assert record.state is State.RUNNING
+        assert record.id == identify(record.config)
+
+
+def test_a_seed_of_its_own_is_not_repeated_whichever_it_is(run):
+    study = study_of(space={"seed": 2})
+    run.ledger.end(found(study, 0.95, 0.01, 0.005))
+    records = wanted(run, study)
+    assert [r.config["seed"] for r in records] == [0, 1]
+
+
+def test_a_baseline_comes_with_a_front_and_under_every_seed(run):
+    study = study_of(baseline={"trainable": "unet", "regime": "none", "learning_rate": 0.0005})
+    records = [r for r in wanted(run, study) if r.of == BASELINE]
+    assert [r.config["seed"] for r in records] == [0, 1, 2]
+    assert all(r.config["learning_rate"] == 0.0005 for r in records)
+
+
+def test_a_stage_half_done_wants_the_rest_alone(run):
+    study = study_of(baseline={"trainable": "unet"})
+    before = wanted(run, study)
+    run.ledger.start(before[0])
+    run.ledger.end(replace(before[1], state=State.FAILED))
+    assert wanted(Run.open(run.path), study) == before[2:]
+
+
+def test_there_is_nothing_to_repeat_for_one_seed_or_without_a_front(run, tmp_path, phantoms):
+    assert wanted(run, study_of(seeds=1)) == []
+    strict = study_of(constraints=["clean.dice >= 0.99"], baseline={"trainable": "unet"})
+    assert wanted(run, strict) == []
