@@ -41,7 +41,7 @@ def check_changes(run: Run, study: Study, manifest: Manifest, accepted: Iterable
             "that one with --data, or start a new run."
         )
     texts = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(changed)}
-    if broken := [text for key, text in texts.items() if key.startswith(_FIXED)]:
+    if broken := [text for key, text in texts.items() if _within(key, _FIXED)]:
         raise UserError(
             f"{run.path}: {'; '.join(broken)}. Its trials were judged otherwise and would not "
             f"compare. Start a new run, which may learn from it: --warm-start {run.path}."
@@ -50,7 +50,7 @@ def check_changes(run: Run, study: Study, manifest: Manifest, accepted: Iterable
         *accepted,
         *(["search.trials"] if study.search.trials > run.study.search.trials else []),
     )
-    if refused := [text for key, text in texts.items() if not key.startswith(tuple(meant))]:
+    if refused := [text for key, text in texts.items() if not _within(key, meant)]:
         raise UserError(
             f"{run.path}: the study has changed since: {'; '.join(refused)}. Say which change is "
             "meant with --accept KEY, or leave the study out to go on as it was."
@@ -106,6 +106,11 @@ def _teaches(record: Record, objectives: list[str]) -> bool:
         return False
     complete = record.state is State.COMPLETED and set(objectives) <= record.metrics.keys()
     return complete or record.state is State.STOPPED
+
+
+def _within(key: str, sections: Iterable[str]) -> bool:
+    """Whether a dotted key is one of these, or lies below one."""
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
 def _leaves(study: Study) -> dict[str, Any]:

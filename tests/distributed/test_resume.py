@@ -1,0 +1,210 @@
+"""Taking a run up again: what may have changed, what the policy hears, what earlier runs teach."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import MANIFEST_NAME, Manifest
+from distributed.checks import objectives_of
+from distributed.ledger import SEEDS, Ledger, Record, State
+from distributed.resume import check_changes, replay, teach
+from distributed.run import Run
+from distributed.stopping.policy import Figures, Policy, Verdict
+from distributed.version import VERSION
+from search_spaces.study import Study, apply_overrides
+
+RAW = {
+    "name": "s",
+    "trainables": ["unet"],
+    "data": "data/here",
+    "objectives": ["dice_area", "clean.ece"],
+    "search": {"trials": 8},
+    "space": {"epochs": 4},
+}
+
+
+def study_of(*overrides: str) -> Study:
+    return Study.model_validate(apply_overrides(RAW, overrides))
+
+
+def begin(folder, phantoms, version: str = VERSION) -> Run:
+    run = Run.create(folder)
+    run.write_study(study_of(), Manifest.load(phantoms))
+    run.ledger.session(version=version)
+    return run
+
+
+@pytest.fixture
+def run(tmp_path, phantoms) -> Run:
+    return begin(tmp_path / "run", phantoms)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "accepted", "expected"),
+    [
+        ([], [], []),
+        (["data=elsewhere"], [], []),  # its fingerprint says whether they are the same
+        (["search.trials=9"], [], ["search.trials"]),
+        (["search.trials=7"], ["search.trials"], ["search.trials"]),
+        (["search.sampler=random"], ["search.sampler"], ["search.sampler"]),
+        (
+            ["search.sampler=random", "search.trials=9"],
+            ["search"],
+            ["search.sampler", "search.trials"],
+        ),
+        (["space.epochs=5", "space.seed=1"], ["space"], ["space.epochs", "space.seed"]),
+        (["objectives=[dice_area]"], ["objectives"], ["objectives"]),
+        (["seeds=5"], ["seeds"], ["seeds"]),
+    ],
+)
+def test_what_was_meant_to_change_is_accepted_and_listed(
+    run, phantoms, overrides, accepted, expected
+):
+    study = study_of(*overrides)
+    assert check_changes(run, study, Manifest.load(phantoms), accepted) == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "accepted", "words"),
+    [
+        (["search.trials=7"], [], ["search.trials: 8 -> 7", "--accept KEY"]),
+        (["search.sampler=random"], ["search.seed"], ["search.sampler: tpe -> random"]),
+        (["seeds=5", "name=t"], ["seeds"], ["name: s -> t"]),
+        (["space.epochs=5"], [], ["space.epochs: 4 -> 5"]),
+        (["space.seed=1"], [], ["space.seed: None -> 1"]),
+        (["evaluation.attack_steps=9"], ["evaluation"], ["attack_steps: 7 -> 9", "--warm-start"]),
+        (["fidelity.data=0.5"], ["fidelity.data"], ["fidelity.data: 1.0 -> 0.5", "--warm-start"]),
+    ],
+)
+def test_what_was_not_meant_to_change_is_named_and_refused(
+    run, phantoms, overrides, accepted, words
+):
+    with pytest.raises(UserError) as error:
+        check_changes(run, study_of(*overrides), Manifest.load(phantoms), accepted)
+    assert all(word in str(error.value) for word in [str(run.path), *words]), str(error.value)
+
+
+def test_a_key_accepts_itself_and_what_is_below_it_but_no_namesake(run, phantoms):
+    manifest = Manifest.load(phantoms)
+    with pytest.raises(UserError, match=r"search\.sampler: tpe -> gp"):
+        check_changes(run, study_of("search.sampler=gp"), manifest, ["search.s"])
+    with pytest.raises(UserError, match="seeds: 1 -> 2"):
+        check_changes(run, study_of("seeds=2"), manifest, ["seed"])
+
+
+def test_other_data_are_refused_whatever_is_accepted(run, phantoms, tmp_path):
+    raw = json.loads((phantoms / MANIFEST_NAME).read_text())
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps({**raw, "fingerprint": "other"}))
+    with pytest.raises(UserError, match="another data set than the one"):
+        check_changes(run, study_of(), Manifest.load(tmp_path), ["data", "space"])
+
+
+def test_another_version_of_the_code_has_to_be_accepted(tmp_path, phantoms):
+    run = begin(tmp_path / "run", phantoms, version="0.0.1")
+    manifest = Manifest.load(phantoms)
+    with pytest.raises(UserError, match=rf"version: 0\.0\.1 -> {VERSION}"):
+        check_changes(run, study_of(), manifest, [])
+    assert check_changes(run, study_of(), manifest, ["version"]) == ["version"]
+
+
+class Recording(Policy):
+    """Stops where the first objective is below 0.2, and notes what it hears."""
+
+    def __init__(self) -> None:
+        super().__init__(objectives_of(study_of()), rungs=3)
+        self.heard: list[tuple] = []
+
+    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
+        self.heard.append(("report", trial, rung, dict(figures)))
+        stop = figures["dice_area"] < 0.2
+        return Verdict(stop, "too low" if stop else "", ("best",) if stop else ())
+
+    def end(self, trial: str, figures: Mapping[str, float] | None) -> None:
+        self.heard.append(("end", trial, figures and dict(figures)))
+
+
+class Live:
+    """A run as callbacks and scheduler make it: the ledger first, then the policy."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger, self.policy = ledger, Recording()
+
+    def start(self, name: str, stage: str = "search") -> None:
+        self.ledger.start(Record(id=name, config={}, stage=stage))
+
+    def rung(self, name: str, rung: int, dice: float) -> Verdict:
+        figures = {"dice_area": dice, "clean.ece": 0.5}
+        self.ledger.epoch(name, rung + 1, 1.0, rung, figures)
+        return self.policy.report(name, rung, figures)
+
+    def end(self, name: str, state: State, **metrics: float) -> None:
+        record = replace(self.ledger.records[name], state=state, metrics=metrics)
+        self.ledger.end(record)
+        if state is not State.STOPPED:
+            self.policy.end(name, metrics if state is State.COMPLETED else None)
+
+
+def test_a_replayed_policy_hears_exactly_what_the_live_one_heard(tmp_path):
+    live = Live(Ledger(tmp_path))
+    for name in "abcd":
+        live.start(name)
+    live.rung("b", 0, 0.5)
+    live.rung("a", 0, 0.6)
+    live.ledger.epoch("a", 2, 2.0)  # no rung
+    live.rung("c", 0, 0.1)
+    live.end("c", State.STOPPED, dice_area=0.1)
+    live.end("d", State.FAILED)
+    live.rung("a", 2, 0.7)
+    live.end("a", State.COMPLETED, dice_area=0.8, **{"clean.ece": 0.1})
+    # The second stage, trained at full length, is nothing that a search learns from.
+    live.start("s", SEEDS)
+    live.ledger.epoch("s", 1, 1.0, 0, {"dice_area": 0.0})
+    live.ledger.end(replace(live.ledger.records["s"], state=State.COMPLETED))
+    live.rung("b", 1, 0.55)
+    again = Recording()
+    assert replay(again, Ledger(tmp_path)) == {}
+    assert again.heard == live.policy.heard
+    assert len(again.heard) == 7
+
+
+def test_a_stop_that_was_not_carried_out_is_pending(tmp_path):
+    live = Live(Ledger(tmp_path))
+    live.start("a")
+    live.start("b")
+    verdict = live.rung("a", 1, 0.1)
+    live.rung("b", 0, 0.9)
+    assert replay(Recording(), Ledger(tmp_path)) == {"a": verdict}
+    assert verdict.dominated_by == ("best",)
+
+
+def finished(name: str, state: State = State.COMPLETED, **more) -> Record:
+    metrics = {"dice_area": 0.5, "clean.ece": 0.1}
+    return replace(Record(id=name, config={}, state=state, metrics=metrics), **more)
+
+
+def test_only_what_has_the_objectives_teaches_and_it_does_so_once(run, tmp_path, phantoms):
+    old = begin(tmp_path / "old", phantoms)
+    for record in (
+        finished("good"),
+        finished("partial", metrics={"dice_area": 0.5}),
+        finished("stopped", State.STOPPED, metrics={}),
+        finished("failed", State.FAILED),
+        finished("repeat", stage=SEEDS),
+    ):
+        old.ledger.end(record)
+    old.ledger.start(Record(id="running", config={}))
+    for _ in range(2):
+        assert teach(run.ledger, old.path, ["dice_area", "clean.ece"]) == 2
+    assert [r.id for r in Ledger(run.path).priors] == ["good", "stopped"]
+    assert not Ledger(run.path).records
+
+
+def test_a_run_without_anything_to_learn_from_is_refused(run, tmp_path, phantoms):
+    empty = begin(tmp_path / "empty", phantoms)
+    with pytest.raises(UserError, match=r"no completed trial with dice_area"):
+        teach(run.ledger, empty.path, ["dice_area"])
+    with pytest.raises(UserError, match="no run here"):
+        teach(run.ledger, tmp_path, ["dice_area"])
