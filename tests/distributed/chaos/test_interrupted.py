@@ -1,0 +1,50 @@
+"""Ctrl-C, and what schedulers of jobs send in its place."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from distributed.halt import INTERRUPTED
+from distributed.ledger import END, EPOCH, State
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+def test_ctrl_c_finishes_the_epoch_and_a_second_one_leaves_at_once(sweeps, undisturbed, tmp_path):
+    """One run, left thrice: by the keyboard, by SIGTERM, and by two strokes."""
+    sweep = sweeps(tmp_path / "run")
+
+    session = sweep.begin()
+    session.wait_for(lambda: sweep.events(EPOCH))
+    os.killpg(session.process.pid, signal.SIGINT)  # a terminal tells the whole group
+    sweep.assert_halted(session.finish(), INTERRUPTED, "SIGINT")
+    assert (sweep.run / "report.html").is_file()
+    assert not sweep.events(END)
+
+    session = sweep.resume()
+    session.wait_for(lambda: len(sweep.events(END)) == 2)
+    session.process.terminate()
+    sweep.assert_halted(session.finish(), INTERRUPTED, "SIGTERM")
+
+    session = sweep.resume()
+    session.wait_for(lambda: len(sweep.events(END)) == 4)
+    for _ in range(2):
+        os.killpg(session.process.pid, signal.SIGINT)
+        time.sleep(0.05)  # signals of one kind that nobody has taken yet are one signal
+    sweep.assert_halted(session.finish(60), INTERRUPTED, "interrupted")
+    assert len(sweep.ledger.of(State.COMPLETED)) >= 4
+
+    assert sweep.resume().finish().code == 0
+    sweep.assert_ended_as(undisturbed())
+
+
+def test_a_run_that_is_going_on_is_not_resumed_beside_itself(sweeps, tmp_path):
+    sweep = sweeps(tmp_path / "run")
+    session = sweep.begin()
+    session.wait_for(lambda: (sweep.run / "study.yaml").is_file())
+    refused = sweep.resume().finish()
+    assert refused.code == 2
+    assert "another sweep is writing here" in refused.err
+    session.kill()
