@@ -11,7 +11,7 @@ from data_pipelines.layouts import LAYOUTS
 from data_pipelines.registry import Registry
 from search_spaces.study import load, shipped_studies
 from trainables.attacks import ATTACKS
-from trainables.metrics.catalog import METRICS
+from trainables.metrics.catalog import AREAS, COSTS, METRICS, MetricInfo
 from trainables.regimes import REGIMES
 from trainables.registry import TRAINABLES
 from trainables.uncertainty import MAPS
@@ -33,10 +33,9 @@ def catalogue() -> dict[str, dict[str, str]]:
     }
     found["suites"] = {name: ", ".join(listed) for name, listed in SUITES.items()}
     found["uncertainties"] = dict(MAPS)
-    found["metrics"] = {
-        name: f"{info.meaning} ({'higher' if info.direction == 'max' else 'lower'} is better; "
-        f"{', '.join(info.tasks)})"
-        for name, info in METRICS.items()
+    found["metrics"] = {name: _meaning(info) for name, info in METRICS.items()}
+    found["whole metrics"] = {
+        name: _meaning(info) for table in (AREAS, COSTS) for name, info in table.items()
     }
     found["studies"] = {name: ", ".join(load(name).trainables) for name in shipped_studies()}
     return found
@@ -56,6 +55,11 @@ def describe(name: str) -> str | None:
                 f"Licence: {implementation.licence}\nCite: {implementation.citation}"
             )
     return None
+
+
+def _meaning(info: MetricInfo) -> str:
+    better = "higher" if info.direction == "max" else "lower"
+    return f"{info.meaning} ({better} is better; {', '.join(info.tasks)})"
 
 
 def _first_line(implementation: Any) -> str:
