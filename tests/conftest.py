@@ -2,6 +2,11 @@
 
 import logging
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -43,3 +48,55 @@ def local_ray():
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
     yield ray
     ray.shutdown()
+
+
+class S3:
+    """A server of a test module's own, which can be stopped and started on one port.
+
+    It begins with an empty bucket, `data`; what it held is gone when it stops, as with a lost disk.
+    """
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        import boto3
+
+        command = [Path(sys.executable).with_name("moto_server"), "-p", str(self.port)]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.url}/moto-api/", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise TimeoutError("the S3 server does not come up")
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="data")
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """Named to this process and those it starts by the usual variables."""
+    with pytest.MonkeyPatch.context() as patch:
+        server = S3()
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        server.start()
+        yield server
+        server.stop()
