@@ -200,7 +200,7 @@ def train(
     `trustsweep train evidential-unet --data data/qata --set epochs=30 --set regime=uncertain`
     """
     from search_spaces.space import Space
-    from search_spaces.study import apply_overrides, load, parse
+    from search_spaces.study import apply_overrides, load, parse, shipped_studies
 
     space = Space([trainable], {})
     names = space.of(trainable)
@@ -209,7 +209,8 @@ def train(
     ]
     if data is not None:
         items.append(f"data={data}")
-    shipped = load("evidential")
+    # Its task decides what can be measured, so a shipped study of the same model lends its own.
+    shipped = next(study for study in map(load, shipped_studies()) if trainable in study.trainables)
     raw = {
         "name": f"train-{trainable}",
         "trainables": [trainable],

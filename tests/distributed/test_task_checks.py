@@ -4,8 +4,9 @@ import pytest
 
 from data_pipelines.errors import UserError
 from distributed.checks import measured_names, objectives_of, task_of
-from search_spaces.study import parse
+from search_spaces.study import load, parse, shipped_studies
 from trainables.metrics.catalog import COSTS
+from trainables.registry import TRAINABLES
 
 
 def study(**changes: object) -> object:
@@ -28,3 +29,9 @@ def test_a_metric_of_another_task_is_refused() -> None:
 def test_trainables_of_two_tasks_are_refused() -> None:
     with pytest.raises(UserError, match=r"unet \(segmentation\) have no task in common"):
         task_of(study(trainables=["classifier", "unet"]))
+
+
+@pytest.mark.parametrize("name", TRAINABLES)
+def test_every_trainable_has_a_shipped_study(name: str) -> None:
+    """`trustsweep train` takes its objectives from there."""
+    assert any(name in load(shipped).trainables for shipped in shipped_studies())
