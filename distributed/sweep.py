@@ -26,14 +26,13 @@ from distributed.front import Objective
 from distributed.halt import INTERRUPTED, Halt, Halted, on_signals, outside
 from distributed.ledger import SEARCH, SEEDS, Record, State, trial_id
 from distributed.progress import Progress, front_table
-from distributed.resume import check_changes, replay, teach
+from distributed.resume import check_changes, teach
 from distributed.run import Run
 from distributed.stopping.policy import Verdict
 from distributed.version import VERSION
 from search_spaces.study import Study
 
 if TYPE_CHECKING:
-    from distributed.scheduler import ParetoScheduler
     from distributed.slot import SlotSettings
 
 #: How a Ray cluster is named to this process; `ray job submit` sets it.
@@ -207,10 +206,12 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
     from distributed.sampling import Sampling
     from distributed.search import ParetoSearch
     from distributed.slot import REQUEST, Slot
+    from distributed.study_scheduler import StudyScheduler
 
     study = prepared.study
     assert study.data is not None
-    scheduler = _scheduler(prepared, run, halt)
+    scheduler = StudyScheduler(study, prepared.objectives, run.ledger, halt)
+    _settle(run, scheduler.pending)
     datasets = {}
     if prepared.resources.data.mode is not Mode.STREAMED:
         datasets = materialise(Folder(study.data).resolved(), (Split.TRAIN, Split.VAL))
@@ -286,19 +287,6 @@ def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
     )
 
 
-def _scheduler(prepared: Prepared, run: Run, halt: Halt) -> ParetoScheduler:
-    """Stops hopeless trials; knows what the ledger knows."""
-    from ray.tune.schedulers import FIFOScheduler
-
-    class Interim(FIFOScheduler):
-        stopped: dict = {}
-
-        def on_trial_result(self, controller, trial, result):
-            return "STOP" if halt else "CONTINUE"
-
-    return Interim()
-
-
 def _settle(run: Run, verdicts: Mapping[str, Verdict]) -> None:
     """End the trials that were told to stop when the sweep was left."""
     for name, verdict in verdicts.items():
@@ -309,6 +297,7 @@ def _settle(run: Run, verdicts: Mapping[str, Verdict]) -> None:
                 state=State.STOPPED,
                 reason=verdict.reason,
                 dominated_by=verdict.dominated_by,
+                ended=max(r.ended for r in run.ledger.records.values()),
                 metrics=record.rungs[max(record.rungs)],
             )
         )
@@ -357,6 +346,9 @@ def ray_session() -> Iterator[None]:
     # Where a token lies and that bars are off is nothing that a sweep's display should begin with.
     for chatty in ("ray._private.authentication", "ray.data", "ray.tune"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    # Nobody reads what Tune keeps of an experiment; that a full disk has no room for it needs no
+    # traceback.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     existing = ray.is_initialized()
     if not existing:
         ray.init(
