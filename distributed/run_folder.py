@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from data_pipelines.errors import UserError
 from distributed.front import Direction, Objective, pareto_mask
+from distributed.ledger import SEARCH
 from search_spaces.study import Constraint
 
 Value = float | str
 REQUIRED = ("id", "state", "reason", "epochs", "seconds")
-SEARCH = "search"
 
 
 @dataclass(frozen=True)

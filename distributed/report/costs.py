@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distributed.run_folder import SEARCH, Run, Trial
+from distributed.ledger import SEARCH
+from distributed.run_folder import Run, Trial
 
 PREFIX = "cost."
 #: Costs that do not add up: of these the largest counts.

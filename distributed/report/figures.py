@@ -144,7 +144,7 @@ def front_over_seeds(contents: Contents) -> Figure | None:
 
 def _surface_names(total: int) -> dict[int, str]:
     """The staircases that the legend names, by the number of seeds that attain them."""
-    named = {1: "attained by one seed", total: f"by all {total}"}
+    named = {1: "attained by at least one seed", total: f"by all {total}"}
     return named | {middle(total): f"by half of them ({middle(total)})"} if total > 2 else named
 
 

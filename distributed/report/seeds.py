@@ -76,21 +76,17 @@ def findings(found: Repeats) -> list[str]:
             "Nothing is tested: the run has no baseline. Name one in the study, such as "
             "`baseline: {trainable: unet}`, and go on with the sweep."
         ]
-    counts = Counter(row.verdict for row in found.rows)
-    told = ", ".join(f"{counts[v]} {v}" for v in get_args(Verdict) if counts[v])
     sentences = [
         f"{plural(len(found.rows), 'comparison')} with the baseline, paired by seed, at "
-        f"α = {ALPHA:g} after Holm's correction: {told}."
+        f"α = {ALPHA:g} after Holm's correction."
     ]
-    if counts["better"]:
-        better = [f"{r.model} in {r.objective.name}" for r in found.rows if r.verdict == "better"]
-        sentences.append(f"Better than the baseline: {'; '.join(better[:12])}.")
-    elif counts.total() > counts["too few seeds to test"]:
-        sentences.append("No model of the front is shown to be better than the baseline.")
-    if counts["worse"]:
-        worse = [f"{r.model} in {r.objective.name}" for r in found.rows if r.verdict == "worse"]
-        sentences.append(f"Worse than the baseline: {'; '.join(worse[:12])}.")
-    if counts["no difference shown"]:
+    for objective in found.run.objectives:
+        counts = Counter(r.verdict for r in found.rows if r.objective == objective)
+        told = ", ".join(f"{counts[v]} {v}" for v in get_args(Verdict) if counts[v])
+        tested = counts.total() > counts["too few seeds to test"]
+        none = "; no model of the front is shown to be better" if tested else ""
+        sentences.append(f"{objective.name}: {told}{'' if counts['better'] else none}.")
+    if any(row.verdict == "no difference shown" for row in found.rows):
         sentences.append("That no difference is shown does not mean that there is none.")
     if missing := sum(row.left_out for row in found.rows):
         sentences.append(f"{plural(missing, 'pair')} left out for want of a figure.")

@@ -20,8 +20,8 @@ MOST_CELLS = 200_000
 MOST_ROWS = 500
 #: Lines of the parallel coordinates.
 MOST_LINES = 500
-#: Trials that the importances are worked out from; a forest gains little from more.
-MOST_SAMPLES = 1_000
+#: Trials that the importances are worked out from: their cost grows with the square.
+MOST_SAMPLES = 250
 
 
 def evenly(items: Sequence[Item], most: int) -> list[Item]:
@@ -32,20 +32,27 @@ def evenly(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def thinned(trials: Sequence[Trial], most: int, keep: Collection[str]) -> list[Trial]:
-    """At most so many trials in their order: those whose ids are in `keep`, the others evenly."""
+    """At most so many trials in their order: those whose ids are in `keep`, the others evenly.
+
+    At least half are others, so that of a very long front a part is left out as well.
+    """
     if len(trials) <= most:
         return list(trials)
+    kept = evenly([t.id for t in trials if t.id in keep], most // 2)
     others = [t.id for t in trials if t.id not in keep]
-    chosen = {*keep, *evenly(others, max(0, most - len(keep)))}
+    chosen = {*kept, *evenly(others, most - len(kept))}
     return [t for t in trials if t.id in chosen]
 
 
 def listed_trials(run: Run) -> list[Trial]:
     """The rows of the table: the front, what is unfinished, and of the others the last."""
-    wanted = {t.id for t in run.front} | {t.id for t in run.trials if t.state == "running"}
-    others = [t.id for t in run.trials if t.id not in wanted]
-    room = MOST_ROWS - len(wanted)
-    wanted |= set(others[-room:]) if room > 0 else set()
+    if len(run.trials) <= MOST_ROWS:
+        return run.trials
+    front = {t.id for t in run.front}
+    special = [t.id for t in run.trials if t.id in front or t.state == "running"]
+    special = evenly(special, MOST_ROWS // 2)
+    others = [t.id for t in run.trials if t.id not in front and t.state != "running"]
+    wanted = {*special, *others[len(special) - MOST_ROWS :]}
     return [t for t in run.trials if t.id in wanted]
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from distributed.front import Direction, Objective
-from distributed.run_folder import SEARCH, Run, Trial
+from distributed.ledger import SEARCH
+from distributed.run_folder import Run, Trial
 
 BETTER: dict[Direction | None, str] = {
     "max": "higher is better",

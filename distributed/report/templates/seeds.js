@@ -4,7 +4,7 @@
 function drawSeeds() {
   if (!REPORT.stairs.length) return;
   const total = REPORT.surfaces;
-  const names = { 1: "attained by one seed", [total]: `by all ${total}` };
+  const names = { 1: "attained by at least one seed", [total]: `by all ${total}` };
   if (total > 2) names[REPORT.middle] = `by half of them (${REPORT.middle})`;
   const first = REPORT.stairs[0], last = REPORT.stairs.at(-1);
   const band = {

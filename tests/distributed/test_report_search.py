@@ -1,0 +1,299 @@
+"""What the report makes of seeds, early stopping, costs, kills and very long runs."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from data_pipelines.errors import UserError
+from distributed.comparison import repeats
+from distributed.front import Direction, hypervolume_history, pareto_mask
+from distributed.report import write_report
+from distributed.report.class_panel import class_panel
+from distributed.report.costs import costs, growth
+from distributed.report.seeds import findings, staircases
+from distributed.report.stopping import stops
+from distributed.report.thinning import MOST_ROWS, evenly, thinned
+from distributed.report.wording import unfinished
+from distributed.run_folder import Evaluation, read_run
+
+OBJECTIVES: dict[str, Direction] = {"auroc_area": "max", "clean.ece": "min"}
+Row = dict[str, Any]
+
+
+def trial(i: int, state: str = "completed", **more: Any) -> Row:
+    """Trial `i` by formula; it takes i + 1 seconds, one after the other."""
+    rng = np.random.default_rng(i)
+    epochs = {"completed": 16, "stopped": 4, "failed": 1, "running": 0}[state]
+    row: Row = {
+        "id": f"t{i:05d}", "number": i, "stage": "search", "of": "", "state": state, "reason": "",
+        "dominated_by": "", "epochs": epochs, "seconds": i + 1.0,
+        "ended": 0.0 if state == "running" else (i + 1) * (i + 2) / 2,
+        "config.learning_rate": float(rng.uniform(1e-3, 1e-2)), "config.epochs": 16,
+        "config.seed": 0,
+    }  # fmt: skip
+    if state in ("completed", "stopped"):
+        height = float(rng.random())
+        row |= {
+            "metric.auroc_area": 0.5 + 0.4 * height,
+            "metric.clean.ece": 0.3 * height**2 + 0.1 * float(rng.random()),
+            "metric.cost.seconds": i + 1.0, "metric.cost.images": 10.0 * epochs,
+            "metric.cost.peak_memory": 100.0 + i,
+        }  # fmt: skip
+    return row | more
+
+
+def repeat(row: Row, seed: int, **more: Any) -> Row:
+    """The model of `row` under another seed."""
+    name = f"{row['id']}-{seed}"
+    return {**row, "id": name, "stage": "seeds", "of": row["id"], "config.seed": seed, **more}
+
+
+def write_run(folder: Path, rows: list[Row], **study: Any) -> Path:
+    """A run folder of those trials, with its views."""
+    folder.mkdir()
+    columns = list(dict.fromkeys(k for row in rows for k in row))
+    with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    done = [r for r in rows if r["state"] == "completed" and r.get("stage") != "seeds"]
+    values = [[r[f"metric.{n}"] for n in OBJECTIVES] for r in done]
+    volumes = hypervolume_history(values, list(OBJECTIVES.values()), (0.0, 1.0))
+    lines = [
+        f"{k},{r['id']},{r.get('ended', '')},{volume}"
+        for k, (r, volume) in enumerate(zip(done, volumes, strict=True), start=1)
+    ]
+    text = "\n".join(["trial,id,seconds,hypervolume", *lines, ""])
+    (folder / "hypervolume.csv").write_text(text)
+    search = {"trials": len(done), "scheduler": {"policy": "forecast"}}
+    (folder / "study.yaml").write_text(yaml.safe_dump({"name": "s", "search": search, **study}))
+    told = {
+        "objectives": [{"name": n, "direction": d} for n, d in OBJECTIVES.items()],
+        "metric_info": {"cost.seconds": {"direction": "min", "unit": "s"}},
+        "interrupted": None,
+    }
+    (folder / "summary.json").write_text(json.dumps(told))
+    return folder
+
+
+def text_of(run: Path) -> str:
+    """The words of the report's page, without its scripts."""
+    page = write_report(run).read_text(encoding="utf-8")
+    page = re.sub(r"<(script|style)[^>]*>.*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def test_stopped_trials_are_told_by_rung_with_what_beat_them(tmp_path: Path) -> None:
+    stopped = [
+        trial(4, "stopped", epochs=2, dominated_by="t00001 t00002", reason="no hope left"),
+        trial(5, "stopped", epochs=8, dominated_by="t00001"),
+        trial(6, "stopped", epochs=3),
+    ]
+    run = write_run(tmp_path / "run", [*(trial(i) for i in range(4)), *stopped])
+    told = stops(read_run(run))
+    assert [stop.rung for stop in told.stops] == [0, 2, None]
+    assert told.by_rung == [(0, 1), (2, 1), (None, 1)]
+    assert told.dominators == [("t00001", 2), ("t00002", 1)]
+    assert (told.trained, told.full) == (4 * 16 + 2 + 8 + 3, 7 * 16)
+    page = text_of(run)
+    assert "3 of 7 trials were stopped before their end by the policy “forecast”" in page
+    assert "69 % of the full cost" in page
+    assert "no hope left" in page
+    assert not {t.id for t in read_run(run).front} & {row["id"] for row in stopped}
+
+
+def test_costs_add_up_by_stage_and_the_peak_does_not(tmp_path: Path) -> None:
+    rows = [trial(0), trial(1, "stopped"), trial(2, "failed"), trial(3), repeat(trial(0), 1)]
+    found = {cost.name: cost for cost in costs(read_run(write_run(tmp_path / "run", rows)))}
+    seconds, peak = found["cost.seconds"], found["cost.peak_memory"]
+    assert (seconds.search, seconds.seeds, seconds.trials) == (1 + 2 + 4, 1.0, 4)
+    assert (peak.search, peak.seeds) == (103.0, 100.0)
+
+
+def test_the_hypervolume_is_told_against_what_all_trials_had_cost(tmp_path: Path) -> None:
+    rows = [trial(0), trial(1, "stopped"), trial(2, "failed"), trial(3)]
+    told = growth(read_run(write_run(tmp_path / "run", rows)))
+    assert told.spent["trials finished"] == [1.0, 2.0]
+    assert told.spent["seconds since the start"] == [1.0, 10.0]
+    assert told.spent["cost.seconds, all trials together"] == [1.0, 1.0 + 2.0 + 4.0]
+    assert told.spent["cost.images, all trials together"] == [160.0, 160.0 + 40.0 + 160.0]
+
+
+def test_older_runs_have_no_costs_and_no_times(tmp_path: Path) -> None:
+    rows = [
+        {k: v for k, v in trial(i).items() if "cost" not in k and k not in ("ended", "stage", "of")}
+        for i in range(3)
+    ]
+    run = write_run(tmp_path / "run", rows)
+    assert list(growth(read_run(run)).spent) == ["trials finished"]
+    assert "No costs recorded" in text_of(run)
+
+
+def seeded(folder: Path, *, shift: float, baseline: bool = True) -> Path:
+    """One model under three seeds, and a baseline that is `shift` worse in the first objective."""
+    model = trial(0, **{"metric.auroc_area": 0.8, "metric.clean.ece": 0.1})
+    rows = [model]
+    for seed, noise in enumerate((0.0, 0.011, -0.012)):
+        if seed:
+            rows.append(repeat(model, seed, **{"metric.auroc_area": 0.8 + noise}))
+        base = {"metric.auroc_area": 0.8 - shift + 0.9 * noise, "of": "baseline"}
+        if baseline:
+            rows.append(repeat(trial(1, id="b"), seed, **{"metric.clean.ece": 0.1, **base}))
+    return write_run(folder, rows, seeds=3)
+
+
+@pytest.mark.parametrize(
+    ("shift", "sentence"),
+    [
+        (0.1, "auroc_area: 1 better."),
+        (-0.1, "auroc_area: 1 worse; no model of the front is shown to be better."),
+        (
+            0.0005,
+            "auroc_area: 1 no difference shown; no model of the front is shown to be better.",
+        ),
+    ],
+)
+def test_findings_are_said_whichever_way_they_go(
+    tmp_path: Path, shift: float, sentence: str
+) -> None:
+    run = seeded(tmp_path / "run", shift=shift)
+    told = findings(repeats(read_run(run)))
+    assert sentence in told
+    assert "clean.ece: 1 tie; no model of the front is shown to be better." in told
+    page = text_of(run)
+    assert sentence in page
+    assert "these are the figures that the models were chosen by" in page
+
+
+def test_without_a_baseline_the_page_says_how_to_name_one(tmp_path: Path) -> None:
+    page = text_of(seeded(tmp_path / "run", shift=0.0, baseline=False))
+    assert "Name one in the study, such as baseline: {trainable: unet}" in page.replace("  ", " ")
+    assert "0.8 ± 0.012 n = 3" in page
+
+
+def test_a_study_whose_seeds_are_still_to_come_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [trial(0)], seeds=5)
+    assert "have not been trained under the study's 5 seeds yet" in text_of(run)
+    run = write_run(tmp_path / "one", [trial(0)])
+    assert "Each model was trained once" in text_of(run)
+
+
+def test_staircases_run_from_end_to_end_of_the_models_box(tmp_path: Path) -> None:
+    stairs = staircases(repeats(read_run(seeded(tmp_path / "run", shift=0.1))))
+    assert [s.seeds for s in stairs] == [1, 2, 3]
+    # One model: a corner at the seed's figure, the attained area to its left and above.
+    assert [s.x[1] for s in stairs] == pytest.approx([0.811, 0.8, 0.788])
+    assert len({s.x[0] for s in stairs} | {s.y[-1] for s in stairs}) == 2
+    assert all(s.x[0] < min(s.x[1:]) and s.y[-1] > 0.1 for s in stairs)
+
+
+def test_a_run_that_did_not_reach_its_end_says_how_to_go_on(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a run", [trial(0), trial(1, "running"), trial(2, "running")])
+    page = text_of(run)
+    assert "still going, or was killed. 2 trials unfinished: t00001, t00002." in page
+    assert f"trustsweep sweep --resume &#39;{run}&#39;" in page
+    assert "running, unfinished" in page
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "interrupted": "the disk is full"}))
+    assert "stopped before its end: the disk is full." in text_of(run)
+    assert unfinished(read_run(write_run(tmp_path / "whole", [trial(0)]))) == []
+
+
+def arrays(**more: Any) -> dict[str, np.ndarray]:
+    image = np.linspace(0, 0.9, 4 * 8 * 8).reshape(4, 8, 8).astype(np.float16)
+    right = np.array([[0.1, 0.9]] * 4, np.float32)
+    return {
+        "image": image, "image_attacked": image + np.float16(0.02), "probability": right,
+        "probability_attacked": right[:, ::-1], "uncertainty": np.full(4, 0.2, np.float32),
+        "uncertainty_attacked": np.full(4, 0.6, np.float32), "label": np.array([1, 0, 1, 1]),
+        "epsilon": np.array(0.02), **more,
+    }  # fmt: skip
+
+
+def evaluation(**more: Any) -> Evaluation:
+    return Evaluation("m", "test", {}, {}, {}, arrays(**more), ["normal", "pneumonia"])
+
+
+def test_classes_are_shown_as_answers_clean_and_attacked() -> None:
+    shown = class_panel(evaluation())
+    assert shown is not None
+    assert len(shown.rows) == 3
+    first, second = shown.rows[:2]
+    assert (first.truth, first.answer.name, first.answer.right) == ("pneumonia", "pneumonia", True)
+    assert (first.answer_attacked.name, first.answer_attacked.right) == ("normal", False)
+    assert (second.answer.right, second.answer_attacked.right) == (False, True)
+    # Every pixel was moved up by all of ε: the brightest colour throughout.
+    assert np.ptp(first.moved.pixels.reshape(-1, 3), axis=0).max() <= 2
+
+
+def test_a_class_panel_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(UserError, match="each with as many rows"):
+        class_panel(evaluation(uncertainty=np.zeros(2)))
+
+
+def test_a_run_of_classifiers_has_its_own_curves_and_answers(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [trial(i) for i in range(3)])
+    (run / "evaluation").mkdir()
+    best = read_run(run).front[0].id
+    curves = {"epsilon": [0.0, 0.02], "accuracy": [0.9, 0.5], "auroc": [0.95, 0.6]}
+    card = {"id": best, "split": "test", "classes": ["normal", "pneumonia"], "curves": curves}
+    (run / "evaluation" / f"{best}.json").write_text(json.dumps({**card, "metrics": {}}))
+    np.savez(run / "evaluation" / f"{best}.npz", **arrays())  # type: ignore[arg-type]
+    page = text_of(run)
+    assert "pneumonia right probability 0.9 uncertainty 0.2" in page
+    assert "dice" not in page.lower()
+    assert {"under_attack", "panel"} <= {p.stem for p in (run / "figures").glob("*.png")}
+
+
+def test_thinning_keeps_both_ends_and_what_it_must(tmp_path: Path) -> None:
+    assert evenly(range(10), 4) == [0, 3, 6, 9]
+    trials = read_run(write_run(tmp_path / "run", [trial(i) for i in range(20)])).trials
+    kept = [t.id for t in thinned(trials, 6, {"t00007", "t00011"})]
+    assert kept == sorted(kept)
+    assert len(kept) == 6
+    assert {"t00000", "t00007", "t00011", "t00019"} <= set(kept)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.slow
+def test_a_run_of_ten_thousand_trials_still_opens(tmp_path: Path) -> None:
+    single = [f"metric.corrupted@noise-{s}.auroc" for s in range(1, 60)]
+    states = np.random.default_rng(0).choice(["completed", "stopped", "failed"], 10_000)
+    rows = [trial(i, str(s), **dict.fromkeys(single, 0.123456789)) for i, s in enumerate(states)]
+    run = write_run(tmp_path / "run", rows)
+    page = write_report(run)
+    text = page.read_text(encoding="utf-8")
+    assert len(text) < 15e6
+    assert text.count("<tr data-state") == MOST_ROWS
+    assert f"{MOST_ROWS} of 10000 trials" in text
+    assert "59 metrics of single corruptions" in text
+    found = read_run(run)
+    mask = pareto_mask(
+        [[t.metrics[n] for n in OBJECTIVES] for t in found.completed], list(OBJECTIVES.values())
+    )
+    assert {t.id for t in found.front} == {
+        t.id for t, on in zip(found.completed, mask, strict=True) if on
+    }
+    if CHROMIUM is None:
+        return
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--dump-dom",
+        page.as_uri(),
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    told = re.search(r'id="front-result"[^>]*>Front of [^:]*: (\d+) of (\d+)', result.stdout)
+    assert told is not None
+    # Figures have six digits on the page, so that near-equal models may stand side by side.
+    assert int(told[1]) == pytest.approx(int(mask.sum()), abs=3)
+    assert int(told[2]) == len(found.completed)
