@@ -44,7 +44,8 @@ class Progress:
         self._began = time.monotonic()
         self._first_epoch: float | None = None
         self._running: dict[str, tuple[Record, int]] = {}
-        self._counts: Counter[State] = Counter(r.state for r in known if r.state is not State.RUNNING)
+        self._counts: Counter[State] = Counter(r.state for r in known)
+        del self._counts[State.RUNNING]
         self._earlier = self._counts.total()
         self._front: list[Record] = []
         self._live: Live | None = None
