@@ -63,11 +63,15 @@ class Archive(Generic[Key]):
     def add(self, key: Key, values: ArrayLike) -> bool:
         """Take in a model, (m,); whether it is on the front. A NaN never is."""
         candidates = np.vstack([self.values, np.asarray(values, dtype=np.float64)])
-        mask = pareto_mask(candidates, self._directions)
-        if mask[-1]:
-            self.keys = [k for k, on in zip([*self.keys, key], mask, strict=True) if on]
-            self.values = candidates[mask]
-        return bool(mask[-1])
+        losses = _losses(candidates, self._directions)
+        front, new = losses[:-1], losses[-1]
+        no_worse, no_better = (front <= new).all(axis=1), (new <= front).all(axis=1)
+        if np.isnan(new).any() or (no_worse & ~no_better).any():
+            return False
+        stay = np.append(~no_better | no_worse, True)
+        self.keys = [k for k, on in zip([*self.keys, key], stay, strict=True) if on]
+        self.values = candidates[stay]
+        return True
 
 
 def hypervolume(

@@ -9,6 +9,7 @@ from optuna.study._multi_objective import _is_pareto_front
 
 from distributed import front
 from distributed.front import (
+    Archive,
     hypervolume,
     hypervolume_history,
     pareto_mask,
@@ -99,6 +100,20 @@ def test_duplicates_of_a_front_point_all_stay(table: np.ndarray) -> None:
 def test_rows_with_nan_are_never_on_the_front_and_beat_nobody() -> None:
     mask = pareto_mask([[np.nan, 0.0], [1.0, 1.0], [2.0, np.nan]], ["max", "min"])
     assert mask.tolist() == [False, True, False]
+
+
+@given(tables(2) | tables(3))
+def test_an_archive_is_the_front_of_every_prefix(table: np.ndarray) -> None:
+    """Keys and values in the order of arrival; now and then a NaN."""
+    table = np.where(table == 8, np.nan, table)
+    directions = ["max", "min", "max"][: table.shape[1]]
+    archive: Archive[int] = Archive(directions)
+    for i, row in enumerate(table):
+        joined = archive.add(i, row)
+        mask = pareto_mask(table[: i + 1], directions)
+        assert joined == mask[i]
+        assert archive.keys == np.flatnonzero(mask).tolist()
+        assert (archive.values == table[: i + 1][mask]).all()
 
 
 def test_no_rows_give_an_empty_mask_and_no_volume() -> None:
