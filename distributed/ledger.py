@@ -149,7 +149,7 @@ class Ledger:
             event = {"event": EPOCH, "id": trial, "epochs": epochs, "seconds": seconds}
             if rung is not None:
                 event |= {"rung": rung, "figures": dict(figures or {})}
-            self._append(event, durable=rung is not None)
+            self._append(event)
 
     def end(self, record: Record) -> bool:
         """Accept a trial's result; False if it already has one."""
@@ -213,6 +213,9 @@ class Ledger:
 
     def _append(self, event: dict[str, Any], durable: bool = False) -> None:
         """Write an event. Only what could not be found out again waits for the disk (`durable`).
+
+        All that was written before an event is on disk with it: an epoch that a machine loses with
+        its power is one that nothing durable has followed.
 
         Raises OSError if it could not be written; the file is as before then.
         """
