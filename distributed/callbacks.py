@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from distributed.checkpoints import discard_states
 from distributed.front import Archive
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 #: The views are written anew at the end of a trial, but not more than this share of the time.
 _VIEWS_SHARE = 0.05
 _SECONDS = "cost.seconds"
+#: Figures that may wait for TensorBoard's thread before the driver waits for it.
+_QUEUE = 1000
 
 
 class RunCallback(tune.Callback):
@@ -172,7 +175,7 @@ class RunCallback(tune.Callback):
     def _write_scalars(self, record: Record) -> None:
         if record.id not in self._writers:
             folder = self._run.path / "tensorboard" / record.id
-            self._writers[record.id] = SummaryWriter(str(folder))
+            self._writers[record.id] = SummaryWriter(str(folder), max_queue=_QUEUE)
         for name, value in record.metrics.items():
             self._writers[record.id].add_scalar(name, value, record.epochs)
 
@@ -184,7 +187,11 @@ class RunCallback(tune.Callback):
             values = values_of(record, self._objectives)
             names = [f"objective/{o.name}" for o in self._objectives]
             metrics = dict(zip(names, values, strict=True))
-            writer.add_hparams(record.config, metrics, run_name=".")
+            # `add_hparams` would open a second file for them, with a thread of its own.
+            for summary in hparams(record.config, metrics):
+                writer.file_writer.add_summary(summary)
+            for name, value in metrics.items():
+                writer.add_scalar(name, value)
         else:
             writer.add_text(record.state.value, record.reason)
         writer.close()
