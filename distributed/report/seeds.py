@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 
@@ -14,6 +13,14 @@ from distributed.report.wording import plural
 
 #: How far a staircase runs on beyond the outermost models, as a share of their extent.
 MARGIN = 0.06
+#: Verdicts as they follow a number of models.
+COUNTED: dict[Verdict, str] = {
+    "better": "better",
+    "worse": "worse",
+    "no difference shown": "with no difference shown",
+    "tie": "tied",
+    "too few seeds to test": "with too few seeds to test",
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def findings(found: Repeats) -> list[str]:
     ]
     for objective in found.run.objectives:
         counts = Counter(r.verdict for r in found.rows if r.objective == objective)
-        told = ", ".join(f"{counts[v]} {v}" for v in get_args(Verdict) if counts[v])
+        told = ", ".join(f"{counts[v]} {words}" for v, words in COUNTED.items() if counts[v])
         tested = counts.total() > counts["too few seeds to test"]
         none = "; no model of the front is shown to be better" if tested else ""
         sentences.append(f"{objective.name}: {told}{'' if counts['better'] else none}.")
