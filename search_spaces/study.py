@@ -52,9 +52,9 @@ class Scheduler(_Section):
     `policy` is "forecast" (stop what even an optimistic forecast of its final figures leaves
     behind the front), "halving" (MO-ASHA: keep the best of each rung) or "none". `rungs` are the
     shares of a trial's own length at which it is judged; left out, they are `first` and its
-    multiples by `factor`. `brackets` and `ranking` belong to halving; `optimism`, in standard
-    deviations of the forecast, and `learn_from`, trials that must run to the end before any is
-    stopped, belong to forecast.
+    multiples by `factor`. `brackets` and `ranking` belong to halving; `risk`, the chance of reaching
+    the front below which a trial is stopped, and `learn_from`, trials that must run to the end
+    before any is stopped, belong to forecast.
     """
 
     policy: Literal["forecast", "halving", "none"] = "forecast"
@@ -63,8 +63,8 @@ class Scheduler(_Section):
     factor: Annotated[float, Field(gt=1)] = 2.0
     brackets: Annotated[int, Field(ge=1)] = 1
     ranking: Literal["hypervolume", "epsilon-net"] = "hypervolume"
-    optimism: Annotated[float, Field(ge=0)] = 1.0
-    learn_from: Annotated[int, Field(ge=3)] = 10
+    risk: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    learn_from: Annotated[int, Field(ge=3)] = 8
 
     @model_validator(mode="before")
     @classmethod

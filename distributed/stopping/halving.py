@@ -4,8 +4,8 @@ At each rung a trial goes on if it is among the best ``1/factor`` of those that 
 it, in the order of `distributed.stopping.ranking`. With one objective that is ASHA in its stopping
 form, as Ray Tune's `ASHAScheduler` decides it: the first trial at a rung goes on, a later one
 stops where its figure lies below the ``1 - 1/factor`` quantile of what was recorded, interpolated
-linearly. (Here: of the latest `WINDOW`, so that a decision takes bounded time. The paper's own ASHA pauses trials and promotes them later, which a slot that holds one
-model at a time cannot do.)
+linearly; here of the latest `WINDOW`, so that a decision takes bounded time. (The paper's own ASHA
+pauses trials and promotes them later, which a slot that holds one model at a time cannot do.)
 
 With more brackets, a trial is given one at random; bracket b spares its trials the first b rungs.
 

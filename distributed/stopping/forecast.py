@@ -1,0 +1,235 @@
+"""Stop a trial once its forecast leaves it next to no chance of reaching the front.
+
+Figures early in a training need not rank trials as their final ones do: calibration, for one, often
+foretells its opposite. So nothing is compared at a rung. What is compared with the front is what
+the rung foretells of the end, learnt from the trials that ran to it.
+
+**Forecast.** At each rung and for all objectives (and the violations of the constraints) at once,
+a ridge regression predicts final values from the values at that rung and their change since the
+rung before (`distributed.stopping.regression`): each target's penalty is chosen by leave-one-out
+error, so features that say nothing get no weight. Only what could come near the front has to be
+told apart, and its learning curves are flat where those of bad trials are steep. So features are
+winsorised at `SPREAD` times the distance from the median to the best tenth, on both sides, and
+targets, on the bad side, at the distance from the median to the best. NaN is beyond both.
+
+**Verdict.** The final values y of a trial are taken as
+
+    y = ŷ + s √(1 + h) · t,    t ~ multivariate Student, correlated as the left-out residuals are,
+
+with leverage h and the fit's degrees of freedom. The trial stops where
+
+    P(y keeps every constraint and is not dominated by the front) < risk · skill^4,
+
+the front being that of the trials that ran to the end and keep every constraint; without any,
+nothing stops. The probability is joint: a corner that is optimistic in every objective at once is
+a point that correlated objectives never reach, yet k deviations of optimism in the one objective
+that matters may be too few.
+
+**Where little can be foretold, little is stopped.** The skill of a rung is the part of the final
+values' variance that it foretells (by left-out residuals), of the objective for which it is least.
+The probabilities are only as good as the model that they come from: slow starters, for one, are no
+draws from the residuals of the others. So the threshold falls steeply with the skill. At a rung
+where an objective is noise it is zero, and nothing is stopped: what is unknown could be better than
+the best.
+
+**Only survivors are learnt from.** Trials that were stopped have no final values. As stopping
+depends on the rungs before it alone, this leaves the mean given a rung's figures where it was; the
+later rungs' stopping makes those of a rung slightly optimistic, which spares trials.
+
+Nothing here depends on a metric's unit, origin or sign.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaincinv, ndtri
+from scipy.stats import qmc
+
+from distributed.front import Floats, Objective, pareto_mask
+from distributed.stopping.policy import Bound, Figures, Policy, Verdict
+from distributed.stopping.ranking import losses_of, violations_of
+from distributed.stopping.regression import Forecasts, Ridge
+
+#: Trials that are learnt from at most, the latest; a decision's time stays bounded.
+WINDOW = 256
+#: Where features are winsorised, in distances from the median to the best tenth.
+SPREAD = 2.0
+#: How steeply the threshold falls with the skill.
+DOUBT = 4
+#: Draws of a forecast's error; a power of 2, as Sobol' sequences have it.
+DRAWS = 512
+#: As many ids as a verdict names at most.
+NAMED = 8
+
+#: A trial's figures at its rungs, (m + c,) losses and violations each, by number of the rung.
+_Curve = dict[int, Floats]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A trial that ran to the end."""
+
+    trial: str
+    curve: _Curve
+    final: Floats
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What was learnt of a rung, and the limits that features were winsorised at."""
+
+    low: Floats
+    high: Floats
+    ridge: Ridge
+
+
+class Forecast(Policy):
+    """Stops what is foretold to end behind the front.
+
+    Args:
+        risk: The chance of reaching the front below which a trial is stopped, in (0, 1), at a rung
+            that foretells everything.
+        learn_from: Trials that run to the end before any is stopped; at least 3.
+        objectives, constraints, rungs, seed: See `Policy`.
+    """
+
+    def __init__(
+        self,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Bound] = (),
+        *,
+        rungs: int,
+        seed: int = 0,
+        risk: float = 0.1,
+        learn_from: int = 8,
+    ) -> None:
+        super().__init__(objectives, constraints, rungs=rungs, seed=seed)
+        self._risk = risk
+        self._learn_from = learn_from
+        self._curves: dict[str, _Curve] = {}
+        self._ended: deque[_Ended] = deque(maxlen=WINDOW)
+        self._front: list[_Ended] = []
+        self._models: dict[int, _Model | None] = {}
+        self._normal, self._uniform = _draws(len(objectives) + len(constraints), seed)
+
+    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
+        curve = self._curves.setdefault(trial, {})
+        curve[rung] = self._row(figures)
+        if len(self._ended) < self._learn_from or not self._front:
+            return Verdict()
+        model = self._model(rung)
+        if model is None:
+            return Verdict()
+        features = np.clip(_features(curve, rung), model.low, model.high)
+        return self._judge(rung, model.ridge, model.ridge.forecast(features))
+
+    def end(self, trial: str, figures: Figures | None) -> None:
+        curve = self._curves.pop(trial, {})
+        if figures is None:
+            return
+        ended = _Ended(trial, curve, self._row(figures))
+        self._ended.append(ended)
+        self._models.clear()
+        self._enter(ended)
+
+    def _row(self, figures: Figures) -> Floats:
+        """(m + c,) losses and violations; what is no number is worse than any."""
+        row = np.concatenate(
+            [losses_of(figures, self.objectives), violations_of(figures, self.constraints)]
+        )
+        return np.where(np.isnan(row), np.inf, row)
+
+    def _enter(self, ended: _Ended) -> None:
+        """Keep the front of what is feasible."""
+        m = len(self.objectives)
+        if not np.isfinite(ended.final).all() or (ended.final[m:] > 0).any():
+            return
+        front = [*self._front, ended]
+        mask = pareto_mask([e.final[:m] for e in front], ["min"] * m)
+        self._front = [e for e, stays in zip(front, mask, strict=True) if stays]
+
+    def _model(self, rung: int) -> _Model | None:
+        """Learnt anew when a trial has ended; None where too few of them passed this rung."""
+        if rung not in self._models:
+            seen = [e for e in self._ended if rung in e.curve]
+            self._models[rung] = _learn(seen, rung) if len(seen) >= self._learn_from else None
+        return self._models[rung]
+
+    def _judge(self, rung: int, ridge: Ridge, forecast: Forecasts) -> Verdict:
+        m = len(self.objectives)
+        risk = self._risk * max(0.0, ridge.skill.min()) ** DOUBT
+        draws = self._possible(forecast)
+        front = np.array([e.final[:m] for e in self._front])
+        beaten = (front[None] <= draws[:, None, :m]).all(axis=2)
+        kept = draws[:, m:] <= 0
+        if (kept.all(axis=1) & ~beaten.any(axis=1)).mean() >= risk:
+            return Verdict()
+        told = self._told(forecast)
+        if kept.all(axis=1).mean() < risk:
+            metric = self.constraints[int(kept.mean(axis=0).argmin())].metric
+            reason = f"forecast {told} at rung {rung + 1} breaks the bound on {metric}"
+            return Verdict(True, reason, tuple(e.trial for e in self._front[:NAMED]))
+        # Those that are ahead of most of the draws, else the one that is ahead of most.
+        shares = beaten.mean(axis=0)
+        ahead = np.argsort(-shares, kind="stable")[: max(1, min(NAMED, (shares > 0.5).sum()))]
+        names = tuple(self._front[i].trial for i in ahead)
+        return Verdict(True, f"forecast {told} at rung {rung + 1} is dominated", names)
+
+    def _possible(self, forecast: Forecasts) -> Floats:
+        """(DRAWS, m + c) final values that a forecast leaves possible."""
+        root = np.linalg.cholesky(forecast.correlation)
+        half = forecast.freedom / 2
+        tails = np.sqrt(half / gammaincinv(half, self._uniform))
+        possible: Floats = forecast.mean + forecast.deviation * tails * (self._normal @ root.T)
+        return possible
+
+    def _told(self, forecast: Forecasts) -> str:
+        """The forecast of the objectives as a person reads it."""
+        signs = [-1.0 if o.direction == "max" else 1.0 for o in self.objectives]
+        columns = zip(self.objectives, signs, forecast.mean, forecast.deviation, strict=False)
+        return ", ".join(f"{o.name} {s * mean:.3g} ± {sd:.1g}" for o, s, mean, sd in columns)
+
+
+def _features(curve: _Curve, rung: int) -> Floats:
+    """(2 (m + c),) the values at a rung, and their change since the last one before it."""
+    now = curve[rung]
+    earlier = [number for number in curve if number < rung]
+    if not earlier:
+        return np.concatenate([now, np.zeros_like(now)])
+    with np.errstate(invalid="ignore"):
+        change = now - curve[max(earlier)]
+    # Two figures that are none: no change.
+    return np.concatenate([now, np.where(np.isnan(change), 0.0, change)])
+
+
+def _learn(ended: Sequence[_Ended], rung: int) -> _Model:
+    """How values at a rung foretell final ones."""
+    features = np.array([_features(e.curve, rung) for e in ended])
+    targets = np.array([e.final for e in ended])
+    best, median = _quantiles(features, 0.1)
+    low, high = median - SPREAD * (median - best), median + SPREAD * (median - best)
+    least, middle = _quantiles(targets, 0.0)
+    bounded = np.minimum(targets, middle + (middle - least))
+    return _Model(low, high, Ridge.fit(np.clip(features, low, high), bounded))
+
+
+def _quantiles(values: Floats, share: float) -> tuple[Floats, Floats]:
+    """A low quantile and the median of what is finite in each column of (n, k); 0 of nothing."""
+    finite = [column[np.isfinite(column)] for column in values.T]
+    pairs = [np.quantile(c, [share, 0.5]) if c.size else np.zeros(2) for c in finite]
+    low, median = np.array(pairs).T
+    return low, median
+
+
+def _draws(dimensions: int, seed: int) -> tuple[Floats, Floats]:
+    """Quasi-random normal (DRAWS, dimensions) and uniform (DRAWS, 1) numbers.
+
+    Few of them give a probability well. They are the same for every decision, so that all trials
+    are judged by the same luck.
+    """
+    uniform = qmc.Sobol(dimensions + 1, seed=seed).random(DRAWS)
+    return ndtri(uniform[:, :-1]), uniform[:, -1:]
