@@ -188,8 +188,9 @@ class RunCallback(tune.Callback):
             names = [f"objective/{o.name}" for o in self._objectives]
             metrics = dict(zip(names, values, strict=True))
             # `add_hparams` would open a second file for them, with a thread of its own.
+            file: Any = writer.file_writer
             for summary in hparams(record.config, metrics):
-                writer.file_writer.add_summary(summary)
+                file.add_summary(summary)
             for name, value in metrics.items():
                 writer.add_scalar(name, value)
         else:
