@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 class PolicyScheduler(FIFOScheduler):
     """Has a policy judge Tune's trials at their rungs; subclasses read trials and results.
 
+    A rung that a trial passes again, having been taken up from a checkpoint, is not judged twice.
+    A trial that ends before its full length, or by an error, teaches the policy nothing.
+
     Attributes:
         policy: The policy, for who replays a past to it.
         stopped: The trials that were stopped, by id, with the reason and by what they are
@@ -36,9 +39,9 @@ class PolicyScheduler(FIFOScheduler):
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
-        rung = self.rung(result)
-        name = self.name(trial)
-        # A trial that was taken up from a checkpoint may pass a rung a second time.
+        if self.finished(trial, result):
+            return str(TrialScheduler.STOP)
+        rung, name = self.rung(trial, result), self.name(trial)
         if rung is None or (name, rung) in self._passed:
             return str(TrialScheduler.CONTINUE)
         self._passed.add((name, rung))
@@ -53,7 +56,8 @@ class PolicyScheduler(FIFOScheduler):
     ) -> None:
         name = self.name(trial)
         if name not in self.stopped:
-            self.policy.end(name, self.figures(result) if self.finished(result) else None)
+            whole = self.finished(trial, result)
+            self.policy.end(name, self.figures(result) if whole else None)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         self.policy.end(self.name(trial), None)
@@ -70,11 +74,11 @@ class PolicyScheduler(FIFOScheduler):
         return result
 
     @abstractmethod
-    def rung(self, result: Mapping[str, Any]) -> int | None:
+    def rung(self, trial: Trial, result: Mapping[str, Any]) -> int | None:
         """The rung that a result was measured at, if it is one."""
 
     @abstractmethod
-    def finished(self, result: Mapping[str, Any]) -> bool:
+    def finished(self, trial: Trial, result: Mapping[str, Any]) -> bool:
         """Whether a result is that of a trial's full length."""
 
 
@@ -89,38 +93,53 @@ class ParetoScheduler(PolicyScheduler):
 
     Args:
         objectives: Names as results have them, and which way each is better.
-        max_t: How long a full trial is, in units of `time_attr`.
+        max_t: How long a full trial is, in units of `time_attr`: the same for all, or asked of
+            each trial. There it is stopped.
         policy: A name of `distributed.stopping.POLICIES`.
         rungs: Shares of `max_t` at which trials are judged, in (0, 1); left out, those of a study.
         constraints: Such as ``"accuracy >= 0.7"``; who breaks one ranks below who breaks none.
-        time_attr: Counts a trial's progress in its results.
+        time_attr: Counts a trial's progress in its results. Those that name the end of no rung
+            pass unjudged.
         seed: Of what a policy draws.
+        halting: Asked at every result; once it says yes, trials are stopped without a verdict.
+        settings: Of the policy, as a study names them under ``search.scheduler``.
     """
 
     def __init__(
         self,
         objectives: Mapping[str, Direction],
         *,
-        max_t: int,
+        max_t: int | Callable[[Trial], int],
         policy: str = "forecast",
         rungs: Sequence[float] | None = None,
         constraints: Sequence[str] = (),
         time_attr: str = "training_iteration",
         seed: int = 0,
+        halting: Callable[[], bool] = lambda: False,
+        **settings: Any,
     ) -> None:
-        """Raises ValueError for rungs outside (0, 1), an unknown policy or constraint."""
-        settings = Scheduler.model_validate(
-            {"policy": policy, "rungs": None if rungs is None else list(rungs)}
-        )
+        """Raises ValueError for rungs outside (0, 1), an unknown policy, setting or constraint."""
+        given = None if rungs is None else list(rungs)
+        self._settings = Scheduler.model_validate({**settings, "policy": policy, "rungs": given})
         goals = [Objective(name, direction) for name, direction in objectives.items()]
         bounds = [Constraint.model_validate(text) for text in constraints]
-        super().__init__(make_policy(settings, goals, bounds, seed))
+        super().__init__(make_policy(self._settings, goals, bounds, seed))
         self._time = time_attr
         self._length = max_t
-        self._ends = settings.rung_epochs(max_t)
+        self._halting = halting
 
-    def rung(self, result: Mapping[str, Any]) -> int | None:
-        return self._ends.get(int(result[self._time]))
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
+    ) -> str:
+        if self._halting():
+            return str(TrialScheduler.STOP)
+        return super().on_trial_result(tune_controller, trial, result)
 
-    def finished(self, result: Mapping[str, Any]) -> bool:
-        return int(result[self._time]) >= self._length
+    def rung(self, trial: Trial, result: Mapping[str, Any]) -> int | None:
+        return self._settings.rung_epochs(self._whole(trial)).get(result.get(self._time, 0))
+
+    def finished(self, trial: Trial, result: Mapping[str, Any]) -> bool:
+        return bool(result.get(self._time, 0) >= self._whole(trial))
+
+    def _whole(self, trial: Trial) -> int:
+        return self._length(trial) if callable(self._length) else self._length

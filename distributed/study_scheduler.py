@@ -57,8 +57,8 @@ class StudyScheduler(PolicyScheduler):
     def figures(self, result: Mapping[str, Any]) -> Figures:
         return metrics_of(result)
 
-    def rung(self, result: Mapping[str, Any]) -> int | None:
+    def rung(self, trial: Trial, result: Mapping[str, Any]) -> int | None:
         return result.get(RUNG)
 
-    def finished(self, result: Mapping[str, Any]) -> bool:
+    def finished(self, trial: Trial, result: Mapping[str, Any]) -> bool:
         return outcome(result, self._objectives).state is State.COMPLETED

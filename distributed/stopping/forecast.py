@@ -146,7 +146,7 @@ class Forecast(Policy):
     def _enter(self, ended: _Ended) -> None:
         """Keep the front of what is feasible."""
         m = len(self.objectives)
-        if not np.isfinite(ended.final).all() or (ended.final[m:] > 0).any():
+        if not np.isfinite(ended.final).all() or ended.final[m:].max(initial=0.0) > 0:
             return
         front = [*self._front, ended]
         mask = pareto_mask([e.final[:m] for e in front], ["min"] * m)
@@ -164,8 +164,8 @@ class Forecast(Policy):
         risk = self._risk * max(0.0, ridge.skill.min()) ** DOUBT
         draws = self._possible(forecast)
         front = np.array([e.final[:m] for e in self._front])
-        beaten = (front[None] <= draws[:, None, :m]).all(axis=2)
-        kept = draws[:, m:] <= 0
+        beaten = np.asarray((front[None] <= draws[:, None, :m]).all(axis=2))
+        kept = np.asarray(draws[:, m:] <= 0)
         if (kept.all(axis=1) & ~beaten.any(axis=1)).mean() >= risk:
             return Verdict()
         told = self._told(forecast)

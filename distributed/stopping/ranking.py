@@ -60,8 +60,7 @@ def rank(losses: Floats, violations: Floats, method: Ranking = "hypervolume") ->
 
 def is_broken(losses: Floats, violations: Floats) -> NDArray[np.bool_]:
     """Which of n trials have a figure that is no number."""
-    broken: NDArray[np.bool_] = np.isnan(losses).any(axis=1) | np.isnan(violations).any(axis=1)
-    return broken
+    return np.asarray(np.isnan(np.hstack([losses, violations])).any(axis=1))
 
 
 def total_violation(violations: Floats) -> Floats:
@@ -79,8 +78,7 @@ def dominates(losses: Floats, others: Floats) -> NDArray[np.bool_]:
     """Whether row i of (n, m) is no worse than row j of (k, m) everywhere and better somewhere."""
     no_worse = (losses[:, None] <= others[None]).all(axis=2)
     better = (losses[:, None] < others[None]).any(axis=2)
-    result: NDArray[np.bool_] = no_worse & better
-    return result
+    return np.asarray(no_worse & better)
 
 
 def fronts(losses: Floats, among: NDArray[np.bool_]) -> list[Indices]:
