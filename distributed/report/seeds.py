@@ -53,7 +53,7 @@ def staircases(found: Repeats) -> list[Stairs]:
     points += [point for front in found.fronts for point in front]
     if not found.surfaces or not points:
         return []
-    low, high = np.min(points, axis=0), np.max(points, axis=0)
+    low, high = np.nanmin(points, axis=0), np.nanmax(points, axis=0)
     room = MARGIN * np.where(high > low, high - low, np.maximum(np.abs(high), 1e-3))
     # Where both objectives are at their worst: each staircase begins and ends on this corner's box.
     worst = np.where([d == "max" for d in found.directions], low - room, high + room)

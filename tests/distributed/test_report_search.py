@@ -195,6 +195,17 @@ def test_staircases_run_from_end_to_end_of_the_models_box(tmp_path: Path) -> Non
     assert all(s.x[0] < min(s.x[1:]) and s.y[-1] > 0.1 for s in stairs)
 
 
+def test_a_figure_that_is_missing_leaves_the_staircases_whole(tmp_path: Path) -> None:
+    run = seeded(tmp_path / "run", shift=0.1)
+    (run / "evaluation").mkdir()
+    for name, ece in (("t00000", 0.1), ("t00000-1", float("nan")), ("t00000-2", 0.2)):
+        card = {"id": name, "metrics": {"auroc_area": 0.8, "clean.ece": ece}}
+        (run / "evaluation" / f"{name}.json").write_text(json.dumps(card))
+    stairs = staircases(repeats(read_run(run)))
+    assert [s.seeds for s in stairs] == [1, 2]
+    assert np.isfinite([s.x + s.y for s in stairs]).all()
+
+
 def test_a_run_that_did_not_reach_its_end_says_how_to_go_on(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a run", [trial(0), trial(1, "running"), trial(2, "running")])
     page = text_of(run)
