@@ -205,7 +205,8 @@ def repeats(run: Run) -> Repeats:
             seed = int(float(trial.config.get("seed", 0)))
             alike.setdefault(_identity(trial), {})[seed] = trial
     models = [Model(t.id, alike[_identity(t)]) for t in run.front]
-    named = next((t for t in run.trials if t.of == BASELINE and t.state != "stopped"), None)
+    ids = set(run.summary.get("baseline", []))
+    named = next((t for t in run.trials if t.id in ids and t.state != "stopped"), None)
     baseline = None if named is None else Model(BASELINE, alike[_identity(named)])
     asked = run.study.get("seeds")
     if isinstance(asked, int) and asked > 1:

@@ -8,9 +8,7 @@ from typing import Any
 from distributed.front import Objective
 from distributed.ledger import BASELINE, SEEDS, Record
 from distributed.run import Run
-from search_spaces.study import Study
-
-_SEED = "seed"
+from search_spaces.study import SEED, Study
 
 
 def repeats(
@@ -19,18 +17,21 @@ def repeats(
     objectives: Sequence[Objective],
     identify: Callable[[Mapping[str, Any]], str],
 ) -> list[Record]:
-    """The trials that a front's means and tests still need; none where the study has one seed."""
+    """The trials that a front's means and tests rest on, under every seed and each once.
+
+    None where the study has one seed. Some may be known already: those of the front itself, and
+    whatever the search has trained that is the same.
+    """
     if study.seeds == 1:
         return []
     models = {r.id: r.config for r in run.front(objectives, study.constraints)}
     if models and study.baseline is not None:
         models[BASELINE] = study.baseline_config()
-    wanted = [
-        Record(id=identify(config), config=config, number=number, stage=SEEDS, of=model)
-        for number, (model, config) in enumerate(
-            (model, {**config, _SEED: seed})
-            for model, config in models.items()
-            for seed in range(study.seeds)
-        )
-    ]
-    return [record for record in wanted if record.id not in run.ledger.records]
+    wanted: dict[str, Record] = {}
+    for model, config in models.items():
+        for seed in range(study.seeds):
+            seeded = {**config, SEED: seed}
+            name = identify(seeded)
+            record = Record(name, seeded, number=len(wanted), stage=SEEDS, of=model)
+            wanted.setdefault(name, record)
+    return list(wanted.values())

@@ -15,9 +15,9 @@ from data_pipelines.machine import write_atomically
 from data_pipelines.schema import MANIFEST_NAME, Manifest
 from distributed.checks import measured_names, objectives_of
 from distributed.front import Archive, Objective, hypervolume_history, reference_point
-from distributed.ledger import SEARCH, Ledger, Record, State, write_csv
+from distributed.ledger import SEARCH, Ledger, Record, State, trial_id, write_csv
 from distributed.version import VERSION
-from search_spaces.study import Constraint, Study, load
+from search_spaces.study import SEED, Constraint, Study, load
 from trainables.metrics.catalog import COSTS, metric_info
 
 STUDY = "study.yaml"
@@ -148,6 +148,7 @@ class Run:
             "counts": {state.value: len(self.ledger.of(state)) for state in State},
             "sessions": len(self.ledger.sessions),
             "cost": _total_cost(self.ledger),
+            "baseline": _baseline_ids(study, manifest),
             "data": {
                 "name": manifest.name,
                 "fingerprint": manifest.fingerprint,
@@ -177,6 +178,15 @@ def _feasible(ledger: Ledger, constraints: Sequence[Constraint]) -> list[Record]
 
 def _values(records: Sequence[Record], objectives: Sequence[Objective]) -> list[list[float]]:
     return [values_of(record, objectives) for record in records]
+
+
+def _baseline_ids(study: Study, manifest: Manifest) -> list[str]:
+    """The baseline's trials under each seed, whatever else they are; none without a baseline."""
+    if study.baseline is None:
+        return []
+    config = study.baseline_config()
+    seeded = [{**config, SEED: seed} for seed in range(study.seeds)]
+    return [trial_id(each, manifest.fingerprint, VERSION) for each in seeded]
 
 
 def _total_cost(ledger: Ledger) -> dict[str, float]:

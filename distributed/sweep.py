@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -24,8 +24,9 @@ from distributed.checkpoints import discard_states
 from distributed.checks import check, evaluation_plan, objectives_of
 from distributed.front import Objective
 from distributed.halt import INTERRUPTED, Halt, Halted, on_signals, outside
-from distributed.ledger import SEARCH, SEEDS, Record, State, trial_id
+from distributed.ledger import SEARCH, Record, State, trial_id
 from distributed.progress import Progress, front_table
+from distributed.repeats import repeats
 from distributed.resume import check_changes, teach
 from distributed.run import Run
 from distributed.stopping.policy import Verdict
@@ -202,7 +203,6 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
     from data_pipelines.streams import Mode, materialise
     from distributed.callbacks import RunCallback
     from distributed.journal import Journal
-    from distributed.repeats import repeats
     from distributed.sampling import Sampling
     from distributed.search import ParetoSearch
     from distributed.slot import REQUEST, Slot
@@ -216,14 +216,15 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
     if prepared.resources.data.mode is not Mode.STREAMED:
         datasets = materialise(Folder(study.data).resolved(), (Split.TRAIN, Split.VAL))
     slot = tune.with_parameters(Slot, settings=_slot_settings(prepared, run), datasets=datasets)
-    identify = partial(trial_id, data_fingerprint=prepared.manifest.fingerprint, version=VERSION)
+    identify = _identify(prepared)
     sampling = Sampling(study, prepared.objectives, identify)
     journal = Journal(run.path, study.name, prepared.objectives, sampling.as_optuna)
     known = run.ledger.records.values()
     with Progress(console, prepared.objectives, study.search.trials, known) as progress:
 
         def second_stage() -> list[Record]:
-            found = repeats(study, run, prepared.objectives, identify)
+            wanted = repeats(study, run, prepared.objectives, identify)
+            found = [record for record in wanted if record.id not in run.ledger.records]
             progress.expect(len(found))
             return found
 
@@ -287,6 +288,11 @@ def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
     )
 
 
+def _identify(prepared: Prepared) -> Callable[[Mapping[str, Any]], str]:
+    """What names a trial by its config."""
+    return partial(trial_id, data_fingerprint=prepared.manifest.fingerprint, version=VERSION)
+
+
 def _settle(run: Run, verdicts: Mapping[str, Verdict]) -> None:
     """End the trials that were told to stop when the sweep was left."""
     for name, verdict in verdicts.items():
@@ -308,8 +314,11 @@ def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
     """Evaluate the front's models, and their repeats, on the test split by the same code."""
     from distributed.judge import judge
 
-    front = run.front(prepared.objectives, prepared.study.constraints)
-    models = front + run.ledger.of(State.COMPLETED, SEEDS)
+    wanted = repeats(prepared.study, run, prepared.objectives, _identify(prepared))
+    names = [r.id for r in run.front(prepared.objectives, prepared.study.constraints)]
+    names += [record.id for record in wanted]
+    known = [run.ledger.records[n] for n in dict.fromkeys(names) if n in run.ledger.records]
+    models = [record for record in known if record.state is State.COMPLETED]
     if models and prepared.manifest.split_counts.get(Split.TEST):
         with console.status(f"Evaluating {len(models)} model(s) on the test split"):
             judge(prepared, run, models)

@@ -21,6 +21,8 @@ from data_pipelines.errors import UserError
 from data_pipelines.registry import nearest
 from search_spaces.space import TRAINABLE, Space, Value
 
+#: The parameter that every draw of a training hangs on.
+SEED = "seed"
 _SHIPPED = resources.files("search_spaces") / "studies"
 
 
@@ -52,9 +54,9 @@ class Scheduler(_Section):
     `policy` is "forecast" (stop what even an optimistic forecast of its final figures leaves
     behind the front), "halving" (MO-ASHA: keep the best of each rung) or "none". `rungs` are the
     shares of a trial's own length at which it is judged; left out, they are `first` and its
-    multiples by `factor`. `brackets` and `ranking` belong to halving; `risk`, the chance of reaching
-    the front below which a trial is stopped, and `learn_from`, trials that must run to the end
-    before any is stopped, belong to forecast.
+    multiples by `factor`. `brackets` and `ranking` belong to halving; `risk`, the chance of
+    reaching the front below which a trial is stopped, and `learn_from`, trials that must run to
+    the end before any is stopped, belong to forecast.
     """
 
     policy: Literal["forecast", "halving", "none"] = "forecast"

@@ -1,4 +1,4 @@
-"""What a policy of early stopping for several objectives is; free of Ray, so that it can be replayed.
+"""What a policy of early stopping for several objectives is; free of Ray, so it can be replayed.
 
 A policy sees what each trial measured at its rungs and what trials that ran to the end arrived at.
 Its state depends on the sequence of calls alone: fed the same calls again it decides the same,

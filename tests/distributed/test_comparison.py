@@ -58,7 +58,9 @@ def write_run(
     study = {"name": "seeds", "seeds": seeds, "constraints": list(constraints)}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     told = [{"name": n, "direction": d} for n, d in objectives.items()]
-    (folder / "summary.json").write_text(json.dumps({"objectives": told}))
+    baseline = [row["id"] for row in rows if row["of"] == "baseline"]
+    summary = {"objectives": told, "baseline": baseline}
+    (folder / "summary.json").write_text(json.dumps(summary))
     if test is not None:
         (folder / "evaluation").mkdir()
         for row in rows:

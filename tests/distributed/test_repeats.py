@@ -1,5 +1,6 @@
 """The second stage: each model of the front, and the baseline, under every seed exactly once."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -48,7 +49,9 @@ def run(tmp_path, phantoms) -> Run:
 
 
 def wanted(run: Run, study: Study) -> list[Record]:
-    return repeats(study, run, objectives_of(study), identify)
+    """What is still to be trained."""
+    records = repeats(study, run, objectives_of(study), identify)
+    return [record for record in records if record.id not in run.ledger.records]
 
 
 def test_the_front_is_trained_under_every_seed_but_its_own(run):
@@ -85,6 +88,17 @@ def test_a_stage_half_done_wants_the_rest_alone(run):
     run.ledger.start(before[0])
     run.ledger.end(replace(before[1], state=State.FAILED))
     assert wanted(Run.open(run.path), study) == before[2:]
+
+
+def test_a_baseline_that_is_on_the_front_or_was_searched_is_trained_once_a_seed(run):
+    for rate in (0.001, 0.003):  # on the front, and beaten
+        study = study_of(baseline={"trainable": "unet", "learning_rate": rate})
+        everything = repeats(study, run, objectives_of(study), identify)
+        assert len({r.id for r in everything}) == len(everything)
+        ids = {identify({**study.baseline_config(), "seed": seed}) for seed in range(3)}
+        assert ids <= {r.id for r in everything}
+        run.write_views(study)
+        assert set(json.loads((run.path / "summary.json").read_text())["baseline"])
 
 
 def test_there_is_nothing_to_repeat_for_one_seed_or_without_a_front(run, tmp_path, phantoms):

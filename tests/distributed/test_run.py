@@ -51,7 +51,8 @@ def test_only_feasible_finished_models_reach_the_front(run):
 
 
 def test_the_views_come_back_from_ledger_and_study_alone(run):
-    Run.open(run.path).refresh()
+    opened = Run.open(run.path)
+    opened.write_views(opened.study)
     with (run.path / "front.csv").open() as file:
         assert [row["id"] for row in csv.DictReader(file)] == ["robust", "calibrated"]
     with (run.path / "hypervolume.csv").open() as file:
@@ -63,7 +64,8 @@ def test_the_views_come_back_from_ledger_and_study_alone(run):
 
 
 def test_a_run_that_was_killed_has_a_report(run):
-    Run.open(run.path).refresh()
+    opened = Run.open(run.path)
+    opened.write_views(opened.study)
     page = write_report(run.path).read_text(encoding="utf-8")
     assert "calibrated" in page
     assert "running" in page
@@ -73,7 +75,7 @@ def test_a_run_without_a_finished_trial_has_a_report(tmp_path, phantoms):
     run = Run.create(tmp_path / "none")
     run.write_study(STUDY, Manifest.load(phantoms))
     run.ledger.end(record("failed", 1.0, 0.0, state=State.FAILED))
-    run.refresh()
+    run.write_views(run.study)
     assert write_report(run.path).is_file()
 
 
