@@ -358,10 +358,18 @@ def ray_session() -> Iterator[None]:
     # Nobody reads what Tune keeps of an experiment; that a full disk has no room for it needs no
     # traceback.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+
+    def name_cluster() -> None:
+        # Train frees what a killed slot held by asking the state API, which knows of no address but
+        # this one, and gives up where several clusters run on one machine. Within this function, as
+        # importing this module would take every process of Ray seconds.
+        os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
+
     existing = ray.is_initialized()
     if not existing:
         ray.init(
             address=os.environ.get(ADDRESS, "local"),
+            runtime_env={"worker_process_setup_hook": name_cluster},
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
