@@ -23,6 +23,7 @@ STYLES = {
     "halving": ("#009E73", "-."),
     "tpe": ("#CC79A7", ":"),
     "forecast-random": ("#56B4E9", ":"),
+    "foresight": ("#F0E442", "--"),
     "forecast": ("#0072B2", "-"),
 }
 _POINTS = 200

@@ -107,7 +107,7 @@ class Analytic(Problem):
     """A test function behind curves that mislead; a step costs 1."""
 
     unit = "steps"
-    steps = (1, 2, 4, 8, 16, 32, STEPS)
+    steps = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, STEPS)
 
     def __init__(self, name: str) -> None:
         self.name = name

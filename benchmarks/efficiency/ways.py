@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,11 +13,12 @@ from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 from replay import Played, play
 
+from distributed.front import Objective, pareto_mask
 from distributed.sampling import directions, make_sampler
 from distributed.stopping import make_policy
-from distributed.stopping.policy import Policy
+from distributed.stopping.policy import Figures, Policy, Verdict
 from distributed.stopping.unstopped import Unstopped
-from efficiency.asha import ScalarisedAsha
+from efficiency.asha import FACTOR, ScalarisedAsha
 from efficiency.problem import Config, Floats, Point, Problem
 from search_spaces.study import Scheduler, Search
 
@@ -31,14 +32,14 @@ class Way:
     Attributes:
         name, label: For the command line and figures, and for readers.
         sampler: "guide" is Ray's OptunaSearch as its guide writes it, "tpe" ours.
-        stopping: None runs every trial to its end.
+        stopping: None runs every trial to its end; "foresight" is the bound of `Foresight`.
         untrained: Only there to tell sampler and stopping apart, where trials cost nothing.
     """
 
     name: str
     label: str
     sampler: Literal["guide", "random", "tpe"]
-    stopping: Literal["asha", "halving", "forecast"] | None = None
+    stopping: Literal["asha", "halving", "forecast", "foresight"] | None = None
     untrained: bool = False
 
 
@@ -52,6 +53,7 @@ WAYS = {
         Way("tpe", "TPE, no stopping", "tpe", untrained=True),
         Way("forecast-random", "random, forecast", "random", "forecast"),
         Way("forecast", "TPE, forecast", "tpe", "forecast"),
+        Way("foresight", "TPE, perfect foresight", "tpe", "foresight", untrained=True),
     )
 }
 
@@ -63,10 +65,14 @@ def sweep(problem: Problem, way: Way, seed: int, finals: Floats | None = None) -
     takes its scale.
     """
     source = _source(problem, way, seed)
-    policy, picks = _stopping(problem, way, seed, finals)
     # Stand in for the arrays that `play` asks for, as a live curve is trained while it is read.
     values: list[Any] = []
     costs: list[Any] = []
+    if way.stopping == "foresight":
+        policy: Policy = Foresight(problem.objectives, lambda trial: values[trial][-1])
+        picks = [0, len(problem.steps) - 1]
+    else:
+        policy, picks = _stopping(problem, way, seed, finals)
 
     def order() -> Iterator[int]:
         for number in range(TRIALS):
@@ -155,6 +161,23 @@ class Guide(Source):
         self._search.on_trial_complete(str(number), result)
 
 
+class Foresight(Policy):
+    """Stops at its first rung what will end dominated: what no policy can better by much."""
+
+    def __init__(self, objectives: Sequence[Objective], final: Callable[[int], Floats]) -> None:
+        """`final` gives a trial's final values."""
+        super().__init__(objectives, rungs=1)
+        self._final = final
+        self._ended: list[Floats] = []
+
+    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
+        values = [*self._ended, self._final(int(trial))]
+        return Verdict(not pareto_mask(values, [o.direction for o in self.objectives])[-1])
+
+    def end(self, trial: str, figures: Figures | None) -> None:
+        self._ended.append(self._final(int(trial)))
+
+
 class _Column(Sequence[Any]):
     """One field of some points of a curve, each read when it is asked for."""
 
@@ -179,15 +202,20 @@ def _source(problem: Problem, way: Way, seed: int) -> Source:
 def _stopping(
     problem: Problem, way: Way, seed: int, finals: Floats | None
 ) -> tuple[Policy, list[int]]:
-    """The rule of stopping, and the points of a curve that it sees, the last among them."""
-    length, last = problem.steps[-1], len(problem.steps) - 1
+    """The rule of stopping, and the points of a curve that it sees, the last among them.
+
+    Halving's rungs are geometric, as its theory has them; a forecast may look whenever there is
+    something to see.
+    """
+    *steps, length = problem.steps
     if way.stopping is None:
-        return Unstopped(problem.objectives, rungs=0), [last]
-    name = "halving" if way.stopping == "asha" else way.stopping
-    settings = Scheduler(policy=name, first=1 / length)
-    picks = [problem.steps.index(epoch) for epoch in settings.rung_epochs(length)] + [last]
+        return Unstopped(problem.objectives, rungs=0), [len(steps)]
+    if way.stopping == "forecast":
+        settings = Scheduler(policy="forecast", rungs=[step / length for step in steps])
+    else:
+        settings = Scheduler(policy="halving", first=1 / length, factor=FACTOR)
+    picks = [problem.steps.index(epoch) for epoch in settings.rung_epochs(length)] + [len(steps)]
     if way.stopping == "asha":
         assert finals is not None
-        steps = [problem.steps[pick] for pick in picks]
-        return ScalarisedAsha(problem.objectives, steps, finals), picks
+        return ScalarisedAsha(problem.objectives, [problem.steps[i] for i in picks], finals), picks
     return make_policy(settings, problem.objectives, seed=seed), picks
