@@ -9,11 +9,12 @@ again. Acknowledged commands are never replayed.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from distributed.fidelity import Level
+from trainables.metrics.catalog import COSTS
 
 #: A group may die this often during one command before the command is given up.
 MAX_RESTARTS = 2
@@ -77,10 +78,14 @@ Command = Start | Epoch | Evaluate | Finish | Leave
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a restarted group takes up: the trial under way and its acknowledged epochs."""
+    """Where a restarted group takes up: the trial under way and its acknowledged epochs.
+
+    `cost` is what the trial had cost after an evaluation of the last of them, which no state keeps.
+    """
 
     trial: Trial
     epochs: int
+    cost: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,9 @@ class Board:
             self._standing = Standing(command.trial, outcome.epochs)
         elif isinstance(command, Epoch) and self._standing is not None:
             self._standing = Standing(self._standing.trial, self._standing.epochs + 1)
+        elif isinstance(command, Evaluate) and self._standing is not None:
+            cost = {name: outcome[name] for name in COSTS if name in outcome}
+            self._standing = replace(self._standing, cost=cost or None)
         elif isinstance(command, Finish):
             self._standing = None
         return outcome

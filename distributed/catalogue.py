@@ -9,6 +9,7 @@ from data_pipelines.corruptions import CORRUPTIONS
 from data_pipelines.corruptions.suites import SUITES
 from data_pipelines.layouts import LAYOUTS
 from data_pipelines.registry import Registry
+from distributed.stopping import POLICIES
 from search_spaces.study import load, shipped_studies
 from trainables.attacks import ATTACKS
 from trainables.metrics.catalog import AREAS, COSTS, METRICS, MetricInfo
@@ -22,6 +23,7 @@ _REGISTRIES: dict[str, Registry] = {
     "corruptions": CORRUPTIONS,
     "attacks": ATTACKS,
     "regimes": REGIMES,
+    "schedulers": POLICIES,
 }
 
 

@@ -102,7 +102,7 @@ class _Worker:
     def resume(self, standing: Standing) -> None:
         """Take up a trial after a restart of the group, at its last acknowledged epoch."""
         self._start(standing.trial)
-        self._load(standing.epochs)
+        self._load(standing.epochs, standing.cost)
 
     def do(self, command: Command) -> dict[str, float] | Begun | None:
         """The command's answer; only rank 0's counts."""
@@ -131,10 +131,10 @@ class _Worker:
             self._load(begun.epochs)
         return begun
 
-    def _load(self, epochs: int) -> None:
+    def _load(self, epochs: int, cost: dict[str, float] | None = None) -> None:
         if epochs:
             assert self._trial is not None
-            self._current().load(load_state(self._trial.folder, epochs), epochs)
+            self._current().load(load_state(self._trial.folder, epochs), epochs, cost)
 
     def _start(self, trial: Trial) -> None:
         self._end()

@@ -4,19 +4,31 @@ import asyncio
 from pathlib import Path
 
 from distributed import board as board_module
-from distributed.board import Board, Epoch, Evaluate, Failure, Finish, Standing, Start, Trial
+from distributed.board import (
+    Begun,
+    Board,
+    Epoch,
+    Evaluate,
+    Failure,
+    Finish,
+    Problem,
+    Standing,
+    Start,
+    Trial,
+)
+from distributed.fidelity import FULL
 
 TRIAL = Trial("a", {"epochs": 3}, Path("nowhere"))
 
 
 async def rank(board: Board, token: str, index: int, answers: list, after: int = 0) -> list:
-    """A rank that gives these answers to the commands it gets, exceptions as errors."""
+    """A rank that gives these answers to the commands it gets, problems as errors."""
     taken = []
     await board.enter(token)
     for answer in answers:
         after, command = await board.next(after)
         taken.append(command)
-        error = str(answer) if isinstance(answer, Exception) else None
+        error = answer if isinstance(answer, Problem) else None
         await board.acknowledge(token, index, after, None if error else answer, error)
     return taken
 
@@ -29,34 +41,39 @@ def test_every_rank_gets_every_command_in_order_and_rank_zero_answers():
     async def scenario():
         board = Board(world=2)
         ranks = [
-            asyncio.create_task(rank(board, "t", i, [f"{i}s", f"{i}e", f"{i}v"])) for i in range(2)
+            asyncio.create_task(rank(board, "t", i, [Begun(), {"rank": i}, {"rank": i}]))
+            for i in range(2)
         ]
-        answers = [await board.post(c) for c in (Start(TRIAL), Epoch(), Evaluate(full=True))]
+        answers = [await board.post(c) for c in (Start(TRIAL), Epoch(), Evaluate(FULL))]
         return answers, await asyncio.gather(*ranks)
 
     answers, taken = run(scenario())
-    assert answers == ["0s", "0e", "0v"]
-    assert taken[0] == taken[1] == [Start(TRIAL), Epoch(), Evaluate(full=True)]
+    assert answers == [Begun(), {"rank": 0}, {"rank": 0}]
+    assert taken[0] == taken[1] == [Start(TRIAL), Epoch(), Evaluate(FULL)]
 
 
 def test_a_new_group_learns_the_standing_and_gets_only_the_pending_command():
+    cost = {"cost.images": 7.0}
+    spent = {"clean.dice": 0.5, **cost}
+
     async def scenario():
         board = Board(world=1)
         assert await board.enter("old") is None
-        old = asyncio.create_task(rank(board, "old", 0, ["", ""]))
+        old = asyncio.create_task(rank(board, "old", 0, [Begun(epochs=2), {}, spent]))
         await board.post(Start(TRIAL))
         await board.post(Epoch())
+        await board.post(Evaluate(FULL))
         await old
-        pending = asyncio.create_task(board.post(Evaluate(full=False)))
+        pending = asyncio.create_task(board.post(Evaluate(FULL)))
         await asyncio.sleep(0)  # the old group takes this one and dies
         standing = await board.enter("new")
-        taken = await rank(board, "new", 0, ["late"])
+        taken = await rank(board, "new", 0, [{"late": 1.0}])
         return standing, taken, await pending
 
     standing, taken, answer = run(scenario())
-    assert standing == Standing(TRIAL, epochs=1)
-    assert taken == [Evaluate(full=False)]
-    assert answer == "late"
+    assert standing == Standing(TRIAL, epochs=3, cost=cost)
+    assert taken == [Evaluate(FULL)]
+    assert answer == {"late": 1.0}
 
 
 def test_half_a_dead_groups_answers_do_not_count():
@@ -65,15 +82,15 @@ def test_half_a_dead_groups_answers_do_not_count():
         for _ in range(2):
             await board.enter("old")
         pending = asyncio.create_task(board.post(Start(TRIAL)))
-        await rank(board, "old", 0, ["old"])
+        await rank(board, "old", 0, [Begun(1)])
         for _ in range(2):
             await board.enter("new")
-        await board.acknowledge("old", 1, 1, "old", None)
+        await board.acknowledge("old", 1, 1, Begun(1), None)
         assert not pending.done()
-        await asyncio.gather(*(rank(board, "new", i, ["new"]) for i in range(2)))
+        await asyncio.gather(*(rank(board, "new", i, [Begun(2)]) for i in range(2)))
         return await pending
 
-    assert run(scenario()) == "new"
+    assert run(scenario()) == Begun(2)
 
 
 def test_a_group_that_keeps_dying_fails_the_trial_and_can_start_another():
@@ -84,14 +101,14 @@ def test_a_group_that_keeps_dying_fails_the_trial_and_can_start_another():
             await asyncio.sleep(0)
             await board.enter(token)
         failure = await pending
-        other = asyncio.create_task(rank(board, "d", 0, ["fine"]))
+        other = asyncio.create_task(rank(board, "d", 0, [Begun()]))
         return failure, await board.post(Start(TRIAL)), await other
 
     failure, answer, _ = run(scenario())
     assert isinstance(failure, Failure)
     assert failure.group_usable
     assert "died 3 times" in failure.reason
-    assert answer == "fine"
+    assert answer == Begun()
 
 
 def test_an_error_of_all_ranks_leaves_the_group_usable_a_lone_one_does_not(monkeypatch):
@@ -108,15 +125,17 @@ def test_an_error_of_all_ranks_leaves_the_group_usable_a_lone_one_does_not(monke
         await asyncio.gather(*ranks)
         return failure
 
-    assert run(scenario(ValueError("x"), ValueError("x"))) == Failure("x", group_usable=True)
-    assert run(scenario(None, ValueError("y"))) == Failure("y", group_usable=False)
+    assert run(scenario(Problem("x"), Problem("x"))) == Failure("x", group_usable=True)
+    assert run(scenario(None, Problem("y"))) == Failure("y", group_usable=False)
+    away = Problem("no storage", outside=True)
+    assert run(scenario(away, away)) == Failure("no storage", group_usable=True, outside=True)
 
 
 def test_a_finished_trial_is_not_taken_up_again():
     async def scenario():
         board = Board(world=1)
         await board.enter("t")
-        task = asyncio.create_task(rank(board, "t", 0, ["", "", ""]))
+        task = asyncio.create_task(rank(board, "t", 0, [Begun(), {}, None]))
         for command in (Start(TRIAL), Epoch(), Finish({})):
             await board.post(command)
         await task
