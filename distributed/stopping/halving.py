@@ -109,6 +109,7 @@ class Halving(Policy):
         if np.isnan(before).all() or score >= np.nanquantile(before, 1 - 1 / self._factor):
             return Verdict()
         ahead = order[: np.flatnonzero(order == len(before))[0]]
+        ahead = ahead[~np.isnan(scores[ahead])]
         if not violations[-1].max(initial=0.0) > 0:
             # Those that beat it outright, if any do; else what its own front has too much of.
             beaten = dominates(losses[ahead], losses[-1:])[:, 0]
