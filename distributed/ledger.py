@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -175,7 +176,7 @@ class Ledger:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    event = json.loads(line)
+                    event = _parse(line)
                     event["event"]
                 except (ValueError, TypeError, KeyError) as error:
                     raise UserError(
@@ -233,7 +234,7 @@ class Ledger:
             error.filename = error.filename or str(self._path)
             raise
         self._whole += len(line)
-        self._take(json.loads(line))
+        self._take(_parse(line))
 
     def _take(self, event: dict[str, Any]) -> None:
         """Bring the records up to an event."""
@@ -254,6 +255,11 @@ class Ledger:
             # A trial's place is where it ended, not where it began.
             known = self.records.pop(event["id"])
             self.records[event["id"]] = replace(known, **_typed(event))
+
+
+def _parse(line: bytes) -> Any:
+    """JSON whose keys are kept once for all trials."""
+    return json.loads(line, object_pairs_hook=lambda pairs: {sys.intern(k): v for k, v in pairs})
 
 
 def _record(raw: Mapping[str, Any]) -> Record:
