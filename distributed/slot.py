@@ -46,6 +46,9 @@ _POLL_SECONDS = 2.0
 #: to halt. The environment variable TRUSTSWEEP_PATIENCE sets other ones.
 PATIENCE = 60.0
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
+#: Seconds after which a slot without a trial gives its workers' CPUs back: another slot, whose node
+#: was lost, may wait for them.
+_IDLE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,11 @@ class Slot(tune.Trainable):
 
     def setup(self, config: dict[str, Any], settings: SlotSettings, datasets: Any) -> None:
         self._settings = settings
-        self._error: BaseException | None = None
-        self._board = ray.remote(Board).options(num_cpus=0).remote(settings.workers)
-        self._thread = threading.Thread(target=self._run_group, args=(datasets,), daemon=True)
-        self._thread.start()
+        self._datasets = datasets
+        self._working = threading.Lock()
         self._take(config)
+        self._start_group()
+        self._idle = self._when_idle()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._take(new_config)
@@ -87,6 +90,16 @@ class Slot(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train an epoch; what was measured, or why the trial failed."""
+        self._idle.cancel()
+        with self._working:
+            if self._left:
+                self._start_group()
+            result = self._patiently()
+            self._idle = self._when_idle()
+        return result
+
+    def _patiently(self) -> dict[str, Any]:
+        """An epoch, tried again while storage or network is away."""
         waited, wait = 0.0, _FIRST_WAIT
         while isinstance(done := self._advance(), Failure):
             if not (done.outside and done.group_usable):
@@ -155,9 +168,32 @@ class Slot(tune.Trainable):
 
     def cleanup(self) -> None:
         """Let the workers leave; Tune is about to end this actor."""
-        if self._thread.is_alive() and self._error is None:
-            ray.wait([self._board.post.remote(Leave())], timeout=10)
-            self._thread.join(timeout=20)
+        self._idle.cancel()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let the workers go once no step runs; the next one starts others."""
+        with self._working:
+            if self._thread.is_alive() and self._error is None:
+                ray.wait([self._board.post.remote(Leave())], timeout=10)
+                self._thread.join(timeout=20)
+            self._left = True
+
+    def _when_idle(self) -> threading.Timer:
+        """Lets the workers go unless it is cancelled in time."""
+        timer = threading.Timer(_IDLE_SECONDS, self._leave)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _start_group(self) -> None:
+        """Start workers; the trial is taken up by them from what was kept of it."""
+        self._error: BaseException | None = None
+        self._board = ray.remote(Board).options(num_cpus=0).remote(self._settings.workers)
+        self._thread = threading.Thread(target=self._run_group, daemon=True)
+        self._thread.start()
+        self._left = False
+        self._begun = None
 
     def _take(self, config: dict[str, Any]) -> None:
         """Have a new trial; the first step begins it."""
@@ -183,14 +219,14 @@ class Slot(tune.Trainable):
             raise GroupLost(failure.reason)
         return {FAILED: failure.reason, "done": True}
 
-    def _run_group(self, datasets: Any) -> None:
+    def _run_group(self) -> None:
         try:
-            self._trainer(datasets).fit()
+            self._trainer().fit()
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             self._error = error
 
-    def _trainer(self, datasets: Any) -> ray.train.torch.TorchTrainer:
-        settings = self._settings
+    def _trainer(self) -> ray.train.torch.TorchTrainer:
+        settings, datasets = self._settings, self._datasets
         return ray.train.torch.TorchTrainer(
             work,
             train_loop_config={"board": self._board, "settings": settings.worker},
