@@ -144,20 +144,12 @@ def _go_on(run: Run, study: Study, console: Console, changes: list[str]) -> Run:
     began = time.monotonic()
     earlier = max((r.ended for r in run.ledger.records.values()), default=0.0)
     interrupted = None
-    with on_signals(halt, lambda text: console.print(text, style="yellow")):
+    say = partial(console.print, style="yellow")
+    with on_signals(halt, say):
         try:
-            with ray_session():
-                prepared = prepare(study, resources.cluster_nodes())
-                _learn(study, run, console)
-                run.ledger.session(
-                    at=datetime.now(UTC).isoformat(timespec="seconds"),
-                    version=VERSION,
-                    changes=changes,
-                )
-                _say_where(prepared, run, console)
-                _search(prepared, run, console, halt, earlier)
-                if not halt:
-                    _judge_front(prepared, run, console)
+            # Once more: as it starts, Ray takes SIGTERM to itself.
+            with ray_session(), on_signals(halt, say):
+                _train_and_judge(run, study, console, changes, halt, earlier)
         except Exception as error:
             if (reason := outside(error)) is None:
                 raise
@@ -168,12 +160,26 @@ def _go_on(run: Run, study: Study, console: Console, changes: list[str]) -> Run:
         try:
             seconds = earlier + time.monotonic() - began
             front = run.write_views(study, seconds=seconds, interrupted=interrupted)
-            _report(run, front, prepared.objectives, console)
+            _report(run, front, objectives_of(study), console)
         except OSError as error:
             halt.request(str(error))
     if halt:
         raise Halted(halt.reason, run.resume_line, INTERRUPTED if halt.interrupted else 1)
     return run
+
+
+def _train_and_judge(
+    run: Run, study: Study, console: Console, changes: list[str], halt: Halt, earlier: float
+) -> None:
+    prepared = prepare(study, resources.cluster_nodes())
+    _learn(study, run, console)
+    run.ledger.session(
+        at=datetime.now(UTC).isoformat(timespec="seconds"), version=VERSION, changes=changes
+    )
+    _say_where(prepared, run, console)
+    _search(prepared, run, console, halt, earlier)
+    if not halt:
+        _judge_front(prepared, run, console)
 
 
 def _learn(study: Study, run: Run, console: Console) -> None:
