@@ -48,13 +48,18 @@ class _Section(BaseModel):
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
+#: Each rung costs an evaluation; beyond three quarters there is little left to save.
+_FORECAST = [0.25, 0.375, 0.5, 0.75]
+
+
 class Scheduler(_Section):
     """When trials that cannot reach the front are stopped. A study may write the policy alone.
 
     `policy` is "forecast" (stop what even an optimistic forecast of its final figures leaves
     behind the front), "halving" (MO-ASHA: keep the best of each rung) or "none". `rungs` are the
     shares of a trial's own length at which it is judged; left out, they are `first` and its
-    multiples by `factor`. `brackets` and `ranking` belong to halving; `risk`, the chance of
+    multiples by `factor`, and for forecast without these a quarter and what follows: before that,
+    slow starters look hopeless. `factor`, `brackets` and `ranking` belong to halving; `risk`, the chance of
     reaching the front below which a trial is stopped, and `learn_from`, trials that must run to
     the end before any is stopped, belong to forecast.
     """
@@ -71,7 +76,10 @@ class Scheduler(_Section):
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, raw: Any) -> Any:
-        return {"policy": raw} if isinstance(raw, str) else raw
+        given = {"policy": raw} if isinstance(raw, str) else raw
+        if not isinstance(given, Mapping) or given.get("policy", "forecast") != "forecast":
+            return given
+        return given if {"rungs", "first", "factor"} & {*given} else {**given, "rungs": _FORECAST}
 
     @property
     def shares(self) -> list[float]:
@@ -214,7 +222,8 @@ class Constraint(_Section):
         return self.bound - value if self.sense == ">=" else value - self.bound
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.sense} {self.bound:g}"
+        # Every digit, as a study that was written out must read back the same.
+        return f"{self.metric} {self.sense} {str(self.bound).removesuffix('.0')}"
 
 
 class Study(_Section):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from data_pipelines.layouts import LAYOUTS
 from distributed.cli import main
+from distributed.halt import Halted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -167,6 +168,38 @@ def test_missing_data_and_a_full_run_folder_are_refused(trustsweep, phantoms, tm
     (tmp_path / "kept.txt").write_text("a night's work")
     refused(trustsweep("sweep", "evidential", "--data", phantoms, "--out", tmp_path), "not empty")
     refused(trustsweep("report", tmp_path), "no run here")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--resume", "nowhere"], ["nowhere", "no run here"]),
+        (["--resume", "nowhere", "--out", "elsewhere"], ["--resume", "goes on in that folder"]),
+        (["--resume", "nowhere", "--warm-start", "old"], ["--resume", "what it began with"]),
+        (["--resume", "nowhere", "--dry-run"], ["--dry-run", "--resume"]),
+        (["--resume"], []),
+        ([], ["Name a study", "--resume RUN"]),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_refused(trustsweep, monkeypatch, tmp_path, more, words):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = trustsweep("sweep", *more)
+    assert code == 2
+    assert all(word in err for word in words), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_left_half_way_says_how_to_go_on_and_ends_as_shells_expect(
+    trustsweep, monkeypatch, phantoms, tmp_path
+):
+    def left(*arguments: object) -> None:
+        raise Halted("interrupted (SIGINT)", "trustsweep sweep --resume 'my runs/a'", 130)
+
+    monkeypatch.setattr("distributed.sweep.sweep", left)
+    code, _, err = trustsweep("sweep", "quick", "--data", phantoms, "--out", tmp_path / "run")
+    assert code == 130
+    line = "trustsweep: interrupted (SIGINT). Go on with: trustsweep sweep --resume 'my runs/a'"
+    assert err.strip() == line
 
 
 def test_an_unknown_trainable_to_train_is_refused(trustsweep, phantoms):

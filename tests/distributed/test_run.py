@@ -1,4 +1,6 @@
 import csv
+import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +11,7 @@ from distributed.ledger import Record, State
 from distributed.report import write_report
 from distributed.run import Run
 from search_spaces.study import Study
+from trainables.metrics.catalog import COSTS
 
 STUDY = Study.model_validate(
     {
@@ -61,6 +64,24 @@ def test_the_views_come_back_from_ledger_and_study_alone(run):
     volumes = [float(row["hypervolume"]) for row in rows]
     # from the worst corner (0, 1): 0.8 x 0.8, then 0.5 x 0.15 more, then nothing more
     assert volumes == pytest.approx([0.64, 0.715, 0.715])
+
+
+def test_the_summary_says_what_became_of_the_trials_and_what_they_took(run):
+    run.ledger.session(version="1")
+    costs = dict.fromkeys(COSTS, 2.0)
+    for name, peak in (("a", 5.0), ("b", 7.0)):
+        entry = record(name, 0.1, 0.5)
+        metrics = {**entry.metrics, **costs, "cost.peak_memory": peak}
+        run.ledger.end(replace(entry, metrics=metrics, ended=10.0 * peak))
+    run.write_views(STUDY, interrupted="the disk is full")
+    summary = json.loads((run.path / "summary.json").read_text())
+    assert summary["counts"] == {"completed": 6, "failed": 1, "stopped": 1, "running": 1}
+    assert (summary["sessions"], summary["interrupted"]) == (1, "the disk is full")
+    assert summary["seconds"] == 70.0
+    assert summary["cost"] == {**dict.fromkeys(COSTS, 4.0), "cost.peak_memory": 7.0}
+    run.write_views(STUDY, seconds=81.5)
+    summary = json.loads((run.path / "summary.json").read_text())
+    assert (summary["seconds"], summary["interrupted"]) == (81.5, None)
 
 
 def test_a_run_that_was_killed_has_a_report(run):

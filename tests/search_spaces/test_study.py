@@ -1,11 +1,14 @@
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_pipelines.errors import UserError
-from search_spaces.study import Study, load, parse
+from search_spaces.study import Fidelity, Scheduler, Study, load, parse
 
 
 def minimal(**changes) -> dict:
@@ -49,6 +52,20 @@ def test_numbers_without_a_dot_are_numbers(tmp_path):
         (minimal(evaluation={"severities": [6]}), ["evaluation.severities"]),
         (minimal(constraints=["clean.dice > 0.5"]), ["constraints", "metric >= number"]),
         (minimal(resources={"slots": "many"}), ["resources.slots"]),
+        (minimal(search={"scheduler": "asha"}), ["search.scheduler.policy", "forecast"]),
+        (minimal(search={"scheduler": {"polcy": "none"}}), ["polcy", "did you mean 'policy'"]),
+        (minimal(search={"scheduler": {"rungs": [0.5, 1.0]}}), ["search.scheduler.rungs.1"]),
+        (minimal(search={"scheduler": {"rungs": [0]}}), ["search.scheduler.rungs.0"]),
+        (minimal(search={"scheduler": {"factor": 1}}), ["search.scheduler.factor"]),
+        (minimal(search={"scheduler": {"first": 1}}), ["search.scheduler.first"]),
+        (minimal(search={"scheduler": {"brackets": 0}}), ["search.scheduler.brackets"]),
+        (minimal(search={"warm_start": 3}), ["search.warm_start"]),
+        (minimal(fidelity={"data": 0}), ["fidelity.data"]),
+        (minimal(fidelity={"validation": 1.5}), ["fidelity.validation"]),
+        (minimal(fidelity={"parameters": {"attack_steps": 2}}), ["attack_steps"]),
+        (minimal(fidelity={"epochs": 0.5}), ["fidelity.epochs", "Known here"]),
+        (minimal(seeds=0), ["seeds"]),
+        (minimal(baseline=["unet"]), ["baseline"]),
         (minimal(name="../up"), ["name"]),
         ({"name": "s", "trainables": ["unet"]}, ["objectives", "missing"]),
     ],
@@ -68,6 +85,80 @@ def test_files_that_are_no_study(tmp_path):
             load(file)
     with pytest.raises(UserError, match="did you mean 'evidential'"):
         load("evidental")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"search": {"scheduler": "halving"}},
+        {"search": {"sampler": "grid", "warm_start": "runs/old"}},
+        {"search": {"scheduler": {"policy": "forecast", "rungs": [0.5, 0.25]}}},
+        {"fidelity": {"data": 0.5, "parameters": {"attack_steps": 0.34}}},
+        {"seeds": 5, "baseline": {"trainable": "unet", "regime": "none"}},
+        {"constraints": ["clean.dice >= 0.123456789", "cost.seconds <= 1e6"]},
+    ],
+)
+def test_every_key_reads_back_the_same(tmp_path, settings):
+    study = parse(minimal(**settings), "s")
+    (tmp_path / "study.yaml").write_text(study.to_yaml())
+    assert load(tmp_path / "study.yaml") == study
+
+
+def test_a_grid_runs_every_combination_unless_a_scheduler_is_named():
+    def policy(**search: object) -> str:
+        return parse(minimal(search=search), "s").search.scheduler.policy
+
+    assert policy() == "forecast"
+    assert policy(sampler="grid") == "none"
+    assert policy(sampler="grid", scheduler="halving") == "halving"
+    assert policy(scheduler="none") == "none"
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs", "expected"),
+    [
+        ({}, 16, {2: 0, 4: 1, 8: 2}),
+        ({"factor": 4}, 16, {2: 0, 8: 1}),
+        ({"rungs": [0.5, 0.25, 0.5]}, 8, {2: 0, 4: 1}),
+        ({}, 4, {1: 1, 2: 2}),  # two rungs fall on the first epoch: the higher stands
+        ({}, 1, {}),
+        ({"rungs": [0.9]}, 4, {}),  # the last epoch is never a rung
+        ({"first": 1 / 3, "factor": 3}, 3, {1: 0}),
+    ],
+)
+def test_rungs_stand_at_the_ends_of_epochs(settings, epochs, expected):
+    assert Scheduler.model_validate(settings).rung_epochs(epochs) == expected
+
+
+@given(st.floats(0.01, 1), st.integers(1, 8))
+def test_what_a_fidelity_shares_grows_from_rung_to_rung_up_to_all(start, rungs):
+    shares = [Fidelity.share(start, rung, rungs) for rung in range(rungs + 1)]
+    assert shares[0] == pytest.approx(start)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    steps = [b / a for a, b in pairwise(shares)]
+    assert steps == pytest.approx([steps[0]] * rungs)
+
+
+def test_a_baseline_is_the_spaces_defaults_but_for_what_it_names():
+    study = Study.model_validate(
+        minimal(
+            space={"epochs": 9, "learning_rate": 0.004, "regime": {"choices": ["all"]}},
+            baseline={"trainable": "evidential-unet", "regime": "none", "kl_weight": 0.5},
+        )
+    )
+    config = study.baseline_config()
+    assert (config["trainable"], config["regime"], config["kl_weight"]) == (
+        "evidential-unet",
+        "none",
+        0.5,
+    )
+    assert (config["epochs"], config["learning_rate"]) == (9, 0.004)
+    assert "epsilon" not in config
+    with pytest.raises(UserError, match=r"baseline: .*kl_wieght.*did you mean 'kl_weight'"):
+        Study.model_validate(
+            minimal(baseline={"trainable": "evidential-unet", "kl_wieght": 1.0})
+        ).baseline_config()
 
 
 def test_a_constraint_measures_how_far_off_a_value_is():
