@@ -117,10 +117,14 @@ def test_a_grid_runs_every_combination_unless_a_scheduler_is_named():
 @pytest.mark.parametrize(
     ("settings", "epochs", "expected"),
     [
-        ({}, 16, {2: 0, 4: 1, 8: 2}),
+        ({"policy": "halving"}, 16, {2: 0, 4: 1, 8: 2}),
         ({"factor": 4}, 16, {2: 0, 8: 1}),
         ({"rungs": [0.5, 0.25, 0.5]}, 8, {2: 0, 4: 1}),
-        ({}, 4, {1: 1, 2: 2}),  # two rungs fall on the first epoch: the higher stands
+        (
+            {"policy": "halving"},
+            4,
+            {1: 1, 2: 2},
+        ),  # two rungs fall on the first epoch: the higher stands
         ({}, 1, {}),
         ({"rungs": [0.9]}, 4, {}),  # the last epoch is never a rung
         ({"first": 1 / 3, "factor": 3}, 3, {1: 0}),
