@@ -122,12 +122,8 @@ class Sampling:
                 if modelled
                 else optuna.samplers.RandomSampler(seed=int(seed[0]))
             )
-            trial = self._optuna.ask()
-            record = self._drawn(trial, number)
-            if record is not None:
+            if (record := self._ask(number)) is not None:
                 return record
-            # Optuna's samplers learn nothing from a failed trial: as if it had not been.
-            self._optuna.tell(trial, state=TrialState.FAIL)
         return None
 
     def enter(self, record: Record) -> None:
@@ -195,14 +191,16 @@ class Sampling:
             return None
         self._optuna.sampler = make_sampler(self._search, self._search.seed)
         self._optuna.enqueue_trial(self._grid[number])
-        record = self._drawn(self._optuna.ask(), number)
-        return record or self._draw_from_grid(number + 1)
+        return self._ask(number) or self._draw_from_grid(number + 1)
 
-    def _drawn(self, trial: optuna.trial.Trial, number: int) -> Record | None:
-        """What `trial` drew, or None for a config that was seen."""
+    def _ask(self, number: int) -> Record | None:
+        """What Optuna draws, or None for a config that was seen."""
+        trial = self._optuna.ask()
         config = self._space.suggest(trial)
         name = self._identify(config)
         if name in self._seen:
+            # Optuna's samplers learn nothing from a failed trial: as if it had not been.
+            self._optuna.tell(trial, state=TrialState.FAIL)
             return None
         self._seen.add(name)
         self._asked[name] = trial
