@@ -55,13 +55,13 @@ _FORECAST = [0.25, 0.375, 0.5, 0.75]
 class Scheduler(_Section):
     """When trials that cannot reach the front are stopped. A study may write the policy alone.
 
-    `policy` is "forecast" (stop what even an optimistic forecast of its final figures leaves
-    behind the front), "halving" (MO-ASHA: keep the best of each rung) or "none". `rungs` are the
-    shares of a trial's own length at which it is judged; left out, they are `first` and its
-    multiples by `factor`, and for forecast without these a quarter and what follows: before that,
-    slow starters look hopeless. `factor`, `brackets` and `ranking` belong to halving; `risk`, the chance of
-    reaching the front below which a trial is stopped, and `learn_from`, trials that must run to
-    the end before any is stopped, belong to forecast.
+    `policy` is "forecast" (stop what by its forecast has next to no chance of reaching the front),
+    "halving" (MO-ASHA: keep the best of each rung) or "none". `rungs` are the shares of a trial's
+    own length at which it is judged; left out, they are `first` and its multiples by `factor`, and
+    for forecast without these a quarter and what follows: before that, slow starters look hopeless.
+    `factor`, `brackets` and `ranking` belong to halving; `risk`, the chance of reaching the front
+    below which a trial is stopped, and `learn_from`, trials that must run to the end before any is
+    stopped, belong to forecast.
     """
 
     policy: Literal["forecast", "halving", "none"] = "forecast"
@@ -70,7 +70,7 @@ class Scheduler(_Section):
     factor: Annotated[float, Field(gt=1)] = 2.0
     brackets: Annotated[int, Field(ge=1)] = 1
     ranking: Literal["hypervolume", "epsilon-net"] = "hypervolume"
-    risk: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    risk: Annotated[float, Field(gt=0, lt=1)] = 0.15
     learn_from: Annotated[int, Field(ge=3)] = 8
 
     @model_validator(mode="before")

@@ -2,7 +2,7 @@
 
 Figures early in a training need not rank trials as their final ones do: calibration, for one, often
 foretells its opposite. So nothing is compared at a rung. What is compared with the front is what
-the rung foretells of the end, learnt from the trials that ran to it.
+the rung foretells of the end, learnt from the trials that ended.
 
 **Forecast.** At each rung and for all objectives (and the violations of the constraints) at once,
 a ridge regression predicts final values from the values at that rung and their change since the
@@ -32,16 +32,18 @@ draws from the residuals of the others. So the threshold falls steeply with the 
 where an objective is noise it is zero, and nothing is stopped: what is unknown could be better than
 the best.
 
-**Only survivors are learnt from.** Trials that were stopped have no final values. As stopping
-depends on the rungs before it alone, this leaves the mean given a rung's figures where it was; the
-later rungs' stopping makes those of a rung slightly optimistic, which spares trials.
+**Not only survivors are learnt from.** Trials that were stopped have no final values; without
+them the early rungs would be learnt from a few, and from those alone that did well later. So a
+stopped trial counts with the final values that were foretold for it, and with the variance of that
+forecast (which adds to s²). This is regression imputation; as stopping depends on what was observed
+alone, what is missing is missing at random (Little and Rubin, 2019, "Statistical analysis with
+missing data", 1.3, 4.2).
 
 Nothing here depends on a metric's unit, origin or sign.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,8 +56,9 @@ from distributed.stopping.policy import Bound, Figures, Policy, Verdict
 from distributed.stopping.ranking import losses_of, violations_of
 from distributed.stopping.regression import Forecasts, Ridge
 
-#: Trials that are learnt from at most, the latest; a decision's time stays bounded.
-WINDOW = 256
+#: Trials of a kind, full or stopped, that are learnt from at most: the latest; a decision's time
+#: stays bounded.
+WINDOW = 128
 #: Where features are winsorised, in distances from the median to the best tenth.
 SPREAD = 2.0
 #: How steeply the threshold falls with the skill.
@@ -71,19 +74,21 @@ _Curve = dict[int, Floats]
 
 @dataclass(frozen=True)
 class _Ended:
-    """A trial that ran to the end."""
+    """A trial that ended: `final` (m + c,) was measured, or foretold with that `variance`."""
 
     trial: str
     curve: _Curve
     final: Floats
+    variance: Floats
 
 
 @dataclass(frozen=True)
 class _Model:
-    """What was learnt of a rung, and the limits that features were winsorised at."""
+    """What was learnt of a rung, and where features and targets were winsorised."""
 
     low: Floats
     high: Floats
+    middle: Floats
     ridge: Ridge
 
 
@@ -104,14 +109,15 @@ class Forecast(Policy):
         *,
         rungs: int,
         seed: int = 0,
-        risk: float = 0.1,
+        risk: float = 0.15,
         learn_from: int = 8,
     ) -> None:
         super().__init__(objectives, constraints, rungs=rungs, seed=seed)
         self._risk = risk
         self._learn_from = learn_from
         self._curves: dict[str, _Curve] = {}
-        self._ended: deque[_Ended] = deque(maxlen=WINDOW)
+        self._full: dict[str, _Ended] = {}
+        self._stopped: dict[str, _Ended] = {}
         self._front: list[_Ended] = []
         self._models: dict[int, _Model | None] = {}
         self._normal, self._uniform = _draws(len(objectives) + len(constraints), seed)
@@ -119,22 +125,34 @@ class Forecast(Policy):
     def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
         curve = self._curves.setdefault(trial, {})
         curve[rung] = self._row(figures)
-        if len(self._ended) < self._learn_from or not self._front:
-            return Verdict()
-        model = self._model(rung)
+        model = self._model(rung) if self._front else None
         if model is None:
             return Verdict()
         features = np.clip(_features(curve, rung), model.low, model.high)
-        return self._judge(rung, model.ridge, model.ridge.forecast(features))
+        forecast = model.ridge.forecast(features)
+        verdict = self._judge(rung, model, forecast)
+        if verdict.stop:
+            del self._curves[trial]
+            ended = _Ended(trial, curve, forecast.mean, forecast.deviation**2)
+            self._learn_of(ended, self._stopped)
+        return verdict
 
     def end(self, trial: str, figures: Figures | None) -> None:
-        curve = self._curves.pop(trial, {})
+        # Two slots may end in another order when a past is replayed: what was measured counts.
+        stopped = self._stopped.pop(trial, None)
+        curve = stopped.curve if stopped else self._curves.pop(trial, {})
         if figures is None:
             return
-        ended = _Ended(trial, curve, self._row(figures))
-        self._ended.append(ended)
-        self._models.clear()
+        final = self._row(figures)
+        ended = _Ended(trial, curve, final, np.zeros_like(final))
+        self._learn_of(ended, self._full)
         self._enter(ended)
+
+    def _learn_of(self, ended: _Ended, kind: dict[str, _Ended]) -> None:
+        kind[ended.trial] = ended
+        if len(kind) > WINDOW:
+            del kind[next(iter(kind))]
+        self._models.clear()
 
     def _row(self, figures: Figures) -> Floats:
         """(m + c,) losses and violations; what is no number is worse than any."""
@@ -153,22 +171,24 @@ class Forecast(Policy):
         self._front = [e for e, stays in zip(front, mask, strict=True) if stays]
 
     def _model(self, rung: int) -> _Model | None:
-        """Learnt anew when a trial has ended; None where too few of them passed this rung."""
+        """Learnt anew when a trial has ended; None where too few full ones passed this rung."""
         if rung not in self._models:
-            seen = [e for e in self._ended if rung in e.curve]
-            self._models[rung] = _learn(seen, rung) if len(seen) >= self._learn_from else None
+            full = [e for e in self._full.values() if rung in e.curve]
+            stopped = [e for e in self._stopped.values() if rung in e.curve]
+            enough = len(full) >= self._learn_from
+            self._models[rung] = _learn(full, stopped, rung) if enough else None
         return self._models[rung]
 
-    def _judge(self, rung: int, ridge: Ridge, forecast: Forecasts) -> Verdict:
+    def _judge(self, rung: int, model: _Model, forecast: Forecasts) -> Verdict:
         m = len(self.objectives)
-        risk = self._risk * max(0.0, ridge.skill.min()) ** DOUBT
+        risk = self._risk * max(0.0, model.ridge.skill.min()) ** DOUBT
         draws = self._possible(forecast)
         front = np.array([e.final[:m] for e in self._front])
         beaten = np.asarray((front[None] <= draws[:, None, :m]).all(axis=2))
         kept = np.asarray(draws[:, m:] <= 0)
         if (kept.all(axis=1) & ~beaten.any(axis=1)).mean() >= risk:
             return Verdict()
-        told = self._told(forecast)
+        told = self._told(model, forecast)
         if kept.all(axis=1).mean() < risk:
             metric = self.constraints[int(kept.mean(axis=0).argmin())].metric
             reason = f"forecast {told} at rung {rung + 1} breaks the bound on {metric}"
@@ -187,11 +207,15 @@ class Forecast(Policy):
         possible: Floats = forecast.mean + forecast.deviation * tails * (self._normal @ root.T)
         return possible
 
-    def _told(self, forecast: Forecasts) -> str:
+    def _told(self, model: _Model, forecast: Forecasts) -> str:
         """The forecast of the objectives as a person reads it."""
-        signs = [-1.0 if o.direction == "max" else 1.0 for o in self.objectives]
-        columns = zip(self.objectives, signs, forecast.mean, forecast.deviation, strict=False)
-        return ", ".join(f"{o.name} {s * mean:.3g} ± {sd:.1g}" for o, s, mean, sd in columns)
+        parts = []
+        for i, objective in enumerate(self.objectives):
+            mean = forecast.mean[i] * (-1 if objective.direction == "max" else 1)
+            part = f"{objective.name} {mean:.3g} ± {forecast.deviation[i]:.1g}"
+            # Beyond the median, forecasts draw near where the targets were winsorised.
+            parts.append(part + " or worse" if forecast.mean[i] > model.middle[i] else part)
+        return ", ".join(parts)
 
 
 def _features(curve: _Curve, rung: int) -> Floats:
@@ -206,15 +230,17 @@ def _features(curve: _Curve, rung: int) -> Floats:
     return np.concatenate([now, np.where(np.isnan(change), 0.0, change)])
 
 
-def _learn(ended: Sequence[_Ended], rung: int) -> _Model:
+def _learn(full: Sequence[_Ended], stopped: Sequence[_Ended], rung: int) -> _Model:
     """How values at a rung foretell final ones."""
-    features = np.array([_features(e.curve, rung) for e in ended])
-    targets = np.array([e.final for e in ended])
+    seen = [*full, *stopped]
+    features = np.array([_features(e.curve, rung) for e in seen])
     best, median = _quantiles(features, 0.1)
     low, high = median - SPREAD * (median - best), median + SPREAD * (median - best)
-    least, middle = _quantiles(targets, 0.0)
-    bounded = np.minimum(targets, middle + (middle - least))
-    return _Model(low, high, Ridge.fit(np.clip(features, low, high), bounded))
+    least, middle = _quantiles(np.array([e.final for e in full]), 0.0)
+    targets = np.minimum([e.final for e in seen], middle + (middle - least))
+    variances = np.array([e.variance for e in seen])
+    ridge = Ridge.fit(np.clip(features, low, high), targets, variances)
+    return _Model(low, high, middle, ridge)
 
 
 def _quantiles(values: Floats, share: float) -> tuple[Floats, Floats]:

@@ -62,8 +62,11 @@ class Ridge:
     _samples: int
 
     @staticmethod
-    def fit(features: Floats, targets: Floats) -> Ridge:
-        """Fit (n, k) targets on (n, p) features, all finite, n at least 3."""
+    def fit(features: Floats, targets: Floats, variances: Floats) -> Ridge:
+        """Fit (n, k) targets on (n, p) features, all finite, n at least 3.
+
+        `variances` (n, k) are of targets that are estimates themselves; they add to the noise.
+        """
         n = len(features)
         centre, scale = features.mean(axis=0), features.std(axis=0)
         scale = np.where(scale > 0, scale, 1.0)
@@ -86,7 +89,7 @@ class Ridge:
             _offset=offset,
             _coefficients=axes.T
             @ (shares[best].T * (left.T @ outcome) / (singular + _TINY)[:, None]),
-            _noise=np.sqrt((noise**2).mean(axis=1)),
+            _noise=np.sqrt((noise**2).mean(axis=1) + variances.mean(axis=0)),
             _correlation=_correlation(noise),
             _freedom=max(2.0, n - float(leverages[best].sum(axis=1).max())),
             _axes=axes,
