@@ -82,8 +82,11 @@ def nodes() -> list[dict[str, float]]:
     """The nodes that a sweep would run on: of RAY_ADDRESS's cluster, else this machine."""
     if ADDRESS not in os.environ:
         return resources.local_nodes()
-    with ray_session():
-        return resources.cluster_nodes()
+    try:
+        with ray_session():
+            return resources.cluster_nodes()
+    except ConnectionError as error:
+        raise UserError(f"{ADDRESS}={os.environ[ADDRESS]}: {error}") from error
 
 
 def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
@@ -347,7 +350,10 @@ def _report(run: Run, front: list[Record], objectives: list[Objective], console:
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Ray for the length of a sweep. A cluster that was already there is left as it is."""
+    """Ray for the length of a sweep. A cluster that was already there is left as it is.
+
+    Raises ConnectionError where it does not start.
+    """
     # Progress bars of Ray Data and Tune's own loggers, in this process and those it starts.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -373,12 +379,15 @@ def ray_session() -> Iterator[None]:
 
     existing = ray.is_initialized()
     if not existing:
-        ray.init(
-            address=os.environ.get(ADDRESS, "local"),
-            runtime_env={"worker_process_setup_hook": name_cluster},
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+        try:
+            ray.init(
+                address=os.environ.get(ADDRESS, "local"),
+                runtime_env={"worker_process_setup_hook": name_cluster},
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+        except Exception as error:  # of no type of its own where a machine is too busy
+            raise ConnectionError(f"Ray did not start: {error}") from error
     try:
         yield
     finally:
