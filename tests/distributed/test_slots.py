@@ -16,9 +16,11 @@ from ray import tune
 
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.streams import Mode, Source, materialise
-from distributed.slot import FAILED, FINISHED, METRICS, REQUEST, Slot, SlotSettings
+from distributed.outcome import FAILED, FINISHED, OUTSIDE, RUNG, metrics_of
+from distributed.slot import REQUEST, Slot, SlotSettings
 from distributed.worker import WorkerSettings
 from search_spaces.space import Space
+from search_spaces.study import Scheduler
 from trainables.evaluation import EvaluationPlan
 
 pytestmark = pytest.mark.slow
@@ -37,18 +39,21 @@ CONFIG = Space(
         "corruption_share": 0.3,
     },
 ).defaults("evidential-unet")
+RUNGS = [0.125, 0.25, 0.5]
 OTHER = {**CONFIG, "seed": 5, "learning_rate": 0.01, "risk": "type-2"}
 BROKEN = {**CONFIG, "learning_rate": 1e30}
 
 
 class Results(tune.Callback):
-    """The last result of each trial, by its id, and the processes of the slots."""
+    """Results of each trial, by its id, and the processes of the slots."""
 
     def __init__(self) -> None:
+        self.all: dict[str, list[dict]] = {}
         self.last: dict[str, dict] = {}
         self.slots: dict[str, int] = {}
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
+        self.all.setdefault(trial.config["trial"], []).append(result)
         self.last[trial.config["trial"]] = result
         self.slots[trial.config["trial"]] = result["pid"]
 
@@ -60,8 +65,9 @@ def run(
     workers: int = 1,
     results: Results | None = None,
     source: Source | None = None,
+    stop: int | None = None,
 ) -> Results:
-    """The configs one after the other through one slot."""
+    """The configs one after the other through one slot, each for `stop` epochs at most."""
     source = source or Source()
     shared = source.mode is not Mode.STREAMED
     settings = SlotSettings(
@@ -71,11 +77,13 @@ def run(
             evaluation_batch_size=8,
             threads=1,
             source=source,
+            scheduler=Scheduler(rungs=RUNGS),
         ),
         workers=workers,
         resources_per_worker={"CPU": 1.0},
         checkpoints=folder / "checkpoints",
         storage=folder / "ray",
+        patience=0.0,
     )
     results = results or Results()
     tune.Tuner(
@@ -90,22 +98,30 @@ def run(
         param_space={"item": tune.grid_search(list(configs))}
         | {
             key: tune.sample_from(lambda spec, key=key: value(spec, key, configs))
-            for key in ("trial", "config")
+            for key in ("trial", "config", "judged")
         },
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
-        run_config=tune.RunConfig(storage_path=str(folder / "ray"), callbacks=[results], verbose=0),
+        run_config=tune.RunConfig(
+            storage_path=str(folder / "ray"),
+            callbacks=[results],
+            stop=stop and {"training_iteration": stop},
+            verbose=0,
+        ),
     ).fit()
     return results
 
 
 def value(spec, key, configs):
-    return spec.config.item if key == "trial" else configs[spec.config.item]
+    name = spec.config.item
+    return {"trial": name, "config": configs[name], "judged": name != "unjudged"}[key]
 
 
 def figures(result: dict) -> dict:
-    """What must not depend on anything but the config: all but the seconds."""
+    """What must not depend on anything but the config: all but time and memory."""
     return {
-        name: number for name, number in result[METRICS].items() if not name.endswith(".seconds")
+        name: number
+        for name, number in metrics_of(result).items()
+        if not name.endswith(("seconds", "cost.peak_memory"))
     }
 
 
@@ -114,6 +130,7 @@ def undisturbed(local_ray, phantoms, tmp_path_factory) -> Results:
     """The config first in a fresh slot, after others, and after one that diverged."""
     folder = tmp_path_factory.mktemp("undisturbed")
     order = {"first": CONFIG, "other": OTHER, "broken": BROKEN, "again": CONFIG}
+    order["unjudged"] = {**CONFIG, "seed": 9}
     return run(phantoms, folder, order)
 
 
@@ -122,6 +139,22 @@ def test_a_trials_figures_are_a_function_of_its_config_alone(undisturbed):
     assert len(first) > 50
     assert first == again
     assert first != figures(undisturbed.last["other"])
+
+
+def test_a_judged_trial_names_its_rungs_and_is_evaluated_as_far_as_they_ask(undisturbed):
+    """Three epochs, judged at an eighth, a quarter and half: the first two ends."""
+    ends = Scheduler(rungs=RUNGS).rung_epochs(3)
+    for name in ("first", "again"):
+        results = undisturbed.all[name]
+        assert [r.get(RUNG) for r in results] == [ends.get(epoch) for epoch in (1, 2, 3)]
+        assert [r[FINISHED] for r in results] == [False, False, True]
+        assert [r["training_iteration"] for r in results] == [1, 2, 3]
+        assert all("dice_area" in metrics_of(r) for r in results)
+    early, _, last = undisturbed.all["unjudged"]
+    assert all(r.get(RUNG) is None for r in undisturbed.all["unjudged"])
+    assert "clean.dice" in metrics_of(early)
+    assert "dice_area" not in metrics_of(early)
+    assert metrics_of(last).keys() >= metrics_of(undisturbed.last["first"]).keys()
 
 
 def test_trials_flow_through_one_slot(undisturbed):
@@ -204,20 +237,31 @@ def test_a_killed_slot_costs_its_trial_alone(local_ray, phantoms, tmp_path):
     assert results.slots["next"] != results.slots["victim"]
 
 
-def test_a_model_that_cannot_be_saved_is_a_failed_trial(local_ray, phantoms, tmp_path):
+def test_a_model_that_cannot_be_saved_is_no_fault_of_its_trial(local_ray, phantoms, tmp_path):
     in_the_way = tmp_path / "checkpoints" / "unsaved" / "model.safetensors"
     (in_the_way / "something").mkdir(parents=True)
     results = run(phantoms, tmp_path, {"unsaved": CONFIG, "next": OTHER})
-    assert "Error" in results.last["unsaved"][FAILED]
-    assert not results.last["unsaved"][FINISHED]
+    assert "model.safetensors" in results.last["unsaved"][OUTSIDE]
+    assert FAILED not in results.last["unsaved"]
     assert results.last["next"][FINISHED]
+
+
+def test_a_trial_is_taken_up_where_another_slot_has_left_it(local_ray, phantoms, tmp_path):
+    """A first slot trains two of three epochs; a finished model is not trained again at all."""
+    whole = run(phantoms, tmp_path, {"whole": CONFIG}).last["whole"]
+    assert len(run(phantoms, tmp_path, {"rest": CONFIG}, stop=2).all["rest"]) == 2
+    again = run(phantoms, tmp_path, {"rest": CONFIG, "whole": CONFIG})
+    assert [r["training_iteration"] for r in again.all["rest"]] == [2, 3]
+    assert [r["training_iteration"] for r in again.all["whole"]] == [3]
+    assert figures(again.last["rest"]) == figures(again.last["whole"]) == figures(whole)
+    assert not list(tmp_path.glob("checkpoints/*/state-*"))
 
 
 def test_two_workers_train_and_judge_together(local_ray, phantoms, tmp_path):
     results = run(phantoms, tmp_path, {"a": CONFIG, "b": OTHER, "c": CONFIG}, workers=2)
     assert figures(results.last["a"]) == figures(results.last["c"])
     assert results.last["b"][FINISHED]
-    assert results.last["a"][METRICS]["dice_area"] > 0
+    assert metrics_of(results.last["a"])["dice_area"] > 0
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distributed.ledger import Ledger, State
+from distributed.ledger import SEARCH, Ledger, State
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +43,8 @@ STUDY = {
         "kl_weight": 0.1,
     },
     "search": {"trials": 8, "sampler": "grid"},
+    "seeds": 2,
+    "baseline": {"trainable": "unet", "learning_rate": 0.01, "regime": "none"},
     "evaluation": {"attack_steps": 2, "severities": [1, 3, 5]},
 }
 
@@ -58,7 +60,7 @@ def trustsweep(*arguments: object) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def run(phantoms, tmp_path_factory) -> Path:
-    """A finished sweep: four trials that train and four that diverge."""
+    """A finished sweep: four trials that train and four that diverge, and the front's repeats."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
     done = trustsweep("sweep", folder / "study.yaml", "--data", phantoms, "--out", folder / "run")
@@ -72,9 +74,14 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def searched(run: Path) -> list[dict[str, str]]:
+    """The rows of the first stage."""
+    return [row for row in rows(run / "trials.csv") if row["stage"] == "search"]
+
+
 def test_diverged_trials_fail_with_their_reason_and_the_others_complete(run):
-    table = rows(run / "trials.csv")
-    assert len(table) == 8
+    table = searched(run)
+    assert sorted(int(row["number"]) for row in table) == list(range(8))
     for row in table:
         diverges = float(row["config.learning_rate"]) > 1
         assert row["state"] == ("failed" if diverges else "completed")
@@ -87,13 +94,30 @@ def test_diverged_trials_fail_with_their_reason_and_the_others_complete(run):
     assert on_front <= {row["id"] for row in table if row["state"] == "completed"}
 
 
+def test_the_front_and_the_baseline_are_trained_under_every_seed(run):
+    """The baseline is a trial of the search itself: it counts as its own repeat under seed 0."""
+    repeats = [row for row in rows(run / "trials.csv") if row["stage"] == "seeds"]
+    front = {row["id"] for row in rows(run / "front.csv")}
+    known = {row["id"]: row for row in searched(run)}
+    assert front <= {row["of"] for row in repeats} <= front | {"baseline"}
+    for row in repeats:
+        assert row["state"] == "completed"
+        assert row["config.seed"] == "1"
+        if row["of"] in known:
+            original = known[row["of"]]
+            differing = {k for k in row if k.startswith("config.") and row[k] != original[k]}
+            assert differing == {"config.seed"}
+    assert len({row["id"] for row in rows(run / "trials.csv")}) == 8 + len(repeats)
+
+
 def test_the_ledger_and_optuna_say_the_same(run):
     ledger = Ledger(run)
     storage = JournalStorage(JournalFileBackend(str(run / "optuna-journal.log")))
     study = optuna.load_study(study_name="small", storage=storage)
     assert not [t for t in study.trials if t.state == TrialState.RUNNING]
-    told = {t.user_attrs["id"]: t for t in study.trials if "id" in t.user_attrs}
-    for record in ledger.of(State.COMPLETED):
+    told = {t.user_attrs["id"]: t for t in study.trials}
+    assert len(told) == len(study.trials) == 8
+    for record in ledger.of(State.COMPLETED, SEARCH):
         values = [record.metrics[name] for name in STUDY["objectives"]]
         assert told[record.id].values == pytest.approx(values)
         assert told[record.id].user_attrs["config"] == record.config
@@ -108,7 +132,10 @@ def test_the_hypervolume_rises_to_the_summarys(run):
     assert volumes == sorted(volumes)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["hypervolume"] == pytest.approx(volumes[-1])
-    assert summary["counts"] == {"completed": 4, "failed": 4, "running": 0, "stopped": 0}
+    completed = len(rows(run / "trials.csv")) - 4
+    assert summary["counts"] == {"completed": completed, "failed": 4, "running": 0, "stopped": 0}
+    assert (summary["sessions"], summary["interrupted"]) == (1, None)
+    assert summary["cost"]["cost.seconds"] > 0
 
 
 def test_every_finished_model_is_kept_as_safetensors_with_its_card(run):
@@ -141,7 +168,7 @@ def test_tensorboard_has_curves_and_hyperparameters(run):
     events = EventAccumulator(str(run / "tensorboard" / record.id))
     events.Reload()
     assert len(events.Scalars("train.loss")) == 2
-    assert events.Scalars("dice_area")[0].value == pytest.approx(record.metrics["dice_area"])
+    assert events.Scalars("dice_area")[-1].value == pytest.approx(record.metrics["dice_area"])
     assert any("hparams" in tag for tag in events.summary_metadata)
 
 
@@ -163,6 +190,38 @@ def test_the_report_is_written_anew_from_the_folder_alone(run):
     assert done.returncode == 0, done.stderr
     assert (run / "report.html").is_file()
     assert (run / "trials.csv").read_text() == before
+
+
+def test_more_trials_may_be_asked_for_and_what_has_finished_is_not_run_again(phantoms, tmp_path):
+    """A resumed run ends as one that had asked for them from the start, but for the seconds."""
+    study = {
+        **STUDY,
+        "trainables": ["unet"],
+        "space": {**STUDY["space"], "learning_rate": {"low": 0.001, "high": 0.01}, "epochs": 1},
+        "search": {"trials": 2, "sampler": "random"},
+        "seeds": 1,
+        "baseline": None,
+    }
+    for key in ("risk", "kl_weight"):
+        del study["space"][key]
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    first = trustsweep(
+        "sweep", tmp_path / "study.yaml", "--data", phantoms, "--out", tmp_path / "run"
+    )
+    assert first.returncode == 0, first.stdout + first.stderr
+    before = (tmp_path / "run" / "ledger.jsonl").read_bytes()
+    again = trustsweep("sweep", "--resume", tmp_path / "run", "--trials", 3)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "2 trials have ended and stay as they are" in again.stdout
+    after = (tmp_path / "run" / "ledger.jsonl").read_bytes()
+    assert after.startswith(before)
+    assert after[len(before) :].count(b'"event": "start"') == 1
+    assert [int(row["number"]) for row in rows(tmp_path / "run" / "trials.csv")] == [0, 1, 2]
+    refused = trustsweep(
+        "sweep", tmp_path / "study.yaml", "--data", phantoms, "--resume", tmp_path / "run"
+    )
+    assert refused.returncode == 2
+    assert "search.trials: 3 -> 2" in refused.stderr
 
 
 def test_train_runs_one_model_with_the_given_parameters(phantoms, tmp_path):
