@@ -150,6 +150,12 @@ class Sweep:
         """The events of these kinds, all if none is named."""
         return [event for event in self.ledger.events() if not kinds or event["event"] in kinds]
 
+    def reached(self, ended: int) -> bool:
+        """Whether so many trials have ended and another has finished an epoch."""
+        return len(self.events(END)) >= ended and any(
+            record.epochs for record in self.ledger.of(State.RUNNING)
+        )
+
     def outcomes(self) -> dict[str, tuple]:
         """What became of each trial, but for what it took.
 

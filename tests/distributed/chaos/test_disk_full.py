@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distributed.checkpoints import latest_epochs, save_state
-from distributed.ledger import END, Ledger, Record, State
+from distributed.ledger import Ledger, Record, State
 from distributed.run import Run
 
 
@@ -65,7 +65,7 @@ def test_a_state_that_does_not_fit_leaves_the_one_before(disk, tensors):
 def test_a_sweep_on_a_full_disk_says_so_and_goes_on_when_there_is_room(disk, sweeps, undisturbed):
     sweep = sweeps(disk / "run")
     session = sweep.begin(TRUSTSWEEP_PATIENCE="3")
-    session.wait_for(lambda: len(sweep.events(END)) == 3)
+    session.wait_for(lambda: sweep.reached(3))
     ballast = fill(disk)
     sweep.assert_halted(session.finish(), 1, "No space left on device")
     assert len(sweep.ledger.of(State.COMPLETED)) >= 3

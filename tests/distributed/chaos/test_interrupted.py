@@ -7,7 +7,7 @@ import time
 import pytest
 
 from distributed.halt import INTERRUPTED
-from distributed.ledger import END, EPOCH, State
+from distributed.ledger import END, State
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -17,19 +17,19 @@ def test_ctrl_c_finishes_the_epoch_and_a_second_one_leaves_at_once(sweeps, undis
     sweep = sweeps(tmp_path / "run")
 
     session = sweep.begin()
-    session.wait_for(lambda: sweep.events(EPOCH))
+    session.wait_for(lambda: sweep.reached(0))
     os.killpg(session.process.pid, signal.SIGINT)  # a terminal tells the whole group
     sweep.assert_halted(session.finish(), INTERRUPTED, "SIGINT")
     assert (sweep.run / "report.html").is_file()
     assert not sweep.events(END)
 
     session = sweep.resume()
-    session.wait_for(lambda: len(sweep.events(END)) == 2)
+    session.wait_for(lambda: sweep.reached(2))
     session.process.terminate()
     sweep.assert_halted(session.finish(), INTERRUPTED, "SIGTERM")
 
     session = sweep.resume()
-    session.wait_for(lambda: len(sweep.events(END)) == 4)
+    session.wait_for(lambda: sweep.reached(4))
     for _ in range(2):
         os.killpg(session.process.pid, signal.SIGINT)
         time.sleep(0.05)  # signals of one kind that nobody has taken yet are one signal

@@ -24,7 +24,7 @@ def test_a_sweep_waits_for_its_storage_or_says_that_it_is_away(
     sweep = sweeps(tmp_path / "run", STREAMED, data=REMOTE)
 
     session = sweep.begin(TRUSTSWEEP_PATIENCE="2")
-    session.wait_for(lambda: len(sweep.events(END)) == 2)
+    session.wait_for(lambda: sweep.reached(2))
     s3.stop()
     sweep.assert_halted(session.finish(), 1, REMOTE, "the storage does not answer")
     refused = sweep.resume().finish()
@@ -35,7 +35,7 @@ def test_a_sweep_waits_for_its_storage_or_says_that_it_is_away(
     upload(phantoms)
     ended = len(sweep.events(END))
     session = sweep.resume(TRUSTSWEEP_PATIENCE="300")
-    session.wait_for(lambda: len(sweep.events(END)) == ended + 2)
+    session.wait_for(lambda: sweep.reached(ended + 2))
     s3.stop()
     time.sleep(3)  # an evaluation takes less, and reads anew
     s3.start()
