@@ -1,9 +1,10 @@
 """Training cost until a search has the front, five ways side by side.
 
 Ways: Ray Tune's OptunaSearch as its guide writes it, random search, random search with a scalarised
-ASHA, `halving`, and `forecast` (on random configs, and with our sampler). Problems: recorded curves
-of real trainings (replay), test functions with known fronts behind curves that mislead (zdt1 to 3,
-dtlz2), and live training on real data. Costs are of training 64 trials.
+ASHA, `halving`, and `forecast` (on random configs, and with samplers of a study); on test functions
+also what tells sampler and stopping apart. Problems: recorded curves of real trainings (replay),
+test functions with known fronts behind curves that mislead (zdt1 to 3, dtlz2), and live training on
+real data. Costs are of training 64 trials.
 
     python benchmarks/search_efficiency.py [--problems replay zdt1 ...] [--seeds 5] [--orders 200]
         [--json FILE] [--figures DIR] [--cache DIR]
@@ -104,6 +105,8 @@ def _runs(problem: Problem, ways: Sequence[str], count: int) -> dict[str, dict[i
     runs: dict[str, dict[int, list[Played]]] = {way: {} for way in WAYS if way in ordered}
     for seed in range(count):
         for way in ordered:
+            if seed >= (WAYS[way].most or count):
+                continue
             finals = None if way == "random" else finals_of(runs["random"][seed])
             runs[way][seed] = sweep(problem, WAYS[way], seed, finals)
         print(f"{problem.name}: seed {seed + 1} of {count}", file=sys.stderr)

@@ -23,6 +23,7 @@ STYLES = {
     "halving": ("#009E73", "-."),
     "tpe": ("#CC79A7", ":"),
     "forecast-random": ("#56B4E9", ":"),
+    "forecast-gp": ("#D55E00", "-"),
     "foresight": ("#F0E442", "--"),
     "forecast": ("#0072B2", "-"),
 }
@@ -64,7 +65,7 @@ def _panel(axes: Axes, measured: Measured) -> None:
         label = WAYS[way].label
         axes.plot(share[until], middle[until], color=colour, linestyle=style, label=label)
         axes.fill_between(share[until], low[until], high[until], color=colour, alpha=0.12, lw=0)
-    axes.axhline(ENOUGH, color="#D55E00", linewidth=0.8)
+    axes.axhline(ENOUGH, color="#666666", linewidth=0.6)
     axes.set(title=measured.problem.name, xlim=(0, 1), ylim=(0, 1.3))
     axes.set_xlabel(f"cost, share of the full sweep's {measured.problem.unit}")
     axes.set_ylabel("hypervolume, share of its final")

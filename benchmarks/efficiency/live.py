@@ -80,7 +80,6 @@ LIVE = {
         },
         objectives=("auroc_area", "clean.ece"),
         plan=EvaluationPlan(epsilons=(0.0, 0.005, 0.01), attack_steps=2),
-        epochs=(1, 2, 4, 8, 12, EPOCHS),
     ),
     "xray": LiveSettings(
         folder="covid19_cxr_qata_layout/QaTa-COV19-v2",

@@ -31,16 +31,18 @@ class Way:
 
     Attributes:
         name, label: For the command line and figures, and for readers.
-        sampler: "guide" is Ray's OptunaSearch as its guide writes it, "tpe" ours.
+        sampler: "guide" is Ray's OptunaSearch as its guide writes it, the others are a study's.
         stopping: None runs every trial to its end; "foresight" is the bound of `Foresight`.
         untrained: Only there to tell sampler and stopping apart, where trials cost nothing.
+        most: Runs at most, of a sampler that takes long.
     """
 
     name: str
     label: str
-    sampler: Literal["guide", "random", "tpe"]
+    sampler: Literal["guide", "random", "tpe", "gp"]
     stopping: Literal["asha", "halving", "forecast", "foresight"] | None = None
     untrained: bool = False
+    most: int | None = None
 
 
 WAYS = {
@@ -53,6 +55,7 @@ WAYS = {
         Way("tpe", "TPE, no stopping", "tpe", untrained=True),
         Way("forecast-random", "random, forecast", "random", "forecast"),
         Way("forecast", "TPE, forecast", "tpe", "forecast"),
+        Way("forecast-gp", "Gaussian process, forecast", "gp", "forecast", untrained=True, most=5),
         Way("foresight", "TPE, perfect foresight", "tpe", "foresight", untrained=True),
     )
 }
@@ -116,7 +119,9 @@ class Shuffled(Source):
 class Sampled(Source):
     """Optuna, asked and told as a sweep of ours does: stopped trials are pruned ones."""
 
-    def __init__(self, problem: Problem, sampler: Literal["random", "tpe"], seed: int) -> None:
+    def __init__(
+        self, problem: Problem, sampler: Literal["random", "tpe", "gp"], seed: int
+    ) -> None:
         self._problem = problem
         self._search = Search(trials=TRIALS, sampler=sampler, seed=seed)
         self._study = optuna.create_study(directions=directions(problem.objectives))
@@ -204,14 +209,13 @@ def _stopping(
 ) -> tuple[Policy, list[int]]:
     """The rule of stopping, and the points of a curve that it sees, the last among them.
 
-    Halving's rungs are geometric, as its theory has them; a forecast may look whenever there is
-    something to see.
+    Forecast has the rungs that a study gives it; halving geometric ones from the first step on.
     """
     *steps, length = problem.steps
     if way.stopping is None:
         return Unstopped(problem.objectives, rungs=0), [len(steps)]
     if way.stopping == "forecast":
-        settings = Scheduler(policy="forecast", rungs=[step / length for step in steps])
+        settings = Scheduler(policy="forecast")
     else:
         settings = Scheduler(policy="halving", first=1 / length, factor=FACTOR)
     picks = [problem.steps.index(epoch) for epoch in settings.rung_epochs(length)] + [len(steps)]
