@@ -1,7 +1,4 @@
-"""Learning curves played through a stopping policy, without training anything.
-
-python benchmarks/replay.py [CURVES.jsonl] [--orders 200] [--json FILE]
-"""
+"""Learning curves played through a stopping policy, without training anything."""
 
 from __future__ import annotations
 
