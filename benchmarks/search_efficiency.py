@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from efficiency.figures import draw
 from efficiency.live import LIVE, Live
@@ -45,20 +44,18 @@ def main() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    results = []
+    results = _known(arguments.json)
     for name in arguments.problems:
         problem = _problem(name, arguments)
-        count = _count(problem, arguments)
-        runs = _runs(problem, arguments.ways, count)
-        results.append(Measured.of(problem, runs, arguments.median_of))
-    table = [row for measured in results for row in (*measured.rows(), measured.chance())]
-    print(_text(table))
+        runs = _runs(problem, arguments.ways, _count(problem, arguments))
+        results[name] = Measured.of(problem, runs, arguments.median_of).to_dict()
+    problems = [results[name] for name in PROBLEMS if name in results]
+    print(_text([row for problem in problems for row in problem["rows"]]))
     if arguments.json:
-        problems = [_described(measured) for measured in results]
-        content = {"trials": TRIALS, "problems": problems, "rows": table}
-        write_atomically(arguments.json, json.dumps(content, indent=2) + "\n")
+        content = {"trials": TRIALS, "problems": problems}
+        write_atomically(arguments.json, json.dumps(content) + "\n")
     if arguments.figures:
-        draw(results, arguments.figures / "search_efficiency.png")
+        draw(problems, arguments.figures / "search_efficiency.png")
 
 
 def _arguments() -> argparse.Namespace:
@@ -78,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, default=DATA, help="the published folders")
     parser.add_argument("--cache", type=Path, default=Path("runs/search_efficiency"))
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="results; of other problems, what it holds stays")
     parser.add_argument("--figures", type=Path, help="a folder for the figure")
     return parser.parse_args()
 
@@ -119,23 +116,15 @@ def _count(problem: Problem, arguments: argparse.Namespace) -> int:
     return int(arguments.orders if problem.pool else arguments.draws)
 
 
-def _described(measured: Measured) -> dict[str, Any]:
-    problem = measured.problem
-    return {
-        "name": problem.name,
-        "objectives": {o.name: o.direction for o in problem.objectives},
-        "steps": problem.steps,
-        "unit": problem.unit,
-        "reference": dict(
-            zip((o.name for o in problem.objectives), measured.reference.tolist(), strict=True)
-        ),
-        "full_cost": float(np.median([t.total for t in measured.full.values()])),
-        "full_hypervolume": float(np.median([t.final for t in measured.full.values()])),
-    }
+def _known(path: Path | None) -> dict[str, Any]:
+    """Results of earlier calls, by problem."""
+    if path is None or not path.is_file():
+        return {}
+    return {problem["name"]: problem for problem in json.loads(path.read_text())["problems"]}
 
 
 def _text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table as Markdown; see `Measured.rows` for its columns."""
+    """The table as Markdown; see the document for its columns."""
     head = ("problem", "way", "runs", "there", "cost", "of first's", "in all", "end", "end, 5 %")
     lines = [head, ("---",) * len(head)]
     for row in rows:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 
-from efficiency.measure import ENOUGH, Measured
+from efficiency.measure import ENOUGH
 from efficiency.ways import WAYS
 
 #: Okabe and Ito's colours, which the colour-blind can tell apart, and line styles beside them.
@@ -27,18 +27,20 @@ STYLES = {
     "foresight": ("#F0E442", "--"),
     "forecast": ("#0072B2", "-"),
 }
-_POINTS = 200
 
 
-def draw(problems: Sequence[Measured], path: Path) -> None:
-    """Median and quartiles over runs, both axes as shares of the full-length sweep of the seed."""
+def draw(problems: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Median and quartiles over runs, both axes as shares of the full-length sweep of the seed.
+
+    `problems` are of `Measured.to_dict`.
+    """
     columns = min(3, len(problems))
     rows = -(-len(problems) // columns)
     figure, grid = plt.subplots(
         rows, columns, figsize=(4.2 * columns, 3.4 * rows), squeeze=False, layout="constrained"
     )
-    for axes, measured in zip(grid.flat, problems, strict=False):
-        _panel(axes, measured)
+    for axes, problem in zip(grid.flat, problems, strict=False):
+        _panel(axes, problem)
     for axes in grid.flat[len(problems) :]:
         axes.set_axis_off()
     handles = {
@@ -51,21 +53,15 @@ def draw(problems: Sequence[Measured], path: Path) -> None:
     plt.close(figure)
 
 
-def _panel(axes: Axes, measured: Measured) -> None:
-    share = np.linspace(0, 1, _POINTS)
-    full = measured.full
-    for way, traces in measured.traces.items():
-        lines = [
-            trace.at(share * full[seed].total) / full[seed].final for seed, trace in traces.items()
-        ]
-        low, middle, high = np.quantile(lines, [0.25, 0.5, 0.75], axis=0)
+def _panel(axes: Axes, problem: Mapping[str, Any]) -> None:
+    for way, curve in problem["curves"].items():
         colour, style = STYLES[way]
-        # A way that spent less stands still from there on; its line ends where the last run did.
-        until = share <= max(t.total / full[seed].total for seed, t in traces.items())
         label = WAYS[way].label
-        axes.plot(share[until], middle[until], color=colour, linestyle=style, label=label)
-        axes.fill_between(share[until], low[until], high[until], color=colour, alpha=0.12, lw=0)
+        axes.plot(curve["cost"], curve["median"], color=colour, linestyle=style, label=label)
+        axes.fill_between(
+            curve["cost"], curve["low"], curve["high"], color=colour, alpha=0.12, linewidth=0
+        )
     axes.axhline(ENOUGH, color="#666666", linewidth=0.6)
-    axes.set(title=measured.problem.name, xlim=(0, 1), ylim=(0, 1.3))
-    axes.set_xlabel(f"cost, share of the full sweep's {measured.problem.unit}")
+    axes.set(title=problem["name"], xlim=(0, 1), ylim=(0, 1.5))
+    axes.set_xlabel(f"cost, share of the full sweep's {problem['unit']}")
     axes.set_ylabel("hypervolume, share of its final")

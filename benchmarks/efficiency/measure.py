@@ -16,6 +16,7 @@ from efficiency.problem import Floats, Problem
 ENOUGH = 0.95
 #: Quantile of the runs' final hypervolumes that is to reach 0.98 of the full one.
 LOW = 0.05
+_POINTS = 81
 
 #: way to seed to history
 Runs = Mapping[str, Mapping[int, Sequence[Played]]]
@@ -104,22 +105,53 @@ class Measured:
         """The full-length sweeps, by seed."""
         return self.traces[self.baseline]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Figures of each way over its runs; each run against the full-length sweep of its seed."""
-        return [self._row(way, of_way) for way, of_way in self.traces.items()]
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that tables and figures need, as plain values."""
+        problem = self.problem
+        names = [o.name for o in problem.objectives]
+        return {
+            "name": problem.name,
+            "objectives": {o.name: o.direction for o in problem.objectives},
+            "steps": list(problem.steps),
+            "unit": problem.unit,
+            "reference": dict(zip(names, self.reference.tolist(), strict=True)),
+            "full_cost": _median([trace.total for trace in self.full.values()]),
+            "full_hypervolume": _median([trace.final for trace in self.full.values()]),
+            "rows": [
+                *(self._row(way, traces) for way, traces in self.traces.items()),
+                self._chance(),
+            ],
+            "curves": {way: self._curve(traces) for way, traces in self.traces.items()},
+        }
 
-    def chance(self) -> dict[str, Any]:
+    def _chance(self) -> dict[str, Any]:
         """The row of the baseline's runs, each against the full-length sweep of the next seed.
 
         What the same search with other luck would score: 0.98 of one sweep's hypervolume in 95 %
         of runs is no fair demand where this falls short of it.
         """
-        full = self.full
-        seeds = list(full)
-        shifted = dict(zip(seeds, [full[s] for s in (*seeds[1:], seeds[0])], strict=True))
+        seeds = list(self.full)
+        others = [self.full[s] for s in (*seeds[1:], seeds[0])]
+        shifted = dict(zip(seeds, others, strict=True))
         return self._row(f"{self.baseline}, another seed", shifted)
 
+    def _curve(self, traces: Mapping[int, Trace]) -> dict[str, list[float]]:
+        """Quartiles over runs of the hypervolume, and the cost, as shares of the full sweep's.
+
+        A way that spent less stands still from there on; its curve ends where its last run did.
+        """
+        end = max(trace.total / self.full[seed].total for seed, trace in traces.items())
+        cost = np.linspace(0, end, _POINTS)
+        volumes = [
+            trace.at(cost * self.full[seed].total) / self.full[seed].final
+            for seed, trace in traces.items()
+        ]
+        low, middle, high = np.quantile(volumes, [0.25, 0.5, 0.75], axis=0)
+        columns = {"cost": cost, "low": low, "median": middle, "high": high}
+        return {name: np.round(column, 4).tolist() for name, column in columns.items()}
+
     def _row(self, way: str, traces: Mapping[int, Trace]) -> dict[str, Any]:
+        """Figures of a way over its runs, each against the full-length sweep of its seed."""
         full = self.full
         goals = {seed: ENOUGH * full[seed].final for seed in traces}
         costs = {seed: trace.cost_to(goals[seed]) for seed, trace in traces.items()}
