@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -30,10 +29,10 @@ def test_ctrl_c_finishes_the_epoch_and_a_second_one_leaves_at_once(sweeps, undis
 
     session = sweep.resume()
     session.wait_for(lambda: sweep.reached(4))
-    for _ in range(2):
-        os.killpg(session.process.pid, signal.SIGINT)
-        time.sleep(0.05)  # signals of one kind that nobody has taken yet are one signal
-    sweep.assert_halted(session.finish(60), INTERRUPTED, "interrupted")
+    os.killpg(session.process.pid, signal.SIGINT)
+    session.wait_for(lambda: "again to leave at once" in session.ended.out)
+    os.killpg(session.process.pid, signal.SIGINT)
+    sweep.assert_halted(session.finish(60), INTERRUPTED, "trustsweep: interrupted. Go on")
     assert len(sweep.ledger.of(State.COMPLETED)) >= 4
 
     assert sweep.resume().finish().code == 0
