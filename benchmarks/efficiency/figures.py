@@ -24,6 +24,7 @@ STYLES = {
     "tpe": ("#CC79A7", ":"),
     "forecast-random": ("#56B4E9", ":"),
     "forecast-gp": ("#D55E00", "-"),
+    "foresight-random": ("#F0E442", ":"),
     "foresight": ("#F0E442", "--"),
     "forecast": ("#0072B2", "-"),
 }
