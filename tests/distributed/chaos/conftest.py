@@ -160,7 +160,8 @@ class Sweep:
         """What became of each trial, but for what it took.
 
         The images that a trial was trained on are part of it: no epoch counts twice. The losses are
-        not, as who takes up a trial after its last epoch has not seen them.
+        not, as who takes up a trial after its last epoch has not seen them. Of a trial that was
+        stopped, what it was judged by.
         """
         found = {}
         for record in self.ledger.records.values():
@@ -169,7 +170,10 @@ class Sweep:
                 for name, value in record.metrics.items()
                 if name == "cost.images" or not name.startswith(("cost.", "train.", "evaluate."))
             }
-            found[record.id] = (record.number, record.stage, record.state, record.epochs, figures)
+            if record.state is State.STOPPED:
+                figures = {name: figures[name] for name in STUDY["objectives"]}
+            verdict = (record.state, record.reason, record.dominated_by)
+            found[record.id] = (record.number, record.stage, verdict, record.epochs, figures)
         return found
 
     def assert_ended_as(self, other: Sweep) -> None:
@@ -239,7 +243,8 @@ def undisturbed(sweeps, tmp_path_factory) -> Callable[..., Sweep]:
             sweep = done[changes] = sweeps(tmp_path_factory.mktemp("undisturbed") / "run", *changes)
             ended = sweep.begin().finish()
             assert ended.code == 0, ended
-            assert len(sweep.ledger.of(State.COMPLETED)) == STUDY["search"]["trials"]
+            assert len(sweep.events(END)) == STUDY["search"]["trials"]
+            assert not sweep.ledger.of(State.FAILED)
         return done[changes]
 
     return get

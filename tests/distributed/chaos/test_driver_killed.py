@@ -13,10 +13,10 @@ from distributed.run import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-KILLS, TRIALS = 20, 10
+TRIALS = 10
 
 
-def moments() -> list[tuple[int, float]]:
+def moments(kills: int) -> list[tuple[int, float]]:
     """Before each kill: so many lines of the ledger are awaited, and so many seconds more.
 
     Every fifth comes while Ray is starting, where nothing is awaited.
@@ -24,7 +24,7 @@ def moments() -> list[tuple[int, float]]:
     draw = random.Random(4)
     return [
         (0, draw.uniform(0.5, 10)) if kill % 5 == 4 else (draw.randint(1, 4), draw.uniform(0, 0.3))
-        for kill in range(KILLS - 1)
+        for kill in range(kills - 1)
     ]
 
 
@@ -54,12 +54,23 @@ def assert_opens(sweep) -> None:
         assert [row["id"] for row in csv.DictReader(file)] == list(Ledger(sweep.run).records)
 
 
-def test_a_driver_killed_twenty_times_ends_as_if_nothing_had_been(sweeps, undisturbed, tmp_path):
-    sweep = sweeps(tmp_path / "run")
+@pytest.mark.parametrize(
+    ("changes", "kills"),
+    [
+        ([], 20),
+        (["search.scheduler=halving"], 6),
+        (["search.scheduler={policy: forecast, learn_from: 3}"], 6),
+    ],
+    ids=["none", "halving", "forecast"],
+)
+def test_a_driver_killed_again_and_again_ends_as_if_nothing_had_been(
+    sweeps, undisturbed, tmp_path, changes, kills
+):
+    sweep = sweeps(tmp_path / "run", *changes)
     session = sweep.begin()
     session.wait_for(lambda: sweep.lines > 0)
     killed: list[tuple[int, dict[str, int]]] = []
-    for number, (more, seconds) in enumerate(moments()):
+    for number, (more, seconds) in enumerate(moments(kills)):
         seen = sweep.lines if number else 0
         session.wait_for(lambda awaited=seen + more: sweep.lines >= awaited)
         time.sleep(seconds)
@@ -75,7 +86,7 @@ def test_a_driver_killed_twenty_times_ends_as_if_nothing_had_been(sweeps, undist
     session.kill()  # while the front is judged
     ended = sweep.resume().finish()
     assert ended.code == 0, ended
-    sweep.assert_ended_as(undisturbed())
+    sweep.assert_ended_as(undisturbed(*changes))
     history = sweep.events()
     for before, epochs in killed:
         for trial, reached in epochs.items():
