@@ -56,8 +56,8 @@ TPE_TRIALS = 1_000
 #: What is timed, by the name of its row. What one calls of another counts for the other alone.
 PARTS: dict[str, list[tuple[type, tuple[str, ...]]]] = {
     "sampler (Optuna)": [(Sampling, ("draw", "tell"))],
-    "searcher": [(ParetoSearch, ("suggest", "on_trial_complete"))],
-    "scheduler": [(StudyScheduler, ("on_trial_result", "on_trial_complete"))],
+    "searcher": [(ParetoSearch, ("__init__", "suggest", "on_trial_complete"))],
+    "scheduler": [(StudyScheduler, ("__init__", "on_trial_result", "on_trial_complete"))],
     "ledger": [(Ledger, ("start", "epoch", "end"))],
     "callbacks": [(RunCallback, ("on_trial_start", "on_trial_result"))],
     "TensorBoard": [(SummaryWriter, ("__init__", "add_scalar", "add_hparams", "close"))],
@@ -215,16 +215,17 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return call(), time.perf_counter() - began
 
 
-def taken_up(prepared: Prepared, folder: Path, console: Console) -> dict[str, float]:
+def taken_up(prepared: Prepared, folder: Path, clock: Clock, console: Console) -> dict[str, float]:
     """Seconds until a finished run could go on, and until its views and report are there anew."""
     run, ledger = timed(lambda: Run.open(folder))
-    session, rebuilt = timed(lambda: Session(run, prepared, console))
+    before = Counter(clock.seconds)
+    session = Session(run, prepared, console)
     _, journal = timed(lambda: session.journal.write(run.ledger))
     _, views = timed(lambda: run.write_views(prepared.study))
     page, report = timed(lambda: write_report(folder))
     return {
         "ledger": ledger,
-        "searcher and scheduler": rebuilt,
+        **{part: clock.seconds[part] - before[part] for part in ("searcher", "scheduler")},
         "journal": journal,
         "views": views,
         "report": report,
@@ -294,7 +295,7 @@ def main() -> None:
             grown = rows[-1]["rss_mb"] - rows[0]["rss_mb"]
             figures["kb_per_trial"] = 1024 * grown / (rows[-1]["trials"] - rows[0]["trials"])
             print(f"kept for each trial: {figures['kb_per_trial']:.1f} KB")
-        figures["resume"] = taken_up(prepared, folder / "random", console)
+        figures["resume"] = taken_up(prepared, folder / "random", clock, console)
         print(f"\ntaken up again after {rows[-1]['trials']} trials, seconds (and MB)")
         for what, value in figures["resume"].items():
             print(f"{what:>24}{value:>10.2f}")
