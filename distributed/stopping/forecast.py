@@ -2,7 +2,7 @@
 
 Figures early in a training need not rank trials as their final ones do: calibration, for one, often
 foretells its opposite. So nothing is compared at a rung. What is compared with the front is what
-the rung foretells of the end, learnt from the trials that ran to it.
+the rung foretells of the end, learnt from the trials that ended.
 
 **Forecast.** At each rung and for all objectives (and the violations of the constraints) at once,
 a ridge regression predicts final values from the values at that rung and their change since the
@@ -18,7 +18,7 @@ targets, on the bad side, at the distance from the median to the best. NaN is be
 
 with leverage h and the fit's degrees of freedom. The trial stops where
 
-    P(y keeps every constraint and is not dominated by the front) < risk · skill²,
+    P(y keeps every constraint and is not dominated by the front) < risk · skill^4,
 
 the front being that of the trials that ran to the end and keep every constraint; without any,
 nothing stops. The probability is joint: a corner that is optimistic in every objective at once is
@@ -26,25 +26,24 @@ a point that correlated objectives never reach, yet k deviations of optimism in 
 that matters may be too few.
 
 **Where little can be foretold, little is stopped.** The skill of a rung is the part of the final
-values' variance that it surely foretells (a lower bound, from left-out residuals), of the objective
-for which it is least.
-The probabilities are only as good as the model that they come from: slow starters, for one, are no
-draws from the residuals of the others. So the threshold falls steeply with the skill. At a rung
-where an objective is noise it is zero, and nothing is stopped: what is unknown could be better than
-the best.
+values' variance that it foretells, by left-out residuals, of the objective for which it is least;
+it is 0 where that might be chance. The probabilities are only as good as the model that they come
+from: slow starters, for one, are no draws from the residuals of the others. So the threshold falls
+steeply with the skill. At a rung where an objective is noise it is zero, and nothing is stopped:
+what is unknown could be better than the best.
 
-**Only survivors are learnt from.** Trials that were stopped have no final values. As stopping
-depends on what was observed alone, the mean given all rungs stays where it was; given a rung's
-figures alone it becomes that of trials that did well later, which errs towards going on. (To count
-a stopped trial with what was foretold for it, regression imputation, was tried and changed next to
-nothing.)
+**Not only survivors are learnt from.** Trials that were stopped have no final values; without
+them the early rungs would be learnt from a few, and from those alone that did well later. So a
+stopped trial counts with the final values that were foretold for it, and with the variance of that
+forecast (which adds to s²). This is regression imputation; as stopping depends on what was observed
+alone, what is missing is missing at random (Little and Rubin, 2019, "Statistical analysis with
+missing data", 1.3, 4.2).
 
 Nothing here depends on a metric's unit, origin or sign.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,12 +56,13 @@ from distributed.stopping.policy import Bound, Figures, Policy, Verdict
 from distributed.stopping.ranking import losses_of, violations_of
 from distributed.stopping.regression import Forecasts, Ridge
 
-#: Trials that are learnt from at most, the latest; a decision's time stays bounded.
-WINDOW = 256
+#: Trials of a kind, full or stopped, that are learnt from at most: the latest; a decision's time
+#: stays bounded.
+WINDOW = 128
 #: Where features are winsorised, in distances from the median to the best tenth.
 SPREAD = 2.0
 #: How steeply the threshold falls with the skill.
-DOUBT = 2
+DOUBT = 4
 #: Draws of a forecast's error; a power of 2, as Sobol' sequences have it.
 DRAWS = 512
 #: As many ids as a verdict names at most.
@@ -74,11 +74,12 @@ _Curve = dict[int, Floats]
 
 @dataclass(frozen=True)
 class _Ended:
-    """A trial that ran to the end, and its (m + c,) final losses and violations."""
+    """A trial that ended: `final` (m + c,) was measured, or foretold with that `variance`."""
 
     trial: str
     curve: _Curve
     final: Floats
+    variance: Floats
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class Forecast(Policy):
         self._risk = risk
         self._learn_from = learn_from
         self._curves: dict[str, _Curve] = {}
-        self._ended: deque[_Ended] = deque(maxlen=WINDOW)
+        self._full: dict[str, _Ended] = {}
+        self._stopped: dict[str, _Ended] = {}
         self._front: list[_Ended] = []
         self._models: dict[int, _Model | None] = {}
         self._normal, self._uniform = _draws(len(objectives) + len(constraints), seed)
@@ -127,19 +129,30 @@ class Forecast(Policy):
         if model is None:
             return Verdict()
         features = np.clip(_features(curve, rung), model.low, model.high)
-        verdict = self._judge(rung, model, model.ridge.forecast(features))
+        forecast = model.ridge.forecast(features)
+        verdict = self._judge(rung, model, forecast)
         if verdict.stop:
             del self._curves[trial]
+            ended = _Ended(trial, curve, forecast.mean, forecast.deviation**2)
+            self._learn_of(ended, self._stopped)
         return verdict
 
     def end(self, trial: str, figures: Figures | None) -> None:
-        curve = self._curves.pop(trial, {})
+        # Two slots may end in another order when a past is replayed: what was measured counts.
+        stopped = self._stopped.pop(trial, None)
+        curve = stopped.curve if stopped else self._curves.pop(trial, {})
         if figures is None:
             return
-        ended = _Ended(trial, curve, self._row(figures))
-        self._ended.append(ended)
-        self._models.clear()
+        final = self._row(figures)
+        ended = _Ended(trial, curve, final, np.zeros_like(final))
+        self._learn_of(ended, self._full)
         self._enter(ended)
+
+    def _learn_of(self, ended: _Ended, kind: dict[str, _Ended]) -> None:
+        kind[ended.trial] = ended
+        if len(kind) > WINDOW:
+            del kind[next(iter(kind))]
+        self._models.clear()
 
     def _row(self, figures: Figures) -> Floats:
         """(m + c,) losses and violations; what is no number is worse than any."""
@@ -158,15 +171,17 @@ class Forecast(Policy):
         self._front = [e for e, stays in zip(front, mask, strict=True) if stays]
 
     def _model(self, rung: int) -> _Model | None:
-        """Learnt anew when a trial has ended; None where too few of them passed this rung."""
+        """Learnt anew when a trial has ended; None where too few full ones passed this rung."""
         if rung not in self._models:
-            seen = [e for e in self._ended if rung in e.curve]
-            self._models[rung] = _learn(seen, rung) if len(seen) >= self._learn_from else None
+            full = [e for e in self._full.values() if rung in e.curve]
+            stopped = [e for e in self._stopped.values() if rung in e.curve]
+            enough = len(full) >= self._learn_from
+            self._models[rung] = _learn(full, stopped, rung) if enough else None
         return self._models[rung]
 
     def _judge(self, rung: int, model: _Model, forecast: Forecasts) -> Verdict:
         m = len(self.objectives)
-        risk = self._risk * max(0.0, model.ridge.skill.min()) ** DOUBT
+        risk = self._risk * model.ridge.skill.min() ** DOUBT
         draws = self._possible(forecast)
         front = np.array([e.final[:m] for e in self._front])
         beaten = np.asarray((front[None] <= draws[:, None, :m]).all(axis=2))
@@ -215,15 +230,17 @@ def _features(curve: _Curve, rung: int) -> Floats:
     return np.concatenate([now, np.where(np.isnan(change), 0.0, change)])
 
 
-def _learn(ended: Sequence[_Ended], rung: int) -> _Model:
+def _learn(full: Sequence[_Ended], stopped: Sequence[_Ended], rung: int) -> _Model:
     """How values at a rung foretell final ones."""
-    features = np.array([_features(e.curve, rung) for e in ended])
-    targets = np.array([e.final for e in ended])
+    seen = [*full, *stopped]
+    features = np.array([_features(e.curve, rung) for e in seen])
     best, median = _quantiles(features, 0.1)
     low, high = median - SPREAD * (median - best), median + SPREAD * (median - best)
-    least, middle = _quantiles(targets, 0.0)
-    bounded = np.minimum(targets, middle + (middle - least))
-    return _Model(low, high, middle, Ridge.fit(np.clip(features, low, high), bounded))
+    least, middle = _quantiles(np.array([e.final for e in full]), 0.0)
+    targets = np.minimum([e.final for e in seen], middle + (middle - least))
+    variances = np.array([e.variance for e in seen])
+    ridge = Ridge.fit(np.clip(features, low, high), targets, variances)
+    return _Model(low, high, middle, ridge)
 
 
 def _quantiles(values: Floats, share: float) -> tuple[Floats, Floats]:

@@ -15,14 +15,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from distributed.front import Floats
 
 #: Candidates, per sample and in units of a feature's variance.
 _PENALTIES = np.array([1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf])
 _TINY = 1e-12
-#: Standard errors to the lower bound of a skill.
-_BOUND = 1.645
+#: Confidence, one-sided, from which on a skill is no chance.
+_SURE = 0.975
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class Ridge:
     """A fit of k targets on p features.
 
     Attributes:
-        skill: (k,) the part of each target's variance that is foretold, at most 1: 1 less the ratio
-            of the squared leave-one-out errors with and without the features. A lower bound (95 %,
-            one-sided), since few samples show skill by chance.
+        skill: (k,) the part of each target's variance that is foretold: 1 less the ratio of the
+            squared leave-one-out errors with and without the features, of measured targets. 0 where
+            that is not surely (97.5 %, one-sided) above 0: few samples show skill by chance.
     """
 
     skill: Floats
@@ -65,8 +67,11 @@ class Ridge:
     _samples: int
 
     @staticmethod
-    def fit(features: Floats, targets: Floats) -> Ridge:
-        """Fit (n, k) targets on (n, p) features, all finite, n at least 3."""
+    def fit(features: Floats, targets: Floats, variances: Floats) -> Ridge:
+        """Fit (n, k) targets on (n, p) features, all finite, n at least 3.
+
+        `variances` (n, k) are of targets that are estimates themselves; they add to the noise.
+        """
         n = len(features)
         centre, scale = features.mean(axis=0), features.std(axis=0)
         scale = np.where(scale > 0, scale, 1.0)
@@ -83,13 +88,13 @@ class Ridge:
         columns = np.arange(targets.shape[1])
         noise = errors[best, :, columns] * np.sqrt(1 - leverages[best])
         return Ridge(
-            skill=_skill(errors[best, :, columns].T, errors[-1]),
+            skill=_skill(errors[best, :, columns].T, errors[-1], (variances == 0).all(axis=1)),
             _centre=centre,
             _scale=scale,
             _offset=offset,
             _coefficients=axes.T
             @ (shares[best].T * (left.T @ outcome) / (singular + _TINY)[:, None]),
-            _noise=np.sqrt((noise**2).mean(axis=1)),
+            _noise=np.sqrt((noise**2).mean(axis=1) + variances.mean(axis=0)),
             _correlation=_correlation(noise),
             _freedom=max(2.0, n - float(leverages[best].sum(axis=1).max())),
             _axes=axes,
@@ -109,15 +114,16 @@ class Ridge:
         )
 
 
-def _skill(errors: Floats, without: Floats) -> Floats:
-    """The lower bound of `Ridge.skill` from (n, k) leave-one-out errors with and without features.
-
-    The errors are paired by sample, so the bound is that of a mean of differences.
-    """
-    base = without**2
-    gain = base - errors**2
-    surely = gain.mean(axis=0) - _BOUND * gain.std(axis=0, ddof=1) / np.sqrt(len(gain))
-    return np.where(base.mean(axis=0) > 0, surely / np.maximum(base.mean(axis=0), _TINY), 1.0)
+def _skill(errors: Floats, without: Floats, measured: NDArray[np.bool_]) -> Floats:
+    """`Ridge.skill` from (n, k) leave-one-out errors with and without the features."""
+    base = (without[measured] ** 2).mean(axis=0)
+    gains = without[measured] ** 2 - errors[measured] ** 2
+    gain = gains.mean(axis=0)
+    n = len(gains)
+    surely = gain > stdtrit(n - 1, _SURE) * gains.std(axis=0, ddof=1) / np.sqrt(n)
+    skill = np.where(surely, gain / np.maximum(base, _TINY), 0.0)
+    # What never varies is foretold by its mean.
+    return np.where(base > 0, skill, 1.0)
 
 
 def _correlation(noise: Floats) -> Floats:

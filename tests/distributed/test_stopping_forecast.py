@@ -60,7 +60,7 @@ def test_leave_one_out_errors_and_forecasts_agree_with_scikit_learn():
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(14, 3))
     targets = inputs @ rng.normal(size=(3, 2)) + 0.5 * rng.normal(size=(14, 2))
-    fit = Ridge.fit(inputs, targets)
+    fit = Ridge.fit(inputs, targets, np.zeros_like(targets))
     scaled = (inputs - inputs.mean(axis=0)) / inputs.std(axis=0)
     for column, told in enumerate(fit.forecast(inputs[0]).mean):
         # The same penalties, of which the one with the least error left out is taken.
@@ -71,11 +71,8 @@ def test_leave_one_out_errors_and_forecasts_agree_with_scikit_learn():
         errors = [((p - targets[:, column]) ** 2).mean() for p in left_out]
         best = fits[int(np.argmin(errors))].fit(scaled, targets[:, column])
         assert told == pytest.approx(best.predict(scaled[:1])[0])
-        residual = (left_out[int(np.argmin(errors))] - targets[:, column]) ** 2
-        alone = ((targets[:, column] - targets[:, column].mean()) * 14 / 13) ** 2
-        gain = alone - residual
-        bound = gain.mean() - stats.norm.ppf(0.95) * stats.sem(gain)
-        assert fit.skill[column] == pytest.approx(bound / alone.mean(), rel=1e-3)
+        mean_alone = targets[:, column].var() * (14 / 13) ** 2
+        assert fit.skill[column] == pytest.approx(1 - min(errors) / mean_alone, rel=1e-3)
 
 
 def test_the_spread_of_forecasts_is_the_spread_of_their_errors():
@@ -85,7 +82,7 @@ def test_the_spread_of_forecasts_is_the_spread_of_their_errors():
     for _ in range(400):
         inputs = rng.normal(size=(13, 2))
         targets = inputs @ [[1.0], [0.5]] + rng.normal(size=(13, 1))
-        told = Ridge.fit(inputs[:12], targets[:12]).forecast(inputs[12])
+        told = Ridge.fit(inputs[:12], targets[:12], np.zeros((12, 1))).forecast(inputs[12])
         error = (targets[12, 0] - told.mean[0]) / told.deviation[0]
         scores.append(stats.t.cdf(error, told.freedom))
     for share in (0.05, 0.25, 0.5, 0.75, 0.95):
@@ -144,17 +141,22 @@ def test_units_origins_and_signs_of_metrics_change_nothing(seed, scale, origin, 
     )
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_rung_at_which_an_objective_is_noise_stops_nothing(seed):
-    """Noise could become anything; where it has settled, at the last rung, trials are stopped."""
-    table = curves(60, seed, noise=0.05)
-    rng = np.random.default_rng([seed, 1])
-    table[:, :2, 1] = rng.normal(size=(60, 2))
-    table[:, 2, 1] = table[:, 3, 1] + 0.05 * rng.normal(size=60)
-    outcomes = [o for o in play(Forecast(BOTH, rungs=RUNGS), table) if o]
-    assert {rung for rung, _ in outcomes} == {2}
-    informed = play(Forecast(BOTH, rungs=RUNGS), curves(60, seed, noise=0.05))
-    assert any(o and o[0] < 2 for o in informed)
+def test_a_rung_at_which_an_objective_is_noise_stops_next_to_nothing():
+    """Noise could become anything; where it has settled, at the last rung, trials are stopped.
+
+    A fit to some ten samples that looks skilled by chance is rare, but happens.
+    """
+    stops = []
+    for seed in range(8):
+        table = curves(60, seed, noise=0.05)
+        noise = np.random.default_rng([seed, 1]).normal(size=(60, 3))
+        table[:, :2, 1] = noise[:, :2]
+        table[:, 2, 1] = table[:, 3, 1] + 0.05 * noise[:, 2]
+        stops += [outcome[0] for outcome in play(Forecast(BOTH, rungs=RUNGS), table) if outcome]
+    assert sum(rung < 2 for rung in stops) <= 0.015 * 8 * 60
+    assert stops.count(2) > 0.5 * 8 * 60
+    informed = play(Forecast(BOTH, rungs=RUNGS), curves(60, 0, noise=0.05))
+    assert sum(outcome is not None and outcome[0] < 2 for outcome in informed) > 20
 
 
 def test_what_is_no_number_is_worst():
