@@ -73,7 +73,8 @@ def write_run(folder: Path, rows: list[Row], **study: Any) -> Path:
     ]
     text = "\n".join(["trial,id,seconds,hypervolume", *lines, ""])
     (folder / "hypervolume.csv").write_text(text)
-    search = {"trials": len(done), "scheduler": {"policy": "forecast"}}
+    scheduler = {"policy": "forecast", "rungs": [0.125, 0.25, 0.5]}
+    search = {"trials": len(done), "scheduler": scheduler}
     (folder / "study.yaml").write_text(yaml.safe_dump({"name": "s", "search": search, **study}))
     told = {
         "objectives": [{"name": n, "direction": d} for n, d in OBJECTIVES.items()],
