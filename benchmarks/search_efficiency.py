@@ -49,11 +49,11 @@ def main() -> None:
         problem = _problem(name, arguments)
         runs = _runs(problem, arguments.ways, _count(problem, arguments))
         results[name] = Measured.of(problem, runs, arguments.median_of).to_dict()
+        if arguments.json:
+            content = {"trials": TRIALS, "problems": list(results.values())}
+            write_atomically(arguments.json, json.dumps(content) + "\n")
     problems = [results[name] for name in PROBLEMS if name in results]
     print(_text([row for problem in problems for row in problem["rows"]]))
-    if arguments.json:
-        content = {"trials": TRIALS, "problems": problems}
-        write_atomically(arguments.json, json.dumps(content) + "\n")
     if arguments.figures:
         draw(problems, arguments.figures / "search_efficiency.png")
 

@@ -164,7 +164,7 @@ def test_trials_flow_through_one_slot(undisturbed):
 def test_a_diverged_trial_fails_with_its_reason_and_the_slot_goes_on(undisturbed):
     broken = undisturbed.last["broken"]
     assert "diverged" in broken[FAILED]
-    assert not broken[FINISHED]
+    assert not broken.get(FINISHED)
     assert undisturbed.last["again"][FINISHED]
 
 
@@ -186,7 +186,7 @@ def kill(find: Callable[[], list[int]], folder: Path) -> Iterator[list[int]]:
     killed: list[int] = []
 
     def watch() -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while time.monotonic() < deadline and not killed:
             if list(folder.glob("checkpoints/victim/state-00001.safetensors")):
                 for process in find():

@@ -54,7 +54,7 @@ def trustsweep(*arguments: object) -> subprocess.CompletedProcess:
     environment.pop("RAY_ADDRESS", None)
     command = [Path(sys.executable).parent / "trustsweep", *map(str, arguments)]
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=400, check=False
+        command, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
 
 
