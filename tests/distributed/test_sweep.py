@@ -193,7 +193,6 @@ def test_the_report_is_written_anew_from_the_folder_alone(run):
 
 
 def test_more_trials_may_be_asked_for_and_what_has_finished_is_not_run_again(phantoms, tmp_path):
-    """A resumed run ends as one that had asked for them from the start, but for the seconds."""
     study = {
         **STUDY,
         "trainables": ["unet"],
@@ -216,7 +215,7 @@ def test_more_trials_may_be_asked_for_and_what_has_finished_is_not_run_again(pha
     after = (tmp_path / "run" / "ledger.jsonl").read_bytes()
     assert after.startswith(before)
     assert after[len(before) :].count(b'"event": "start"') == 1
-    assert [int(row["number"]) for row in rows(tmp_path / "run" / "trials.csv")] == [0, 1, 2]
+    assert {row["number"] for row in rows(tmp_path / "run" / "trials.csv")} == {"0", "1", "2"}
     refused = trustsweep(
         "sweep", tmp_path / "study.yaml", "--data", phantoms, "--resume", tmp_path / "run"
     )
