@@ -176,6 +176,17 @@ class Manifest:
         """2 or 3; 0 for data without images."""
         return max(len(self.image_shape) - 1, 0)
 
+    @property
+    def sources(self) -> tuple[Modality, ...]:
+        """`modalities`; where none are named, one for each column of data, called like it."""
+        if self.modalities:
+            return self.modalities
+        kinds = {"image": Kind.IMAGE} if self.image_shape else {}
+        kinds |= dict.fromkeys(self.more_images, Kind.IMAGE)
+        kinds |= {"series": Kind.SERIES} if self.series else {}
+        kinds |= {"tabular": Kind.TABULAR} if self.tabular else {}
+        return tuple(Modality(name=name, kind=kind, column=name) for name, kind in kinds.items())
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
