@@ -99,3 +99,22 @@ def on_signals(halt: Halt, say: Callable[[str], None]) -> Iterator[None]:
             del os.environ[_TUNES_OWN]
         else:
             os.environ[_TUNES_OWN] = before
+
+
+@contextmanager
+def on_threads(halt: Halt) -> Iterator[None]:
+    """Let a thread halt that dies of its surroundings, as TensorBoard's writer on a full disk."""
+    before = threading.excepthook
+
+    def handle(died: threading.ExceptHookArgs) -> None:
+        reason = None if died.exc_value is None else outside(died.exc_value)
+        if reason is None:
+            before(died)
+        else:
+            halt.request(reason)
+
+    threading.excepthook = handle
+    try:
+        yield
+    finally:
+        threading.excepthook = before

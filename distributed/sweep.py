@@ -23,7 +23,7 @@ from distributed import resources
 from distributed.checkpoints import discard_states
 from distributed.checks import check, evaluation_plan, objectives_of
 from distributed.front import Objective
-from distributed.halt import INTERRUPTED, Halt, Halted, on_signals, outside
+from distributed.halt import INTERRUPTED, Halt, Halted, on_signals, on_threads, outside
 from distributed.ledger import SEARCH, Record, State, trial_id
 from distributed.progress import Progress, front_table
 from distributed.repeats import repeats
@@ -148,7 +148,7 @@ def _go_on(run: Run, study: Study, console: Console, changes: list[str]) -> Run:
     earlier = max((r.ended for r in run.ledger.records.values()), default=0.0)
     interrupted = None
     say = partial(console.print, style="yellow")
-    with on_signals(halt, say):
+    with on_signals(halt, say), on_threads(halt):
         try:
             # Once more: as it starts, Ray takes SIGTERM to itself.
             with ray_session(), on_signals(halt, say):

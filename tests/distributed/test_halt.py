@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from distributed.halt import Halt, on_signals
+from distributed.halt import Halt, on_signals, on_threads
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -59,3 +59,25 @@ def test_the_first_reason_stands_and_only_a_signal_interrupts():
     halt.request("storage is away")
     assert halt.reason == "the disk is full"
     assert not halt.interrupted
+
+
+def test_a_thread_that_dies_of_its_surroundings_halts_and_one_of_its_own_is_told(monkeypatch):
+    told: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+
+    def die_of(error: Exception) -> Halt:
+        def die() -> None:
+            raise error
+
+        halt = Halt()
+        with on_threads(halt):
+            thread = threading.Thread(target=die)
+            thread.start()
+            thread.join()
+        return halt
+
+    assert die_of(OSError(28, "No space left on device")).reason.endswith("No space left on device")
+    assert not told
+    assert not die_of(ValueError("a defect"))
+    assert [died.exc_type for died in told] == [ValueError]
+    assert threading.excepthook == told.append
