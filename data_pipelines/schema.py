@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
+#: The fields of a batch that a corruption may change, beside `more_images`; all are floats.
+CHANGEABLE = ("image", "tabular", "series", "series_mask", "series_delta", "present", "severity")
+#: What None stands for in every entry of these: all is there, nothing is corrupted.
+IMPLIED = {"present": 1.0, "severity": 0.0}
 #: Beside several data sets that one preparation made (folds, held-out sites).
 INDEX_NAME = "index.json"
 
@@ -251,6 +255,8 @@ class Batch:
             (since the start where it never was).
         present: (B, M) float, 1 where the modality is there; None where all of them always are.
             What is absent is 0 in images and NaN in series and tables.
+        severity: (B, M) float, how strongly each of `Manifest.sources` was corrupted on its own: 0
+            (clean, or absent) to 5; None where nothing was to be corrupted so.
         more_images: Name to (B, C, *spatial) float in [0, 1].
         groups: Column name to B values, None where unknown.
     """
@@ -264,6 +270,7 @@ class Batch:
     series_mask: Tensor | None = None
     series_delta: Tensor | None = None
     present: Tensor | None = None
+    severity: Tensor | None = None
     more_images: dict[str, Tensor] = field(default_factory=dict)
     groups: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 

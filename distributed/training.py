@@ -103,6 +103,8 @@ class TrialTraining:
             config["seed"],
             manifest=manifest,
             suite=plan.suite,
+            modality_corruption=config["modality_corruption"],
+            p_miss=config["p_miss"],
         )
         self._corrupt = partial(corrupt, manifest=manifest, suite=plan.suite)
         self.optimiser = torch.optim.AdamW(

@@ -32,5 +32,6 @@ CORRUPTIONS = Registry(
         "modality-drop": "data_pipelines.corruptions.modality_drop:ModalityDrop",
         "feature-mask": "data_pipelines.corruptions.feature_mask:FeatureMask",
         "value-noise": "data_pipelines.corruptions.value_noise:ValueNoise",
+        "mixed-quality": "data_pipelines.corruptions.mixed_quality:MixedQuality",
     },
 )

@@ -18,7 +18,7 @@ class ModalityDrop(Corruption[float]):
     """Each present modality goes missing with probability p, but never all that a sample has.
 
     Where all of a sample's modalities would go, the one with the largest draw stays. What goes is
-    0 in `present` and in images, NaN in series and tables.
+    0 in `present`, in `severity` and in images, NaN in series and tables.
     """
 
     name = "modality-drop"
@@ -38,7 +38,8 @@ class ModalityDrop(Corruption[float]):
         draw = random.uniform(seeds.to(present.device), (count,)).masked_fill(~there, -1)
         largest = torch.arange(count, device=draw.device) == draw.argmax(dim=1, keepdim=True)
         kept = there & ((draw >= parameter) | largest)
-        batch = dataclasses.replace(batch, present=kept.to(present))
+        severity = None if batch.severity is None else batch.severity * kept
+        batch = dataclasses.replace(batch, present=kept.to(present), severity=severity)
         batch = _without_images(batch, manifest)
         for kind, without in ((Kind.SERIES, without_series), (Kind.TABULAR, without_tabular)):
             values = batch.series if kind is Kind.SERIES else batch.tabular

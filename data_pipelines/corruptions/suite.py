@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from data_pipelines.corruptions import CORRUPTIONS, random
 from data_pipelines.corruptions.base import SEVERITIES
+from data_pipelines.corruptions.rows import with_rows
 from data_pipelines.corruptions.seeds import draw_seeds
 from data_pipelines.corruptions.suites import DEFAULT_SUITE, parameters
 from data_pipelines.schema import Batch, Manifest
 
-#: What a corruption may change, beside `more_images`.
-_FIELDS = ("image", "tabular", "series", "series_mask", "series_delta", "present")
 #: The stream of which samples are corrupted and how; the corruptions' own count from 0.
 _CHOICE = 1 << 16
 
@@ -45,13 +41,16 @@ def corrupt(
 class TrainingCorruption:
     """Gives a share of the samples one random corruption, drawn anew every epoch.
 
-    The draw depends on (seed, epoch, sample_id) alone, not on the batch or the worker.
+    Then it makes single modalities worse (`mixed-quality`), then it drops some (`modality-drop`).
+    The draws depend on (seed, epoch, sample_id) alone, not on the batch or the worker.
 
     Args:
         cells: (corruption, severity) pairs, drawn with equal chances.
         share: Of the samples, 0 to 1.
         seed: The trial's.
         manifest, suite: As for `corrupt`.
+        modality_corruption: Probability that a present modality is made worse on its own.
+        p_miss: Probability that a present modality is dropped; one of a sample's always stays.
     """
 
     def __init__(
@@ -62,15 +61,29 @@ class TrainingCorruption:
         *,
         manifest: Manifest,
         suite: str = DEFAULT_SUITE,
+        modality_corruption: float = 0.0,
+        p_miss: float = 0.0,
     ) -> None:
         self._cells = list(cells)
         self._share = share
         self._seed = seed
         self._manifest = manifest
         self._suite = suite
+        # In this order: what is dropped is no longer corrupted.
+        self._by_modality = {"mixed-quality": modality_corruption, "modality-drop": p_miss}
 
     def __call__(self, batch: Batch, epoch: int) -> Batch:
-        if self._share <= 0 or not self._cells or not len(batch):
+        if not len(batch):
+            return batch
+        batch = self._share_corrupted(batch, epoch)
+        for name, probability in self._by_modality.items():
+            if probability > 0:
+                seeds = draw_seeds(batch.sample_id, "training", name, self._seed, epoch)
+                batch = CORRUPTIONS[name]()(batch, probability, seeds, self._manifest)
+        return batch
+
+    def _share_corrupted(self, batch: Batch, epoch: int) -> Batch:
+        if self._share <= 0 or not self._cells:
             return batch
         seeds = draw_seeds(batch.sample_id, "training", self._seed, epoch)
         draw = random.uniform(seeds, (2,), _CHOICE)
@@ -87,7 +100,7 @@ class TrainingCorruption:
             )
             for cell, rows in chosen.items()
         ]
-        return _with_rows(batch, changed) if changed else batch
+        return with_rows(batch, changed) if changed else batch
 
 
 def _apply(
@@ -98,30 +111,3 @@ def _apply(
     parameter = parameters(suite, name)[severity - 1]
     worse: Batch = CORRUPTIONS[name]()(batch, parameter, seeds, manifest)
     return worse
-
-
-def _with_rows(batch: Batch, parts: Sequence[tuple[list[int], Batch]]) -> Batch:
-    """The batch with some samples replaced by those of `parts`."""
-    changed: dict[str, Any] = {}
-    for name in _FIELDS:
-        new = [(rows, getattr(part, name)) for rows, part in parts]
-        if any(value is not None for _, value in new):
-            changed[name] = _merged(getattr(batch, name), new, len(batch))
-    more = {
-        column: _merged(
-            image, [(rows, part.more_images[column]) for rows, part in parts], len(batch)
-        )
-        for column, image in batch.more_images.items()
-    }
-    return dataclasses.replace(batch, **changed, more_images=more)
-
-
-def _merged(
-    old: Tensor | None, new: Sequence[tuple[list[int], Tensor | None]], count: int
-) -> Tensor:
-    """`old` with the rows of `new`; None, of `present` alone, stands for ones."""
-    like = next(value for value in (old, *(v for _, v in new)) if value is not None)
-    whole = like.new_ones(count, *like.shape[1:]) if old is None else old.clone()
-    for rows, value in new:
-        whole[torch.tensor(rows, device=whole.device)] = 1 if value is None else value
-    return whole

@@ -164,6 +164,7 @@ SUITES: Mapping[str, Suite] = {
         "modality-drop": (0.1, 0.2, 0.3, 0.5, 0.7),
         "feature-mask": (0.1, 0.2, 0.3, 0.5, 0.7),
         "value-noise": (0.1, 0.2, 0.3, 0.5, 1.0),
+        "mixed-quality": (0.1, 0.3, 0.5, 0.7, 1.0),
     },
 }
 

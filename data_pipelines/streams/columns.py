@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from data_pipelines.schema import Batch, Manifest
+from data_pipelines.schema import CHANGEABLE, IMPLIED, Batch, Manifest
 from data_pipelines.shards import MORE
 from data_pipelines.tensors import unpacked
 
@@ -21,8 +21,6 @@ CHANGED = "changed."
 
 #: Fields of a batch that are float as stored or become so.
 _FLOATS = ("mask", "tabular", "series", "series_delta", "present")
-#: What a corruption may change, beside `more_images`; all are float32 in a batch.
-_CHANGEABLE = ("image", "tabular", "series", "series_mask", "series_delta", "present")
 _UNUSED = ("patient_id", "site", "split", "boxes")
 
 #: Column name to its rows: an array (rows first), a tensor on some device, or a list.
@@ -108,7 +106,7 @@ def pack(stored: pa.Table, before: Batch, after: Batch) -> pa.Table:
     data set alone, as Ray Data may join rows of several calls.
     """
     arrays = dict(zip(stored.column_names, stored.columns, strict=True))
-    for name in _CHANGEABLE:
+    for name in CHANGEABLE:
         old, new = getattr(before, name), getattr(after, name)
         arrays[CHANGED + name] = _changed_rows(old, new, len(before))
     for name, old in before.more_images.items():
@@ -119,19 +117,22 @@ def pack(stored: pa.Table, before: Batch, after: Batch) -> pa.Table:
 def _changed_rows(old: Tensor | None, new: Tensor | None, count: int) -> pa.Array:
     rows: list[bytes | None] = [None] * count
     if new is not None and new is not old:
-        if old is None:
-            old = torch.ones_like(new)  # `present`: all modalities are there
-        # By their bits, as a missing value is not equal to itself.
-        bits = [t.contiguous().view(torch.int32).flatten(1) for t in (old, new)]
-        for row in (bits[0] != bits[1]).any(dim=1).nonzero()[:, 0].tolist():
+        for row in range(count) if old is None else _differing(old, new):
             rows[row] = new[row].numpy().tobytes()
     return pa.array(rows, pa.large_binary())
+
+
+def _differing(old: Tensor, new: Tensor) -> list[int]:
+    """Rows of other bits, as a missing value is not equal to itself."""
+    bits = [t.contiguous().view(torch.int32).flatten(1) for t in (old, new)]
+    rows: list[int] = (bits[0] != bits[1]).any(dim=1).nonzero()[:, 0].tolist()
+    return rows
 
 
 def _overwritten(batch: Batch, columns: Mapping[str, Any]) -> Batch:
     """The batch with the rows that a corruption changed."""
     fields: dict[str, Any] = {}
-    for name in (*_CHANGEABLE, *(MORE + name for name in batch.more_images)):
+    for name in (*CHANGEABLE, *(MORE + name for name in batch.more_images)):
         changed = columns.get(CHANGED + name, ())
         rows = [row for row, value in enumerate(changed) if value is not None]
         if not rows:
@@ -140,7 +141,7 @@ def _overwritten(batch: Batch, columns: Mapping[str, Any]) -> Batch:
         whole = getattr(batch, name) if name == more else batch.more_images[more]
         if whole is None:
             width = len(np.frombuffer(changed[rows[0]], np.float32))
-            whole = fields[name] = torch.ones(len(batch), width)
+            whole = fields[name] = torch.full((len(batch), width), IMPLIED[name])
         for row in rows:
             new = torch.from_numpy(np.frombuffer(changed[row], np.float32).copy())
             whole[row] = new.view(whole.shape[1:])

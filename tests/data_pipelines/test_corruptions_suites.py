@@ -203,6 +203,6 @@ def test_what_data_offer_decides_what_acts_on_them():
         for kind, manifest in (("image", image_only), ("table", table_only), ("both", MANIFEST))
     }
     clinical = set(SUITES["clinical"])
-    assert acting["image"] == set(CORRUPTIONS) - clinical
+    assert acting["image"] == set(CORRUPTIONS) - clinical | {"mixed-quality"}
     assert acting["table"] == clinical - {"modality-drop"}
     assert acting["both"] == set(CORRUPTIONS)
