@@ -108,16 +108,28 @@ def resnet(manifest: Manifest, width: int, depth: int, outputs: int, dropout: fl
         dropout: Probability that a pooled feature is left out in training, in [0, 1].
     """
     dims = manifest.spatial_dims
-    channels = [manifest.channels, *(width * 2**level for level in range(depth))]
-    norm = ("GROUP", {"num_groups": math.gcd(width, _GROUPS)})
-    units = [
-        ResidualUnit(dims, before, after, strides=2, subunits=1, act="relu", norm=norm)
-        for before, after in itertools.pairwise(channels)
-    ]
     head = [Pool["ADAPTIVEAVG", dims](1), nn.Flatten(), nn.Dropout(dropout)]
     return nn.Sequential(
         Standardise(manifest.mean, manifest.std, dims),
-        *units,
+        *residual_units(dims, manifest.channels, width, depth),
         *head,
-        nn.Linear(channels[-1], outputs),
+        nn.Linear(width * 2 ** (depth - 1), outputs),
+    )
+
+
+def residual_units(dims: int, channels: int, width: int, depth: int) -> nn.Sequential:
+    """The body of `resnet`: images to features of width · 2^(depth − 1) channels.
+
+    Args:
+        dims: Spatial dimensions, 2 or 3.
+        channels: Of the images.
+        width, depth: As for `resnet`.
+    """
+    norm = ("GROUP", {"num_groups": math.gcd(width, _GROUPS)})
+    widths = [channels, *(width * 2**level for level in range(depth))]
+    return nn.Sequential(
+        *(
+            ResidualUnit(dims, before, after, strides=2, subunits=1, act="relu", norm=norm)
+            for before, after in itertools.pairwise(widths)
+        )
     )

@@ -6,6 +6,10 @@ TRAINABLES = Registry(
     "trainable",
     {
         "classifier": "trainables.classifier:Classifier",
+        "draf": "trainables.fusion.draf:Draf",
+        "early-fusion": "trainables.fusion.early:EarlyFusion",
+        "late-fusion": "trainables.fusion.late:LateFusion",
+        "mda": "trainables.fusion.mda:MdaStyle",
         "unet": "trainables.unet:ClassicalUNet",
         "evidential-unet": "trainables.unet:EvidentialUNet",
     },

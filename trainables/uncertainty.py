@@ -17,7 +17,7 @@ MAPS: dict[str, str] = {
     "vacuity": "lack of evidence, 2 / S",
     "beta-variance": "variance of the foreground probability under the Beta, p̂(1 − p̂) / (S + 1)",
     "entropy": "entropy of the mean prediction, H(p̂): total uncertainty",
-    "expected-entropy": "mean entropy under the Beta, E[H(p)]: the part that the data cause",
+    "expected-entropy": "mean entropy under the Beta or of the passes, E[H(p)]: caused by the data",
     "mutual-information": "H(p̂) − E[H(p)]: the part that more evidence would remove",
     "bernoulli-variance": "variance of the predicted label, p(1 − p)",
     "least-confidence": "probability that the predicted label is wrong, 1 − max p",
@@ -101,6 +101,26 @@ def categorical_maps(p: Tensor) -> dict[str, Tensor]:
         "entropy": torch.special.entr(others).sum(dim=1) - (1 - doubt) * torch.log1p(-doubt),
         "least-confidence": doubt,
     }
+
+
+def ensemble_maps(p: Tensor) -> dict[str, Tensor]:
+    """What T distributions over classes per image offer, of stochastic passes or of an ensemble.
+
+    The entropy of the mean is the sum of the two others: what the data cause and what the passes
+    disagree about (Depeweg et al. 2018, arXiv 1710.07283).
+
+    Args:
+        p: (T, ..., K) probabilities that sum to 1 over the last axis.
+
+    Returns:
+        "entropy", "expected-entropy" and "mutual-information", each (...), at least float32.
+    """
+    p = _at_least_float32(p)
+    total = torch.special.entr(p.mean(dim=0)).sum(dim=-1)
+    expected = torch.special.entr(p).sum(dim=-1).mean(dim=0)
+    # The entropy is concave, so only rounding takes the difference below 0.
+    information = (total - expected).clamp(min=0)
+    return {"entropy": total, "expected-entropy": expected, "mutual-information": information}
 
 
 def image_score(

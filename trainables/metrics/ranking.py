@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +15,31 @@ from trainables.metrics.base import MetricState, classes, uncertainty_map
 from trainables.metrics.catalog import CALIBRATION_BINS
 from trainables.metrics.samples import SampleState
 from trainables.metrics.sparsification import mean_risks
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model said of n images, and what is true of them.
+
+    Attributes:
+        truth: (n,) int, the class.
+        uncertainty: (n,) float64, any order-preserving scale; larger is less certain.
+        probability: (n, K >= 2) float64, NaN where it is no number.
+    """
+
+    truth: np.ndarray
+    uncertainty: np.ndarray
+    probability: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    @property
+    def error(self) -> np.ndarray:
+        """(n,) float64: 1 where the most probable class is wrong, NaN where there is none."""
+        wrong = (self.probability.argmax(axis=1) != self.truth).astype(np.float64)
+        wrong[np.isnan(self.probability).any(axis=1)] = math.nan
+        return wrong
 
 
 class Ranking(SampleState, MetricState):
@@ -39,17 +65,25 @@ class Ranking(SampleState, MetricState):
         p, truth = classes(prediction, batch)
         self.add(batch.sample_id, [truth, uncertainty_map(prediction, self.uncertainty), p])
 
+    @property
+    def answers(self) -> Answers:
+        """The images themselves, in the order of `rows`."""
+        # Before the first image it is not known how many classes there are.
+        rows = self.rows if len(self.rows) else np.zeros((0, 4))
+        return Answers(rows[:, 0].astype(int), rows[:, 1], rows[:, 2:])
+
     def compute(self) -> dict[str, float]:
-        rows = self.rows
-        if not len(rows) or np.isnan(rows[:, 2:]).any():
+        answers = self.answers
+        p, error = answers.probability, answers.error
+        if not len(answers) or np.isnan(error).any():
             return dict.fromkeys(self.names, math.nan)
-        truth, uncertainty, p = rows[:, 0].astype(int), rows[:, 1], rows[:, 2:]
-        confidence, correct = p.max(axis=1), p.argmax(axis=1) == truth
-        error = torch.from_numpy(1.0 - correct).unsqueeze(0)
-        area, best = mean_risks(error, torch.from_numpy(uncertainty).unsqueeze(0))
+        area, best = mean_risks(
+            torch.from_numpy(error).unsqueeze(0),
+            torch.from_numpy(answers.uncertainty).unsqueeze(0),
+        )
         return {
-            "auroc": _macro_auroc(p, truth),
-            "ece_adaptive": _adaptive_error(confidence, correct.astype(np.float64)),
+            "auroc": macro_auroc(p, answers.truth),
+            "ece_adaptive": _adaptive_error(p.max(axis=1), 1 - error),
             "aurc": float(area),
             "e_aurc": float((area - best).clamp(min=0)),
         }
@@ -68,7 +102,8 @@ def auroc(negative: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks - m * (m + 1) / 2) / (n * m))
 
 
-def _macro_auroc(p: np.ndarray, truth: np.ndarray) -> float:
+def macro_auroc(p: np.ndarray, truth: np.ndarray) -> float:
+    """Of probabilities (n, K >= 2) for classes (n,), n > 0; see `Ranking` for what is averaged."""
     # 1 − p of the first of two classes has ties that p, near 0, has not.
     members = [1] if p.shape[1] == 2 else np.unique(truth)
     values = [auroc(p[truth != k, k], p[truth == k, k]) for k in members]

@@ -40,7 +40,7 @@ class Shift(SampleState):
             return dict.fromkeys(self.names, math.nan)
         doubt_before, doubt_after, merit_before, merit_after = self.rows.T
         return {
-            "spearman": _spearman(doubt_after - doubt_before, merit_after - merit_before),
+            "spearman": spearman(doubt_after - doubt_before, merit_after - merit_before),
             "auroc": auroc(doubt_before, doubt_after),
         }
 
@@ -57,7 +57,8 @@ class ClassShift(Shift):
         return p.gather(1, truth.unsqueeze(1)).squeeze(1)
 
 
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Rank correlation of (n,) each; 0 where either is constant, NaN for n < 2 or with a NaN."""
     if len(x) < 2 or np.isnan(x).any() or np.isnan(y).any():
         return math.nan
     if np.ptp(x) == 0 or np.ptp(y) == 0:

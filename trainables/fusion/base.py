@@ -1,0 +1,204 @@
+"""What every fusion model shares: its inputs, its loss and what it predicts."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Batch, Manifest, Modality, Task
+from trainables.contract import Config, Loss, Prediction, Progress, Trainable
+from trainables.fusion.encoders import Encoder, encoder
+from trainables.fusion.inputs import flags, gather, in_manifest_order, sources
+from trainables.settings import number, whole
+from trainables.uncertainty import categorical_maps, ensemble_maps
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What a fusion network says of a batch; modalities in the order of `inputs.sources`.
+
+    Attributes:
+        logits: (T, B, K) of T passes; the prediction is the mean of their softmax.
+        weights: (B, M) of the modalities, 0 for the absent and summing to 1 over the present; None
+            where the method has none.
+        more: Whatever else the method's own loss needs.
+    """
+
+    logits: Tensor
+    weights: Tensor | None = None
+    more: dict[str, Tensor] = field(default_factory=dict)
+
+
+class FusionNetwork(nn.Module):
+    """Encoders of all modalities, keyed by name, and the way in which they are fused.
+
+    Attributes:
+        encoders: Name to `Encoder`, by name in `inputs.sources` order.
+    """
+
+    def __init__(self, encoders: dict[str, Encoder]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict({_key(name): part for name, part in encoders.items()})
+
+    @property
+    def stems(self) -> list[Encoder]:
+        """The encoders in order."""
+        return [part for part in self.encoders.values() if isinstance(part, Encoder)]
+
+    def features(self, values: tuple[Tensor, ...], passes: int = 1) -> Tensor:
+        """(T, B, M, D) of all modalities; those that are absent have features of nothing."""
+        parts = [part(value, passes) for part, value in zip(self.stems, values, strict=True)]
+        return torch.stack(parts, dim=2)
+
+    def tokens(self, values: tuple[Tensor, ...]) -> list[Tensor]:
+        """(B, L, C) of each modality."""
+        return [part.stem(value) for part, value in zip(self.stems, values, strict=True)]
+
+    @abstractmethod
+    def forward(self, values: tuple[Tensor, ...], present: Tensor) -> Fused:
+        """`inputs.gather`'s tensors and (B, M) bool to what is said of them."""
+
+
+class FusionTrainable(Trainable):
+    """A classifier of several modalities, any of which may be absent from a sample.
+
+    A sample without any modality gets the uniform distribution and a loss of ln K without
+    gradient, whatever the model. Training minimises the cross-entropy of the prediction, the mean
+    over passes of the softmax, plus what `terms` adds. A data set whose manifest names no
+    modalities counts as one for each kind of data that it holds.
+
+    Config: `width`, `depth` and `dim` of the encoders (see `encoders.encoder`), `dropout` in
+    [0, 1).
+    """
+
+    task = Task.CLASSIFICATION
+    uncertainties: ClassVar[tuple[str, ...]] = ("entropy", "least-confidence")
+
+    def __init__(self, config: Config, manifest: Manifest) -> None:
+        """Raises `UserError` for a missing or impossible config value, or data that do not fit."""
+        super().__init__(config, manifest)
+        if self.task not in manifest.tasks:
+            raise UserError(f"{manifest.name}: no class of each sample here, which this needs.")
+        if len(manifest.classes) < 2:
+            raise UserError(f"{manifest.name}: a single class leaves nothing to tell apart.")
+        self.classes = len(manifest.classes)
+        self.width = whole(config, "width", low=1)
+        self.depth = whole(config, "depth", low=1)
+        self.dim = whole(config, "dim", low=2)
+        self.dropout = number(config, "dropout", low=0, high=0.95)
+
+    @abstractmethod
+    def network(self) -> FusionNetwork:
+        """A freshly initialised network over the manifest's modalities."""
+
+    def terms(self, fused: Fused, batch: Batch, present: Tensor) -> dict[str, Tensor]:
+        """Terms of the loss beside the cross-entropy of the prediction, by name: (B,) each."""
+        return {}
+
+    def probability(self, fused: Fused) -> Tensor:
+        """(B, K), for samples of which something is there."""
+        return fused.logits.softmax(dim=2).mean(dim=0)
+
+    def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
+        values, present = gather(batch, self.manifest)
+        fused = _exact(network(values, present))
+        terms = {"cross-entropy": self.cross_entropy(fused, batch)}
+        terms |= self.terms(fused, batch, present)
+        nothing = ~present.any(dim=1)
+        terms = {name: term.masked_fill(nothing, 0) for name, term in terms.items()}
+        uniform = nothing * math.log(self.classes)
+        terms["cross-entropy"] = terms["cross-entropy"] + uniform
+        per_sample = torch.stack(list(terms.values())).sum(dim=0)
+        parts = {name: term.detach().mean() for name, term in terms.items()}
+        return Loss(per_sample.mean(), per_sample, parts)
+
+    def predict(self, network: nn.Module, batch: Batch) -> Prediction:
+        values, present = gather(batch, self.manifest)
+        fused = _exact(network(values, present))
+        anything = present.any(dim=1, keepdim=True)
+        passes = torch.where(anything, fused.logits, 0).softmax(dim=2)
+        probability = torch.where(anything, self.probability(fused), 1 / self.classes)
+        maps = {**categorical_maps(probability), **ensemble_maps(passes)}
+        weights = fused.weights
+        return Prediction(
+            probability,
+            {name: maps[name] for name in self.uncertainties},
+            reliability=None if weights is None else in_manifest_order(weights, self.manifest),
+        )
+
+    def cross_entropy(self, fused: Fused, batch: Batch) -> Tensor:
+        """(B,) of the prediction, in nats; of the logits' own precision where a pass is sure."""
+        mean = fused.logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(fused.logits))
+        return F.nll_loss(mean, labels(batch), reduction="none")
+
+    def flags(self, batch: Batch, present: Tensor) -> Tensor:
+        """(B, M) float: which modalities were corrupted on their own, in `inputs.sources` order."""
+        found = flags(batch, self.manifest)
+        return torch.zeros_like(present, dtype=torch.float32) if found is None else found
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those that the model takes, in its order."""
+        return sources(self.manifest)
+
+    def make_encoders(self, modalities: tuple[Modality, ...] | None = None) -> dict[str, Encoder]:
+        """A fresh encoder for each of `modalities`, all of the manifest's if not given."""
+        chosen = self.modalities if modalities is None else modalities
+        return {
+            modality.name: encoder(
+                self.manifest,
+                modality,
+                width=self.width,
+                depth=self.depth,
+                dim=self.dim,
+                dropout=self.dropout,
+                seed=place,
+            )
+            for place, modality in enumerate(chosen)
+        }
+
+
+def labels(batch: Batch) -> Tensor:
+    """(B,) long. Raises ValueError for a batch without labels."""
+    if batch.label is None:
+        raise ValueError("classification needs batch.label")
+    return batch.label
+
+
+def over_present(values: Tensor, present: Tensor) -> Tensor:
+    """Mean over the modalities that are there, (B, M) to (B,); 0 where none is."""
+    there = present.to(values)
+    return torch.where(present, values, 0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+
+
+def softmax_present(scores: Tensor, present: Tensor) -> Tensor:
+    """Softmax over the modalities that are there, along the last axis; exactly 0 for the absent.
+
+    Args:
+        scores: (..., M).
+        present: (..., M) bool, broadcastable. Where nothing is there all weights are 0.
+    """
+    masked = scores.masked_fill(~present, -torch.inf)
+    nothing = ~present.any(dim=-1, keepdim=True)
+    return masked.masked_fill(nothing, 0).softmax(dim=-1).masked_fill(~present, 0)
+
+
+def _exact(fused: Fused) -> Fused:
+    """In float32 whatever autocast made of it."""
+    return Fused(
+        fused.logits.float(),
+        None if fused.weights is None else fused.weights.float(),
+        {name: value.float() for name, value in fused.more.items()},
+    )
+
+
+def _key(name: str) -> str:
+    """A name as the key of a module, where no dot may stand."""
+    return name.replace(".", "_")

@@ -1,0 +1,63 @@
+"""Late fusion: a model for each modality, and their predictions combined."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_pipelines.schema import Batch, Manifest
+from trainables.contract import Config
+from trainables.fusion.base import Fused, FusionNetwork, FusionTrainable, labels, over_present
+from trainables.fusion.draf import by_modality, unimodal_cross_entropy
+from trainables.fusion.encoders import Encoder
+from trainables.settings import word
+
+#: How predictions are combined.
+RULES = ("mean", "majority")
+
+
+class LateFusion(FusionTrainable):
+    """A network for each modality, trained on its own; predictions are combined.
+
+    "mean" averages the probabilities of the present modalities. "majority" gives each class the
+    share of them whose likeliest class it is (of a modality's tie, the first); as votes have no
+    gradient, attacks follow that of the mean. The loss is the mean over the present modalities of
+    each one's own cross-entropy, the same for both rules.
+
+    Config: `rule`, and that of `FusionTrainable`.
+    """
+
+    def __init__(self, config: Config, manifest: Manifest) -> None:
+        """Raises `UserError` for a missing or impossible config value, or data that do not fit."""
+        super().__init__(config, manifest)
+        self.rule = word(config, "rule", RULES)
+
+    def network(self) -> FusionNetwork:
+        return LateNetwork(self.make_encoders(), self)
+
+    def cross_entropy(self, fused: Fused, batch: Batch) -> Tensor:
+        own = unimodal_cross_entropy(fused.more["unimodal"], labels(batch))
+        return over_present(own, fused.more["present"] > 0)
+
+    def probability(self, fused: Fused) -> Tensor:
+        own, present = fused.more["unimodal"][0].softmax(dim=-1), fused.more["present"][..., None]
+        mean = (own * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
+        if self.rule == "mean":
+            return mean
+        votes = F.one_hot(own.argmax(dim=-1), own.shape[-1]).to(own)
+        share = (votes * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
+        return share + (mean - mean.detach())
+
+
+class LateNetwork(FusionNetwork):
+    """See `LateFusion`. `more` of what it says: "unimodal" (1, B, M, K) logits and "present"."""
+
+    def __init__(self, encoders: dict[str, Encoder], method: LateFusion) -> None:
+        super().__init__(encoders)
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(method.dim, method.classes) for name in self.encoders}
+        )
+
+    def forward(self, values: tuple[Tensor, ...], present: Tensor) -> Fused:
+        own = by_modality(self.heads, self.features(values))
+        return Fused(own.mean(dim=2), more={"unimodal": own, "present": present.to(own)})
