@@ -34,6 +34,8 @@ def check(study: Study, manifest: Manifest) -> None:
         ATTACKS[study.evaluation.attack]
     except UserError as error:
         raise UserError(f"evaluation.attack: {error}") from error
+    if not manifest.image_shape:
+        _without_attacks(study)
     _usable_corruptions(study, manifest)
     fidelity.check(study, manifest)
     _repeatable(study)
@@ -95,6 +97,23 @@ def corruption_cells(study: Study) -> tuple[tuple[str, int], ...]:
     """Every (corruption, severity) of the study's evaluation."""
     settings = study.evaluation
     return tuple((name, level) for name in settings.corruptions for level in settings.severities)
+
+
+def _without_attacks(study: Study) -> None:
+    """Attacks perturb `Batch.image`: without one they would pass for robustness."""
+    if any(epsilon > 0 for epsilon in study.evaluation.epsilons):
+        raise UserError(
+            f"evaluation.epsilons: attacks change the image, and {study.data} has none. "
+            "Give epsilons: [0]."
+        )
+    space = study.search_space()
+    for trainable in study.trainables:
+        regime = space.of(trainable)["regime"]
+        if (regime.choices or [regime.value]) != ["none"]:
+            raise UserError(
+                f"space.regime: the regimes of {trainable} attack the image, and {study.data} "
+                "has none. Give regime: none."
+            )
 
 
 def _usable_corruptions(study: Study, manifest: Manifest) -> None:

@@ -149,8 +149,9 @@ class Search(_Section):
 class Evaluation(_Section):
     """How every model is judged. The same for all trials of a study.
 
-    `epsilons` are attack budgets on the [0, 1] pixel scale and include 0; `corruptions` are
-    evaluated at each of `severities` (1 to 5), with the parameters that `suite` gives them.
+    `epsilons` are attack budgets on the [0, 1] pixel scale and include 0 (0 alone: no attacks, as
+    for data without images); `corruptions` are evaluated at each of `severities` (1 to 5), with
+    the parameters that `suite` gives them.
     """
 
     epsilons: list[float] = [0.0, 0.005, 0.01, 0.02]
@@ -179,8 +180,6 @@ class Evaluation(_Section):
                 raise ValueError(f"ε = {value} is outside [0, 1], the pixel scale")
         if 0.0 not in values:
             raise ValueError("0 (the clean images) must be one of the budgets")
-        if len(set(values)) < 2:
-            raise ValueError("give at least one budget above 0")
         return sorted(set(values))
 
 

@@ -28,9 +28,17 @@ IMAGES = Manifest(
 )
 
 
-def study(**evaluation) -> Study:
-    raw = {"name": "s", "trainables": ["unet"], "objectives": ["dice_area"], "data": "folder"}
-    return parse({**raw, "evaluation": evaluation}, "file.yaml")
+TABLE = dataclasses.replace(IMAGES, image_shape=(), tabular=(Feature(name="age"),))
+
+
+def study(objective="dice_area", regime="none", **evaluation) -> Study:
+    raw = {"name": "s", "trainables": ["unet"], "objectives": [objective], "data": "folder"}
+    space = {"regime": regime}
+    return parse({**raw, "space": space, "evaluation": evaluation}, "file.yaml")
+
+
+def unattacked(**changes) -> Study:
+    return study(**{"objective": "clean.dice", "epsilons": [0], **changes})
 
 
 def test_the_suite_reaches_the_plan_and_its_state():
@@ -73,12 +81,29 @@ def test_a_corruption_that_would_change_nothing_is_refused(name, words):
 
 
 def test_what_is_offered_instead_would_pass():
-    table = dataclasses.replace(IMAGES, image_shape=(), tabular=(Feature(name="age"),))
     with pytest.raises(UserError) as error:
-        check(study(corruptions=["jpeg"]), table)
+        check(unattacked(corruptions=["jpeg"]), TABLE)
     offered = str(error.value).partition("Choose among: ")[2].rstrip(".").split(", ")
-    assert offered == ["feature-mask", "value-noise"]
-    check(study(corruptions=offered), table)
+    assert offered == ["feature-mask", "value-noise", "mixed-quality"]
+    check(unattacked(corruptions=offered), TABLE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"epsilons": [0, 0.01]},
+            r"evaluation\.epsilons: .*folder has none\. Give epsilons: \[0\]",
+        ),
+        ({"regime": "all"}, r"space\.regime: .*unet .*folder has none\. Give regime: none"),
+        ({"regime": {"choices": ["none", "random"]}}, r"space\.regime: "),
+    ],
+    ids=str,
+)
+def test_attacks_are_for_images(changes, words):
+    with pytest.raises(UserError, match=f"^{words}"):
+        check(unattacked(corruptions=["feature-mask"], **changes), TABLE)
+    check(unattacked(corruptions=["jpeg"], **changes), IMAGES)
 
 
 @pytest.mark.parametrize(("kind", "known"), [("corruptions", CORRUPTIONS), ("suites", SUITES)])
