@@ -7,38 +7,49 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 
 from data_pipelines.corruptions.seeds import draw_seeds
+from data_pipelines.corruptions.suite import corrupt
 from data_pipelines.machine import write_atomically
-from data_pipelines.schema import Batch, Manifest, Split
+from data_pipelines.schema import Batch, Manifest, Split, Task
 from data_pipelines.storage import Folder
 from data_pipelines.streams import Streamed
 from distributed.checkpoints import load_model
 from distributed.checks import evaluation_plan
+from distributed.fidelity import CLEAN
 from distributed.ledger import SEARCH, Record
 from distributed.run import Run
+from distributed.selective import selective
 from distributed.training import TrialTraining
 from search_spaces.study import Study
+from trainables.evaluation import Evaluation
+from trainables.metrics.catalog import attacked_name
+from trainables.registry import TRAINABLES
+from trainables.reliance import reliance, weighed_samples
 
 if TYPE_CHECKING:
     from distributed.sweep import Prepared
 
-#: Test images that the report shows.
-PANEL_IMAGES = 6
+#: Test images that the report shows, and samples with the weights of their modalities.
+PANEL_IMAGES, WEIGHED_SAMPLES = 6, 24
+#: What weights of modalities are compared with: every modality worse on its own.
+MIXED, MIXED_SEVERITY = "mixed-quality", 5
+
+Arrays = dict[str, np.ndarray]
 
 
 def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
     """Write `evaluation/<id>.json` for each of the models, where it is not there already.
 
-    A model of the search gets `evaluation/<id>.npz` as well, for the report's panel.
+    A model of the search gets `evaluation/<id>.npz` as well, for the samples that the report shows.
     """
     run.evaluation.mkdir(exist_ok=True)
     needs = prepared.resources.per_worker
-    task = ray.remote(_judge).options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))
+    task = ray.remote(judge_model).options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))
     assert prepared.study.data is not None
     data = Folder(prepared.study.data).resolved()
     ray.get(
@@ -50,47 +61,103 @@ def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
     )
 
 
-def _judge(
+def judge_model(
     study: Study, data: Folder, manifest: Manifest, record: Record, run: Path, checkpoints: Path
 ) -> None:
+    """Write one model's card, and its arrays where it has any.
+
+    The card holds the model's `id` and `config`, the test split's `metrics`, `curves` against ε
+    and `reliability` diagrams; of classifiers also `selective` (see `distributed.selective`),
+    `ood` (its samples and their clean metrics) where the data have that split, and `weights` (see
+    `Reliance`, with the modalities' names) where the method weighs modalities.
+    """
     import torch
 
     plan = evaluation_plan(study)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     training = TrialTraining(record.config, manifest, plan, device=device)
     load_model(checkpoints / record.id, training.network)
+    size = study.evaluation.batch_size
     samples = Streamed(data, Split.TEST, manifest)
-    evaluation = training.evaluate(samples, batch_size=study.evaluation.batch_size)
+    evaluation = training.evaluate(samples, batch_size=size)
     strongest = max(plan.epsilons)
-    card = {
+    card: dict[str, Any] = {
         "id": record.id,
         "split": str(Split.TEST),
         "classes": list(manifest.classes),
         "config": record.config,
         "metrics": evaluation.compute(),
-        "curves": evaluation.curves(),
+        "curves": evaluation.curves() if plan.budgets else {},
         "reliability": {
             condition: evaluation.reliability(condition)
-            for condition in ("clean", f"attacked@{strongest:g}")
+            for condition in dict.fromkeys(("clean", attacked_name(strongest)))
         },
     }
-    path = _card(run, record)
-    if record.stage == SEARCH:
+    arrays: Arrays = {}
+    if record.stage == SEARCH and manifest.image_shape:
         arrays = training.panel(_panel_batch(samples), strongest)
         arrays["epsilon"] = np.array(strongest, dtype=np.float32)
+    if evaluation.task is Task.CLASSIFICATION:
+
+        def clean(split: Split) -> Evaluation:
+            stream = Streamed(data, split, manifest)
+            return training.evaluate(stream, CLEAN, batch_size=size)
+
+        ood = clean(Split.OOD) if manifest.split_counts.get(Split.OOD) else None
+        card["selective"] = selective(clean(Split.VAL), evaluation, ood)
+        if ood is not None:
+            found = {"samples": manifest.split_counts[Split.OOD], "metrics": ood.compute()}
+            card["ood"] = found
+        weights, shown = _weights(training, samples, size)
+        card |= weights
+        arrays |= shown if record.stage == SEARCH else {}
+    path = _card(run, record)
+    if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
     # Last: a model with a card is judged, and is not judged again.
     write_atomically(path, json.dumps(card, indent=2))
+
+
+def _weights(
+    training: TrialTraining, samples: Streamed, size: int
+) -> tuple[dict[str, Any], Arrays]:
+    """The card's `weights` and the samples beside it; nothing for a method that weighs nothing."""
+    import torch
+
+    manifest = training.manifest
+    if len(manifest.sources) < 2:
+        return {}, {}
+    trainable = TRAINABLES[training.config["trainable"]](training.config, manifest)
+
+    def mixed(batch: Batch) -> Batch:
+        suite = training.plan.suite
+        return corrupt(batch, MIXED, MIXED_SEVERITY, manifest=manifest, suite=suite)
+
+    device = training.device
+    few = _drawn(samples, WEIGHED_SAMPLES).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        arrays = weighed_samples(trainable, training.network, few, mixed(few))
+        if not arrays:
+            return {}, {}
+        batches = (mixed(batch.to(device)) for batch in samples.sweep(size))
+        found = reliance(trainable, training.network, batches).compute()
+    names = [modality.name for modality in manifest.sources]
+    return {"weights": {"modalities": names, "corruption": MIXED, **found}}, arrays
 
 
 def _card(run: Path, record: Record) -> Path:
     return run / "evaluation" / f"{record.id}.json"
 
 
-def _panel_batch(samples: Streamed) -> Batch:
-    """The same images for every model, drawn by a fixed hash; those with a lesion come first."""
+def _drawn(samples: Streamed, count: int) -> Batch:
+    """The same samples for every model, drawn by a fixed hash."""
     order = np.argsort(draw_seeds(samples.sample_ids, "panel").numpy())
-    batch = samples.batch(order[: PANEL_IMAGES * 8].tolist())
+    return samples.batch(order[:count].tolist())
+
+
+def _panel_batch(samples: Streamed) -> Batch:
+    """The images of the panel; those with a lesion come first."""
+    batch = _drawn(samples, PANEL_IMAGES * 8)
     rows = list(range(len(batch)))
     if batch.mask is not None:
         lesion = batch.mask.flatten(1).any(dim=1).tolist()

@@ -26,6 +26,7 @@ from trainables.metrics.catalog import (
     epsilon_text,
     state_classes,
 )
+from trainables.metrics.ranking import Answers, Ranking
 from trainables.metrics.shift import Shift
 
 CLEAN = "clean"
@@ -155,6 +156,16 @@ class Evaluation:
                 return state.curve()
         raise ValueError(f"{self.task} has no reliability diagram")
 
+    def answers(self, condition: str = CLEAN) -> Answers:
+        """What was answered to each image under a condition, of classifications.
+
+        Of more images than a `SampleState` keeps, those of its sample.
+        """
+        for state in self._states[condition]:
+            if isinstance(state, Ranking):
+                return state.answers
+        raise ValueError(f"{self.task} has no answers to images")
+
     def state_dict(self) -> dict[str, Any]:
         """Everything gathered, as plain values and arrays, for another process."""
         return {
@@ -249,18 +260,19 @@ def panel(
     """What the report shows of a few images, before and after the attack within ε.
 
     Returns:
-        image, probability and uncertainty, and the same with the suffix "_attacked". Pictures are
-        (n, H, W) float16: the mean of an image's channels, the middle slice of a volume.
-        Segmentation: all are pictures, and mask is one. Classification: image is a picture,
-        probability (n, K) float32 with a column for each class, at least two, uncertainty (n,)
-        float32, and label (n,) int64.
+        image, probability and uncertainty, and for ε > 0 the same with the suffix "_attacked".
+        Pictures are (n, H, W) float16: the mean of an image's channels, the middle slice of a
+        volume. Segmentation: all are pictures, and mask is one. Classification: image is a
+        picture, probability (n, K) float32 with a column for each class, at least two, uncertainty
+        (n,) float32, and label (n,) int64.
 
     Raises:
         ValueError: a batch without the truth that the task needs.
     """
     result = _truth(trainable.task, batch)
     with frozen(network):
-        for suffix, shown in (("", batch), ("_attacked", attack(batch, epsilon))):
+        attacked = {"_attacked": attack(batch, epsilon)} if epsilon > 0 else {}
+        for suffix, shown in {"": batch, **attacked}.items():
             with torch.inference_mode():
                 prediction = trainable.predict(network, shown)
             doubt = uncertainty_map(prediction, uncertainty)

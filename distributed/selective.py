@@ -1,0 +1,62 @@
+"""What a classifier gives where it may abstain, with thresholds chosen on the validation split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trainables.evaluation import CLEAN, Evaluation
+from trainables.metrics.catalog import corrupted_name
+from trainables.metrics.ranking import Answers
+from trainables.metrics.selective import accepted, quality, risk_coverage, threshold
+
+#: Shares of the images to answer, for each of which a threshold is chosen.
+COVERAGES = (0.95, 0.9, 0.8, 0.7, 0.5)
+#: Points of a curve that are kept.
+MOST_POINTS = 101
+
+
+def selective(validation: Evaluation, test: Evaluation, ood: Evaluation | None) -> dict[str, Any]:
+    """What abstaining by the uncertainty that the plan names, or the method's first, gives.
+
+    Args:
+        validation: Chooses the thresholds, on its clean images.
+        test: Judges clean images, and those of its plan's first corruption at the highest severity.
+        ood: Judges whole sites that training never saw.
+
+    Returns:
+        - thresholds: for each of `COVERAGES`, "target", "threshold" and the "coverage" that it
+          reaches on the validation split.
+        - conditions: by name ("clean", "corrupted@...", "ood") the "curve" of "coverage" and
+          "risk", at most 101 points; "all", the `quality` of all answers; and "accepted", for each
+          threshold what `metrics.selective.accepted` gives.
+        Ready for JSON; NaN where something does not exist.
+    """
+    chosen = validation.answers()
+    limits = [threshold(chosen.uncertainty, share) for share in COVERAGES]
+    judged = {CLEAN: test.answers()}
+    if test.plan.corruptions:
+        worst = corrupted_name(*max(test.plan.corruptions, key=lambda cell: cell[1]))
+        judged[worst] = test.answers(worst)
+    if ood is not None:
+        judged["ood"] = ood.answers()
+    return {
+        "thresholds": [
+            {"target": share, "threshold": t, "coverage": accepted(chosen, t)["coverage"]}
+            for share, t in zip(COVERAGES, limits, strict=True)
+        ],
+        "conditions": {name: _condition(answers, limits) for name, answers in judged.items()},
+    }
+
+
+def _condition(answers: Answers, limits: list[float]) -> dict[str, Any]:
+    coverage, risk = risk_coverage(answers)
+    kept = np.arange(len(coverage))
+    if len(coverage) > MOST_POINTS:
+        kept = np.linspace(0, len(coverage) - 1, MOST_POINTS).round().astype(int)
+    return {
+        "curve": {"coverage": coverage[kept].tolist(), "risk": risk[kept].tolist()},
+        "all": quality(answers),
+        "accepted": [accepted(answers, limit) for limit in limits],
+    }

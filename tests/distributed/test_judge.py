@@ -1,0 +1,153 @@
+"""Classifiers judged on the test split: the cards and arrays that the report is made from."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipelines.prepare import prepare
+from data_pipelines.schema import Manifest
+from data_pipelines.storage import Folder
+from distributed.checkpoints import save_model
+from distributed.checks import evaluation_plan
+from distributed.judge import judge_model
+from distributed.ledger import SEARCH, SEEDS, Record
+from distributed.selective import COVERAGES
+from distributed.training import TrialTraining
+from search_spaces.space import Space
+from search_spaces.study import Study
+
+EPSILON, WORST = 0.02, "corrupted@gaussian-noise-5"
+ATTACKED = {"epsilons": [0, EPSILON], "attack_steps": 1}
+Judged = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 generated images with vital signs; one site is held out."""
+    out = tmp_path_factory.mktemp("data") / "sites"
+    prepare(None, "phantoms", out, size=32, count=96, ood_site="portable")
+    return out
+
+
+def judged(
+    data: Path, folder: Path, trainable: str, evaluation: dict[str, Any], stage: str = SEARCH
+) -> Judged:
+    """The card and arrays of a network as it was initialised."""
+    study = Study.model_validate(
+        {
+            "name": "judged", "trainables": [trainable], "objectives": ["clean.auroc"],
+            "evaluation": {"corruptions": ["gaussian-noise"], "severities": [1, 5], **evaluation},
+        }
+    )  # fmt: skip
+    manifest = Manifest.load(data)
+    config = Space([trainable], {"epochs": 1}).defaults(trainable)
+    record = Record("model", config, stage=stage)
+    network = TrialTraining(config, manifest, evaluation_plan(study)).network
+    save_model(folder / "checkpoints" / record.id, network, {})
+    (folder / "evaluation").mkdir()
+    judge_model(study, Folder(data), manifest, record, folder, folder / "checkpoints")
+    arrays = folder / "evaluation" / "model.npz"
+    stored = dict(np.load(arrays, allow_pickle=False)) if arrays.is_file() else {}
+    return json.loads((folder / "evaluation" / "model.json").read_text()), stored
+
+
+@pytest.fixture(scope="module")
+def classifier(sites: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    return judged(sites, tmp_path_factory.mktemp("run"), "classifier", ATTACKED)
+
+
+@pytest.fixture(scope="module")
+def fused(sites: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    return judged(sites, tmp_path_factory.mktemp("run"), "draf", ATTACKED)
+
+
+def test_thresholds_come_from_validation_and_stand_elsewhere(classifier: Judged) -> None:
+    card, _ = classifier
+    thresholds, conditions = card["selective"]["thresholds"], card["selective"]["conditions"]
+    assert [t["target"] for t in thresholds] == list(COVERAGES)
+    assert all(t["coverage"] >= t["target"] for t in thresholds)
+    limits = [t["threshold"] for t in thresholds]
+    assert limits == sorted(limits, reverse=True)
+    assert list(conditions) == ["clean", WORST, "ood"]
+    for condition in conditions.values():
+        assert len(condition["accepted"]) == len(COVERAGES)
+        reached = [row["coverage"] for row in condition["accepted"]]
+        assert reached == sorted(reached, reverse=True)
+
+
+@pytest.mark.parametrize("condition", ["clean", WORST])
+def test_the_curve_and_the_metrics_tell_of_the_same_images(
+    classifier: Judged, condition: str
+) -> None:
+    card, _ = classifier
+    told = card["selective"]["conditions"][condition]
+    assert np.mean(told["curve"]["risk"]) == pytest.approx(card["metrics"][f"{condition}.aurc"])
+    for name in ("accuracy", "auroc"):
+        assert told["all"][name] == pytest.approx(
+            card["metrics"][f"{condition}.{name}"], nan_ok=True
+        )
+
+
+def test_a_held_out_site_has_metrics_of_its_own(classifier: Judged, sites: Path) -> None:
+    card, _ = classifier
+    assert card["ood"]["samples"] == Manifest.load(sites).split_counts["ood"]
+    assert card["ood"]["metrics"].keys() == {m for m in card["metrics"] if m.startswith("clean.")}
+    assert card["ood"]["metrics"]["clean.accuracy"] == pytest.approx(
+        card["selective"]["conditions"]["ood"]["all"]["accuracy"]
+    )
+
+
+def test_a_method_of_one_modality_has_no_weights(classifier: Judged) -> None:
+    card, arrays = classifier
+    assert "weights" not in card
+    assert not any(name.startswith("sample_") for name in arrays)
+    assert {"clean", f"attacked@{EPSILON}"} == card["reliability"].keys()
+    assert len(arrays["image_attacked"]) == len(arrays["label"]) == 6
+
+
+def test_weights_of_modalities_are_kept_beside_their_quality(fused: Judged) -> None:
+    card, arrays = fused
+    weights = card["weights"]
+    assert weights["modalities"] == ["xray", "vitals"]
+    assert -1 <= weights["within"] <= 1
+    assert -1 <= weights["overall"] <= 1
+    present, severity = arrays["sample_present"], arrays["sample_severity_mixed"]
+    assert severity.max() <= 5
+    assert (severity[present] > 0).mean() > 0.9  # p = 1; a mask of features may take none
+    for suffix in ("", "_mixed"):
+        weight = arrays[f"sample_reliability{suffix}"]
+        assert weight.sum(axis=1) == pytest.approx(np.ones(len(weight)), abs=1e-5)
+        assert not weight[~present].any()
+        assert arrays[f"sample_probability{suffix}"].shape == (len(weight), 2)
+        assert arrays[f"sample_uncertainty{suffix}"].shape == (len(weight),)
+
+
+def test_a_repeat_has_a_card_alone(sites: Path, tmp_path: Path) -> None:
+    card, arrays = judged(sites, tmp_path, "draf", {"epsilons": [0]}, SEEDS)
+    assert card["weights"]
+    assert not arrays
+
+
+def test_without_attacks_the_panel_is_clean(phantoms: Path, tmp_path: Path) -> None:
+    card, arrays = judged(phantoms, tmp_path, "unet", {"epsilons": [0]})
+    assert card["curves"] == {}
+    assert card["reliability"].keys() == {"clean"}
+    assert "image" in arrays
+    assert "image_attacked" not in arrays
+    assert not {"selective", "ood", "weights"} & card.keys()
+
+
+def test_data_without_images_are_judged_as_well(real_data: Path, tmp_path: Path) -> None:
+    data = tmp_path / "heart"
+    prepare(real_data / "uci_heart_disease", "uci-heart", data, size=32, ood_site="switzerland")
+    measured = {"epsilons": [0], "corruptions": ["modality-drop"]}
+    card, arrays = judged(data, tmp_path, "draf", measured)
+    assert all(name.startswith("sample_") for name in arrays)
+    assert arrays["sample_reliability"].shape == (24, 4)
+    assert list(card["selective"]["conditions"]) == ["clean", "corrupted@modality-drop-5", "ood"]
+    assert math.isfinite(card["ood"]["metrics"]["clean.auroc"])
+    assert len(card["selective"]["conditions"]["clean"]["curve"]["risk"]) <= 101

@@ -1,0 +1,71 @@
+"""How a model weighs modalities of unequal quality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data_pipelines.schema import Batch
+from trainables.attacks.engine import frozen
+from trainables.contract import Trainable
+from trainables.metrics.base import classes, uncertainty_map
+from trainables.metrics.reliance import Reliance
+
+
+def reliance(trainable: Trainable, network: nn.Module, batches: Iterable[Batch]) -> Reliance:
+    """Weights against severities, over batches that were corrupted modality by modality.
+
+    The network is in evaluation mode meanwhile; batches lie on its device.
+
+    Raises:
+        ValueError: for a method without weights, and for batches without severities.
+    """
+    found = Reliance()
+    with frozen(network), torch.inference_mode():
+        for batch in batches:
+            found.update(trainable.predict(network, batch), batch)
+    return found
+
+
+def weighed_samples(
+    trainable: Trainable, network: nn.Module, clean: Batch, mixed: Batch
+) -> dict[str, np.ndarray]:
+    """What the report shows of a few samples: who carried each prediction.
+
+    Args:
+        clean, mixed: The same n samples with their labels, as they are and corrupted modality by
+            modality.
+
+    Returns:
+        sample_label (n,) int64 and sample_present (n, M) bool; sample_reliability (n, M),
+        sample_probability (n, K >= 2) and sample_uncertainty (n,), float32, and the same with the
+        suffix "_mixed"; sample_severity_mixed (n, M) float32, 0 to 5. Nothing for a method without
+        weights.
+
+    Raises:
+        ValueError: for batches without labels, or where severities are missing.
+    """
+    result: dict[str, np.ndarray] = {}
+    with frozen(network), torch.inference_mode():
+        for suffix, batch in (("", clean), ("_mixed", mixed)):
+            prediction = trainable.predict(network, batch)
+            if prediction.reliability is None:
+                return {}
+            probability, label = classes(prediction, batch)
+            result["sample_label"] = label.cpu().numpy()
+            result["sample_reliability" + suffix] = _numbers(prediction.reliability)
+            result["sample_probability" + suffix] = _numbers(probability)
+            result["sample_uncertainty" + suffix] = _numbers(uncertainty_map(prediction, None))
+    if mixed.severity is None:
+        raise ValueError("samples that were corrupted modality by modality say how severely")
+    present = torch.ones_like(mixed.severity) if clean.present is None else clean.present
+    result["sample_present"] = present.cpu().numpy() > 0
+    result["sample_severity_mixed"] = _numbers(mixed.severity)
+    return result
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()
