@@ -15,9 +15,10 @@ from typing import Any, Literal, TypeAlias
 
 from distributed.attainment import attainment_share, attainment_surfaces
 from distributed.front import Direction, Floats, Objective
-from distributed.ledger import BASELINE, write_csv
+from distributed.ledger import write_csv
 from distributed.run_folder import Run, Trial, read_run
 from distributed.statistics import PairedTest, Summary, holm, paired_t_test, summarise
+from search_spaces.study import BASELINE
 
 COMPARISON, ATTAINMENT = "comparison.csv", "attainment.csv"
 #: Below this adjusted p-value a difference is called one.
@@ -32,7 +33,7 @@ Verdict: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the front, or the baseline (`id` is "baseline"), with its trials by seed."""
+    """A model of the front, the baseline or a variant of it (by name), with its trials by seed."""
 
     id: str
     trials: dict[int, Trial]
@@ -45,7 +46,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Row:
-    """One model of the front on one objective.
+    """One model of the front, or variant of the baseline, on one objective.
 
     Attributes:
         split: Where the figures were measured; empty for costs.
@@ -75,12 +76,14 @@ class Repeats:
         run: Where they were read.
         models: The front's, in the front's order.
         baseline: None if the study names none or it has not been trained yet.
+        variants: Those of the baseline that have been trained.
         seeds: Those that every model should have.
     """
 
     run: Run
     models: list[Model]
     baseline: Model | None
+    variants: list[Model]
     seeds: list[int]
 
     @property
@@ -109,8 +112,9 @@ class Repeats:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Every model of the front on every objective."""
-        pairs = [(model, objective) for model in self.models for objective in self.run.objectives]
+        """Every model of the front and every variant on every objective."""
+        compared = [*self.models, *self.variants]
+        pairs = [(model, objective) for model in compared for objective in self.run.objectives]
         tests = [self._test(model, objective.name) for model, objective in pairs]
         adjusted = holm([_p(test) for test in tests])
         return [
@@ -154,7 +158,7 @@ class Repeats:
     @cached_property
     def _judged(self) -> dict[str, str]:
         """The split of every metric that some of the trials was judged by once it had ended."""
-        models = [*self.models, *([self.baseline] if self.baseline else [])]
+        models = [*self.models, *self.variants, *([self.baseline] if self.baseline else [])]
         ids = [t.id for model in models for t in model.trials.values()]
         cards = [self.run.evaluations[i] for i in ids if i in self.run.evaluations]
         return {metric: card.split for card in cards for metric in card.metrics}
@@ -194,7 +198,7 @@ class Repeats:
 
 
 def repeats(run: Run) -> Repeats:
-    """Gather the repeats of a run's front and of its baseline.
+    """Gather the repeats of a run's front, of its baseline and of the variants.
 
     A repeat that the search had trained already has no record of its own, so that the
     configuration without its seed decides, and not what a record is of. Stopped trials are none.
@@ -205,15 +209,19 @@ def repeats(run: Run) -> Repeats:
             seed = int(float(trial.config.get("seed", 0)))
             alike.setdefault(_identity(trial), {})[seed] = trial
     models = [Model(t.id, alike[_identity(t)]) for t in run.front]
-    ids = set(run.summary.get("baseline", []))
-    named = next((t for t in run.trials if t.id in ids and t.state != "stopped"), None)
-    baseline = None if named is None else Model(BASELINE, alike[_identity(named)])
+    trained = {t.id: t for t in run.trials if t.state != "stopped"}
+    references = {
+        name: Model(name, alike[_identity(trained[found[0]])])
+        for name, ids in run.summary.get("references", {}).items()
+        if (found := [i for i in ids if i in trained])
+    }
+    baseline = references.pop(BASELINE, None)
     asked = run.study.get("seeds")
     if isinstance(asked, int) and asked > 1:
         seeds = list(range(asked))
     else:
         seeds = sorted({seed for model in models for seed in model.trials})
-    return Repeats(run, models, baseline, seeds)
+    return Repeats(run, models, baseline, list(references.values()), seeds)
 
 
 def write_comparison(folder: Path) -> Repeats:

@@ -31,8 +31,6 @@ _LOCK = ".lock"
 SESSION, START, EPOCH, END, PRIOR = "session", "start", "epoch", "end", "prior"
 #: What a trial is for: finding the front, or training a model of it again under another seed.
 SEARCH, SEEDS = "search", "seeds"
-#: What a repeat of the baseline is a repeat `of`.
-BASELINE = "baseline"
 
 
 class State(StrEnum):
@@ -53,7 +51,8 @@ class Record:
         config: Flat parameters, the seed among them.
         number: Of the suggestion within its stage, from 0.
         stage: `SEARCH` or `SEEDS`.
-        of: In stage `SEEDS` the id of the front's model that it repeats, or `BASELINE`.
+        of: In stage `SEEDS` the id of the front's model that it repeats, or the name of one of
+            the study's `references`.
         draw: What the sampler noted when it drew the config.
         state, reason: What became of it, and why if it did not complete.
         dominated_by: Trials that left a stopped one behind.

@@ -1,4 +1,4 @@
-"""The second stage of a sweep: the front's models, and a baseline, under every seed."""
+"""The second stage of a sweep: the front's models, and what they are compared with, by seed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distributed.front import Objective
-from distributed.ledger import BASELINE, SEEDS, Record
+from distributed.ledger import SEEDS, Record
 from distributed.run import Run
 from search_spaces.study import SEED, Study
 
@@ -25,8 +25,8 @@ def repeats(
     if study.seeds == 1:
         return []
     models = {r.id: r.config for r in run.front(objectives, study.constraints)}
-    if models and study.baseline is not None:
-        models[BASELINE] = study.baseline_config()
+    if models:
+        models |= study.references()
     wanted: dict[str, Record] = {}
     for model, config in models.items():
         for seed in range(study.seeds):

@@ -148,7 +148,7 @@ class Run:
             "counts": {state.value: len(self.ledger.of(state)) for state in State},
             "sessions": len(self.ledger.sessions),
             "cost": _total_cost(self.ledger),
-            "baseline": _baseline_ids(study, manifest),
+            "references": _reference_ids(study, manifest),
             "data": {
                 "name": manifest.name,
                 "fingerprint": manifest.fingerprint,
@@ -180,13 +180,15 @@ def _values(records: Sequence[Record], objectives: Sequence[Objective]) -> list[
     return [values_of(record, objectives) for record in records]
 
 
-def _baseline_ids(study: Study, manifest: Manifest) -> list[str]:
-    """The baseline's trials under each seed, whatever else they are; none without a baseline."""
-    if study.baseline is None:
-        return []
-    config = study.baseline_config()
-    seeded = [{**config, SEED: seed} for seed in range(study.seeds)]
-    return [trial_id(each, manifest.fingerprint, VERSION) for each in seeded]
+def _reference_ids(study: Study, manifest: Manifest) -> dict[str, list[str]]:
+    """The trials of each of the study's references under each seed, whatever else they are."""
+    return {
+        name: [
+            trial_id({**config, SEED: seed}, manifest.fingerprint, VERSION)
+            for seed in range(study.seeds)
+        ]
+        for name, config in study.references().items()
+    }
 
 
 def _total_cost(ledger: Ledger) -> dict[str, float]:

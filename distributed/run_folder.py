@@ -31,7 +31,8 @@ class Trial:
     Attributes:
         ended: Seconds from the beginning of the run to this trial's end; NaN where not recorded.
         stage: "search", or "seeds" for a model that is trained again under another seed.
-        of: What a trial of the stage "seeds" repeats: the id of a front model, or "baseline".
+        of: What a trial of the stage "seeds" repeats: the id of a front model, or the name
+            of the baseline or a variant of it.
         dominated_by: For a trial that was stopped, the ids of those that leave it behind.
     """
 

@@ -23,6 +23,8 @@ from search_spaces.space import TRAINABLE, Space, Value
 
 #: The parameter that every draw of a training hangs on.
 SEED = "seed"
+#: What the baseline is called beside the study's variants of it.
+BASELINE = "baseline"
 _SHIPPED = resources.files("search_spaces") / "studies"
 
 
@@ -230,7 +232,8 @@ class Study(_Section):
 
     With `seeds` above 1, the models of the front are trained again under seeds 0 to `seeds` - 1
     once the search is over, and with them the `baseline` that they are tested against: a
-    trainable and the parameters that differ from its defaults.
+    trainable and the parameters that differ from its defaults. `variants`, by name, are the baseline
+    but for the parameters that they list, as in an ablation; they are tested against it too.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -243,6 +246,7 @@ class Study(_Section):
     fidelity: Fidelity = Fidelity()
     seeds: Annotated[int, Field(ge=1)] = 1
     baseline: dict[str, Value] | None = None
+    variants: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], dict[str, Value]] = {}
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
 
@@ -258,19 +262,33 @@ class Study(_Section):
         """The conditional space of this study. Raises `UserError` where it is impossible."""
         return Space(self.trainables, self.space)
 
-    def baseline_config(self) -> dict[str, Value]:
-        """What the front is tested against: the space's defaults, but for what `baseline` names.
+    def references(self) -> dict[str, dict[str, Value]]:
+        """The configs that are trained beside the front's, by name: the baseline and its variants.
 
-        Raises `UserError` for a parameter that its trainable does not have.
+        The baseline is the space's defaults but for what it names; empty where there is none.
+        Raises `UserError` for a parameter that its trainable does not have, or that stands in the
+        way of another, and for variants of nothing.
         """
-        named = dict(self.baseline or {})
+        if self.baseline is None:
+            if self.variants:
+                raise UserError("variants: they are of the baseline; name one, or leave them out.")
+            return {}
+        if BASELINE in self.variants:
+            raise UserError(f"variants: {BASELINE!r} is the baseline's own name; choose another.")
+        named = {BASELINE: self.baseline}
+        named |= {key: {**self.baseline, **change} for key, change in self.variants.items()}
+        return {key: self._reference(key, parameters) for key, parameters in named.items()}
+
+    def _reference(self, key: str, parameters: Mapping[str, Value]) -> dict[str, Value]:
+        named = dict(parameters)
         trainable = str(named.pop(TRAINABLE, self.trainables[0]))
         try:
             known = Space([trainable], {}).of(trainable)
             shared = {key: value for key, value in self.space.items() if key in known}
             return Space([trainable], {**shared, **named}).defaults(trainable)
         except UserError as error:
-            raise UserError(f"baseline: {error}") from error
+            where = key if key == BASELINE else f"variants.{key}"
+            raise UserError(f"{where}: {error}") from error
 
     def to_yaml(self) -> str:
         """The study with every default written out; reading it back gives the same study."""

@@ -40,7 +40,7 @@ def write_run(
     rows: list[dict[str, Any]] = []
     for rate, (model, by_seed) in enumerate(models.items()):
         for seed, values in by_seed.items():
-            own = seed == 0 and model != "baseline"
+            own = seed == 0 and model != "baseline" and not model.startswith("without-")
             rows.append({
                 "id": model if own else f"{model}-{seed}", "number": len(rows),
                 "stage": "search" if own else "seeds", "of": "" if own else model,
@@ -53,13 +53,17 @@ def write_run(
         writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)), restval="")
         writer.writeheader()
         writer.writerows(rows)
-    fronted = [m for m in models if m != "baseline"]
+    fronted = [m for m in models if m != "baseline" and not m.startswith("without-")]
     (folder / "front.csv").write_text("\n".join(["id", *fronted]) + "\n")
     study = {"name": "seeds", "seeds": seeds, "constraints": list(constraints)}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     told = [{"name": n, "direction": d} for n, d in objectives.items()]
-    baseline = [row["id"] for row in rows if row["of"] == "baseline"]
-    summary = {"objectives": told, "baseline": baseline}
+    references = {
+        name: [row["id"] for row in rows if row["of"] == name]
+        for name in models
+        if name == "baseline" or name.startswith("without-")
+    }
+    summary = {"objectives": told, "references": references}
     (folder / "summary.json").write_text(json.dumps(summary))
     if test is not None:
         (folder / "evaluation").mkdir()
@@ -103,6 +107,16 @@ def test_the_table_is_what_scipy_and_holm_give(tmp_path: Path) -> None:
     assert float(rows[2]["mean"]) == pytest.approx(own.mean() + 0.1)
     assert float(rows[2]["sd"]) == pytest.approx(own.std(ddof=1))
     assert {r["split"] for r in rows} == {"test"}
+
+
+def test_a_variant_is_tested_and_takes_no_part_in_the_front(tmp_path: Path) -> None:
+    models = {"a": figures((0.05, 0.04)), "without-x": figures((-0.2, 0.0)), "baseline": BASELINE}
+    found = repeats(read_run(write_run(tmp_path / "run", models)))
+    assert [(row.model, row.verdict) for row in found.rows[2:]] == [
+        ("without-x", "worse"),
+        ("without-x", "no difference shown"),
+    ]
+    assert {model for seed in found.seeds for model in found.front(seed)} == {"a"}
 
 
 def test_equal_models_are_a_tie_on_validation(tmp_path: Path) -> None:

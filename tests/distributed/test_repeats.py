@@ -7,7 +7,7 @@ import pytest
 
 from data_pipelines.schema import Manifest
 from distributed.checks import objectives_of
-from distributed.ledger import BASELINE, SEEDS, Record, State, trial_id
+from distributed.ledger import SEEDS, Record, State, trial_id
 from distributed.repeats import repeats
 from distributed.run import Run
 from search_spaces.study import Study
@@ -77,9 +77,19 @@ def test_a_seed_of_its_own_is_not_repeated_whichever_it_is(run):
 
 def test_a_baseline_comes_with_a_front_and_under_every_seed(run):
     study = study_of(baseline={"trainable": "unet", "regime": "none", "learning_rate": 0.0005})
-    records = [r for r in wanted(run, study) if r.of == BASELINE]
+    records = [r for r in wanted(run, study) if r.of == "baseline"]
     assert [r.config["seed"] for r in records] == [0, 1, 2]
     assert all(r.config["learning_rate"] == 0.0005 for r in records)
+
+
+def test_variants_come_with_their_baseline_and_under_every_seed(run):
+    study = study_of(
+        baseline={"trainable": "unet", "learning_rate": 0.0005},
+        variants={"fast": {"learning_rate": 0.05}},
+    )
+    records = [r for r in wanted(run, study) if r.of == "fast"]
+    assert [r.config["seed"] for r in records] == [0, 1, 2]
+    assert all(r.config["learning_rate"] == 0.05 for r in records)
 
 
 def test_a_stage_half_done_wants_the_rest_alone(run):
@@ -95,10 +105,10 @@ def test_a_baseline_that_is_on_the_front_or_was_searched_is_trained_once_a_seed(
         study = study_of(baseline={"trainable": "unet", "learning_rate": rate})
         everything = repeats(study, run, objectives_of(study), identify)
         assert len({r.id for r in everything}) == len(everything)
-        ids = {identify({**study.baseline_config(), "seed": seed}) for seed in range(3)}
+        ids = {identify({**study.references()["baseline"], "seed": seed}) for seed in range(3)}
         assert ids <= {r.id for r in everything}
         run.write_views(study)
-        assert set(json.loads((run.path / "summary.json").read_text())["baseline"])
+        assert set(json.loads((run.path / "summary.json").read_text())["references"]["baseline"])
 
 
 def test_there_is_nothing_to_repeat_for_one_seed_or_without_a_front(run, tmp_path, phantoms):

@@ -81,7 +81,8 @@ def write_run(folder: Path, rows: list[Row], **study: Any) -> Path:
         "metric_info": {"cost.seconds": {"direction": "min", "unit": "s"}},
         "interrupted": None,
     }
-    told["baseline"] = [row["id"] for row in rows if row.get("of") == "baseline"]
+    baseline = [row["id"] for row in rows if row.get("of") == "baseline"]
+    told["references"] = {"baseline": baseline}
     (folder / "summary.json").write_text(json.dumps(told))
     return folder
 

@@ -150,7 +150,7 @@ def test_a_baseline_is_the_spaces_defaults_but_for_what_it_names():
             baseline={"trainable": "evidential-unet", "regime": "none", "kl_weight": 0.5},
         )
     )
-    config = study.baseline_config()
+    config = study.references()["baseline"]
     assert (config["trainable"], config["regime"], config["kl_weight"]) == (
         "evidential-unet",
         "none",
@@ -161,7 +161,7 @@ def test_a_baseline_is_the_spaces_defaults_but_for_what_it_names():
     with pytest.raises(UserError, match=r"baseline: .*kl_wieght.*did you mean 'kl_weight'"):
         Study.model_validate(
             minimal(baseline={"trainable": "evidential-unet", "kl_wieght": 1.0})
-        ).baseline_config()
+        ).references()
 
 
 def test_a_constraint_measures_how_far_off_a_value_is():
@@ -194,3 +194,30 @@ def test_validating_a_study_imports_neither_torch_nor_ray():
         "sys.exit(bool({'torch', 'ray', 'monai'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_variants_are_the_baseline_but_for_what_they_name():
+    study = Study.model_validate(
+        minimal(
+            baseline={"trainable": "evidential-unet", "regime": "none", "kl_weight": 0.5},
+            variants={"no-kl": {"kl_weight": 0.0}, "classical": {"trainable": "unet"}},
+        )
+    )
+    with pytest.raises(UserError, match=r"variants.classical: .*kl_weight"):
+        study.references()
+    study = study.model_copy(update={"variants": {"no-kl": {"kl_weight": 0.0}}})
+    base, variant = study.references().values()
+    assert {key for key in base if base[key] != variant[key]} == {"kl_weight"}
+    assert list(study.references()) == ["baseline", "no-kl"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"variants": {"a": {}}}, "variants: they are of the baseline"),
+        ({"variants": {"baseline": {}}, "baseline": {}}, "variants: 'baseline' is"),
+    ],
+)
+def test_variants_that_cannot_be_are_refused(changes, words):
+    with pytest.raises(UserError, match=words):
+        Study.model_validate(minimal(**changes)).references()

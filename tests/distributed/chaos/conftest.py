@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,11 +82,17 @@ class Session:
             time.sleep(0.005)
 
     def kill(self) -> None:
-        """SIGKILL; returns when Ray's processes below it have followed."""
+        """SIGKILL; returns when Ray's processes below it have followed.
+
+        Its agents take a minute to notice, which has no bearing on the run: they are helped along.
+        """
         below = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
         self.process.wait()
-        psutil.wait_procs(below, timeout=60)
+        _, late = psutil.wait_procs(below, timeout=5)
+        for process in late:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def finish(self, seconds: float = PATIENCE) -> Ended:
         """Wait for its own end."""
