@@ -232,8 +232,8 @@ class Study(_Section):
 
     With `seeds` above 1, the models of the front are trained again under seeds 0 to `seeds` - 1
     once the search is over, and with them the `baseline` that they are tested against: a
-    trainable and the parameters that differ from its defaults. `variants`, by name, are the baseline
-    but for the parameters that they list, as in an ablation; they are tested against it too.
+    trainable and the parameters that differ from its defaults. `variants`, by name, are the
+    baseline but for the parameters that they list, as in an ablation, and are tested as well.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
