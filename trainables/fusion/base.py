@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -40,26 +41,17 @@ class FusionNetwork(nn.Module):
     """Encoders of all modalities, keyed by name, and the way in which they are fused.
 
     Attributes:
-        encoders: Name to `Encoder`, by name in `inputs.sources` order.
+        encoders: Name to `Encoder`, by name in `inputs.sources` order; of tokens, the stem.
     """
 
-    def __init__(self, encoders: dict[str, Encoder]) -> None:
+    def __init__(self, encoders: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict({_key(name): part for name, part in encoders.items()})
 
-    @property
-    def stems(self) -> list[Encoder]:
-        """The encoders in order."""
-        return [part for part in self.encoders.values() if isinstance(part, Encoder)]
-
     def features(self, values: tuple[Tensor, ...], passes: int = 1) -> Tensor:
         """(T, B, M, D) of all modalities; those that are absent have features of nothing."""
-        parts = [part(value, passes) for part, value in zip(self.stems, values, strict=True)]
-        return torch.stack(parts, dim=2)
-
-    def tokens(self, values: tuple[Tensor, ...]) -> list[Tensor]:
-        """(B, L, C) of each modality."""
-        return [part.stem(value) for part, value in zip(self.stems, values, strict=True)]
+        pairs = zip(self.encoders.values(), values, strict=True)
+        return torch.stack([part(value, passes) for part, value in pairs], dim=2)
 
     @abstractmethod
     def forward(self, values: tuple[Tensor, ...], present: Tensor) -> Fused:

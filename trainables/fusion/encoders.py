@@ -8,6 +8,7 @@ pass of the stem and T of the tail, which are done as one batch.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -51,24 +52,38 @@ class McDropout(nn.Module):
         return features * kept.to(features) / (1 - self.rate)
 
 
+class Stem(nn.Module):
+    """A modality as `inputs.gather` gives it to tokens (B, L, C), which lie on a grid, row by row.
+
+    Attributes:
+        channels: C.
+        axes: Of the grid.
+    """
+
+    def __init__(self, channels: int, axes: int = 1) -> None:
+        super().__init__()
+        self.channels = channels
+        self.axes = axes
+
+    @abstractmethod
+    def grid(self, value: Tensor) -> tuple[int, ...]:
+        """The grid's size along each axis; their product is L."""
+
+
 class Encoder(nn.Module):
     """A modality's stem and tail.
 
-    Attributes:
-        channels: C of the stem's tokens.
-
     Args:
-        stem: The modality as `inputs.gather` gives it to tokens (B, L, C).
-        channels: C.
+        stem: See `Stem`.
         dim: D, length of the feature vector.
         dropout: Probability that a feature is left out, before each of the tail's two layers.
         seed: Of the masks of evaluation.
     """
 
-    def __init__(self, stem: nn.Module, channels: int, dim: int, dropout: float, seed: int) -> None:
+    def __init__(self, stem: Stem, dim: int, dropout: float, seed: int) -> None:
         super().__init__()
         self.stem = stem
-        self.channels = channels
+        channels = stem.channels
         self.first = nn.Sequential(
             nn.LayerNorm(channels), McDropout(dropout, 2 * seed), nn.Linear(channels, dim)
         )
@@ -90,7 +105,7 @@ class Encoder(nn.Module):
         return self.tail(self.stem(value), passes)
 
 
-class ImageStem(nn.Module):
+class ImageStem(Stem):
     """Residual units, each of which halves the image; the pixels left are the tokens.
 
     A pixel that is NaN is taken for the channel's mean.
@@ -99,7 +114,7 @@ class ImageStem(nn.Module):
     def __init__(
         self, mean: Sequence[float], std: Sequence[float], dims: int, width: int, depth: int
     ) -> None:
-        super().__init__()
+        super().__init__(channels=width * 2 ** (depth - 1), axes=dims)
         self.standardise = Standardise(mean, std, dims)
         self.units = residual_units(dims, len(mean), width, depth)
 
@@ -108,8 +123,11 @@ class ImageStem(nn.Module):
         features = self.units(self.standardise(image).nan_to_num(0))
         return features.flatten(2).transpose(1, 2)
 
+    def grid(self, value: Tensor) -> tuple[int, ...]:
+        return tuple(-(-size // 2 ** len(self.units)) for size in value.shape[2:])
 
-class SeriesStem(nn.Module):
+
+class SeriesStem(Stem):
     """A transformer layer over the steps of a series, each with its values, mask and delays.
 
     Values are standardised with the train split's statistics and 0 where unobserved; delays enter
@@ -117,7 +135,7 @@ class SeriesStem(nn.Module):
     """
 
     def __init__(self, features: Sequence[Feature], channels: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.scale = _Scale(features)
         self.enter = nn.Linear(3 * len(features), channels)
         self.mix = nn.TransformerEncoderLayer(
@@ -137,12 +155,15 @@ class SeriesStem(nn.Module):
         tokens = self.enter(known)
         return self.mix(tokens + _positions(*tokens.shape[1:]).to(tokens))
 
+    def grid(self, value: Tensor) -> tuple[int, ...]:
+        return (value.shape[1],)
 
-class TabularStem(nn.Module):
+
+class TabularStem(Stem):
     """One token of a table: standardised numbers, categories as one-hot, and what is missing."""
 
     def __init__(self, features: Sequence[Feature], channels: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.scale = _Scale(features)
         self.sizes = [len(feature.vocabulary) for feature in features]
         self.enter = nn.Sequential(
@@ -162,6 +183,9 @@ class TabularStem(nn.Module):
             codes = torch.arange(size, device=table.device)
             columns.append((table[:, number : number + 1] == codes).to(table))
         return self.enter(torch.cat(columns, dim=1)).unsqueeze(1)
+
+    def grid(self, value: Tensor) -> tuple[int, ...]:
+        return (1,)
 
 
 class _Scale(nn.Module):
@@ -201,16 +225,15 @@ def encoder(
         seed: Another for each modality.
     """
     if modality.kind is Kind.IMAGE:
-        stem, channels = _image_stem(manifest, modality, width, depth), width * 2 ** (depth - 1)
-        return Encoder(stem, channels, dim, dropout, seed)
+        return Encoder(_image_stem(manifest, modality, width, depth), dim, dropout, seed)
     series = modality.kind is Kind.SERIES
     features = manifest.series if series else manifest.tabular
     chosen = [features[i] for i in modality.indices] if modality.indices else features
     stem = SeriesStem(chosen, dim) if series else TabularStem(chosen, dim)
-    return Encoder(stem, dim, dim, dropout, seed)
+    return Encoder(stem, dim, dropout, seed)
 
 
-def _image_stem(manifest: Manifest, modality: Modality, width: int, depth: int) -> nn.Module:
+def _image_stem(manifest: Manifest, modality: Modality, width: int, depth: int) -> Stem:
     mean, std, shape = manifest.mean, manifest.std, manifest.image_shape
     if modality.column != "image":
         spec = manifest.more_images[modality.column]
