@@ -41,7 +41,10 @@ def ray_two_cpus():
 
 @pytest.fixture(scope="module")
 def corruption(phantoms):
-    return TrainingCorruption(CELLS, 0.6, SEED, manifest=Manifest.load(phantoms))
+    manifest = Manifest.load(phantoms)
+    return TrainingCorruption(
+        CELLS, 0.6, SEED, manifest=manifest, modality_corruption=0.2, p_miss=0.1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,9 @@ def streamed(ray_two_cpus, phantoms):
 def bits(batch, row):
     """All that a model sees of a sample; `present` left out stands for all there."""
     present = torch.ones(2) if batch.present is None else batch.present[row]
-    tensors = (batch.image[row], batch.mask[row], batch.tabular[row], batch.label[row], present)
+    severity = torch.zeros(2) if batch.severity is None else batch.severity[row]
+    tensors = (batch.image[row], batch.mask[row], batch.tabular[row], batch.label[row])
+    tensors += (present, severity)
     groups = tuple((name, values[row]) for name, values in batch.groups.items())
     return *(t.numpy().tobytes() for t in tensors), groups
 
