@@ -7,7 +7,9 @@ TRAINABLES = Registry(
     {
         "classifier": "trainables.classifier:Classifier",
         "draf": "trainables.fusion.draf:Draf",
+        "drifa-net": "trainables.fusion.drifa:DrifaNet",
         "early-fusion": "trainables.fusion.early:EarlyFusion",
+        "healnet": "trainables.fusion.healnet:HealNet",
         "late-fusion": "trainables.fusion.late:LateFusion",
         "mda": "trainables.fusion.mda:MdaStyle",
         "unet": "trainables.unet:ClassicalUNet",
