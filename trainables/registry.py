@@ -7,6 +7,7 @@ TRAINABLES = Registry(
     {
         "classifier": "trainables.classifier:Classifier",
         "draf": "trainables.fusion.draf:Draf",
+        "drfuse": "trainables.fusion.drfuse:DrFuse",
         "drifa-net": "trainables.fusion.drifa:DrifaNet",
         "early-fusion": "trainables.fusion.early:EarlyFusion",
         "healnet": "trainables.fusion.healnet:HealNet",

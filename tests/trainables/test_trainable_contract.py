@@ -177,7 +177,7 @@ def test_a_few_steps_reduce_the_loss(name: str) -> None:
     network = network_of(trainable).train()
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
-    for _ in range(15):
+    for _ in range(25):
         loss = trainable.loss(network, toy(), NOW).total
         optimiser.zero_grad()
         loss.backward()
