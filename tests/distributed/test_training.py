@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from data_pipelines.schema import Batch, Manifest, Split
+from data_pipelines.errors import UserError
+from data_pipelines.prepare import prepare
+from data_pipelines.schema import Batch, Manifest, Split, Task
 from data_pipelines.streams import Samples
 from distributed.checkpoints import load_model, load_state, save_model, save_state
 from distributed.fidelity import CLEAN, FULL, Level, Levels
@@ -25,6 +27,14 @@ SMALL = {"epochs": 3, "width": 4, "regime": "uncertain", "attack_steps": 1, "cor
 @pytest.fixture(scope="module")
 def data(phantoms):
     return Manifest.load(phantoms), *(Samples.read(phantoms, s) for s in (Split.TRAIN, Split.VAL))
+
+
+@pytest.fixture(scope="module")
+def hospitals(real_data, tmp_path_factory):
+    """UCI heart disease: four modalities in one table, no images."""
+    out = tmp_path_factory.mktemp("data") / "heart"
+    prepare(real_data / "uci_heart_disease", "uci-heart", out, size=16)
+    return Manifest.load(out), *(Samples.read(out, s) for s in (Split.TRAIN, Split.VAL))
 
 
 def config(trainable="evidential-unet", **more):
@@ -193,6 +203,41 @@ def test_small_images_train_and_are_judged_at_their_rung(data):
         values = training.evaluate(val, level, batch_size=8).compute()
         assert 0 < values["clean.nll"] < 2
         assert ("dice_area" in values) is not level.clean
+
+
+@pytest.mark.parametrize(
+    "trainable",
+    [n for n in TRAINABLES if TRAINABLES[n].task is Task.CLASSIFICATION and n != "classifier"],
+)
+def test_data_without_images_train_and_are_judged(hospitals, trainable):
+    manifest, train, val = hospitals
+    plan = EvaluationPlan(
+        corruptions=(("mixed-quality", 5), ("modality-drop", 5)), suite="clinical"
+    )
+    levels = growing(rungs=(0.5,), epochs=2, data=0.5, image_size=0.5)
+    more = {"epochs": 2, "batch_size": 32, "regime": "none"}
+    chosen = config(trainable, **more, modality_corruption=0.5, p_miss=0.3)
+    training = TrialTraining(chosen, manifest, plan, levels=levels)
+    losses = [training.epoch(train)["train.loss"] for _ in range(2)]
+    assert 0 < losses[1] < losses[0]
+    for level in (levels.evaluation(0), FULL):
+        values = training.evaluate(val, level, batch_size=64).compute()
+        assert values["clean.auroc"] > 0.6
+        assert values["corrupted.nll"] < 2
+
+
+def test_a_classifier_of_images_refuses_data_without_any(hospitals):
+    with pytest.raises(UserError, match="no images here"):
+        TrialTraining(config("classifier", depth=1), hospitals[0], PLAN)
+
+
+@pytest.mark.parametrize("share", [{"modality_corruption": 0.5}, {"p_miss": 0.5}], ids=str)
+def test_corruption_of_modalities_reaches_the_training(data, share):
+    manifest, train, _ = data
+    plain, worse = (TrialTraining(config(**more), manifest, PLAN) for more in ({}, share))
+    for training in (plain, worse):
+        training.epoch(train)
+    assert not same(plain, worse)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
