@@ -107,7 +107,7 @@ def _without_attacks(study: Study) -> None:
     space = study.search_space()
     for trainable in study.trainables:
         regime = space.of(trainable)["regime"]
-        if (regime.choices or [regime.value]) != ["none"]:
+        if (regime.choices or [regime.start()]) != ["none"]:
             raise UserError(
                 f"space.regime: the regimes of {trainable} attack the image, and {study.data} "
                 "has none. Give regime: none."
