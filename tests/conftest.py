@@ -19,6 +19,21 @@ settings.load_profile("untimed")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 
+_BEGAN = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--within", type=float, metavar="MINUTES", help="skip the tests that would begin later"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--within")
+    if minutes is not None and time.monotonic() - _BEGAN > 60 * minutes:
+        pytest.skip(f"out of time: more than {minutes:g} minutes have passed")
+
+
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -58,8 +58,8 @@ def assert_opens(sweep) -> None:
     ("changes", "kills"),
     [
         ([], 20),
-        (["search.scheduler=halving"], 6),
-        (["search.scheduler={policy: forecast, learn_from: 3}"], 6),
+        (["search.scheduler=halving"], 4),
+        (["search.scheduler={policy: forecast, learn_from: 3}"], 4),
     ],
     ids=["none", "halving", "forecast"],
 )
