@@ -60,7 +60,10 @@ class MetricInfo:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one model gave on the test split, and its panel arrays where they were kept."""
+    """What one model gave on the test split, and its arrays where they were kept.
+
+    `selective`, `ood` and `weights` are as `distributed.judge` writes them, of some classifiers.
+    """
 
     id: str
     split: str
@@ -69,6 +72,9 @@ class Evaluation:
     reliability: dict[str, dict[str, list[float]]]
     panel: dict[str, np.ndarray]
     classes: list[str] = field(default_factory=list)
+    selective: dict[str, Any] = field(default_factory=dict)
+    ood: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -271,6 +277,9 @@ def _evaluation(path: Path) -> Evaluation:
         reliability=raw.get("reliability") or {},
         panel=panel,
         classes=[str(name) for name in raw.get("classes") or []],
+        selective=raw.get("selective") or {},
+        ood=raw.get("ood") or {},
+        weights=raw.get("weights") or {},
     )
 
 

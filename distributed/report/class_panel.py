@@ -26,20 +26,27 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Attacked:
+    """An image under attack, how far its pixels were moved, and the answer to it."""
+
+    image: Tile
+    moved: Tile
+    answer: Answer
+
+
+@dataclass(frozen=True)
 class ClassRow:
-    """One test image: what it is, the image and the answer clean and attacked, what was moved."""
+    """One test image: what it is, the image and the answer, and the same under attack if any."""
 
     truth: str
     clean: Tile
     answer: Answer
-    attacked: Tile
-    moved: Tile
-    answer_attacked: Answer
+    attacked: Attacked | None
 
 
 @dataclass(frozen=True)
 class ClassPanel:
-    """Rows of one model; `epsilon` is the attack's budget on the [0, 1] pixel scale."""
+    """Rows of one model; `epsilon` is the attack's budget on the [0, 1] pixel scale, 0 for none."""
 
     id: str
     epsilon: float
@@ -54,29 +61,38 @@ def class_panel(evaluation: Evaluation) -> ClassPanel | None:
     stored = evaluation.panel
     if "label" not in stored:
         return None
-    count = len(stored["label"])
-    missing = [n for n in (*ARRAYS, *ATTACKED) if n not in stored]
-    if missing or any(len(stored[n]) != count for n in (*ARRAYS, *ATTACKED)):
-        raise UserError(
-            f"evaluation/{evaluation.id}.npz: needs {', '.join((*ARRAYS, *ATTACKED))}, each with "
-            "as many rows. Evaluate the front again."
-        )
     epsilon = float(stored.get("epsilon", np.nan))
+    needed = ARRAYS if epsilon == 0 else (*ARRAYS, *ATTACKED)
+    if any(n not in stored or len(stored[n]) != len(stored["label"]) for n in needed):
+        raise UserError(
+            f"evaluation/{evaluation.id}.npz: needs {', '.join(needed)}, each with as many rows. "
+            "Evaluate the front again."
+        )
+    count = len(stored["label"])
     rows = [_row(evaluation, i, epsilon) for i in range(min(IMAGES, count))]
     return ClassPanel(evaluation.id, epsilon, rows)
 
 
 def _row(evaluation: Evaluation, i: int, epsilon: float) -> ClassRow:
     stored = evaluation.panel
-    clean, attacked = (stored[n][i].astype(np.float32) for n in ("image", "image_attacked"))
-    start = f"Test image {i + 1}"
+    clean = stored["image"][i].astype(np.float32)
     return ClassRow(
-        truth=_name(evaluation, int(stored["label"][i])),
-        clean=Tile(grey(clean), f"{start}, clean: the image"),
-        answer=_answer(evaluation, i, ""),
-        attacked=Tile(grey(attacked), f"{start}, attacked: the image"),
-        moved=Tile(_moved(clean, attacked, epsilon), f"{start}: how far the attack moves pixels"),
-        answer_attacked=_answer(evaluation, i, "_attacked"),
+        truth=class_name(evaluation, int(stored["label"][i])),
+        clean=Tile(grey(clean), f"Test image {i + 1}, clean: the image"),
+        answer=answer(evaluation, i),
+        attacked=None if epsilon == 0 else _attacked(evaluation, i, clean, epsilon),
+    )
+
+
+def _attacked(
+    evaluation: Evaluation, i: int, clean: NDArray[np.float32], epsilon: float
+) -> Attacked:
+    image = evaluation.panel["image_attacked"][i].astype(np.float32)
+    start = f"Test image {i + 1}"
+    return Attacked(
+        image=Tile(grey(image), f"{start}, attacked: the image"),
+        moved=Tile(_moved(clean, image, epsilon), f"{start}: how far the attack moves pixels"),
+        answer=answer(evaluation, i, suffix="_attacked"),
     )
 
 
@@ -89,17 +105,20 @@ def _moved(
     return colour(0.5 + change / (2 * (reach or 1.0)))
 
 
-def _answer(evaluation: Evaluation, i: int, suffix: str) -> Answer:
-    probability = evaluation.panel[f"probability{suffix}"][i]
+def answer(evaluation: Evaluation, i: int, prefix: str = "", suffix: str = "") -> Answer:
+    """What the model says of row `i` of its arrays called `<prefix>probability<suffix>` etc."""
+    stored = evaluation.panel
+    probability = stored[f"{prefix}probability{suffix}"][i]
     best = int(np.argmax(probability))
     return Answer(
-        name=_name(evaluation, best),
+        name=class_name(evaluation, best),
         probability=float(probability[best]),
-        uncertainty=float(evaluation.panel[f"uncertainty{suffix}"][i]),
-        right=best == int(evaluation.panel["label"][i]),
+        uncertainty=float(stored[f"{prefix}uncertainty{suffix}"][i]),
+        right=best == int(stored[f"{prefix}label"][i]),
     )
 
 
-def _name(evaluation: Evaluation, index: int) -> str:
+def class_name(evaluation: Evaluation, index: int) -> str:
+    """The name of a class, as the evaluation tells it."""
     names = evaluation.classes
     return names[index] if index < len(names) else f"class {index}"

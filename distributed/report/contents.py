@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distributed.comparison import Repeats, repeats, save
+from distributed.report.abstention import Abstention, abstentions
 from distributed.report.class_panel import ClassPanel, class_panel
 from distributed.report.costs import Cost, Growth, costs, growth
 from distributed.report.importance import Importances, importances
 from distributed.report.panel import Panel, panel
 from distributed.report.parallel import Axis, Line, parallel
 from distributed.report.seeds import SeedPoints, Stairs, seed_points, staircases
+from distributed.report.severities import Worsening, worsenings
 from distributed.report.stopping import Stops, stops
+from distributed.report.weighing import Weighing, weighing
 from distributed.run_folder import Run, read_run
 
 
@@ -28,6 +31,9 @@ class Contents:
         shares: Importances of the parameters; None with too few trials.
         axes, lines: Of the parallel coordinates.
         panels, class_panels: Test images, of segmentations or of classes.
+        abstentions: What the front's classifiers are right about where they may abstain.
+        worsenings: What each method loses as a corruption gets worse.
+        weighings: Which modality carried each prediction.
     """
 
     run: Run
@@ -42,6 +48,9 @@ class Contents:
     lines: list[Line]
     panels: list[Panel]
     class_panels: list[ClassPanel]
+    abstentions: list[Abstention]
+    worsenings: list[Worsening]
+    weighings: list[Weighing]
 
 
 def gather(folder: Path) -> Contents:
@@ -65,4 +74,7 @@ def gather(folder: Path) -> Contents:
         lines=lines,
         panels=[p for p in map(panel, run.spotlight) if p is not None],
         class_panels=[p for p in map(class_panel, run.spotlight) if p is not None],
+        abstentions=abstentions(run),
+        worsenings=worsenings(run),
+        weighings=[w for w in map(weighing, run.spotlight) if w is not None],
     )

@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from distributed.report.class_figures import corruption_curves, risk_coverage
 from distributed.report.class_panel import Answer, ClassPanel
 from distributed.report.contents import Contents
 from distributed.report.costs import Growth
 from distributed.report.importance import ESTIMATOR, Importances
-from distributed.report.palette import MARKERS, PALETTE, QUIET
+from distributed.report.palette import PALETTE, QUIET, colour, mark
 from distributed.report.panel import Panel
 from distributed.report.parallel import Axis, Line
 from distributed.report.seeds import middle
@@ -47,6 +48,8 @@ NAMES = (
     "importances",
     "under_attack",
     "reliability",
+    "risk_coverage",
+    "corruptions",
     "panel",
 )
 
@@ -67,6 +70,8 @@ def write_figures(contents: Contents) -> list[Path]:
         "importances": lambda: importance_bars(contents.shares),
         "under_attack": lambda: attack_curves(run),
         "reliability": lambda: reliability(run.spotlight),
+        "risk_coverage": lambda: risk_coverage(run, contents.abstentions),
+        "corruptions": lambda: corruption_curves(contents.worsenings),
         "panel": lambda: panel_sheet(contents.panels) or class_sheet(contents.class_panels),
     }
     written = []
@@ -95,7 +100,7 @@ def front(run: Run) -> Figure | None:
         members = [t for t in trials if not key or str(t.config.get(key, "")) == group]
         across, up = ([t.metrics[m.name] for t in members] for m in (x, y))
         axes.scatter(
-            across, up, s=34, alpha=0.8, color=PALETTE[i % 6], marker=MARKERS[i % 6],
+            across, up, s=34, alpha=0.8, color=colour(i), marker=mark(i),
             label=group or "completed trials", linewidths=0,
         )  # fmt: skip
     cut = [t.metrics for t in run.stopped if x.name in t.metrics and y.name in t.metrics]
@@ -133,7 +138,7 @@ def front_over_seeds(contents: Contents) -> Figure | None:
         )  # fmt: skip
     for i, seed in enumerate(contents.points):
         axes.scatter(
-            seed.x, seed.y, s=26, alpha=0.8, color=PALETTE[i % 6], marker=MARKERS[i % 6],
+            seed.x, seed.y, s=26, alpha=0.8, color=colour(i), marker=mark(i),
             linewidths=0, label=f"seed {seed.seed}" if i < len(PALETTE) else None,
         )  # fmt: skip
     axes.set_xlabel(f"{x.name} ({BETTER[x.direction]})")
@@ -156,7 +161,7 @@ def hypervolume(growth: Growth) -> Figure | None:
     figure = Figure(figsize=(3.4 + 3.0 * count, 3.2), layout="constrained")
     grid = figure.subplots(1, count, squeeze=False, sharey=True)
     for axes, (title, spent) in zip(grid[0], growth.spent.items(), strict=False):
-        axes.step(spent, growth.hypervolume, where="post", color=PALETTE[0], marker=".")
+        axes.step(spent, growth.hypervolume, where="post", color=colour(0), marker=".")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.set_xlabel(title)
     grid[0, 0].set_ylabel("hypervolume (higher is better)")
@@ -206,7 +211,7 @@ def importance_bars(shares: Importances | None) -> Figure | None:
     height = 0.8 / len(told)
     for i, (name, values) in enumerate(told.items()):
         rows = np.arange(len(order)) + (len(told) - 1 - 2 * i) * height / 2
-        axes.barh(rows, np.array(values)[order], height, color=PALETTE[i % 6], label=name)
+        axes.barh(rows, np.array(values)[order], height, color=colour(i), label=name)
     axes.set_yticks(np.arange(len(order)), [shares.parameters[i] for i in order])
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"share of variance, {ESTIMATOR.partition(' ')[0]}, {shares.trials} trials")
@@ -229,8 +234,8 @@ def attack_curves(run: Run) -> Figure | None:
             place = shown.index(model.id) if model.id in shown else None
             axes.plot(
                 model.curves["epsilon"], model.curves[name],
-                color=QUIET if place is None else PALETTE[place],
-                marker="." if place is None else MARKERS[place],
+                color=QUIET if place is None else colour(place),
+                marker="." if place is None else mark(place),
                 lw=0.9 if place is None else 1.8, zorder=2 if place is None else 3,
                 label=None if place is None else f"trial {model.id}, {told[model.id]}",
             )  # fmt: skip
@@ -253,10 +258,8 @@ def reliability(models: list[Evaluation]) -> Figure | None:
         upper.plot([0, 1], [0, 1], color=QUIET, lw=1, ls="--")
         for i, (name, bins) in enumerate(model.reliability.items()):
             confidence, accuracy, count = _filled(bins)
-            upper.plot(
-                confidence, accuracy, color=PALETTE[i % 6], marker=MARKERS[i % 6], ms=4, label=name
-            )
-            lower.plot(confidence, count, color=PALETTE[i % 6], marker=MARKERS[i % 6], ms=3)
+            upper.plot(confidence, accuracy, color=colour(i), marker=mark(i), ms=4, label=name)
+            lower.plot(confidence, count, color=colour(i), marker=mark(i), ms=3)
         upper.set_title(f"trial {model.id}", fontsize=10)
         lower.set_yscale("log")
         lower.yaxis.set_major_formatter(EngFormatter(sep=""))
@@ -274,7 +277,8 @@ def panel_sheet(panels: list[Panel]) -> Figure | None:
         return None
     heads = ("image", "prediction", "uncertainty", "error")
     figure = Figure(figsize=(10.8, 1.16 * len(rows) + 0.6), layout="constrained")
-    grid = figure.subplots(len(rows), 9, squeeze=False)
+    columns = 1 + len(rows[0][1].clean) + len(rows[0][1].attacked)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
     for line, (panel, row) in zip(grid, rows, strict=True):
         for cell, tile in zip(line, (row.truth, *row.clean, *row.attacked), strict=True):
             cell.imshow(tile.pixels, interpolation="nearest")
@@ -284,7 +288,7 @@ def panel_sheet(panels: list[Panel]) -> Figure | None:
         if row is panel.rows[0]:
             line[0].set_ylabel(f"trial {panel.id}")
     clean, attacked = heads, [f"{h}\nattacked, ε = {panels[0].epsilon:g}" for h in heads]
-    for cell, title in zip(grid[0], ("truth", *clean, *attacked), strict=True):
+    for cell, title in zip(grid[0], ("truth", *clean, *attacked)[:columns], strict=True):
         cell.set_title(title, fontsize=8.5)
     return figure
 
@@ -294,17 +298,17 @@ def class_sheet(panels: list[ClassPanel]) -> Figure | None:
     rows = [(panel, row) for panel in panels for row in panel.rows]
     if not rows:
         return None
-    figure = Figure(figsize=(7.6, 1.9 * len(rows) + 0.4), layout="constrained")
-    grid = figure.subplots(len(rows), 3, squeeze=False)
+    columns = 3 if rows[0][1].attacked else 1
+    figure = Figure(figsize=(0.4 + 2.4 * columns, 1.9 * len(rows) + 0.4), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
     for line, (panel, row) in zip(grid, rows, strict=True):
-        titles = (
-            _told(row.answer, row.truth),
-            _told(row.answer_attacked, row.truth),
-            f"moved, within ε = {panel.epsilon:g}",
-        )
-        for cell, tile, title in zip(
-            line, (row.clean, row.attacked, row.moved), titles, strict=True
-        ):
+        shown = [(row.clean, _told(row.answer, row.truth))]
+        if worse := row.attacked:
+            shown += [
+                (worse.image, _told(worse.answer, row.truth)),
+                (worse.moved, f"moved, within ε = {panel.epsilon:g}"),
+            ]
+        for cell, (tile, title) in zip(line, shown, strict=True):
             cell.imshow(tile.pixels, interpolation="nearest")
             cell.set_xticks([])
             cell.set_yticks([])

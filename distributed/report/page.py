@@ -34,7 +34,7 @@ from distributed.report.wording import (
     unfinished,
 )
 
-SCRIPTS = ("helpers.js", "progress.js", "seeds.js", "plots.js", "front.js", "table.js")
+SCRIPTS = ("helpers.js", "progress.js", "seeds.js", "plots.js", "trust.js", "front.js", "table.js")
 #: Models beside each other in the table of every metric.
 MOST_MODELS = 12
 
@@ -80,6 +80,9 @@ def _render(contents: Contents) -> str:
         metrics={name: run.metrics[name] for name in metrics},
         wide_metrics=[name for name in metrics if "@" not in name],
         wide_models=[*([found.baseline] if found.baseline else []), *found.models[:MOST_MODELS]],
+        most_models=MOST_MODELS,
+        evaluated=[run.evaluations[t.id] for t in run.front if t.id in run.evaluations],
+        palette=PALETTE,
         spotlight_colours=dict(zip([e.id for e in run.spotlight], PALETTE, strict=False)),
         style=Markup(_asset("report.css")),
         scripts=scripts,

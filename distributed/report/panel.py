@@ -12,10 +12,8 @@ from data_pipelines.errors import UserError
 from distributed.run_folder import Evaluation
 
 RGB = NDArray[np.uint8]
-ARRAYS = (
-    "image", "mask", "probability", "uncertainty",
-    "image_attacked", "probability_attacked", "uncertainty_attacked",
-)  # fmt: skip
+ARRAYS = ("image", "mask", "probability", "uncertainty")
+ATTACKED = ("image_attacked", "probability_attacked", "uncertainty_attacked")
 IMAGES = 3
 # Okabe and Ito's palette: the three stay apart for every kind of colour vision.
 TRUTH, PREDICTED = (0, 158, 115), (86, 180, 233)
@@ -32,7 +30,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Row:
-    """One test image: the truth, then image, prediction, uncertainty and error, clean, attacked."""
+    """One test image: the truth, then image, prediction, uncertainty and error, clean, attacked.
+
+    `attacked` is empty where nothing was attacked.
+    """
 
     truth: Tile
     clean: list[Tile]
@@ -41,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Panel:
-    """Rows of one model; `epsilon` is the attack's budget on the [0, 1] pixel scale."""
+    """Rows of one model; `epsilon` is the attack's budget on the [0, 1] pixel scale, 0 for none."""
 
     id: str
     epsilon: float
@@ -54,21 +55,23 @@ def panel(evaluation: Evaluation) -> Panel | None:
     Raises `UserError` for arrays that are incomplete or of different shapes.
     """
     stored = evaluation.panel
-    if not stored or "label" in stored:
+    if "image" not in stored or "label" in stored:
         return None
-    missing = [name for name in ARRAYS if name not in stored]
-    shapes = {stored[name].shape for name in ARRAYS if name in stored}
+    epsilon = float(stored.get("epsilon", np.nan))
+    needed = ARRAYS if epsilon == 0 else (*ARRAYS, *ATTACKED)
+    missing = [name for name in needed if name not in stored]
+    shapes = {stored[name].shape for name in needed if name in stored}
     if missing or len(shapes) != 1 or len(next(iter(shapes))) != 3:
         raise UserError(
-            f"evaluation/{evaluation.id}.npz: needs {', '.join(ARRAYS)}, all of one shape "
+            f"evaluation/{evaluation.id}.npz: needs {', '.join(needed)}, all of one shape "
             "(n, H, W). Evaluate the front again."
         )
-    arrays = {name: stored[name].astype(np.float32) for name in ARRAYS}
-    both = np.concatenate([arrays["uncertainty"].ravel(), arrays["uncertainty_attacked"].ravel()])
+    arrays = {name: stored[name].astype(np.float32) for name in needed}
+    maps = [arrays[name].ravel() for name in needed if name.startswith("uncertainty")]
     # One scale for clean and attacked, or a rise in uncertainty could not be seen.
-    low, high = (float(q) for q in np.nanquantile(both, [0.0, 0.995]))
+    low, high = (float(q) for q in np.nanquantile(np.concatenate(maps), [0.0, 0.995]))
     rows = [_row(arrays, i, low, high) for i in range(min(IMAGES, len(arrays["image"])))]
-    return Panel(evaluation.id, float(stored.get("epsilon", np.nan)), rows)
+    return Panel(evaluation.id, epsilon, rows)
 
 
 def _row(arrays: dict[str, NDArray[np.float32]], i: int, low: float, high: float) -> Row:
@@ -78,7 +81,8 @@ def _row(arrays: dict[str, NDArray[np.float32]], i: int, low: float, high: float
         f"Test image {i + 1}, truth: {mask.mean():.0%} of the image is foreground",
     )
     sides = []
-    for suffix, word in (("", "clean"), ("_attacked", "attacked")):
+    attacked = [("_attacked", "attacked")] if "image_attacked" in arrays else []
+    for suffix, word in [("", "clean"), *attacked]:
         image, probability = arrays[f"image{suffix}"][i], arrays[f"probability{suffix}"][i]
         predicted = probability >= 0.5
         uncertainty = (arrays[f"uncertainty{suffix}"][i] - low) / ((high - low) or 1.0)
@@ -100,7 +104,7 @@ def _row(arrays: dict[str, NDArray[np.float32]], i: int, low: float, high: float
                 Tile(error_map(image, predicted, mask), f"{start}: error, {wrong}"),
             ]
         )
-    return Row(truth, sides[0], sides[1])
+    return Row(truth, sides[0], sides[1] if attacked else [])
 
 
 def _dice(predicted: NDArray[np.bool_], mask: NDArray[np.bool_]) -> float:

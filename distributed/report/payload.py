@@ -42,6 +42,8 @@ def _payload(contents: Contents) -> dict[str, Any]:
         "spotlight": [e.id for e in run.spotlight],
         "roles": roles(run),
         "evaluations": [_drawn(e) for e in evaluated],
+        "risks": [{"id": a.id, "curves": a.curves} for a in contents.abstentions],
+        "worsenings": [dataclasses.asdict(w) for w in contents.worsenings],
     }
 
 

@@ -231,7 +231,7 @@ def test_every_picture_has_words_and_every_figure_a_label(page: str) -> None:
     assert len(pictures) == 3 * 3 * 9
     assert all(a["alt"] for a in pictures)
     figures = [a for _, a in elements if a.get("role") == "img"]
-    assert len(figures) == 6
+    assert len(figures) == 7
     assert all(a["aria-label"] for a in figures)
 
 

@@ -242,10 +242,10 @@ def test_classes_are_shown_as_answers_clean_and_attacked() -> None:
     assert len(shown.rows) == 3
     first, second = shown.rows[:2]
     assert (first.truth, first.answer.name, first.answer.right) == ("pneumonia", "pneumonia", True)
-    assert (first.answer_attacked.name, first.answer_attacked.right) == ("normal", False)
-    assert (second.answer.right, second.answer_attacked.right) == (False, True)
+    assert (first.attacked.answer.name, first.attacked.answer.right) == ("normal", False)
+    assert (second.answer.right, second.attacked.answer.right) == (False, True)
     # Every pixel was moved up by all of ε: the brightest colour throughout.
-    assert np.ptp(first.moved.pixels.reshape(-1, 3), axis=0).max() <= 2
+    assert np.ptp(first.attacked.moved.pixels.reshape(-1, 3), axis=0).max() <= 2
 
 
 def test_a_class_panel_that_does_not_fit_is_refused() -> None:

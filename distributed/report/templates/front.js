@@ -35,7 +35,7 @@ function scatter(trials, x, y, key) {
     return {
       x: members.map((t) => t.metrics[x]), y: members.map((t) => t.metrics[y]),
       text: members.map(describe), hoverinfo: "text", mode: "markers", name: plain(group),
-      marker: { color: REPORT.palette[i % 6], symbol: SYMBOLS[i % 6], size: trials.length > 500 ? 5 : 10, opacity: members.map((t) => (t.feasible ? 0.9 : 0.3)) },
+      marker: { color: colour(i), symbol: symbol(i), size: trials.length > 500 ? 5 : 10, opacity: members.map((t) => (t.feasible ? 0.9 : 0.3)) },
     };
   });
 }

@@ -4,9 +4,18 @@
 const REPORT = JSON.parse(document.getElementById("report-data").textContent);
 REPORT.trials = rows(REPORT.trials);
 const COMPLETED = REPORT.trials.filter((t) => t.state === "completed");
-const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"];
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "pentagon"];
 const QUIET = "#9aa3ad";
 const BETTER = { max: "higher is better", min: "lower is better" };
+
+/** Of the model, group or seed at this place. */
+function colour(place) {
+  return REPORT.palette[place % REPORT.palette.length];
+}
+
+function symbol(place) {
+  return SYMBOLS[place % SYMBOLS.length];
+}
 
 /** Columns, as they are stored, to one object per trial; what a trial does not have is left out. */
 function rows(columns) {

@@ -46,7 +46,7 @@ function drawImportances() {
   const most = (i) => Math.max(...names.map((name) => told.shares[name][i]));
   const order = [...told.parameters.keys()].sort((a, b) => most(b) - most(a));
   const traces = names.map((name, k) => ({
-    type: "bar", orientation: "h", name: plain(name), marker: { color: REPORT.palette[k % 6] },
+    type: "bar", orientation: "h", name: plain(name), marker: { color: colour(k) },
     x: order.map((i) => told.shares[name][i]), y: order.map((i) => plain(told.parameters[i])),
     hovertemplate: "%{y}: %{x:.2f}",
   }));
@@ -69,8 +69,8 @@ function drawAttack() {
       x: model.curves.epsilon, y: model.curves[name], mode: "lines+markers",
       name: shown ? `trial ${plain(model.id)}, ${plain(REPORT.roles[model.id])}` : "other models of the front",
       legendgroup: shown ? model.id : "other", legendrank: shown ? place : 9,
-      line: { color: shown ? REPORT.palette[place] : QUIET, width: shown ? 2.4 : 1.2 },
-      marker: { symbol: SYMBOLS[shown ? place : 0], size: shown ? 8 : 4 },
+      line: { color: shown ? colour(place) : QUIET, width: shown ? 2.4 : 1.2 },
+      marker: { symbol: symbol(shown ? place : 0), size: shown ? 8 : 4 },
       hovertemplate: `trial ${plain(model.id)}<br>ε = %{x}<br>${plain(name)} %{y:.3f}<extra></extra>`,
     };
   });
@@ -84,16 +84,20 @@ function drawAttack() {
 
 function drawReliability() {
   const home = document.getElementById("reliability");
-  if (!home) return;
-  const models = REPORT.spotlight.map((id) => REPORT.evaluations.find((e) => e.id === id))
-    .filter((e) => Object.keys(e.reliability).length);
+  if (home) drawDiagrams(home, REPORT.spotlight.map((id) => REPORT.evaluations.find((e) => e.id === id)));
+  const more = document.getElementById("more-reliability");
+  if (more?.open) drawDiagrams(more.querySelector(".multiples"), REPORT.evaluations);
+}
+
+function drawDiagrams(home, evaluations) {
+  const models = evaluations.filter((e) => Object.keys(e.reliability).length);
   home.replaceChildren(...models.map(() => document.createElement("div")));
   models.forEach((model, k) => {
     const traces = [{ x: [0, 1], y: [0, 1], mode: "lines", line: { dash: "dash", color: QUIET, width: 1 }, hoverinfo: "skip", showlegend: false }];
     Object.entries(model.reliability).forEach(([name, bins], i) => {
       const kept = [...bins.count.keys()].filter((b) => bins.count[b] > 0);
       const pick = (key) => kept.map((b) => bins[key][b]);
-      const style = { line: { color: REPORT.palette[i % 6] }, marker: { symbol: SYMBOLS[i % 6], size: 6 }, mode: "lines+markers", name: plain(name), legendgroup: name };
+      const style = { line: { color: colour(i) }, marker: { symbol: symbol(i), size: 6 }, mode: "lines+markers", name: plain(name), legendgroup: name };
       const text = kept.map((b) => `${plain(name)}<br>confidence ${short(bins.confidence[b])}<br>accuracy ${short(bins.accuracy[b])}<br>count ${short(bins.count[b])}`);
       traces.push({ ...style, x: pick("confidence"), y: pick("accuracy"), text, hoverinfo: "text" });
       traces.push({ ...style, x: pick("confidence"), y: pick("count"), yaxis: "y2", text, hoverinfo: "text", showlegend: false });
@@ -115,6 +119,8 @@ function drawFixed() {
   drawImportances();
   drawAttack();
   drawReliability();
+  drawRisk();
+  drawWorsenings();
 }
 
 const shade = document.getElementById("pick-shade");
@@ -122,6 +128,8 @@ if (shade) {
   fill(shade, REPORT.objectives.map((o) => o.name));
   shade.addEventListener("change", drawParallel);
 }
+// What is closed has no width to draw in.
+document.getElementById("more-reliability")?.addEventListener("toggle", drawReliability);
 const curve = document.getElementById("pick-curve");
 if (curve) {
   const names = new Set(REPORT.evaluations.flatMap((e) => Object.keys(e.curves)));
@@ -129,4 +137,3 @@ if (curve) {
   fill(curve, [...names]);
   curve.addEventListener("change", drawAttack);
 }
-drawFixed();

@@ -6,7 +6,7 @@ function drawHypervolume() {
   const title = document.getElementById("pick-spent")?.value ?? Object.keys(spent)[0];
   draw("hypervolume", [{
     x: spent[title], y: hypervolume, mode: ids.length > 300 ? "lines" : "lines+markers",
-    line: { shape: "hv", color: REPORT.palette[0] }, marker: { size: 6 },
+    line: { shape: "hv", color: colour(0) }, marker: { size: 6 },
     text: ids.map((id, i) => `after trial ${plain(id)}: <b>${short(hypervolume[i])}</b>`), hoverinfo: "text",
   }], {
     xaxis: { title: { text: plain(title) }, rangemode: "tozero" },

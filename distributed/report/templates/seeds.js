@@ -21,7 +21,7 @@ function drawSeeds() {
   });
   const points = REPORT.seedPoints.map((seed, i) => ({
     x: seed.x, y: seed.y, mode: "markers", name: `seed ${seed.seed}`,
-    marker: { color: REPORT.palette[i % 6], symbol: SYMBOLS[i % 6], size: 9, opacity: 0.85 },
+    marker: { color: colour(i), symbol: symbol(i), size: 9, opacity: 0.85 },
     text: seed.ids.map((id) => `trial ${plain(id)}, seed ${seed.seed}`), hoverinfo: "text+x+y",
   }));
   const [x, y] = REPORT.objectives.map((o) => o.name);

@@ -1,0 +1,76 @@
+"""What the models of the front are right about where they may abstain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipelines.errors import UserError
+from distributed.run_folder import Evaluation, Run
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What answering a share of the images gives.
+
+    Attributes:
+        target: The share that the threshold was chosen for on the validation split; None where
+            every image is answered.
+        coverage: The share that it accepts here.
+        accuracy, precision, auroc: Of what it accepts; NaN where they do not exist.
+    """
+
+    target: float | None
+    coverage: float
+    accuracy: float
+    precision: float
+    auroc: float
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """One model; by condition ("clean", "corrupted@...", "ood").
+
+    Attributes:
+        limits: The threshold of uncertainty for each target coverage.
+        curves: "coverage" and "risk", of one length.
+        kept: Everything answered first, then by target, the highest first.
+    """
+
+    id: str
+    limits: dict[float, float]
+    curves: dict[str, dict[str, list[float]]]
+    kept: dict[str, list[Kept]]
+
+
+def abstentions(run: Run) -> list[Abstention]:
+    """Those of the front's models, in its order, that were judged by what they abstain from.
+
+    Raises `UserError` for a card that lacks part of it.
+    """
+    judged = (run.evaluations[t.id] for t in run.front if t.id in run.evaluations)
+    return [abstention(evaluation) for evaluation in judged if evaluation.selective]
+
+
+def abstention(evaluation: Evaluation) -> Abstention:
+    """Raises `UserError` for a card that lacks part of it."""
+    try:
+        thresholds = evaluation.selective["thresholds"]
+        limits = {float(t["target"]): float(t["threshold"]) for t in thresholds}
+        conditions: dict[str, Any] = evaluation.selective["conditions"]
+        return Abstention(
+            id=evaluation.id,
+            limits=limits,
+            curves={name: found["curve"] for name, found in conditions.items()},
+            kept={name: _kept(found, list(limits)) for name, found in conditions.items()},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"evaluation/{evaluation.id}.json: unreadable `selective` ({error!r}). Evaluate the "
+            "front again."
+        ) from error
+
+
+def _kept(found: dict[str, Any], targets: list[float]) -> list[Kept]:
+    accepted = zip(targets, found["accepted"], strict=True)
+    return [Kept(None, 1.0, **found["all"]), *(Kept(target, **row) for target, row in accepted)]

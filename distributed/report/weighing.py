@@ -1,0 +1,129 @@
+"""Which modality carried each prediction, and whether the weights follow the quality."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipelines.errors import UserError
+from distributed.report.abstention import abstention
+from distributed.report.class_panel import Answer, answer, class_name
+from distributed.run_folder import Evaluation
+
+#: The share of the images to answer whose threshold tells confident from doubtful.
+CONFIDENT = 0.9
+#: Weights that differ by less are the same but for rounding.
+EQUAL = 1e-6
+_BOTH = ("reliability", "probability", "uncertainty")
+ARRAYS = (
+    "label", "present", *_BOTH, *(f"{name}_mixed" for name in _BOTH), "severity_mixed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Of one modality of a sample, 0 to 1; `severity` of its corruption, 0 to 5.
+
+    Of several equal weights none is the largest.
+    """
+
+    share: float
+    severity: float
+    present: bool
+    largest: bool
+
+
+@dataclass(frozen=True)
+class Carried:
+    """An answer, what carried it, and whether the model would rather abstain."""
+
+    answer: Answer
+    weights: list[Weight]
+    doubtful: bool
+
+
+@dataclass(frozen=True)
+class WeighedSample:
+    """One test sample as it is, and with every modality made worse on its own."""
+
+    truth: str
+    clean: Carried
+    mixed: Carried
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """One model.
+
+    Attributes:
+        modalities: Names, in the order of all weights.
+        overall, within, pairs, samples: See `trainables.metrics.reliance.Reliance`.
+        limit: The uncertainty above which an answer is doubtful; NaN where it is not known.
+        rows: Some test samples.
+    """
+
+    id: str
+    modalities: list[str]
+    overall: float
+    within: float
+    pairs: int
+    samples: int
+    limit: float
+    rows: list[WeighedSample]
+
+
+def weighing(evaluation: Evaluation) -> Weighing | None:
+    """None for a model that weighs no modalities.
+
+    Raises `UserError` for arrays that are incomplete or do not fit each other.
+    """
+    told, stored = evaluation.weights, evaluation.panel
+    if not told or "sample_label" not in stored:
+        return None
+    count = len(stored["sample_label"])
+    names = [f"sample_{name}" for name in ARRAYS]
+    if any(name not in stored or len(stored[name]) != count for name in names):
+        raise UserError(
+            f"evaluation/{evaluation.id}.npz: needs {', '.join(names)}, each with as many rows. "
+            "Evaluate the front again."
+        )
+    limits = abstention(evaluation).limits if evaluation.selective else {}
+    limit = limits.get(CONFIDENT, math.nan)
+    return Weighing(
+        id=evaluation.id,
+        modalities=[str(name) for name in told["modalities"]],
+        overall=float(told["overall"]),
+        within=float(told["within"]),
+        pairs=int(told["pairs"]),
+        samples=int(told["samples"]),
+        limit=limit,
+        rows=[_row(evaluation, i, limit) for i in range(count)],
+    )
+
+
+def _row(evaluation: Evaluation, i: int, limit: float) -> WeighedSample:
+    return WeighedSample(
+        truth=class_name(evaluation, int(evaluation.panel["sample_label"][i])),
+        clean=_carried(evaluation, i, "", limit),
+        mixed=_carried(evaluation, i, "_mixed", limit),
+    )
+
+
+def _carried(evaluation: Evaluation, i: int, suffix: str, limit: float) -> Carried:
+    stored = evaluation.panel
+    shares = stored[f"sample_reliability{suffix}"][i]
+    present = stored["sample_present"][i]
+    severities = stored["sample_severity_mixed"][i] if suffix else [0.0] * len(shares)
+    there = shares[present]
+    equal = len(there) > 1 and np.ptp(there) < EQUAL
+    said = answer(evaluation, i, "sample_", suffix)
+    return Carried(
+        answer=said,
+        weights=[
+            Weight(float(share), float(severity), bool(here), not equal and share == max(there))
+            for share, severity, here in zip(shares, severities, present, strict=True)
+        ],
+        doubtful=said.uncertainty > limit,
+    )
