@@ -192,5 +192,5 @@ def _exact(fused: Fused) -> Fused:
 
 
 def _key(name: str) -> str:
-    """A name as the key of a module, where no dot may stand."""
-    return name.replace(".", "_")
+    """A name as the key of a module: no dot may stand there, nor the name of what a module has."""
+    return "of_" + name.replace(".", ":")

@@ -108,7 +108,7 @@ class Encoder(nn.Module):
 class ImageStem(Stem):
     """Residual units, each of which halves the image; the pixels left are the tokens.
 
-    A pixel that is NaN is taken for the channel's mean.
+    A pixel that is no finite number is taken for the channel's mean.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class ImageStem(Stem):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, *spatial) in [0, 1] to (B, L, width · 2^(depth − 1))."""
-        features = self.units(self.standardise(image).nan_to_num(0))
+        features = self.units(self.standardise(image).nan_to_num(0, 0, 0))
         return features.flatten(2).transpose(1, 2)
 
     def grid(self, value: Tensor) -> tuple[int, ...]:

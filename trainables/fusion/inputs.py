@@ -20,12 +20,12 @@ def gather(batch: Batch, manifest: Manifest) -> tuple[tuple[Tensor, ...], Tensor
 
     A modality is there where `batch.present` says so and at least one of its values is a number:
     one that is NaN throughout was never observed. Whatever the batch holds of what is not there is
-    replaced: by 0 in images, by unobserved entries in tables and series.
+    replaced by what was never observed: NaN, with a mask and hours of 0 in series.
 
     Returns:
-        One tensor each: an image (B, C, *spatial); a table (B, F) with NaN where missing; a series
-        (B, T, 3F), value (NaN where unobserved), mask and hours since the last observation. And
-        (B, M) bool, in the same order.
+        One tensor each: an image (B, C, *spatial), NaN where absent; a table (B, F), NaN where
+        missing; a series (B, T, 3F), value (NaN where unobserved), mask and hours since the last
+        observation. And (B, M) bool, in the same order.
     """
     known = list(manifest.sources)
     values, there = [], []
@@ -68,9 +68,10 @@ def _values(batch: Batch, modality: Modality) -> Tensor:
 
 def _nothing(value: Tensor, kind: Kind) -> Tensor:
     """One sample, (1, ...), of a modality that is absent."""
+    if kind is not Kind.SERIES:
+        return torch.full_like(value[:1], torch.nan)
     blank = torch.zeros_like(value[:1])
-    if kind is not Kind.IMAGE:
-        blank[..., : value.shape[-1] // (3 if kind is Kind.SERIES else 1)] = torch.nan
+    blank[..., : value.shape[-1] // 3] = torch.nan
     return blank
 
 
