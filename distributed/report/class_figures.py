@@ -37,11 +37,11 @@ def risk_coverage(run: Run, models: list[Abstention]) -> Figure | None:
             )  # fmt: skip
         axes.set_title(name, fontsize=10)
         axes.set_xlim(0, 1)
-        axes.set_ylim(bottom=0)
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("share of the images that are answered")
     grid[0, 0].set_ylabel("error rate among them")
+    grid[0, 0].set_ylim(bottom=0)  # of all: they share it
     grid[0, 0].legend(fontsize=8)
     return figure
 
@@ -71,5 +71,6 @@ def corruption_curves(worsenings: list[Worsening]) -> Figure | None:
         lower.set_xlabel(worsening.parameter)
     for row, axes in enumerate(grid[:, 0]):
         axes.set_ylabel("ECE" if row % 2 else "AUROC")
-    grid[0, 0].legend(fontsize=8)
+    handles = grid[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper left", ncols=4, fontsize=8)
     return figure

@@ -15,7 +15,7 @@ from distributed.report.parallel import Axis, Line, parallel
 from distributed.report.seeds import SeedPoints, Stairs, seed_points, staircases
 from distributed.report.severities import Worsening, worsenings
 from distributed.report.stopping import Stops, stops
-from distributed.report.weighing import Weighing, weighing
+from distributed.report.weighing import Weighing, weighings
 from distributed.run_folder import Run, read_run
 
 
@@ -76,5 +76,5 @@ def gather(folder: Path) -> Contents:
         class_panels=[p for p in map(class_panel, run.spotlight) if p is not None],
         abstentions=abstentions(run),
         worsenings=worsenings(run),
-        weighings=[w for w in map(weighing, run.spotlight) if w is not None],
+        weighings=weighings(run),
     )

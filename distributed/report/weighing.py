@@ -10,7 +10,7 @@ import numpy as np
 from data_pipelines.errors import UserError
 from distributed.report.abstention import abstention
 from distributed.report.class_panel import Answer, answer, class_name
-from distributed.run_folder import Evaluation
+from distributed.run_folder import Evaluation, Run
 
 #: The share of the images to answer whose threshold tells confident from doubtful.
 CONFIDENT = 0.9
@@ -72,6 +72,15 @@ class Weighing:
     samples: int
     limit: float
     rows: list[WeighedSample]
+
+
+def weighings(run: Run) -> list[Weighing]:
+    """Those of the front's models, in its order, that weigh modalities.
+
+    Raises `UserError` as `weighing`.
+    """
+    judged = (run.evaluations[t.id] for t in run.front if t.id in run.evaluations)
+    return [found for found in map(weighing, judged) if found is not None]
 
 
 def weighing(evaluation: Evaluation) -> Weighing | None:

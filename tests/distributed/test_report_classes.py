@@ -1,0 +1,223 @@
+"""What the report makes of classifiers' cards: abstention, corruption, unseen sites, weights."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from data_pipelines.errors import UserError
+from distributed.report import write_report
+from distributed.report.abstention import abstentions
+from distributed.report.class_panel import class_panel
+from distributed.report.panel import panel
+from distributed.report.severities import worsenings
+from distributed.report.weighing import weighings
+from distributed.run_folder import Evaluation, read_run
+
+TARGETS = (0.95, 0.9)
+CELLS = [("modality-drop", 1), ("modality-drop", 5), ("gaussian-noise", 3)]
+METHODS = ("late-fusion", "draf", "draf")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def metrics(i: int) -> dict[str, float]:
+    """Trial `i` loses AUROC with severity, the later ones less, and is the worse calibrated."""
+    values = {"clean.auroc": 0.9, "clean.ece": 0.02 * (i + 1), "corrupted.auroc": 0.7 + 0.05 * i}
+    for name, severity in CELLS:
+        values[f"corrupted@{name}-{severity}.auroc"] = 0.9 - 0.09 * severity / (i + 1)
+        values[f"corrupted@{name}-{severity}.ece"] = 0.05 * severity
+    return values
+
+
+def selective(accuracy: float) -> dict[str, Any]:
+    quality = {"accuracy": accuracy, "precision": accuracy, "auroc": float("nan")}
+    condition = {
+        "curve": {"coverage": [0.5, 1.0], "risk": [0.0, 1 - accuracy]},
+        "all": quality,
+        "accepted": [{"coverage": t, **quality} for t in TARGETS],
+    }
+    thresholds = [{"target": t, "threshold": t - 0.4, "coverage": t} for t in TARGETS]
+    return {
+        "thresholds": thresholds,
+        "conditions": {
+            "clean": condition,
+            "corrupted@modality-drop-5": condition,
+            "ood": condition,
+        },
+    }
+
+
+def card(name: str, i: int, **more: Any) -> dict[str, Any]:
+    bins = {"confidence": [0.6, 0.9], "accuracy": [0.5, 0.9], "count": [10, 30]}
+    return {
+        "id": name, "split": "test", "classes": ["well", "ill"], "metrics": metrics(i),
+        "curves": {}, "reliability": {"clean": bins}, "selective": selective(0.8 + 0.01 * i),
+        "ood": {"samples": 123, "metrics": {"clean.auroc": 0.65, "clean.ece": float("nan")}},
+        "weights": {
+            "modalities": ["xray", "vitals"], "corruption": "mixed-quality", "overall": -0.3,
+            "within": -0.25, "pairs": 190, "samples": 90,
+        },
+        **more,
+    }  # fmt: skip
+
+
+def samples(**more: np.ndarray) -> dict[str, np.ndarray]:
+    """Three samples: led by the X-ray and sure, by vitals and unsure, without vitals."""
+    weight = np.array([[0.8, 0.2], [0.3, 0.7], [1.0, 0.0]], np.float32)
+    arrays = {
+        "label": np.array([1, 0, 1]),
+        "present": weight > 0,
+        "severity_mixed": np.array([[0, 3], [5, 0], [2, 0]], np.float32),
+    }
+    for suffix in ("", "_mixed"):
+        arrays |= {
+            f"reliability{suffix}": weight if not suffix else np.full((3, 2), 0.5, np.float32),
+            f"probability{suffix}": np.array([[0.1, 0.9]] * 3, np.float32),
+            f"uncertainty{suffix}": np.array([0.5, 0.51, 0.1], np.float32),
+        }
+    return {f"sample_{name}": values for name, values in {**arrays, **more}.items()}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Three models on the front of a study of tables: no images, no attacks."""
+    rows = [
+        {
+            "id": f"m{i}", "state": "completed", "reason": "", "epochs": 4, "seconds": 1.0,
+            "config.trainable": method, **{f"metric.{k}": v for k, v in metrics(i).items()},
+        }
+        for i, method in enumerate(METHODS)
+    ]  # fmt: skip
+    with (tmp_path / "trials.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    study = {"name": "s", "evaluation": {"suite": "clinical", "epsilons": [0.0]}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    objectives = [("corrupted.auroc", "max"), ("clean.ece", "min")]
+    summary = {
+        "objectives": [{"name": n, "direction": d} for n, d in objectives],
+        "data": {"name": "heart", "image_shape": []}, "interrupted": None,
+    }  # fmt: skip
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "evaluation").mkdir()
+    for i in range(len(METHODS)):
+        (tmp_path / "evaluation" / f"m{i}.json").write_text(json.dumps(card(f"m{i}", i)))
+        np.savez(tmp_path / "evaluation" / f"m{i}.npz", **samples())  # type: ignore[arg-type]
+    return tmp_path
+
+
+def text_of(run: Path) -> str:
+    page = write_report(run).read_text(encoding="utf-8")
+    page = re.sub(r"<(script|style)[^>]*>.*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def test_each_method_is_told_by_its_best_trial(run: Path) -> None:
+    drop, noise = sorted(worsenings(read_run(run)), key=lambda w: -len(w.labels))
+    assert [(loss.trainable, loss.id) for loss in drop.losses] == [
+        ("draf", "m2"),
+        ("late-fusion", "m0"),
+    ]
+    assert (drop.corruption, drop.parameter) == ("modality-drop", "p_miss")
+    assert (drop.severities, drop.labels) == ([0, 1, 5], ["clean", "0.1", "0.7"])
+    assert drop.losses[1].drop == pytest.approx([0, 10, 50])
+    assert noise.labels == ["clean", "0.12"]  # the suite lists none of its own
+
+
+def test_an_unknown_corruption_keeps_its_severities(run: Path) -> None:
+    table = run / "trials.csv"
+    table.write_text(table.read_text().replace("gaussian-noise", "of-another-version"))
+    labels = {w.corruption: w.labels for w in worsenings(read_run(run))}
+    assert labels["of-another-version"] == ["clean", "severity 3"]
+
+
+def test_thresholds_stand_beside_what_all_answers_give(run: Path) -> None:
+    first = abstentions(read_run(run))[0]
+    assert first.limits == pytest.approx({0.95: 0.55, 0.9: 0.5})
+    assert [kept.target for kept in first.kept["ood"]] == [None, 0.95, 0.9]
+    assert [kept.coverage for kept in first.kept["clean"]] == [1.0, 0.95, 0.9]
+
+
+def test_who_carried_a_prediction_and_who_would_rather_abstain(run: Path) -> None:
+    told = weighings(read_run(run))[0]
+    assert told.limit == pytest.approx(0.5)
+    largest = [[w.largest for w in row.clean.weights] for row in told.rows]
+    assert largest == [[True, False], [False, True], [True, False]]
+    # Exactly on the threshold is accepted.
+    assert [row.clean.doubtful for row in told.rows] == [False, True, False]
+    assert [row.clean.answer.right for row in told.rows] == [True, False, True]
+    assert not any(w.largest for row in told.rows[:2] for w in row.mixed.weights)  # equal
+    assert [w.present for w in told.rows[2].clean.weights] == [True, False]
+
+
+def test_the_page_tells_of_it_and_of_no_attack_and_no_image(run: Path) -> None:
+    page = text_of(run)
+    for words in (
+        "As data get worse", "p_miss 0.7; ECE 0.25", "-50.0 %", "At sites unseen in training",
+        "test split, modality-drop-5", "-0.25 within samples (90 samples)", "low confidence",
+        "Low confidence: 1 of 3 samples", "severity 5", "absent",
+    ):  # fmt: skip
+        assert words in page, words
+    for title in ("Under attack", "Test images", "have not been evaluated"):
+        assert title not in page
+    drawn = {p.stem for p in (run / "figures").glob("*.png")}
+    assert {"risk_coverage", "corruptions", "reliability"} <= drawn
+    assert not {"under_attack", "panel"} & drawn
+
+
+def test_models_without_it_have_no_such_sections(run: Path) -> None:
+    for path in (run / "evaluation").glob("*.json"):
+        plain = {k: v for k, v in json.loads(path.read_text()).items() if k != "selective"}
+        path.write_text(json.dumps({**plain, "ood": {}, "weights": {}}))
+    page = text_of(run)
+    for title in ("Abstention", "At sites unseen", "What carried"):
+        assert title not in page
+
+
+def test_what_cannot_be_read_is_named(run: Path) -> None:
+    path = run / "evaluation" / "m1.json"
+    broken = card("m1", 1)
+    del broken["selective"]["conditions"]["clean"]["accepted"][0]
+    path.write_text(json.dumps(broken))
+    with pytest.raises(UserError, match=r"m1\.json: unreadable `selective`"):
+        abstentions(read_run(run))
+    path.write_text(json.dumps(card("m1", 1)))
+    short = samples(uncertainty=np.zeros(2, np.float32))
+    np.savez(run / "evaluation" / "m1.npz", **short)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"m1\.npz: needs sample_label"):
+        weighings(read_run(run))
+
+
+def test_panels_without_an_attack_show_the_clean_side_alone() -> None:
+    image = np.full((2, 8, 8), 0.5, np.float16)
+    numbers = {"probability": np.array([[0.2, 0.8]] * 2), "uncertainty": np.full(2, 0.3)}
+    classified = {"image": image, **numbers, "label": np.array([1, 0]), "epsilon": np.array(0.0)}
+    shown = class_panel(Evaluation("m", "test", {}, {}, {}, classified))
+    assert shown is not None
+    assert [row.attacked for row in shown.rows] == [None, None]
+    pictures = dict.fromkeys(("image", "mask", "probability", "uncertainty"), image)
+    segmented = panel(Evaluation("m", "test", {}, {}, {}, {**pictures, "epsilon": np.array(0.0)}))
+    assert segmented is not None
+    assert [(len(row.clean), row.attacked) for row in segmented.rows] == [(4, []), (4, [])]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_browser_draws_all_of_it(run: Path, tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
+        write_report(run).as_uri(),
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    for figure in ("risk", "worsenings", "reliability"):
+        home = result.stdout.partition(f'id="{figure}"')[2].partition("How to read")[0]
+        assert 'class="main-svg"' in home, figure
