@@ -98,24 +98,31 @@ def judge_model(
         arrays = training.panel(_panel_batch(samples), strongest)
         arrays["epsilon"] = np.array(strongest, dtype=np.float32)
     if evaluation.task is Task.CLASSIFICATION:
-
-        def clean(split: Split) -> Evaluation:
-            stream = Streamed(data, split, manifest)
-            return training.evaluate(stream, CLEAN, batch_size=size)
-
-        ood = clean(Split.OOD) if manifest.split_counts.get(Split.OOD) else None
-        card["selective"] = selective(clean(Split.VAL), evaluation, ood)
-        if ood is not None:
-            found = {"samples": manifest.split_counts[Split.OOD], "metrics": ood.compute()}
-            card["ood"] = found
         weights, shown = _weights(training, samples, size)
-        card |= weights
+        card |= _elsewhere(training, data, evaluation, size) | weights
         arrays |= shown if record.stage == SEARCH else {}
     path = _card(run, record)
     if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
     # Last: a model with a card is judged, and is not judged again.
     write_atomically(path, json.dumps(card, indent=2))
+
+
+def _elsewhere(
+    training: TrialTraining, data: Folder, test: Evaluation, size: int
+) -> dict[str, Any]:
+    """The card's `selective` and `ood`: what other splits of clean samples are needed for."""
+    manifest = training.manifest
+
+    def clean(split: Split) -> Evaluation:
+        return training.evaluate(Streamed(data, split, manifest), CLEAN, batch_size=size)
+
+    count = manifest.split_counts.get(Split.OOD, 0)
+    ood = clean(Split.OOD) if count else None
+    part: dict[str, Any] = {"selective": selective(clean(Split.VAL), test, ood)}
+    if ood is not None:
+        part["ood"] = {"samples": count, "metrics": ood.compute()}
+    return part
 
 
 def _weights(

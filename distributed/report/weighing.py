@@ -127,12 +127,14 @@ def _carried(evaluation: Evaluation, i: int, suffix: str, limit: float) -> Carri
     severities = stored["sample_severity_mixed"][i] if suffix else [0.0] * len(shares)
     there = shares[present]
     equal = len(there) > 1 and np.ptp(there) < EQUAL
+    most = math.nan if equal else max(there, default=math.nan)
     said = answer(evaluation, i, "sample_", suffix)
     return Carried(
         answer=said,
         weights=[
-            Weight(float(share), float(severity), bool(here), not equal and share == max(there))
+            Weight(float(share), float(severity), bool(here), bool(share == most))
             for share, severity, here in zip(shares, severities, present, strict=True)
         ],
-        doubtful=said.uncertainty > limit,
+        # An uncertainty that is no number is not accepted either.
+        doubtful=not (math.isnan(limit) or said.uncertainty <= limit),
     )

@@ -158,6 +158,15 @@ def test_who_carried_a_prediction_and_who_would_rather_abstain(run: Path) -> Non
     assert [w.present for w in told.rows[2].clean.weights] == [True, False]
 
 
+def test_a_sample_without_any_modality_was_carried_by_none(run: Path) -> None:
+    nothing = np.zeros((3, 2), np.float32)
+    unsure = samples(present=nothing > 0, reliability=nothing, uncertainty=np.full(3, np.nan))
+    np.savez(run / "evaluation" / "m0.npz", **unsure)  # type: ignore[arg-type]
+    told = next(w for w in weighings(read_run(run)) if w.id == "m0")
+    assert not any(w.largest or w.present for row in told.rows for w in row.clean.weights)
+    assert all(row.clean.doubtful for row in told.rows)
+
+
 def test_the_page_tells_of_it_and_of_no_attack_and_no_image(run: Path) -> None:
     page = text_of(run)
     for words in (
