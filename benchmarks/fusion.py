@@ -200,7 +200,7 @@ def _precision_accepted(card: dict[str, Any]) -> float:
 
 
 def _weights(card: dict[str, Any]) -> float:
-    return float(card.get("weights", {}).get("overall", math.nan))
+    return float(card.get("weights", {}).get("within", math.nan))
 
 
 COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
@@ -323,7 +323,7 @@ _CLAIMS = {
     "abstention": f"3. Abstention raises precision (macro; threshold of the {COVERAGE:.0%} surest "
     "of the validation split).",
     "reliability": "4. The weights follow quality (Spearman's ρ of r_m and the severity of each "
-    "modality's corruption, below 0).",
+    "modality's corruption, mean over the samples' own, below 0).",
 }
 
 

@@ -68,7 +68,8 @@ DRAWS = 512
 #: As many ids as a verdict names at most.
 NAMED = 8
 
-#: A trial's figures at its rungs, (m + c,) losses and violations each, by number of the rung.
+#: By number of the rung, (2 (m + c),): a trial's losses and violations there, and their change
+#: since the rung before.
 _Curve = dict[int, Floats]
 
 
@@ -124,12 +125,11 @@ class Forecast(Policy):
 
     def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
         curve = self._curves.setdefault(trial, {})
-        curve[rung] = self._row(figures)
+        curve[rung] = _features(curve, rung, self._row(figures))
         model = self._model(rung) if self._front else None
         if model is None:
             return Verdict()
-        features = np.clip(_features(curve, rung), model.low, model.high)
-        forecast = model.ridge.forecast(features)
+        forecast = model.ridge.forecast(np.clip(curve[rung], model.low, model.high))
         verdict = self._judge(rung, model, forecast)
         if verdict.stop:
             del self._curves[trial]
@@ -218,14 +218,13 @@ class Forecast(Policy):
         return ", ".join(parts)
 
 
-def _features(curve: _Curve, rung: int) -> Floats:
+def _features(curve: _Curve, rung: int, now: Floats) -> Floats:
     """(2 (m + c),) the values at a rung, and their change since the last one before it."""
-    now = curve[rung]
     earlier = [number for number in curve if number < rung]
     if not earlier:
         return np.concatenate([now, np.zeros_like(now)])
     with np.errstate(invalid="ignore"):
-        change = now - curve[max(earlier)]
+        change = now - curve[max(earlier)][: len(now)]
     # Two figures that are none: no change.
     return np.concatenate([now, np.where(np.isnan(change), 0.0, change)])
 
@@ -233,7 +232,7 @@ def _features(curve: _Curve, rung: int) -> Floats:
 def _learn(full: Sequence[_Ended], stopped: Sequence[_Ended], rung: int) -> _Model:
     """How values at a rung foretell final ones."""
     seen = [*full, *stopped]
-    features = np.array([_features(e.curve, rung) for e in seen])
+    features = np.array([e.curve[rung] for e in seen])
     best, median = _quantiles(features, 0.1)
     low, high = median - SPREAD * (median - best), median + SPREAD * (median - best)
     least, middle = _quantiles(np.array([e.final for e in full]), 0.0)
