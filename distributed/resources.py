@@ -136,7 +136,7 @@ def plan(
 
     Args:
         resources: What the study asks for.
-        trials: Of the study.
+        trials: Of the study, as many as may run side by side.
         nodes: By `local_nodes` or `cluster_nodes`.
         data_bytes: Of the train and validation splits, as stored.
 

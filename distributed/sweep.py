@@ -71,7 +71,7 @@ def prepare(study: Study, nodes: list[dict[str, float]]) -> Prepared:
         objectives=objectives_of(study),
         resources=resources.plan(
             study.resources,
-            study.search.trials,
+            max(study.search.trials, study.seeds * (1 + len(study.references()))),
             nodes,
             data_bytes=sum(manifest.stored_bytes.get(s, 0) for s in (Split.TRAIN, Split.VAL)),
         ),
