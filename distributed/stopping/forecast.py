@@ -85,12 +85,20 @@ class _Ended:
 
 @dataclass(frozen=True)
 class _Model:
-    """What was learnt of a rung, and where features and targets were winsorised."""
+    """What was learnt of a rung.
+
+    Attributes:
+        low, high: (2 (m + c),) where features are winsorised.
+        middle: (m + c,) medians of the final values.
+        ridge: The regression.
+        errors: (DRAWS, m + c) of its forecasts, in units of their deviations.
+    """
 
     low: Floats
     high: Floats
     middle: Floats
     ridge: Ridge
+    errors: Floats
 
 
 class Forecast(Policy):
@@ -176,13 +184,28 @@ class Forecast(Policy):
             full = [e for e in self._full.values() if rung in e.curve]
             stopped = [e for e in self._stopped.values() if rung in e.curve]
             enough = len(full) >= self._learn_from
-            self._models[rung] = _learn(full, stopped, rung) if enough else None
+            self._models[rung] = self._learn(full, stopped, rung) if enough else None
         return self._models[rung]
+
+    def _learn(self, full: Sequence[_Ended], stopped: Sequence[_Ended], rung: int) -> _Model:
+        """How values at a rung foretell final ones."""
+        seen = [*full, *stopped]
+        features = np.array([e.curve[rung] for e in seen])
+        best, median = _quantiles(features, 0.1)
+        low, high = median - SPREAD * (median - best), median + SPREAD * (median - best)
+        least, middle = _quantiles(np.array([e.final for e in full]), 0.0)
+        targets = np.minimum([e.final for e in seen], middle + (middle - least))
+        variances = np.array([e.variance for e in seen])
+        ridge = Ridge.fit(np.clip(features, low, high), targets, variances)
+        half = ridge.freedom / 2
+        tails = np.sqrt(half / gammaincinv(half, self._uniform))
+        errors = tails * (self._normal @ np.linalg.cholesky(ridge.correlation).T)
+        return _Model(low, high, middle, ridge, errors)
 
     def _judge(self, rung: int, model: _Model, forecast: Forecasts) -> Verdict:
         m = len(self.objectives)
         risk = self._risk * model.ridge.skill.min() ** DOUBT
-        draws = self._possible(forecast)
+        draws = forecast.mean + forecast.deviation * model.errors
         front = np.array([e.final[:m] for e in self._front])
         beaten = np.asarray((front[None] <= draws[:, None, :m]).all(axis=2))
         kept = np.asarray(draws[:, m:] <= 0)
@@ -198,14 +221,6 @@ class Forecast(Policy):
         ahead = np.argsort(-shares, kind="stable")[: max(1, min(NAMED, (shares > 0.5).sum()))]
         names = tuple(self._front[i].trial for i in ahead)
         return Verdict(True, f"forecast {told} at rung {rung + 1} is dominated", names)
-
-    def _possible(self, forecast: Forecasts) -> Floats:
-        """(DRAWS, m + c) final values that a forecast leaves possible."""
-        root = np.linalg.cholesky(forecast.correlation)
-        half = forecast.freedom / 2
-        tails = np.sqrt(half / gammaincinv(half, self._uniform))
-        possible: Floats = forecast.mean + forecast.deviation * tails * (self._normal @ root.T)
-        return possible
 
     def _told(self, model: _Model, forecast: Forecasts) -> str:
         """The forecast of the objectives as a person reads it."""
@@ -229,25 +244,21 @@ def _features(curve: _Curve, rung: int, now: Floats) -> Floats:
     return np.concatenate([now, np.where(np.isnan(change), 0.0, change)])
 
 
-def _learn(full: Sequence[_Ended], stopped: Sequence[_Ended], rung: int) -> _Model:
-    """How values at a rung foretell final ones."""
-    seen = [*full, *stopped]
-    features = np.array([e.curve[rung] for e in seen])
-    best, median = _quantiles(features, 0.1)
-    low, high = median - SPREAD * (median - best), median + SPREAD * (median - best)
-    least, middle = _quantiles(np.array([e.final for e in full]), 0.0)
-    targets = np.minimum([e.final for e in seen], middle + (middle - least))
-    variances = np.array([e.variance for e in seen])
-    ridge = Ridge.fit(np.clip(features, low, high), targets, variances)
-    return _Model(low, high, middle, ridge)
-
-
 def _quantiles(values: Floats, share: float) -> tuple[Floats, Floats]:
     """A low quantile and the median of what is finite in each column of (n, k); 0 of nothing."""
-    finite = [column[np.isfinite(column)] for column in values.T]
-    pairs = [np.quantile(c, [share, 0.5]) if c.size else np.zeros(2) for c in finite]
-    low, median = np.array(pairs).T
-    return low, median
+    finite = np.isfinite(values)
+    ordered = np.sort(np.where(finite, values, np.inf), axis=0)
+    last = finite.sum(axis=0) - 1
+    columns = np.arange(values.shape[1])
+
+    def at(part: float) -> Floats:
+        place = np.maximum(last, 0) * part
+        below = np.floor(place).astype(int)
+        low, high = ordered[below, columns], ordered[np.ceil(place).astype(int), columns]
+        return np.where(last < 0, 0.0, low + (high - low) * (place - below))
+
+    with np.errstate(invalid="ignore"):  # infinite less infinite, of columns without a number
+        return at(share), at(0.5)
 
 
 def _draws(dimensions: int, seed: int) -> tuple[Floats, Floats]:

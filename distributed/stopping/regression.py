@@ -29,19 +29,16 @@ _SURE = 0.975
 
 @dataclass(frozen=True)
 class Forecasts:
-    """What a fit says of one more sample: a multivariate Student distribution.
+    """What a fit says of one more sample: a multivariate Student distribution (with the fit's own
+    correlation and degrees of freedom).
 
     Attributes:
         mean: (k,) centres.
         deviation: (k,) scales.
-        correlation: (k, k) of the errors, shrunk towards none where samples are few.
-        freedom: Its degrees of freedom, of the target that has least; at least 2.
     """
 
     mean: Floats
     deviation: Floats
-    correlation: Floats
-    freedom: float
 
 
 @dataclass(frozen=True)
@@ -52,16 +49,18 @@ class Ridge:
         skill: (k,) the part of each target's variance that is foretold: 1 less the ratio of the
             squared leave-one-out errors with and without the features, of measured targets. 0 where
             that is not surely (97.5 %, one-sided) above 0: few samples show skill by chance.
+        correlation: (k, k) of a forecast's errors, shrunk towards none where samples are few.
+        freedom: Degrees of freedom of a forecast, of the target that has least; at least 2.
     """
 
     skill: Floats
+    correlation: Floats
+    freedom: float
     _centre: Floats
     _scale: Floats
     _offset: Floats
     _coefficients: Floats
     _noise: Floats
-    _correlation: Floats
-    _freedom: float
     _axes: Floats
     _weights: Floats
     _samples: int
@@ -95,8 +94,8 @@ class Ridge:
             _coefficients=axes.T
             @ (shares[best].T * (left.T @ outcome) / (singular + _TINY)[:, None]),
             _noise=np.sqrt((noise**2).mean(axis=1) + variances.mean(axis=0)),
-            _correlation=_correlation(noise),
-            _freedom=max(2.0, n - float(leverages[best].sum(axis=1).max())),
+            correlation=_correlation(noise),
+            freedom=max(2.0, n - float(leverages[best].sum(axis=1).max())),
             _axes=axes,
             _weights=1 / (singular**2 + n * _PENALTIES[best][:, None] + _TINY),
             _samples=n,
@@ -109,8 +108,6 @@ class Ridge:
         return Forecasts(
             self._offset + at @ self._coefficients,
             self._noise * np.sqrt(1 + leverage),
-            self._correlation,
-            self._freedom,
         )
 
 

@@ -82,9 +82,10 @@ def test_the_spread_of_forecasts_is_the_spread_of_their_errors():
     for _ in range(400):
         inputs = rng.normal(size=(13, 2))
         targets = inputs @ [[1.0], [0.5]] + rng.normal(size=(13, 1))
-        told = Ridge.fit(inputs[:12], targets[:12], np.zeros((12, 1))).forecast(inputs[12])
+        fit = Ridge.fit(inputs[:12], targets[:12], np.zeros((12, 1)))
+        told = fit.forecast(inputs[12])
         error = (targets[12, 0] - told.mean[0]) / told.deviation[0]
-        scores.append(stats.t.cdf(error, told.freedom))
+        scores.append(stats.t.cdf(error, fit.freedom))
     for share in (0.05, 0.25, 0.5, 0.75, 0.95):
         assert np.mean(np.array(scores) < share) == pytest.approx(share, abs=0.06)
 
