@@ -1,0 +1,54 @@
+"""Every layout with several modalities and one label feeds every fusion model."""
+
+import math
+
+import pytest
+
+from data_pipelines.prepare import prepare
+from data_pipelines.schema import Manifest, Split, Task
+from data_pipelines.streams.indexed import Samples
+from distributed.training import TrialTraining
+from search_spaces.space import Space
+from trainables.evaluation import EvaluationPlan
+from trainables.fusion.base import FusionTrainable
+from trainables.registry import TRAINABLES
+
+MODELS = [name for name, cls in TRAINABLES.items() if issubclass(cls, FusionTrainable)]
+#: The kinds of modalities that each has.
+LAYOUTS = {
+    "lgg": {"image", "tabular"},
+    "mimic": {"image", "series", "tabular"},
+    "physionet2012": {"series", "tabular"},
+    "tcga": {"image", "tabular"},
+    "uci-heart": {"tabular"},
+}
+
+
+#: What gives one label to a layout that else has several.
+OPTIONS = {"mimic": {"target": "mortality"}}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def data(request, miniature, tmp_path_factory):
+    """A prepared miniature's manifest and its train split."""
+    out = tmp_path_factory.mktemp("fused") / request.param
+    options = OPTIONS.get(request.param, {})
+    prepare(miniature(request.param), request.param, out, size=16, **options)
+    manifest = Manifest.load(out)
+    assert Task.CLASSIFICATION in manifest.tasks
+    assert {str(m.kind) for m in manifest.modalities} == LAYOUTS[request.param]
+    return manifest, Samples.read(out, Split.TRAIN)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_trains_and_is_judged(data, name: str) -> None:
+    manifest, samples = data
+    config = Space([name], {"regime": "none"}).defaults(name) | {"width": 2, "dim": 8}
+    plan = EvaluationPlan(
+        corruptions=(("mixed-quality", 5), ("modality-drop", 5)), suite="clinical"
+    )
+    training = TrialTraining(config, manifest, plan)
+    assert math.isfinite(training.epoch(samples)["train.loss"])
+    found = training.evaluate(samples, batch_size=8).compute()
+    assert 0 <= found["clean.accuracy"] <= 1
+    assert math.isfinite(found["corrupted@modality-drop-5.nll"])
