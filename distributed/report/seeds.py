@@ -91,7 +91,7 @@ def findings(found: Repeats) -> list[str]:
         counts = Counter(r.verdict for r in found.rows if r.objective == objective)
         told = ", ".join(f"{counts[v]} {words}" for v, words in COUNTED.items() if counts[v])
         tested = counts.total() > counts["too few seeds to test"]
-        none = "; no model of the front is shown to be better" if tested else ""
+        none = "; none is shown to be better" if tested else ""
         sentences.append(f"{objective.name}: {told}{'' if counts['better'] else none}.")
     if any(row.verdict == "no difference shown" for row in found.rows):
         sentences.append("That no difference is shown does not mean that there is none.")

@@ -157,10 +157,10 @@ def seeded(folder: Path, *, shift: float, baseline: bool = True) -> Path:
     ("shift", "sentence"),
     [
         (0.1, "auroc_area: 1 better."),
-        (-0.1, "auroc_area: 1 worse; no model of the front is shown to be better."),
+        (-0.1, "auroc_area: 1 worse; none is shown to be better."),
         (
             0.0005,
-            "auroc_area: 1 with no difference shown; no model of the front is shown to be better.",
+            "auroc_area: 1 with no difference shown; none is shown to be better.",
         ),
     ],
 )
@@ -170,7 +170,7 @@ def test_findings_are_said_whichever_way_they_go(
     run = seeded(tmp_path / "run", shift=shift)
     told = findings(repeats(read_run(run)))
     assert sentence in told
-    assert "clean.ece: 1 tied; no model of the front is shown to be better." in told
+    assert "clean.ece: 1 tied; none is shown to be better." in told
     page = text_of(run)
     assert sentence in page
     assert "these are the figures that the models were chosen by" in page
