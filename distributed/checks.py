@@ -112,6 +112,12 @@ def _without_attacks(study: Study) -> None:
                 f"space.regime: the regimes of {trainable} attack the image, and {study.data} "
                 "has none. Give regime: none."
             )
+    for name, config in study.references().items():
+        if config["regime"] != "none":
+            raise UserError(
+                f"{name}: regime {config['regime']} attacks the image, and {study.data} has none. "
+                "Give it regime: none."
+            )
 
 
 def _usable_corruptions(study: Study, manifest: Manifest) -> None:

@@ -106,6 +106,14 @@ def test_attacks_are_for_images(changes, words):
     check(unattacked(corruptions=["jpeg"], **changes), IMAGES)
 
 
+def test_a_baseline_that_attacks_what_has_no_image_is_refused():
+    known = unattacked(corruptions=["feature-mask"])
+    attacked = known.model_copy(update={"seeds": 3, "baseline": {"regime": "all"}})
+    with pytest.raises(UserError, match=r"baseline: regime all .*folder has none"):
+        check(attacked, TABLE)
+    check(attacked.model_copy(update={"baseline": {"regime": "none"}}), TABLE)
+
+
 @pytest.mark.parametrize(("kind", "known"), [("corruptions", CORRUPTIONS), ("suites", SUITES)])
 def test_the_command_line_lists_every_one(kind, known):
     result = CliRunner().invoke(app, ["list", kind])
