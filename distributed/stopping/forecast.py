@@ -51,7 +51,7 @@ import numpy as np
 from scipy.special import gammaincinv, ndtri
 from scipy.stats import qmc
 
-from distributed.front import Floats, Objective, pareto_mask
+from distributed.front import Archive, Floats, Objective
 from distributed.stopping.policy import Bound, Figures, Policy, Verdict
 from distributed.stopping.ranking import losses_of, violations_of
 from distributed.stopping.regression import Forecasts, Ridge
@@ -127,14 +127,14 @@ class Forecast(Policy):
         self._curves: dict[str, _Curve] = {}
         self._full: dict[str, _Ended] = {}
         self._stopped: dict[str, _Ended] = {}
-        self._front: list[_Ended] = []
+        self._front: Archive[str] = Archive(["min"] * len(objectives))
         self._models: dict[int, _Model | None] = {}
         self._normal, self._uniform = _draws(len(objectives) + len(constraints), seed)
 
     def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
         curve = self._curves.setdefault(trial, {})
         curve[rung] = _features(curve, rung, self._row(figures))
-        model = self._model(rung) if self._front else None
+        model = self._model(rung) if self._front.keys else None
         if model is None:
             return Verdict()
         forecast = model.ridge.forecast(np.clip(curve[rung], model.low, model.high))
@@ -174,9 +174,7 @@ class Forecast(Policy):
         m = len(self.objectives)
         if not np.isfinite(ended.final).all() or ended.final[m:].max(initial=0.0) > 0:
             return
-        front = [*self._front, ended]
-        mask = pareto_mask([e.final[:m] for e in front], ["min"] * m)
-        self._front = [e for e, stays in zip(front, mask, strict=True) if stays]
+        self._front.add(ended.trial, ended.final[:m])
 
     def _model(self, rung: int) -> _Model | None:
         """Learnt anew when a trial has ended; None where too few full ones passed this rung."""
@@ -206,8 +204,13 @@ class Forecast(Policy):
         m = len(self.objectives)
         risk = self._risk * model.ridge.skill.min() ** DOUBT
         draws = forecast.mean + forecast.deviation * model.errors
-        front = np.array([e.final[:m] for e in self._front])
-        beaten = np.asarray((front[None] <= draws[:, None, :m]).all(axis=2))
+        # One objective at a time: reducing an axis of two or three is slower by far.
+        beaten = np.logical_and.reduce(
+            [
+                front <= drawn[:, None]
+                for front, drawn in zip(self._front.values.T, draws.T[:m], strict=True)
+            ]
+        )
         kept = np.asarray(draws[:, m:] <= 0)
         if (kept.all(axis=1) & ~beaten.any(axis=1)).mean() >= risk:
             return Verdict()
@@ -215,11 +218,11 @@ class Forecast(Policy):
         if kept.all(axis=1).mean() < risk:
             metric = self.constraints[int(kept.mean(axis=0).argmin())].metric
             reason = f"forecast {told} at rung {rung + 1} breaks the bound on {metric}"
-            return Verdict(True, reason, tuple(e.trial for e in self._front[:NAMED]))
+            return Verdict(True, reason, tuple(self._front.keys[:NAMED]))
         # Those that are ahead of most of the draws, else the one that is ahead of most.
         shares = beaten.mean(axis=0)
         ahead = np.argsort(-shares, kind="stable")[: max(1, min(NAMED, (shares > 0.5).sum()))]
-        names = tuple(self._front[i].trial for i in ahead)
+        names = tuple(self._front.keys[i] for i in ahead)
         return Verdict(True, f"forecast {told} at rung {rung + 1} is dominated", names)
 
     def _told(self, model: _Model, forecast: Forecasts) -> str:
