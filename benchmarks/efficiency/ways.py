@@ -55,7 +55,7 @@ WAYS = {
         Way("tpe", "TPE, no stopping", "tpe", untrained=True),
         Way("forecast-random", "random, forecast", "random", "forecast"),
         Way("forecast", "TPE, forecast", "tpe", "forecast"),
-        Way("forecast-gp", "Gaussian process, forecast", "gp", "forecast", untrained=True, most=5),
+        Way("forecast-gp", "Gaussian process, forecast", "gp", "forecast", most=5),
         Way("foresight-random", "random, perfect foresight", "random", "foresight", untrained=True),
         Way("foresight", "TPE, perfect foresight", "tpe", "foresight", untrained=True),
     )
