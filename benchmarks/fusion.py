@@ -20,7 +20,7 @@ from typing import Any
 
 from fused.claims import judge_claims
 from fused.document import document
-from fused.figures import Arm, rows
+from fused.figures import BASELINES, Arm, rows
 
 from data_pipelines.machine import write_atomically
 from data_pipelines.prepare import prepare
@@ -33,7 +33,7 @@ from search_spaces.study import load
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: where its published folder is, what is prepared of it, and how it is trained."""
+    """A data set: its published folder, what is prepared of it, and what is trained on it."""
 
     layout: str
     folder: str | None
@@ -41,6 +41,7 @@ class Source:
     noise: str
     options: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 16
+    ablated: bool = True
 
 
 SETS = {
@@ -50,7 +51,12 @@ SETS = {
     "heart": Source("uci-heart", "uci_heart_disease", 32, "value-noise", {"ood_site": "va"}),
     "icu": Source("physionet2012", "physionet_challenge2012", 32, "value-noise", epochs=32),
     "lgg": Source(
-        "lgg", "lgg-mri-segmentation/kaggle_3m", 64, "gaussian-noise", {"ood_site": "HT"}
+        "lgg",
+        "lgg-mri-segmentation/kaggle_3m",
+        64,
+        "gaussian-noise",
+        {"ood_site": "HT"},
+        ablated=False,
     ),
 }
 
@@ -91,7 +97,11 @@ def _run(name: str, published: Path, out: Path) -> dict[str, Arm]:
         f"evaluation.corruptions={corruptions}",
     ]
     if not (folder / STUDY).is_file():
-        sweep(load("fusion-arms", overrides), folder)
+        study = load("fusion-arms", overrides)
+        if not source.ablated:
+            variants = {name: study.variants[name] for name in BASELINES}
+            study = study.model_copy(update={"variants": variants})
+        sweep(study, folder)
     elif not all(card.is_file() for cards in _cards(folder).values() for card in cards):
         resume(folder)
     arms: dict[str, Arm] = {}

@@ -84,15 +84,20 @@ def _tables(name: str, arms: dict[str, Arm], manifest: Manifest) -> list[str]:
     counts = ", ".join(f"{count} {split}" for split, count in manifest.split_counts.items())
     modalities = ", ".join(m.name for m in manifest.sources)
     models = {METHOD: "**DRAF**", **{b: b for b in BASELINES}}
-    return [
+    parts = [
         f"### {name}",
         f"Layout `{manifest.name}`, {counts} samples; modalities {modalities}; fingerprint "
         f"`{manifest.fingerprint[:12]}`.",
         _table({label: arms[key] for key, label in models.items()}),
-        f"#### {name}: DRAF without its parts",
-        _table({"**DRAF**": arms[METHOD], **{t: arms[a] for a, t in ABLATIONS.items()}}),
-        _ablation_tests(arms),
     ]
+    ablated = {text: arms[key] for key, text in ABLATIONS.items() if key in arms}
+    if ablated:
+        parts += [
+            f"#### {name}: DRAF without its parts",
+            _table({"**DRAF**": arms[METHOD], **ablated}),
+            _ablation_tests(arms[METHOD], ablated),
+        ]
+    return parts
 
 
 def _table(arms: Mapping[str, Arm]) -> str:
@@ -108,19 +113,20 @@ def _table(arms: Mapping[str, Arm]) -> str:
     return "\n".join(lines)
 
 
-def _ablation_tests(arms: dict[str, Arm]) -> str:
+def _ablation_tests(whole: Arm, ablated: Mapping[str, Arm]) -> str:
     """Each ablation less the whole, on what the study searches for."""
     pairs = [
-        (text, figure, arms[name].values(metric(figure)), arms[METHOD].values(metric(figure)))
-        for name, text in ABLATIONS.items()
-        for figure in ("corrupted.auroc", "corrupted.ece")
+        (text, name, arm.values(metric(name)), whole.values(metric(name)))
+        for text, arm in ablated.items()
+        for name in ("corrupted.auroc", "corrupted.ece")
     ]
     tests = [paired_t_test(mine, theirs) for _, _, mine, theirs in pairs]
+    adjusted = holm([test.p for test in tests])
     lines = ["| without | figure | difference | p (Holm) |", "|---|---|---|---|"]
-    for (text, figure, _, _), test, p in zip(
-        pairs, tests, holm([test.p for test in tests]), strict=True
-    ):
-        lines.append(f"| {text} | {figure} | {test.difference:+.4f} | {_p(float(p))} |")
+    lines += [
+        f"| {text} | {name} | {test.difference:+.4f} | {_p(float(p))} |"
+        for (text, name, _, _), test, p in zip(pairs, tests, adjusted, strict=True)
+    ]
     return "\n".join(lines)
 
 
