@@ -16,7 +16,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Manifest, Modality, Task
 from trainables.contract import Config, Loss, Prediction, Progress, Trainable
 from trainables.fusion.encoders import Encoder, encoder
-from trainables.fusion.inputs import flags, gather, in_manifest_order, sources
+from trainables.fusion.inputs import gather, in_manifest_order, sources
 from trainables.settings import number, whole
 from trainables.uncertainty import categorical_maps, ensemble_maps
 
@@ -94,14 +94,14 @@ class FusionTrainable(Trainable):
         """Terms of the loss beside the cross-entropy of the prediction, by name: (B,) each."""
         return {}
 
-    def probability(self, fused: Fused) -> Tensor:
+    def probability(self, fused: Fused, present: Tensor) -> Tensor:
         """(B, K), for samples of which something is there."""
         return fused.logits.softmax(dim=2).mean(dim=0)
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
         values, present = gather(batch, self.manifest)
         fused = _exact(network(values, present))
-        terms = {"cross-entropy": self.cross_entropy(fused, batch)}
+        terms = {"cross-entropy": self.cross_entropy(fused, batch, present)}
         terms |= self.terms(fused, batch, present)
         nothing = ~present.any(dim=1)
         terms = {name: term.masked_fill(nothing, 0) for name, term in terms.items()}
@@ -116,7 +116,7 @@ class FusionTrainable(Trainable):
         fused = _exact(network(values, present))
         anything = present.any(dim=1, keepdim=True)
         passes = torch.where(anything, fused.logits, 0).softmax(dim=2)
-        probability = torch.where(anything, self.probability(fused), 1 / self.classes)
+        probability = torch.where(anything, self.probability(fused, present), 1 / self.classes)
         maps = {**categorical_maps(probability), **ensemble_maps(passes)}
         weights = fused.weights
         return Prediction(
@@ -125,15 +125,10 @@ class FusionTrainable(Trainable):
             reliability=None if weights is None else in_manifest_order(weights, self.manifest),
         )
 
-    def cross_entropy(self, fused: Fused, batch: Batch) -> Tensor:
+    def cross_entropy(self, fused: Fused, batch: Batch, present: Tensor) -> Tensor:
         """(B,) of the prediction, in nats; of the logits' own precision where a pass is sure."""
         mean = fused.logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(fused.logits))
         return F.nll_loss(mean, labels(batch), reduction="none")
-
-    def flags(self, batch: Batch, present: Tensor) -> Tensor:
-        """(B, M) float: which modalities were corrupted on their own, in `inputs.sources` order."""
-        found = flags(batch, self.manifest)
-        return torch.zeros_like(present, dtype=torch.float32) if found is None else found
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -165,9 +160,16 @@ def labels(batch: Batch) -> Tensor:
 
 
 def over_present(values: Tensor, present: Tensor) -> Tensor:
-    """Mean over the modalities that are there, (B, M) to (B,); 0 where none is."""
-    there = present.to(values)
-    return torch.where(present, values, 0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+    """Mean over the modalities that are there, (B, M, ...) to (B, ...); 0 where none is.
+
+    `present` is (B, M, ...) bool, broadcastable.
+    """
+    return sum_present(values, present) / present.sum(dim=1).clamp(min=1)
+
+
+def sum_present(values: Tensor, present: Tensor) -> Tensor:
+    """Sum over the modalities that are there; see `over_present`."""
+    return torch.where(present, values, 0).sum(dim=1)
 
 
 def softmax_present(scores: Tensor, present: Tensor) -> Tensor:
@@ -180,6 +182,17 @@ def softmax_present(scores: Tensor, present: Tensor) -> Tensor:
     masked = scores.masked_fill(~present, -torch.inf)
     nothing = ~present.any(dim=-1, keepdim=True)
     return masked.masked_fill(nothing, 0).softmax(dim=-1).masked_fill(~present, 0)
+
+
+def by_modality(heads: nn.ModuleDict, features: Tensor) -> Tensor:
+    """(..., M, D) through the head of each modality to (..., M, outputs)."""
+    return torch.stack([head(features[..., m, :]) for m, head in enumerate(heads.values())], dim=-2)
+
+
+def unimodal_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """(T, B, M, K) of each modality's own head to (B, M): of the mean over passes, in nats."""
+    mean = logits.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(logits))
+    return -mean.gather(-1, label[:, None, None].expand(-1, mean.shape[1], 1)).squeeze(-1)
 
 
 def _exact(fused: Fused) -> Fused:

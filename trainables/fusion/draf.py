@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,11 +18,14 @@ from trainables.fusion.base import (
     Fused,
     FusionNetwork,
     FusionTrainable,
+    by_modality,
     labels,
     over_present,
     softmax_present,
+    unimodal_cross_entropy,
 )
 from trainables.fusion.encoders import Encoder
+from trainables.fusion.inputs import flags
 from trainables.settings import number, whole, word
 from trainables.uncertainty import ensemble_maps
 
@@ -85,7 +87,7 @@ class Draf(FusionTrainable):
 
     def terms(self, fused: Fused, batch: Batch, present: Tensor) -> dict[str, Tensor]:
         corrupted = F.binary_cross_entropy_with_logits(
-            fused.more["corruption"], self.flags(batch, present), reduction="none"
+            fused.more["corruption"], flags(batch, self.manifest), reduction="none"
         )
         own = unimodal_cross_entropy(fused.more["unimodal"], labels(batch))
         return {
@@ -124,14 +126,3 @@ class DrafNetwork(FusionNetwork):
     def _uncertainty(self, own: Tensor) -> Tensor:
         maps = ensemble_maps(own.float().softmax(dim=-1))
         return maps[self._weigh_by] / math.log(own.shape[-1])
-
-
-def by_modality(heads: nn.ModuleDict, features: Tensor) -> Tensor:
-    """(..., M, D) through the head of each modality to (..., M, outputs)."""
-    return torch.stack([head(features[..., m, :]) for m, head in enumerate(heads.values())], dim=-2)
-
-
-def unimodal_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """(T, B, M, K) of each modality's own head to (B, M): of the mean over passes, in nats."""
-    mean = logits.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(logits))
-    return -mean.gather(-1, label[:, None, None].expand(-1, mean.shape[1], 1)).squeeze(-1)

@@ -14,11 +14,13 @@ from trainables.fusion.base import (
     Fused,
     FusionNetwork,
     FusionTrainable,
+    by_modality,
     labels,
     over_present,
     softmax_present,
+    sum_present,
+    unimodal_cross_entropy,
 )
-from trainables.fusion.draf import by_modality, unimodal_cross_entropy
 from trainables.fusion.encoders import Encoder
 from trainables.settings import number
 
@@ -68,11 +70,11 @@ class DrFuse(FusionTrainable):
         own = unimodal_cross_entropy(more["unimodal"], label)
         pooled = F.cross_entropy(more["pooled"], label, reduction="none")
         overlap = F.cosine_similarity(more["shared"], more["distinct"], dim=-1).abs()
-        disentangle = divergence(more["shared"], present) + _sum_present(overlap, present)
+        disentangle = divergence(more["shared"], present) + sum_present(overlap, present)
         errors = torch.cat([own, pooled[:, None]], dim=1).detach()
         rank = rank_loss(more["attention"], errors, _streams(present))
         return {
-            "unimodal": _sum_present(own, present),
+            "unimodal": sum_present(own, present),
             "shared": pooled,
             "disentangle": self.disentangle_weight * disentangle,
             "attention": self.attention_weight * rank,
@@ -202,8 +204,3 @@ def _pairs(present: Tensor) -> Tensor:
 def _bernoulli_entropy(logit: Tensor) -> Tensor:
     """In nats; other than from the probability, with a finite gradient however sure it is."""
     return F.binary_cross_entropy_with_logits(logit, logit.sigmoid(), reduction="none")
-
-
-def _sum_present(values: Tensor, present: Tensor) -> Tensor:
-    """(B, M) to (B,), over the modalities that are there."""
-    return torch.where(present, values, 0).sum(dim=1)

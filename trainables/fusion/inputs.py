@@ -41,10 +41,10 @@ def gather(batch: Batch, manifest: Manifest) -> tuple[tuple[Tensor, ...], Tensor
     return tuple(values), torch.stack(there, dim=1)
 
 
-def flags(batch: Batch, manifest: Manifest) -> Tensor | None:
-    """(B, M) float, 1 where a modality was corrupted on its own; None where nobody said."""
+def flags(batch: Batch, manifest: Manifest) -> Tensor:
+    """(B, M) float, 1 where a modality was corrupted on its own; nowhere if nobody said."""
     if batch.severity is None:
-        return None
+        return batch.image.new_zeros(len(batch), len(manifest.sources), dtype=torch.float32)
     known = list(manifest.sources)
     order = [known.index(modality) for modality in sources(manifest)]
     return (batch.severity[:, order] > 0).to(torch.float32)

@@ -7,8 +7,15 @@ from torch import Tensor, nn
 
 from data_pipelines.schema import Batch, Manifest
 from trainables.contract import Config
-from trainables.fusion.base import Fused, FusionNetwork, FusionTrainable, labels, over_present
-from trainables.fusion.draf import by_modality, unimodal_cross_entropy
+from trainables.fusion.base import (
+    Fused,
+    FusionNetwork,
+    FusionTrainable,
+    by_modality,
+    labels,
+    over_present,
+    unimodal_cross_entropy,
+)
 from trainables.fusion.encoders import Encoder
 from trainables.settings import word
 
@@ -35,22 +42,20 @@ class LateFusion(FusionTrainable):
     def network(self) -> FusionNetwork:
         return LateNetwork(self.make_encoders(), self)
 
-    def cross_entropy(self, fused: Fused, batch: Batch) -> Tensor:
-        own = unimodal_cross_entropy(fused.more["unimodal"], labels(batch))
-        return over_present(own, fused.more["present"] > 0)
+    def cross_entropy(self, fused: Fused, batch: Batch, present: Tensor) -> Tensor:
+        return over_present(unimodal_cross_entropy(fused.more["unimodal"], labels(batch)), present)
 
-    def probability(self, fused: Fused) -> Tensor:
-        own, present = fused.more["unimodal"][0].softmax(dim=-1), fused.more["present"][..., None]
-        mean = (own * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
+    def probability(self, fused: Fused, present: Tensor) -> Tensor:
+        own, there = fused.more["unimodal"][0].softmax(dim=-1), present[..., None]
+        mean = over_present(own, there)
         if self.rule == "mean":
             return mean
         votes = F.one_hot(own.argmax(dim=-1), own.shape[-1]).to(own)
-        share = (votes * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
-        return share + (mean - mean.detach())
+        return over_present(votes, there) + (mean - mean.detach())
 
 
 class LateNetwork(FusionNetwork):
-    """See `LateFusion`. `more` of what it says: "unimodal" (1, B, M, K) logits and "present"."""
+    """See `LateFusion`. `more` of what it says: "unimodal" (1, B, M, K) logits."""
 
     def __init__(self, encoders: dict[str, Encoder], method: LateFusion) -> None:
         super().__init__(encoders)
@@ -60,4 +65,4 @@ class LateNetwork(FusionNetwork):
 
     def forward(self, values: tuple[Tensor, ...], present: Tensor) -> Fused:
         own = by_modality(self.heads, self.features(values))
-        return Fused(own.mean(dim=2), more={"unimodal": own, "present": present.to(own)})
+        return Fused(own.mean(dim=2), more={"unimodal": own})

@@ -9,8 +9,13 @@ from torch import Tensor, nn
 
 from data_pipelines.schema import Manifest
 from trainables.contract import Config
-from trainables.fusion.base import Fused, FusionNetwork, FusionTrainable, softmax_present
-from trainables.fusion.draf import by_modality
+from trainables.fusion.base import (
+    Fused,
+    FusionNetwork,
+    FusionTrainable,
+    by_modality,
+    softmax_present,
+)
 from trainables.fusion.encoders import Encoder
 from trainables.settings import word
 
