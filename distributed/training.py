@@ -28,7 +28,7 @@ from data_pipelines.streams import Stream
 from distributed.cost import Cost, Meter
 from distributed.fidelity import FULL, Level, Levels, portion
 from search_spaces.study import Fidelity, Scheduler
-from trainables.attacks import PredictionVictim, make_attack
+from trainables.attacks import ScoreVictim, make_attack
 from trainables.contract import Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
 from trainables.regimes import Regime, from_config
@@ -244,7 +244,7 @@ class TrialTraining:
         """The evaluation's attack: against the predicted probability, the same for every method."""
         attack = make_attack(plan.attack, steps=plan.attack_steps, restarts=plan.restarts)
         spent.attack_gradients += len(batch) * attack.gradients
-        victim = PredictionVictim(trainable, self.network)
+        victim = ScoreVictim(trainable, self.network)
         return attack(victim, batch, epsilon, seeds=draw_seeds(batch.sample_id, "attack"))
 
     def _moved(self, batch: Batch, level: Level) -> Batch:

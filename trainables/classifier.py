@@ -50,10 +50,14 @@ class Classifier(Trainable):
         return Loss(total, per_sample, {"cross-entropy": total.detach()})
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
-        logit = network(batch.image).float()
+        logit = self.scores(network, batch)
         probability = logit.sigmoid() if self._outputs == 1 else logit.softmax(dim=1)
         maps = categorical_maps(probability)
-        return Prediction(probability, {name: maps[name] for name in self.uncertainties})
+        return Prediction(logit, {name: maps[name] for name in self.uncertainties})
+
+    def scores(self, network: nn.Module, batch: Batch) -> Tensor:
+        logit: Tensor = network(batch.image).float()
+        return logit
 
     def _cross_entropy(self, logit: Tensor, label: Tensor) -> Tensor:
         """(B, outputs) and (B,) to (B,), in nats."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
 from data_pipelines.schema import Batch, Manifest, Task
 
 Config = Mapping[str, Any]
+#: How far a probability may lie outside [0, 1] for the rounding of what it was computed from.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -34,19 +38,48 @@ class Loss:
 class Prediction:
     """What everything downstream reads.
 
+    A method says how likely each answer is by **scores in log space**, as a probability in float32
+    is exactly 0 or 1 long before a network is sure of anything: what is right or wrong, what an
+    attack follows and every probability derive from the scores.
+
     Attributes:
-        probability: (B, K, *spatial) for segmentation, (B, K) for classification, in [0, 1].
-            K = 1 means the probability of the foreground (positive) class.
+        scores: (B, K, *spatial) for segmentation, (B, K) for classification, at least float32. Of
+            K = 1, the log-odds ln p/(1 − p) of the foreground (positive) class. Of K >= 2, the
+            log-probabilities up to a constant. −inf and inf stand for 0 and 1.
         uncertainty: Name to map (B, *spatial), or (B,) for classification. The names are those of
             `trainables.uncertainty.MAPS` that the method can offer; larger is less certain.
         attention: (B, H, W), where the method has one.
         reliability: (B, M), where the method has one.
+        exclusive: False where each of the K columns is a question of its own, answered by its
+            log-odds (several labels); with K = 1 there is no difference.
     """
 
-    probability: Tensor
+    scores: Tensor
     uncertainty: dict[str, Tensor]
     attention: Tensor | None = None
     reliability: Tensor | None = None
+    exclusive: bool = True
+
+    @cached_property
+    def probability(self) -> Tensor:
+        """(B, K, *spatial) or (B, K) in [0, 1], of the scores: their sigmoid or softmax."""
+        if self.scores.shape[1] > 1 and self.exclusive:
+            return self.scores.softmax(dim=1)
+        return self.scores.sigmoid()
+
+    @classmethod
+    def from_probability(
+        cls, probability: Tensor, uncertainty: dict[str, Tensor], **more: Any
+    ) -> Self:
+        """Of a model that offers probabilities alone, in the shapes of `scores`.
+
+        Nothing brings back what their rounding has taken: an attack on such a model is blind where
+        they are 0 or 1. A value outside [0, 1] by more than rounding is made NaN.
+        """
+        p = probability.clamp(0, 1)
+        p = p.masked_fill(~((probability - p).abs() <= _ROUNDING), torch.nan)
+        one = p.shape[1] == 1 or not more.get("exclusive", True)
+        return cls(p.logit() if one else p.log(), uncertainty, **more)
 
 
 @dataclass(frozen=True)
@@ -87,3 +120,10 @@ class Trainable(ABC):
     @abstractmethod
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
         """One forward pass and what it says. Gradients flow if the caller enables them."""
+
+    def scores(self, network: nn.Module, batch: Batch) -> Tensor:
+        """The `scores` of `predict` alone, which attacks ask for again and again.
+
+        Worth its own code where `predict` spends much on what stands beside them.
+        """
+        return self.predict(network, batch).scores

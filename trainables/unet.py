@@ -57,9 +57,13 @@ class ClassicalUNet(_UNet):
         return _sum({"bce": bce, "dice": self._dice(logit.sigmoid(), mask)})
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
-        probability = network(batch.image).float().sigmoid()
-        maps = bernoulli_maps(probability[:, 0])
-        return Prediction(probability, {name: maps[name] for name in self.uncertainties})
+        scores = self.scores(network, batch)
+        maps = bernoulli_maps(scores[:, 0].sigmoid())
+        return Prediction(scores, {name: maps[name] for name in self.uncertainties})
+
+    def scores(self, network: nn.Module, batch: Batch) -> Tensor:
+        logit: Tensor = network(batch.image).float()
+        return logit
 
 
 class EvidentialUNet(_UNet):
@@ -103,7 +107,10 @@ class EvidentialUNet(_UNet):
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
         a, b = _beta(network(batch.image))
         maps = beta_maps(a[:, 0], b[:, 0])
-        return Prediction(a / (a + b), {name: maps[name] for name in self.uncertainties})
+        return Prediction(_log_odds(a, b), {name: maps[name] for name in self.uncertainties})
+
+    def scores(self, network: nn.Module, batch: Batch) -> Tensor:
+        return _log_odds(*_beta(network(batch.image)))
 
 
 def _beta(output: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,6 +121,11 @@ def _beta(output: Tensor) -> tuple[Tensor, Tensor]:
     """
     a, b = (F.softplus(output.float()) + 1).split(1, dim=1)
     return a, b
+
+
+def _log_odds(a: Tensor, b: Tensor) -> Tensor:
+    """ln p̂/(1 − p̂) of the mean p̂ = a/(a + b); cross-entropy of it is the type-II risk."""
+    return a.log() - b.log()
 
 
 def _mask(batch: Batch) -> Tensor:

@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Manifest, Task
-from trainables.attacks import ATTACKS, PredictionVictim, TrainingVictim, make_attack
+from trainables.attacks import ATTACKS, ScoreVictim, TrainingVictim, make_attack
+from trainables.attacks.apgd import APGD
 from trainables.attacks.engine import frozen
 from trainables.attacks.pgd import PGD, SegPGD
 from trainables.contract import Loss, Prediction, Progress, Trainable
@@ -52,6 +53,10 @@ class ToyVictim:
 
     def loss(self, batch: Batch) -> Tensor:
         return self.pixels(batch)[0].flatten(1).mean(1)
+
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        loss = self.loss(batch)
+        return loss, loss.detach()
 
     def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.mask is not None
@@ -185,7 +190,7 @@ def test_impossible_attacks_are_refused(name: str, parameters: dict, message: st
 
 
 @pytest.mark.parametrize(
-    ("name", "gradients"), [("fgsm", 1), ("r-fgsm", 3), ("pgd", 15), ("segpgd", 15)]
+    ("name", "gradients"), [("fgsm", 1), ("r-fgsm", 3), ("pgd", 15), ("segpgd", 15), ("apgd", 18)]
 )
 def test_gradients_are_counted(name: str, gradients: int) -> None:
     attack = make_attack(name, steps=5, restarts=3)
@@ -330,6 +335,64 @@ def test_equals_torchattacks(
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
+class Classes(nn.Module):
+    """Four scores of an image."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 6, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 64, classes)
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.body(image)
+
+
+class ClassVictim(ScoreVictim):
+    """Of a bare network with a score for each class."""
+
+    def __init__(self, network: nn.Module, loss: str = "cross-entropy") -> None:
+        linear = LinearClasses({}, MANIFEST)
+        super().__init__(linear, network, loss, lambda batch: network(batch.image))
+
+
+def pictures(size: int = 6) -> Batch:
+    images = batch(size=size).image
+    label = torch.arange(size) % 4
+    return Batch(sample_id=tuple(map(str, range(size))), image=images, label=label)
+
+
+@pytest.mark.parametrize("steps", [5, 20])
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.02), ("linf", 0.1), ("l2", 0.5)])
+@pytest.mark.parametrize(("loss", "theirs"), [("cross-entropy", "ce"), ("dlr", "dlr")])
+def test_apgd_equals_torchattacks(
+    loss: str, theirs: str, norm: str, epsilon: float, steps: int
+) -> None:
+    """Of each sample the best loss found. From some 50 steps on, rounding flips a sign somewhere."""
+    torchattacks = pytest.importorskip("torchattacks")
+    torch.manual_seed(3)
+    network, data = Classes().eval(), pictures()
+    peer = torchattacks.APGD(
+        network, norm={"linf": "Linf", "l2": "L2"}[norm], eps=epsilon, steps=steps, loss=theirs
+    )
+    torch.manual_seed(5)
+    highest, images = peer.perturb(data.image, data.label, best_loss=True)
+    torch.manual_seed(5)
+    victim = ClassVictim(network, loss)
+    ours = Costliest(steps=steps, norm=norm)(victim, data, epsilon)
+    with torch.no_grad():
+        torch.testing.assert_close(victim.loss(ours), highest, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.image, images, atol=1e-5, rtol=0)
+
+
+class Costliest(APGD):
+    """APGD that returns the image of the highest loss."""
+
+    def _look(self, victim: ScoreVictim, batch: Batch, image: Tensor) -> tuple[Tensor, ...]:
+        gradient, loss, _ = super()._look(victim, batch, image)
+        return gradient, loss, loss
+
+
 # Seeds
 
 
@@ -407,7 +470,7 @@ def dice(model: Trainable, network: nn.Module, data: Batch) -> float:
     return float(2 * (found * data.mask).sum() / (found + data.mask).sum())
 
 
-@pytest.mark.parametrize("kind", [PredictionVictim, lambda m, n: TrainingVictim(m, n, NOW)])
+@pytest.mark.parametrize("kind", [ScoreVictim, lambda m, n: TrainingVictim(m, n, NOW)])
 def test_more_effort_does_more_harm(kind: Callable, prey: tuple) -> None:
     model, network, data = prey
     victim, seeds = kind(model, network), torch.arange(len(data))
@@ -428,7 +491,7 @@ def test_more_effort_does_more_harm(kind: Callable, prey: tuple) -> None:
 
 def test_loss_grows_along_the_attack(prey: tuple) -> None:
     model, network, data = prey
-    victim = PredictionVictim(model, network)
+    victim = ScoreVictim(model, network)
     along = []
     for steps in range(1, 9):
         attack = PGD(steps=steps, step_size=0.005, random_start=False)
@@ -440,7 +503,7 @@ def test_loss_grows_along_the_attack(prey: tuple) -> None:
 def test_large_radius_destroys_and_noise_does_not(prey: tuple) -> None:
     """Signs of masked gradients (Athalye et al. 2018): neither may be missing."""
     model, network, data = prey
-    victim = PredictionVictim(model, network)
+    victim = ScoreVictim(model, network)
     assert dice(model, network, data) > 0.85
     drops = [
         dice(model, network, make_attack("pgd", steps=20)(victim, data, epsilon))
@@ -482,16 +545,16 @@ def test_segpgd_weighs_pixels_as_written() -> None:
 # Victims
 
 
-def test_prediction_victim_is_the_cross_entropy_of_the_logits(prey: tuple) -> None:
+def test_score_victim_is_the_cross_entropy_of_the_logits(prey: tuple) -> None:
     model, network, data = prey
-    victim = PredictionVictim(model, network)
+    victim = ScoreVictim(model, network)
     with torch.no_grad():
         logit = network(data.image)
         expected = F.binary_cross_entropy_with_logits(logit, data.mask, reduction="none")
         torch.testing.assert_close(victim.loss(data), expected.flatten(1).mean(1))
         loss, right = victim.pixels(data)
-    assert loss.shape == right.shape == (16, 16, 16)
-    assert torch.equal(right, ((logit > 0) == (data.mask > 0.5))[:, 0])
+    assert loss.shape == right.shape == (16, 256)
+    assert torch.equal(right, ((logit > 0) == (data.mask > 0.5)).flatten(1))
 
 
 def test_training_victim_is_the_trainables_own_loss(prey: tuple) -> None:
@@ -515,7 +578,21 @@ class Linear(Trainable):
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
         out = network(batch.image)
         one = self.task is Task.MULTILABEL or out.shape[1] == 1
-        return Prediction(out.sigmoid() if one else out.softmax(1), {})
+        return Prediction(out, {}, exclusive=not one)
+
+
+MANIFEST = Manifest(
+    name="toy",
+    tasks=tuple(Task),
+    image_shape=(1, 8, 8),
+    image_scale=1.0,
+    classes=("a", "b", "c"),
+    mean=(0.5,),
+    std=(0.3,),
+    split_counts={},
+    columns={},
+    fingerprint="0",
+)
 
 
 class LinearLabels(Linear):
@@ -545,26 +622,14 @@ class LinearClasses(Linear):
     ],
     ids=["classes", "one-output", "labels"],
 )
-def test_prediction_victim_of_classifiers(
+def test_score_victim_of_classifiers(
     kind: type[Linear], outputs: int, label: Tensor, oracle: Callable
 ) -> None:
     images = batch().image
     data = Batch(sample_id=tuple("abcd"), image=images, label=label)
-    manifest = Manifest(
-        name="toy",
-        tasks=(kind.task,),
-        image_shape=(1, 8, 8),
-        image_scale=1.0,
-        classes=("a", "b", "c"),
-        mean=(0.5,),
-        std=(0.3,),
-        split_counts={},
-        columns={},
-        fingerprint="0",
-    )
-    model = kind({"outputs": outputs}, manifest)
+    model = kind({"outputs": outputs}, MANIFEST)
     network = model.network()
-    victim = PredictionVictim(model, network)
+    victim = ScoreVictim(model, network)
     expected = oracle(network(images), label, reduction="mean")
     torch.testing.assert_close(victim.loss(data).mean(), expected)
     attacked = make_attack("segpgd", steps=3)(victim, data, 0.1)

@@ -11,7 +11,7 @@ from torch import nn
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Manifest, Task
-from trainables.attacks import PredictionVictim, make_attack
+from trainables.attacks import ScoreVictim, make_attack
 from trainables.classifier import Classifier
 from trainables.contract import Progress
 from trainables.evaluation import EvaluationPlan, evaluate
@@ -154,7 +154,7 @@ def test_learns_pneumonia_and_withstands_what_it_was_trained_against(real_data: 
     for regime in ("none", "uncertain"):
         torch.manual_seed(0)
         model, network = trained(regime, train)
-        victim = PredictionVictim(model, network)
+        victim = ScoreVictim(model, network)
         evaluation = evaluate(
             model,
             network,

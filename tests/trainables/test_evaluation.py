@@ -46,7 +46,7 @@ class Threshold(Trainable):
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
         p = network(batch.image).sigmoid()
-        return Prediction(p, bernoulli_maps(p[:, 0]))
+        return Prediction.from_probability(p, bernoulli_maps(p[:, 0]))
 
 
 @pytest.fixture(scope="module")

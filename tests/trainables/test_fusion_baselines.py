@@ -105,7 +105,7 @@ def test_late_rules_differ_in_neither_loss_nor_gradient() -> None:
         model, network = build("late-fusion", rule=rule)
         image = toy().image.requires_grad_()
         batch = toy().with_image(image)
-        model.predict(network, batch).probability[:, 0].sum().backward()
+        model.predict(network, batch).scores[:, 0].sum().backward()
         gradients.append(image.grad)
         losses.append(model.loss(network, batch, NOW).per_sample)
     assert bool(gradients[0].any())

@@ -48,7 +48,9 @@ def batch(p: Array, y: Array, uncertainty: Array | None = None) -> tuple[Predict
     if uncertainty is not None:
         maps = {"entropy": torch.from_numpy(uncertainty)}
     ids = tuple(row.tobytes().hex() for row in p)
-    return Prediction(q, maps), Batch(sample_id=ids, image=q, label=torch.from_numpy(y))
+    return Prediction.from_probability(q, maps), Batch(
+        sample_id=ids, image=q, label=torch.from_numpy(y)
+    )
 
 
 def draw(classes: int, images: int = 400, digits: int = 2, seed: int = 0) -> tuple[Array, Array]:

@@ -31,7 +31,9 @@ def pair(
 ) -> tuple[Prediction, Batch]:
     names = tuple(ids or [f"s{i}" for i in range(len(p))])
     batch = Batch(sample_id=names, image=torch.zeros_like(p).unsqueeze(1), mask=y.unsqueeze(1))
-    return Prediction(p.unsqueeze(1), {"u": p * (1 - p) if u is None else u}), batch
+    return Prediction.from_probability(
+        p.unsqueeze(1), {"u": p * (1 - p) if u is None else u}
+    ), batch
 
 
 def field(seed: int, images: int = 4, size: int = 24, lesion: float = 0.3) -> tuple[Field, Field]:
@@ -288,7 +290,7 @@ def test_sparsification_judges_the_map_it_is_told() -> None:
     p, y = field(4)
     prediction, batch = pair(p, y)
     wise = (y - p).abs()
-    both = Prediction(prediction.probability, {"first": -wise, "second": wise})
+    both = Prediction.from_probability(prediction.probability, {"first": -wise, "second": wise})
     values = {}
     for name in (None, "first", "second"):
         state = Sparsification(name)

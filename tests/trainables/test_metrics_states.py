@@ -31,13 +31,15 @@ def pair(p: torch.Tensor, y: torch.Tensor, u: torch.Tensor | None = None) -> Pai
     ids = tuple(f"s{i}" for i in range(len(p)))
     batch = Batch(sample_id=ids, image=torch.zeros_like(p).unsqueeze(1), mask=y.unsqueeze(1))
     doubt = p * (1 - p) if u is None else u
-    return Prediction(p.unsqueeze(1), {"bernoulli-variance": doubt}), batch
+    return Prediction.from_probability(p.unsqueeze(1), {"bernoulli-variance": doubt}), batch
 
 
 def labelled(p: torch.Tensor, y: torch.Tensor, u: torch.Tensor, ids: str = "s") -> Pair:
     """Probabilities (B, K), classes and uncertainty (B,) as a state gets them."""
     names = tuple(f"{ids}{i}" for i in range(len(p)))
-    return Prediction(p, {"entropy": u}), Batch(sample_id=names, image=torch.zeros(len(p)), label=y)
+    return Prediction.from_probability(p, {"entropy": u}), Batch(
+        sample_id=names, image=torch.zeros(len(p)), label=y
+    )
 
 
 def draw(
@@ -71,7 +73,7 @@ def perfect(task: Task, noise: float) -> Pair:
 def rows(whole: Pair, index: list[int]) -> Pair:
     prediction, batch = whole
     maps = {k: v[index] for k, v in prediction.uncertainty.items()}
-    return Prediction(prediction.probability[index], maps), batch.select(index)
+    return Prediction(prediction.scores[index], maps), batch.select(index)
 
 
 def compute(cls: type[MetricState], *pairs: Pair) -> dict[str, float]:
@@ -169,13 +171,15 @@ def test_no_image_is_no_number(cls: type[MetricState], task: Task) -> None:
 
 
 @by_class
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1.1, -0.1])
 def test_a_prediction_that_is_no_number_is_never_dropped(
     cls: type[MetricState], task: Task, bad: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "CAPACITY", 4)
     prediction, batch = draw(task, 4)
-    prediction.probability[1].flatten()[1] = bad
+    probability = prediction.probability.clone()
+    probability[1].flatten()[1] = bad
+    prediction = Prediction.from_probability(probability, prediction.uncertainty)
     state = cls()
     state.update(*draw(task, 5))
     state.update(prediction, batch)
@@ -187,12 +191,10 @@ def test_a_prediction_that_is_no_number_is_never_dropped(
 def test_half_precision_is_judged_in_double(cls: type[MetricState], task: Task) -> None:
     prediction, batch = draw(task, 6)
     half = Prediction(
-        prediction.probability.bfloat16(),
+        prediction.scores.bfloat16(),
         {k: v.bfloat16() for k, v in prediction.uncertainty.items()},
     )
-    wide = Prediction(
-        half.probability.double(), {k: v.double() for k, v in half.uncertainty.items()}
-    )
+    wide = Prediction(half.scores.double(), {k: v.double() for k, v in half.uncertainty.items()})
     assert compute(cls, (half, batch)) == pytest.approx(compute(cls, (wide, batch)), abs=1e-12)
 
 
@@ -204,7 +206,7 @@ def test_the_truth_must_fit(cls: type[MetricState], task: Task) -> None:
     p = prediction.probability
     other = p.repeat(1, 2, 1, 1) if task is Task.SEGMENTATION else p[:, :1]
     with pytest.raises(ValueError, match="differ"):
-        cls().update(Prediction(other, prediction.uncertainty), batch)
+        cls().update(Prediction.from_probability(other, prediction.uncertainty), batch)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from safetensors.torch import load, save
 
 from data_pipelines.schema import Batch, Manifest, Task
 from search_spaces.space import Space
-from trainables.attacks import PredictionVictim, make_attack
+from trainables.attacks import ScoreVictim, make_attack
 from trainables.contract import Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
 from trainables.metrics.catalog import all_names, metric_info
@@ -236,14 +236,14 @@ def test_every_map_it_names_ranks_its_images(name: str, measure: str) -> None:
 @every
 def test_the_evaluations_attack_harms_it(name: str) -> None:
     trainable = build(name)
-    victim = PredictionVictim(trainable, network_of(trainable).eval())
+    victim = ScoreVictim(trainable, network_of(trainable).eval())
     attacked = make_attack("pgd", steps=5)(victim, toy(), 0.05, seeds=torch.arange(4))
     with torch.no_grad():
         assert bool((victim.loss(attacked) > victim.loss(toy())).all())
 
 
 def evaluation(trainable: Trainable, network: torch.nn.Module, parts: list[Batch]) -> Evaluation:
-    victim, attack = PredictionVictim(trainable, network), make_attack("pgd", steps=2)
+    victim, attack = ScoreVictim(trainable, network), make_attack("pgd", steps=2)
     return evaluate(
         trainable,
         network,

@@ -1,12 +1,12 @@
-"""Attacks inside an L∞ ball around the image, on the [0, 1] scale."""
+"""Attacks inside a ball around the image, on the [0, 1] scale."""
 
 from __future__ import annotations
 
 from data_pipelines.registry import Registry
-from trainables.attacks.engine import Attack
-from trainables.attacks.victims import PredictionVictim, TrainingVictim, Victim
+from trainables.attacks.engine import Attack, Norm
+from trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
 
-__all__ = ["ATTACKS", "Attack", "PredictionVictim", "TrainingVictim", "Victim", "make_attack"]
+__all__ = ["ATTACKS", "Attack", "ScoreVictim", "TrainingVictim", "Victim", "make_attack"]
 
 ATTACKS = Registry(
     "attack",
@@ -15,16 +15,25 @@ ATTACKS = Registry(
         "r-fgsm": "trainables.attacks.single_step:RFGSM",
         "pgd": "trainables.attacks.pgd:PGD",
         "segpgd": "trainables.attacks.pgd:SegPGD",
+        "apgd": "trainables.attacks.apgd:APGD",
     },
 )
 
 
 def make_attack(
-    name: str, *, steps: int = 10, step_size: float | None = None, restarts: int = 1
+    name: str,
+    *,
+    steps: int = 10,
+    step_size: float | None = None,
+    restarts: int = 1,
+    norm: Norm = "linf",
+    draws: int = 1,
 ) -> Attack:
     """The attack called `name`; see `Attack` for the parameters.
 
     Raises `UserError` for an unknown name or an impossible parameter.
     """
-    attack: Attack = ATTACKS[name](steps=steps, step_size=step_size, restarts=restarts)
+    attack: Attack = ATTACKS[name](
+        steps=steps, step_size=step_size, restarts=restarts, norm=norm, draws=draws
+    )
     return attack

@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from data_pipelines.schema import Batch
-from trainables.attacks.engine import Attack, Draws
+from trainables.attacks.engine import Attack, Ball, Draws, Norm, length
 from trainables.attacks.victims import Victim
 
 
 class PGD(Attack):
-    """Signed ascent from a uniform start in the ball (Madry et al. 2018, arXiv 1706.06083).
+    """Ascent from a random start in the ball (Madry et al. 2018, arXiv 1706.06083).
 
-    The default step is 2.5 ε / steps, as in the authors' later library: whatever the number of
-    steps, the ascent can cross the ball from any start and turn back.
+    The start is uniform in an L∞ ball; in an L2 ball its direction is, and its distance lies
+    uniformly in [0, ε). The default step is 2.5 ε / steps, as in the authors' later library:
+    whatever the number of steps, the ascent can cross the ball from any start and turn back.
     """
 
     def __init__(
@@ -23,18 +24,31 @@ class PGD(Attack):
         steps: int,
         step_size: float | None = None,
         restarts: int = 1,
+        norm: Norm = "linf",
+        draws: int = 1,
         random_start: bool = True,
     ) -> None:
         """`random_start=False` starts at the image (the basic iterative method)."""
-        # Without a random start every restart would end at the same image.
-        super().__init__(steps=steps, step_size=step_size, restarts=restarts if random_start else 1)
+        super().__init__(
+            steps=steps,
+            step_size=step_size,
+            # Without a random start every restart would end at the same image.
+            restarts=restarts if random_start else 1,
+            norm=norm,
+            draws=draws,
+        )
         self._random_start = random_start
 
-    def start(self, image: Tensor, epsilon: Tensor, draws: Draws) -> Tensor:
+    def start(self, ball: Ball, draws: Draws) -> Tensor:
         if not self._random_start:
-            return image
-        # lerp rounds as uniform_(-ε, ε) does, which has no ε per sample.
-        return image + torch.lerp(-epsilon, epsilon, draws.uniform())
+            return ball.clean
+        if self.norm == "linf":
+            # lerp rounds as uniform_(-ε, ε) does, which has no ε per sample.
+            return ball.clean + torch.lerp(-ball.epsilon, ball.epsilon, draws.uniform())
+        change = draws.normal()
+        # One number of each sample's own.
+        share = draws.uniform().flatten(1)[:, 0].view_as(ball.epsilon)
+        return ball.clean + change / length(change) * share * ball.epsilon
 
     def default_step_size(self, epsilon: Tensor) -> Tensor:
         return 2.5 * epsilon / self.steps

@@ -1,19 +1,23 @@
-"""What an attack raises: a loss per sample, and per pixel for attacks that weigh pixels."""
+"""What an attack raises, of a network and of the truth of a batch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch, Task
+from data_pipelines.schema import Batch
+from trainables.attacks.losses import LOSSES, Answer, answer, decision_losses, harm
 from trainables.contract import Progress, Trainable
+
+#: A batch to scores, with gradient; see `Prediction.scores`.
+Scores = Callable[[Batch], Tensor]
 
 
 class Victim(Protocol):
-    """A network under attack. Gradients flow from both results to `batch.image`.
+    """A network under attack. Gradients flow from the losses to `batch.image`.
 
     Attributes:
         network: Put into evaluation mode, with its parameters frozen, while the attack runs.
@@ -25,31 +29,57 @@ class Victim(Protocol):
         """(B,): one loss per sample, each of its own image alone."""
         ...
 
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """`loss`, and (B,) without gradient: the harm that is done, the more the worse."""
+        ...
+
     def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(B, *) losses whose mean per sample is maximised, and (B, *) bool: is it right?"""
+        """(B, n) losses whose mean per sample is maximised, and (B, n) bool: is it right?"""
         ...
 
 
-class PredictionVictim:
-    """The cross-entropy of the predicted probability: the same for every method.
+class ScoreVictim:
+    """A loss of the predicted scores, the same for every method.
 
     Comparing methods by attacks on their own losses would measure the losses as well.
+
+    Args:
+        loss: One of `LOSSES`.
+        scores: How the scores are to be differentiated, where there are several ways; see
+            `Trainable.gradients`.
     """
 
-    def __init__(self, trainable: Trainable, network: nn.Module) -> None:
+    def __init__(
+        self,
+        trainable: Trainable,
+        network: nn.Module,
+        loss: str = "cross-entropy",
+        scores: Scores | None = None,
+    ) -> None:
         self.trainable = trainable
         self.network = network
+        self._loss = LOSSES[loss]
+        self._scores = scores or (lambda batch: trainable.scores(network, batch))
 
     def loss(self, batch: Batch) -> Tensor:
-        return self.pixels(batch)[0].reshape(len(batch), -1).mean(1)
+        loss: Tensor = self._loss(self.answer(batch))
+        return loss
+
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        said = self.answer(batch)
+        return self._loss(said), harm(said, self.trainable.task).detach()
 
     def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        probability = self.trainable.predict(self.network, batch).probability
-        return _cross_entropy(self.trainable.task, probability, batch)
+        said = self.answer(batch)
+        return decision_losses(said), said.right
+
+    def answer(self, batch: Batch) -> Answer:
+        """What is said of a batch, beside its truth."""
+        return answer(self._scores(batch), batch, self.trainable.task)
 
 
-class TrainingVictim(PredictionVictim):
-    """The trainable's own loss, which adversarial training minimises again."""
+class TrainingVictim(ScoreVictim):
+    """The trainable's own training loss; harm is that of its scores."""
 
     def __init__(self, trainable: Trainable, network: nn.Module, progress: Progress) -> None:
         super().__init__(trainable, network)
@@ -58,21 +88,7 @@ class TrainingVictim(PredictionVictim):
     def loss(self, batch: Batch) -> Tensor:
         return self.trainable.loss(self.network, batch, self.progress).per_sample
 
-
-def _cross_entropy(task: Task, probability: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Per pixel (segmentation), per label (multilabel) or per sample, with whether it is right."""
-    truth = batch.mask if task is Task.SEGMENTATION else batch.label
-    if truth is None:
-        raise ValueError(f"{task} needs its truth in the batch")
-    if task is Task.CLASSIFICATION and probability.shape[1] > 1:
-        # The smallest normal number keeps the logarithm finite where a class has probability 0.
-        log = probability.float().clamp_min(torch.finfo(torch.float32).tiny).log()
-        return F.nll_loss(log, truth, reduction="none"), probability.argmax(1) == truth
-    if task is Task.SEGMENTATION:
-        probability, truth = probability[:, 0], truth[:, 0]
-    elif task is Task.CLASSIFICATION:
-        probability = probability[:, 0]
-    # From probabilities torch refuses this loss under autocast.
-    with torch.autocast(probability.device.type, enabled=False):
-        loss = F.binary_cross_entropy(probability.float(), truth.float(), reduction="none")
-    return loss, (probability > 0.5) == (truth > 0.5)
+    def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            done = harm(self.answer(batch), self.trainable.task)
+        return self.loss(batch), done

@@ -94,9 +94,9 @@ class FusionTrainable(Trainable):
         """Terms of the loss beside the cross-entropy of the prediction, by name: (B,) each."""
         return {}
 
-    def probability(self, fused: Fused, present: Tensor) -> Tensor:
-        """(B, K), for samples of which something is there."""
-        return fused.logits.softmax(dim=2).mean(dim=0)
+    def combine(self, fused: Fused, present: Tensor) -> Tensor:
+        """(B, K) log-probabilities, for samples of which something is there."""
+        return log_mean(fused.logits.log_softmax(dim=2))
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
         values, present = gather(batch, self.manifest)
@@ -116,19 +116,18 @@ class FusionTrainable(Trainable):
         fused = _exact(network(values, present))
         anything = present.any(dim=1, keepdim=True)
         passes = torch.where(anything, fused.logits, 0).softmax(dim=2)
-        probability = torch.where(anything, self.probability(fused, present), 1 / self.classes)
-        maps = {**categorical_maps(probability), **ensemble_maps(passes)}
+        scores = torch.where(anything, self.combine(fused, present), 0)
+        maps = {**categorical_maps(scores.softmax(dim=1)), **ensemble_maps(passes)}
         weights = fused.weights
         return Prediction(
-            probability,
+            scores,
             {name: maps[name] for name in self.uncertainties},
             reliability=None if weights is None else in_manifest_order(weights, self.manifest),
         )
 
     def cross_entropy(self, fused: Fused, batch: Batch, present: Tensor) -> Tensor:
-        """(B,) of the prediction, in nats; of the logits' own precision where a pass is sure."""
-        mean = fused.logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(fused.logits))
-        return F.nll_loss(mean, labels(batch), reduction="none")
+        """(B,) of the prediction, in nats."""
+        return F.nll_loss(self.combine(fused, present), labels(batch), reduction="none")
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -172,6 +171,11 @@ def sum_present(values: Tensor, present: Tensor) -> Tensor:
     return torch.where(present, values, 0).sum(dim=1)
 
 
+def log_mean(log_probability: Tensor) -> Tensor:
+    """(T, ...) log-probabilities of T passes to (...), of their mean: log-mean-exp."""
+    return log_probability.logsumexp(dim=0) - math.log(len(log_probability))
+
+
 def softmax_present(scores: Tensor, present: Tensor) -> Tensor:
     """Softmax over the modalities that are there, along the last axis; exactly 0 for the absent.
 
@@ -191,7 +195,7 @@ def by_modality(heads: nn.ModuleDict, features: Tensor) -> Tensor:
 
 def unimodal_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """(T, B, M, K) of each modality's own head to (B, M): of the mean over passes, in nats."""
-    mean = logits.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(logits))
+    mean = log_mean(logits.log_softmax(dim=-1))
     return -mean.gather(-1, label[:, None, None].expand(-1, mean.shape[1], 1)).squeeze(-1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,13 +46,16 @@ class LateFusion(FusionTrainable):
     def cross_entropy(self, fused: Fused, batch: Batch, present: Tensor) -> Tensor:
         return over_present(unimodal_cross_entropy(fused.more["unimodal"], labels(batch)), present)
 
-    def probability(self, fused: Fused, present: Tensor) -> Tensor:
-        own, there = fused.more["unimodal"][0].softmax(dim=-1), present[..., None]
-        mean = over_present(own, there)
+    def combine(self, fused: Fused, present: Tensor) -> Tensor:
+        own, there = fused.more["unimodal"][0].log_softmax(dim=-1), present[..., None]
+        count = there.sum(dim=1).clamp(min=1)
+        mean = own.masked_fill(~there, -torch.inf).logsumexp(dim=1) - count.log()
         if self.rule == "mean":
             return mean
         votes = F.one_hot(own.argmax(dim=-1), own.shape[-1]).to(own)
-        return over_present(votes, there) + (mean - mean.detach())
+        # The smallest normal number keeps the logarithm of a class without a vote finite.
+        share = over_present(votes, there).clamp(min=torch.finfo(own.dtype).tiny)
+        return share.log() + (mean - mean.detach())
 
 
 class LateNetwork(FusionNetwork):

@@ -6,6 +6,7 @@ batches and their split over workers changes a result by rounding of float64 sum
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -100,6 +101,11 @@ def ratio(amount: np.ndarray | float, count: np.ndarray | float) -> float:
     return float(amount) / float(count) if float(count) != 0 else math.nan
 
 
+def exact_probability(prediction: Prediction) -> Tensor:
+    """The probability in float64 and without gradient: float32 ties all from 17 log-odds on."""
+    return dataclasses.replace(prediction, scores=prediction.scores.detach().double()).probability
+
+
 def foreground(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
     """Foreground probability and truth of a segmented batch, pixel by pixel.
 
@@ -112,13 +118,13 @@ def foreground(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
     """
     if batch.mask is None:
         raise ValueError("this metric needs a batch with masks")
-    probability = prediction.probability.detach()
+    probability = exact_probability(prediction)
     if probability.shape != batch.mask.shape:
         raise ValueError(
             f"probability {tuple(probability.shape)} and mask {tuple(batch.mask.shape)} differ; "
             "the foreground's probability (B, 1, *spatial) is expected"
         )
-    p = probability.to(torch.float64).flatten(1)
+    p = probability.flatten(1)
     truth = batch.mask.detach().to(torch.float64).flatten(1)
     return torch.where(p.isfinite(), p, math.nan), truth
 
@@ -135,7 +141,7 @@ def classes(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
     """
     if batch.label is None:
         raise ValueError("this metric needs a batch with labels")
-    p, truth = prediction.probability.detach().to(torch.float64), batch.label.detach()
+    p, truth = exact_probability(prediction), batch.label.detach()
     if p.ndim != 2 or truth.shape != p.shape[:1]:
         raise ValueError(
             f"probability {tuple(p.shape)} and label {tuple(truth.shape)} differ; "

@@ -1,0 +1,188 @@
+"""What an attack raises: losses of scores in log space, one number for each sample.
+
+A loss of probabilities has no gradient where float32 rounds them to 0 or 1, and a network that is
+sure of itself then passes for a robust one. So everything here starts from `Prediction.scores`, and
+most of it from **margins**: how far the score of the truth lies above the best other one, above 0
+where the answer is right. A margin never saturates.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_pipelines.registry import Registry
+from data_pipelines.schema import Batch, Task
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was said of B samples, and what is true of them, in n decisions each.
+
+    A decision is a sample (classification), one of its labels (several labels) or a pixel.
+
+    Attributes:
+        scores: (B, K, n); see `Prediction.scores`.
+        truth: (B, n): long, the class, of K >= 2 columns that exclude each other; else 0 or 1,
+            and NaN where a label is unknown.
+    """
+
+    scores: Tensor
+    truth: Tensor
+
+    @property
+    def margin(self) -> Tensor:
+        """(B, n): score of the truth less the best other one; 0 where the truth is unknown."""
+        if self.truth.dtype == torch.long:
+            own = self.scores.gather(1, self.truth.unsqueeze(1))
+            others = self.scores.scatter(1, self.truth.unsqueeze(1), -math.inf)
+            return (own - others.amax(dim=1, keepdim=True)).squeeze(1)
+        signed = torch.where(self.truth > 0.5, self.scores.squeeze(1), -self.scores.squeeze(1))
+        return signed.masked_fill(self.truth.isnan(), 0)
+
+    @property
+    def right(self) -> Tensor:
+        """(B, n) bool. A tie is the first class (background), as `argmax` has it."""
+        if self.truth.dtype == torch.long:
+            return self.scores.argmax(dim=1) == self.truth
+        return (self.scores.squeeze(1) > 0) == (self.truth > 0.5)
+
+    @property
+    def tempered(self) -> Tensor:
+        """(B, n) margins in units of their sample's mean |margin|, which has no gradient.
+
+        What bends at a fixed height of these bends at the same share of the decisions whatever
+        constant the scores are multiplied by.
+        """
+        margin = self.margin
+        extent = margin.detach().abs().mean(dim=1, keepdim=True)
+        usable = extent.isfinite() & (extent > torch.finfo(extent.dtype).tiny)
+        return margin / torch.where(usable, extent, 1.0)
+
+
+def answer(scores: Tensor, batch: Batch, task: Task) -> Answer:
+    """The scores of a batch beside its truth. Raises ValueError for a batch without it."""
+    truth = batch.mask if task is Task.SEGMENTATION else batch.label
+    if truth is None:
+        raise ValueError(f"{task} needs its truth in the batch")
+    size = len(scores)
+    if task is Task.MULTILABEL:
+        return Answer(scores.reshape(size, 1, -1), truth.reshape(size, -1).float())
+    if scores.shape[1] > 1:
+        return Answer(scores.reshape(size, scores.shape[1], -1), truth.reshape(size, -1).long())
+    return Answer(scores.reshape(size, 1, -1), truth.reshape(size, -1).float())
+
+
+def decision_losses(said: Answer) -> Tensor:
+    """(B, n): the cross-entropy −ln p(truth) of each decision, in nats.
+
+    Of log-odds as softplus(−margin): −ln σ(z) has a gradient of σ(−z), which float32 holds down to
+    e^−88, where that of ln(σ(z)) is 0 from z = 17 on.
+    """
+    if said.truth.dtype == torch.long:
+        # Σ_{k≠y} e^(s_k − s_y), for the same reason.
+        own = said.scores.gather(1, said.truth.unsqueeze(1))
+        others = (said.scores - own).scatter(1, said.truth.unsqueeze(1), -math.inf)
+        return F.softplus(others.logsumexp(dim=1))
+    loss = F.softplus(-said.margin)
+    return loss.masked_fill(said.truth.isnan(), 0)
+
+
+def harm(said: Answer, task: Task) -> Tensor:
+    """(B,): how bad the answers are by what the models are judged by; larger is worse.
+
+    - Segmentation: 1 − Dice of each image. Between images of equal Dice (those without lesion have
+      0 or 1) the mean margin decides, which counts for less than any pixel does.
+    - Classification: minus the margin: above 0 where the class is wrong, and the surer of it the
+      worse. Of several labels, minus the mean of theirs.
+    """
+    if task is not Task.SEGMENTATION:
+        return -said.margin.mean(dim=1)
+    predicted, lesion = said.scores.squeeze(1) > 0, said.truth > 0.5
+    both = (predicted & lesion).sum(dim=1)
+    either = predicted.sum(dim=1) + lesion.sum(dim=1)
+    # float32 would round away what decides between equals.
+    dice = torch.where(either == 0, 1.0, 2 * both.double() / either.clamp(min=1))
+    # 2/n² is less than the least difference of two values of Dice of n pixels.
+    depth = said.margin.double().mean(dim=1).tanh()
+    return 1 - dice - depth / said.margin.shape[1] ** 2
+
+
+def cross_entropy(said: Answer) -> Tensor:
+    """Mean cross-entropy of the decisions, in nats."""
+    return decision_losses(said).mean(dim=1)
+
+
+def masked_cross_entropy(said: Answer) -> Tensor:
+    """Cross-entropy of tempered margins over what is still right, mean over all decisions.
+
+    Croce et al. 2024, arXiv 2306.12941: what is wrong already needs no further push.
+    """
+    return (F.softplus(-said.tempered) * said.right).mean(dim=1)
+
+
+def jensen_shannon(said: Answer) -> Tensor:
+    """Jensen-Shannon divergence of the tempered answer and the truth, mean, in [0, ln 2].
+
+    Croce et al. 2024: flat where a decision is far on either side, so that the ascent works on what
+    can be turned. With q the probability of the truth, ½ ln(2/(1 + q)) + ½ [q ln(2q/(1 + q)) +
+    (1 − q) ln 2].
+    """
+    q = torch.sigmoid(2 * said.tempered)
+    middle = torch.log1p(q)
+    kept = torch.xlogy(q, q) - q * middle
+    return (0.5 * (2 * math.log(2) - middle + kept)).mean(dim=1)
+
+
+def margin(said: Answer) -> Tensor:
+    """Minus the mean margin of the decisions (Carlini & Wagner 2017, arXiv 1608.04644)."""
+    return -said.margin.mean(dim=1)
+
+
+def dlr(said: Answer) -> Tensor:
+    """Difference of logits ratio, −margin / (s₍₁₎ − s₍₃₎), mean (Croce & Hein 2020, 2003.01690).
+
+    Of fewer than three columns, which have no third score, minus the margin.
+    """
+    if said.scores.shape[1] < 3:
+        return margin(said)
+    ordered = said.scores.sort(dim=1, descending=True).values
+    return -(said.margin / (ordered[:, 0] - ordered[:, 2] + 1e-12)).mean(dim=1)
+
+
+def soft_dice(said: Answer, sharpness: float = 16.0) -> Tensor:
+    """1 − Dice of what is nearly predicted: σ(sharpness · tempered score) in place of 0 or 1.
+
+    Follows the measure itself: the sharper, the more it looks at pixels about to turn. On X-rays
+    of 128 px, ten gradients of it did more harm than sixty of any cross-entropy, at every sharpness
+    from 8 to 64. One pixel is added to both sides, so that an image without lesion has a gradient.
+    """
+    lesion = (said.truth > 0.5).to(said.scores)
+    signed = torch.where(said.truth > 0.5, said.tempered, -said.tempered)
+    predicted = torch.sigmoid(sharpness * signed)
+    both, either = (predicted * lesion).sum(dim=1), (predicted + lesion).sum(dim=1)
+    return 1 - (2 * both + 1) / (either + 1)
+
+
+def sharp_dice(said: Answer) -> Tensor:
+    """`soft_dice` at four times its sharpness."""
+    return soft_dice(said, sharpness=64.0)
+
+
+#: (Answer) to (B,).
+LOSSES = Registry(
+    "attack loss",
+    {
+        "cross-entropy": "trainables.attacks.losses:cross_entropy",
+        "masked-cross-entropy": "trainables.attacks.losses:masked_cross_entropy",
+        "jensen-shannon": "trainables.attacks.losses:jensen_shannon",
+        "margin": "trainables.attacks.losses:margin",
+        "dlr": "trainables.attacks.losses:dlr",
+        "dice": "trainables.attacks.losses:soft_dice",
+        "sharp-dice": "trainables.attacks.losses:sharp_dice",
+    },
+)
