@@ -52,7 +52,9 @@ def identity(patient: str) -> str:
     the ".0" that a column of numbers with gaps gets. Ids that differ in nothing else become one
     patient: that can put too many images into one split, never one patient into two.
     """
-    text = _BLANKS.sub("", unicodedata.normalize("NFKC", patient)).casefold()
+    text = unicodedata.normalize("NFKD", patient).casefold()
+    # Once more, as marks may meet where a blank was.
+    text = unicodedata.normalize("NFKD", _BLANKS.sub("", text))
     if whole := _FLOAT.fullmatch(text):
         text = whole[1]
     return _ZEROS.sub("", text)
