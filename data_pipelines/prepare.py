@@ -29,6 +29,8 @@ from data_pipelines.storage import Folder
 _SPOOL, _STAMP = "spool", "fingerprint"
 SKIPPED_NAME = "skipped.csv"
 _SKIPPED = "skipped"
+#: In a manifest's `preprocessing`: a `PatientSource`, and the digest of the user's list.
+_PATIENTS, _PATIENT_LIST = "patients", "patient_list"
 _COPY = "images are copies of another and left out"
 _LEFT_OUT = "images are left out: their patients are in a split that is held out from theirs"
 
@@ -63,6 +65,7 @@ def prepare(
     ood_site: str | Sequence[str] | None = None,
     folds: int = 0,
     dtype: str = "uint8",
+    patients: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **options: Any,
 ) -> PrepareReport:
@@ -86,20 +89,24 @@ def prepare(
         folds: Make so many data sets for cross-validation, in folders below `out`; see
             `splits.fold`.
         dtype: How images are kept: uint8, or float16 for what is finer than 8 bits.
+        patients: A CSV file of file names and patients, for a layout that does not know them; see
+            `layouts.patients.PatientList`. Every image must be listed.
         progress: Hears of cases read and in all.
         options: The layout's own.
 
     Raises:
         UserError: for a layout, option, folder or `out` that cannot be, and for an empty split.
-        BadFiles: after trying every file, naming all that cannot be used. Nothing is written then
-            but, where they are many, their list.
+        BadFiles: after trying every file, naming all that cannot be used; before that for what is
+            wrong with `patients`. Nothing is written then but, where they are many, their list.
     """
     if size < 1 or seed < 0:
         raise UserError(f"size is at least 1 and seed at least 0, not {size} and {seed}.")
     if dtype not in SCALES:
         raise UserError(f"dtype: {' or '.join(SCALES)}, not {dtype!r}.")
     target = Folder(out)
-    source: Layout[Any] = LAYOUTS[layout].create(folder, size=size, seed=seed, options=options)
+    source: Layout[Any] = LAYOUTS[layout].create(
+        folder, size=size, seed=seed, options=options, patients=patients
+    )
     arrangement = Arrangement.parse(ratios, ood_site, folds, seed)
     parameters = {
         "size": size,
@@ -109,6 +116,11 @@ def prepare(
         **source.options(),
         **options,
     }
+    listed = source.patient_list
+    if listed is not None:
+        if listed.problems and not skip_bad:
+            raise BadFiles(listed.problems, listed_in=_list_aside(target, listed.problems))
+        parameters[_PATIENT_LIST] = listed.digest()
     fingerprint = _fingerprint(source, parameters)
     if (existing := _existing(target, fingerprint, overwrite, skip_bad)) is not None:
         return existing
@@ -117,7 +129,8 @@ def prepare(
         spool = Spool(scratch / _SPOOL, source, dtype)
         try:
             chunks = spool.fill(progress)
-            notes, kept, skipped = _usable(chunks, target, skip_bad)
+            strays = () if listed is None else listed.strays
+            notes, kept, skipped = _usable(chunks, strays, target, skip_bad)
             manifests = _write_sets(
                 scratch, source, spool, kept, arrangement, notes, parameters, fingerprint, skipped
             )
@@ -127,17 +140,17 @@ def prepare(
         publish(scratch, target, (_SPOOL, _STAMP))
     read = sum(len(chunk.rows) for chunk in chunks)
     counted = [f"{count} of {read} {note}" for note, count in notes.items() if count]
-    warnings = (*going_on, *source.remarks(), *_told(skipped), *counted)
+    warnings = (*going_on, *_of_patients(source), *source.remarks(), *_told(skipped), *counted)
     folders = tuple(name for name in manifests if name)
     return PrepareReport(next(iter(manifests.values())), warnings, folders=folders)
 
 
 def _usable(
-    chunks: Sequence[Chunk], target: Folder, skip_bad: bool
+    chunks: Sequence[Chunk], strays: Sequence[BadFile], target: Folder, skip_bad: bool
 ) -> tuple[Counter[str], list[tuple[Row, Place]], list[BadFile]]:
     """How often each note came, the samples to keep, and what could not be used."""
     notes: Counter[str] = Counter()
-    problems: list[BadFile] = []
+    problems = list(strays)
     placed = []
     for index, chunk in enumerate(chunks):
         notes.update(chunk.notes)
@@ -184,7 +197,11 @@ def _write_sets(
             spool.columns,
             spool.take,
             dealt,
-            parameters={**parameters, _SKIPPED: len(skipped)},
+            parameters={
+                **parameters,
+                _SKIPPED: len(skipped),
+                _PATIENTS: source.patient_source,
+            },
             fingerprint=_of_set(fingerprint, name),
         )
         if skipped:
@@ -328,6 +345,16 @@ def _write_table(path: Path, problems: Sequence[BadFile]) -> None:
         writer = csv.writer(file)
         writer.writerow(["file", "reason"])
         writer.writerows([str(problem.path), problem.reason] for problem in problems)
+
+
+def _of_patients(source: Layout[Any]) -> list[str]:
+    if source.patient_list is not None:
+        return list(source.patient_list.warnings)
+    if not (doubt := source.patient_source.doubt):
+        return []
+    return [
+        f"{doubt} (--patients FILE.csv gives the true ones)" if source.takes_patients else doubt
+    ]
 
 
 def _told(skipped: Sequence[BadFile]) -> list[str]:

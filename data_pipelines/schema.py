@@ -55,6 +55,33 @@ class Kind(StrEnum):
     TABULAR = "tabular"
 
 
+class PatientSource(StrEnum):
+    """How it is known which samples are of one patient; `preprocessing["patients"]` of a manifest.
+
+    From the publisher, from a file that the user gave, guessed from file names, or not at all.
+    """
+
+    PUBLISHER = "publisher"
+    FILE = "file"
+    FILE_NAMES = "file names"
+    NONE = "none"
+
+    @property
+    def doubt(self) -> str:
+        """What a user should know of it, without an end; "" where patients are known."""
+        if self is PatientSource.FILE_NAMES:
+            return (
+                "patients are guessed from file names, so that one may be in two splits and the "
+                "figures too good"
+            )
+        if self is PatientSource.NONE:
+            return (
+                "the source names no patients: each sample counts as one of its own, so that one "
+                "may be in two splits and the figures too good"
+            )
+        return ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Feature:
     """One entry of a table or one channel of a series.
@@ -138,7 +165,7 @@ class Manifest:
         more_images: Images beside `image`, of another shape, by name; stored with the same scale.
         modalities: What may be absent on its own, in the order of the `present` column.
         fingerprint: Hash of the source's content and of the preprocessing parameters (hex).
-        preprocessing: Parameters that made the shards.
+        preprocessing: Parameters that made the shards. "patients" is a `PatientSource`.
         licence, citation: As the publisher states them.
     """
 

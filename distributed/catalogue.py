@@ -52,8 +52,9 @@ def describe(name: str) -> str | None:
             if registry is not LAYOUTS:
                 return text
             options = ", ".join(f"{k}={v}" for k, v in implementation.options().items())
+            listed = "Patients: --patients FILE.csv\n" if implementation.takes_patients else ""
             return (
-                f"{text}\n\nOptions (--set): {options or 'none'}\n"
+                f"{text}\n\nOptions (--set): {options or 'none'}\n{listed}"
                 f"Licence: {implementation.licence}\nCite: {implementation.citation}"
             )
     return None

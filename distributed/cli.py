@@ -53,6 +53,13 @@ def prepare(
         bool,
         typer.Option("--skip-bad", help="Leave out what cannot be used; skipped.csv lists it."),
     ] = False,
+    patients: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Who is in which image (columns: file name, patient), for layouts that guess it.",
+        ),
+    ] = None,
     options: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,7 +85,7 @@ def prepare(
     from search_spaces.study import assignment
 
     chosen = dict(assignment(item, example="count=480") for item in options or [])
-    for key in chosen.keys() & {"size", "seed", "overwrite", "skip_bad", "progress"}:
+    for key in chosen.keys() & {"size", "seed", "overwrite", "skip_bad", "patients", "progress"}:
         raise UserError(f"--set {key}: write --{key.replace('_', '-')} instead.")
     console = _console()
     with cases_read(console) as progress:
@@ -90,6 +97,7 @@ def prepare(
             seed=seed,
             overwrite=overwrite,
             skip_bad=skip_bad,
+            patients=patients,
             progress=progress,
             **chosen,
         )

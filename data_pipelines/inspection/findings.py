@@ -170,6 +170,7 @@ class Inspection:
         classes: What `Stratum.positive` counts: the labels, or for data with masks alone whether
             the mask holds anything; empty where there is neither.
         several: A sample may have several of the classes.
+        patients: A `PatientSource`; "" for data that were prepared before it was kept.
         warnings: What to look into before training, a sentence each.
     """
 
@@ -179,6 +180,7 @@ class Inspection:
     image_shape: tuple[int, ...]
     classes: tuple[str, ...]
     several: bool
+    patients: str
     splits: tuple[SplitCount, ...]
     strata: tuple[Stratum, ...]
     groups: tuple[GroupCount, ...]

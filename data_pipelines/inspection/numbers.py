@@ -58,6 +58,7 @@ def inspect(location: str | Path | Folder) -> Inspection:
         image_shape=manifest.image_shape,
         classes=strata.classes,
         several=strata.several,
+        patients=manifest.preprocessing.get("patients", ""),
         splits=tuple(
             SplitCount(
                 split=split,

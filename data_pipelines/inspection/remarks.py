@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from data_pipelines.inspection.findings import UNKNOWN, Inspection
-from data_pipelines.schema import Split
+from data_pipelines.layouts import LAYOUTS
+from data_pipelines.schema import PatientSource, Split
 
 #: Below so many patients a group's metric says more of chance than of the group.
 LEAST_PATIENTS = 50
@@ -17,6 +18,7 @@ _LISTED = 8
 def warnings(found: Inspection) -> Iterator[str]:
     """A sentence for each, those that would spoil a result first."""
     yield from _leaks(found)
+    yield from _patients(found)
     yield from _images(found)
     yield from _masks_and_boxes(found)
     yield from _labels(found)
@@ -47,6 +49,13 @@ def _leaks(found: Inspection) -> Iterator[str]:
         )
     for name, copies in found.flaws.copies_within.items():
         yield f"{name}: {_count(copies, f'{what} is a copy', f'{what}s are copies')} of another."
+
+
+def _patients(found: Inspection) -> Iterator[str]:
+    if found.patients in list(PatientSource) and (doubt := PatientSource(found.patients).doubt):
+        takes = found.name in LAYOUTS and LAYOUTS[found.name].takes_patients
+        hint = " If the true ones are known, prepare the data again with --patients FILE.csv."
+        yield f"{doubt}.{hint if takes else ''}"
 
 
 def _images(found: Inspection) -> Iterator[str]:

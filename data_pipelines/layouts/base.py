@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.errors import UserError
+from data_pipelines.layouts.patients import PatientList
 from data_pipelines.problems import BadFile
+from data_pipelines.readers.files import opaque
 from data_pipelines.registry import nearest
 from data_pipelines.sample import Sample
-from data_pipelines.schema import Feature, Kind, Modality, Task
+from data_pipelines.schema import Feature, Kind, Modality, PatientSource, Task
 
 Case = TypeVar("Case")
 
@@ -33,6 +35,11 @@ class Layout(ABC, Generic[Case]):
     name: ClassVar[str]
     licence: ClassVar[str]
     citation: ClassVar[str]
+    #: How `Sample.patient_id` is known where the user lists no patients.
+    patients: ClassVar[PatientSource] = PatientSource.PUBLISHER
+    #: The samples are images in files of their own, whose patients a user may list. Then
+    #: `image_files` names them, and `load` asks `_listed_patient` first.
+    takes_patients: ClassVar[bool] = False
 
     # What follows describes the samples. A constructor that learns them from the folder sets them
     # on the instance.
@@ -56,6 +63,8 @@ class Layout(ABC, Generic[Case]):
         self.folder = folder
         self.size = size
         self.seed = seed
+        #: The user's list of patients.
+        self.patient_list: PatientList | None = None
 
     @abstractmethod
     def cases(self) -> Iterator[Case]:
@@ -80,9 +89,24 @@ class Layout(ABC, Generic[Case]):
     def source_digest(self) -> str:
         """Hex digest of everything that the samples come from, other than `size` and `seed`."""
 
+    def image_files(self) -> Iterator[Path]:
+        """Every image that `load` reads a sample from, where `takes_patients`."""
+        yield from ()
+
+    @property
+    def patient_source(self) -> PatientSource:
+        """How `Sample.patient_id` is known."""
+        return self.patients if self.patient_list is None else PatientSource.FILE
+
     def remarks(self) -> list[str]:
         """What the user should know of the folder as a whole, such as what is not read."""
         return []
+
+    def _listed_patient(self, image: Path) -> str | None:
+        """`patient_id` after the user's list, None without one. Raises `BadFile`."""
+        if self.patient_list is None:
+            return None
+        return opaque(self.name, "listed patient", self.patient_list.patient(image))
 
     def _lost(
         self, what: str, mask: NDArray[np.uint8], resized: NDArray[np.uint8]
@@ -104,9 +128,20 @@ class Layout(ABC, Generic[Case]):
 
     @classmethod
     def create(
-        cls, folder: Path | None, *, size: int, seed: int, options: Mapping[str, Any]
+        cls,
+        folder: Path | None,
+        *,
+        size: int,
+        seed: int,
+        options: Mapping[str, Any],
+        patients: Path | None = None,
     ) -> Layout[Case]:
-        """Raises `UserError` for an option that the layout lacks, and as the constructor."""
+        """The layout of a folder, with the user's list of patients if there is one.
+
+        Raises `UserError` for an option that the layout lacks, for a list of patients that it has
+        no use for or that cannot be read, and as the constructor. What single rows and images lack
+        is in `patient_list.problems`.
+        """
         own = cls.options()
         for name in options:
             if name not in own:
@@ -115,4 +150,14 @@ class Layout(ABC, Generic[Case]):
                     f"layout {cls.name}: no option {name!r}{nearest(name, known)} "
                     f"Known: {', '.join(known)}."
                 )
-        return cls(folder, size=size, seed=seed, **options)
+        if patients is not None and not cls.takes_patients:
+            why = {
+                PatientSource.PUBLISHER: "its patients are known",
+                PatientSource.NONE: "its samples are not images in files of their own",
+            }[cls.patients]
+            raise UserError(f"layout {cls.name}: takes no --patients, as {why}. Leave it out.")
+        layout = cls(folder, size=size, seed=seed, **options)
+        if patients is not None:
+            assert folder is not None
+            layout.patient_list = PatientList(patients, layout.image_files(), folder)
+        return layout

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from data_pipelines.errors import UserError
 from data_pipelines.layouts.base import Layout
 from data_pipelines.layouts.name_lists import read_names
+from data_pipelines.layouts.patients import identity
 from data_pipelines.layouts.rectangles import Rectangle, to_boxes
 from data_pipelines.preprocess import resize_image
 from data_pipelines.problems import BadFile
@@ -219,7 +220,7 @@ class ChestXray14(Layout[Entry | BadFile]):
         return row
 
     def _patient(self, row: Row) -> str:
-        if (patient := row[_PATIENT]) is None:
+        if not (patient := identity(row[_PATIENT] or "")):
             raise self._table.bad(row, _PATIENT, "is empty. Fetch the table again.")
         return opaque(self.name, "patient", patient)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_pipelines.errors import UserError
 from data_pipelines.layouts.base import Layout
+from data_pipelines.layouts.patients import identity
 from data_pipelines.layouts.rectangles import Rectangle, to_boxes
 from data_pipelines.preprocess import resize_image, resize_mask
 from data_pipelines.problems import BadFile
@@ -152,7 +153,7 @@ class CovidCxrSegmentations(Layout[Entry | BadFile]):
         published = (_BOX_SIZE, _BOX_SIZE)
         boxes, notes = to_boxes(self._boxes.get(name, ()), published, self.size)
         notes += self._lost("mask", mask, resized)
-        if (patient := person["patientid"]) is None:
+        if not (patient := identity(person["patientid"] or "")):
             notes += ("images do not name their patient; each counts as one",)
         yield Sample(
             sample_id=opaque(self.name, "image", name),

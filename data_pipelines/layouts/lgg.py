@@ -22,7 +22,7 @@ from data_pipelines.readers.files import digest, opaque, walk
 from data_pipelines.readers.images import read_colour, read_mask
 from data_pipelines.readers.nifti import Volume
 from data_pipelines.readers.tables import Kind as Column
-from data_pipelines.readers.tables import Row, read_table
+from data_pipelines.readers.tables import Row, Table, read_table
 from data_pipelines.sample import Sample
 from data_pipelines.schema import Feature, Kind, Modality, Task
 
@@ -66,7 +66,8 @@ class Lgg(Layout[Patient | BadFile]):
 
     `folder` is `kaggle_3m`, or one that contains it: a folder `TCGA_<site>_<patient>_<day>` a
     patient with `<folder>_<n>.tif` and `<folder>_<n>_mask.tif`, and `data.csv`. A folder without a
-    row in `data.csv` is refused; rows without a folder are counted.
+    row in `data.csv` is refused; rows without a folder are counted. Without `data.csv` at all there
+    are no genomic clusters, sex, age or race; the patient and the site are in the folders' names.
 
     The three channels are pre-contrast, FLAIR and post-contrast. Where a sequence was missing the
     publisher put FLAIR in its place; a channel that equals FLAIR in all slices counts as absent and
@@ -87,7 +88,7 @@ class Lgg(Layout[Patient | BadFile]):
     """
 
     name = "lgg"
-    groups = ("site", "sex", "age", "race")
+    groups: tuple[str, ...] = ("site", "sex", "age", "race")
     classes = ("background", "tumour")
     licence = "CC BY-NC-SA 4.0"
     citation = (
@@ -114,17 +115,21 @@ class Lgg(Layout[Patient | BadFile]):
             whole = (depth or size, size, size)
             self._recipe = Recipe(size=whole, crop=False, stretch_depth=True)
         self._rule = slices
-        self._table = read_table(self._root / _TABLE, _COLUMNS, unique="Patient")
-        self._rows = {row["Patient"]: row for row in self._table}
+        self._table: Table | None = None
+        if (self._root / _TABLE).exists():
+            self._table = read_table(self._root / _TABLE, _COLUMNS, unique="Patient")
+        self._rows = {row["Patient"]: row for row in self._table or ()}
         self.tasks = (Task.SEGMENTATION,) if dims == 3 else (Task.SEGMENTATION, Task.CLASSIFICATION)
-        self.tabular = tuple(self._cluster(name) for name in _CLUSTERS)
-        self.modalities = (
-            *(
-                Modality(name=name, kind=Kind.IMAGE, column="image", indices=(channel,))
-                for channel, name in enumerate(_SEQUENCES)
-            ),
-            Modality(name="genomics", kind=Kind.TABULAR, column="tabular"),
+        self.modalities = tuple(
+            Modality(name=name, kind=Kind.IMAGE, column="image", indices=(channel,))
+            for channel, name in enumerate(_SEQUENCES)
         )
+        if self._table is None:
+            self.groups = ("site",)
+        else:
+            table = self._table
+            self.tabular = tuple(_cluster(table, name) for name in _CLUSTERS)
+            self.modalities += (Modality(name="genomics", kind=Kind.TABULAR, column="tabular"),)
 
     def cases(self) -> Iterator[Patient | BadFile]:
         for folder in self._folders:
@@ -138,7 +143,7 @@ class Lgg(Layout[Patient | BadFile]):
     def load(self, case: Patient | BadFile) -> Iterator[Sample]:
         if isinstance(case, BadFile):
             raise case
-        row = self._row(case.folder)
+        person = self._person(case.folder)
         scan = [_slice(image, mask) for image, mask in case.slices.values()]
         if len({pixels.shape for pixels, _ in scan}) > 1:
             raise BadFile(case.folder, "its slices differ in size. Unpack the archive again.")
@@ -149,21 +154,16 @@ class Lgg(Layout[Patient | BadFile]):
             for channel in range(len(_SEQUENCES))
         )
         pixels[..., ~np.array(there)] = 0
-        clusters = self._clusters(row)
         if self._recipe is not None:
             made = self._volume(case, self._recipe, pixels, masks, there)
         else:
             made = self._slices(case, pixels, masks, there)
         for sample in made:
-            yield Sample(
-                **sample,
-                **self._person(case.folder, row),
-                tabular=clusters,
-                present=(*there, not np.isnan(clusters).all()),
-            )
+            yield Sample(**{**sample, **person, "present": (*there, *person["present"])})
 
     def source_digest(self) -> str:
-        return digest(self._root, [self._root / _TABLE, *walk(self._root, (".tif", ".tiff"))])
+        table = [] if self._table is None else [self._table.path]
+        return digest(self._root, [*table, *walk(self._root, (".tif", ".tiff"))])
 
     def remarks(self) -> list[str]:
         known = {folder.name for folder in self._folders} | {_TABLE, "README.md"}
@@ -173,6 +173,11 @@ class Lgg(Layout[Patient | BadFile]):
             if entry.name not in known and not entry.name.startswith(".")
         )
         remarks = [f"not read, not part of the layout: {', '.join(unread)}"] if unread else []
+        if self._table is None:
+            remarks.append(
+                f"no {_TABLE} here: no genomic clusters, sex, age or race; patients and sites are "
+                "read from the folders' names"
+            )
         absent = len(self._rows.keys() - {_patient(folder) for folder in self._folders})
         if absent:
             remarks.append(f"{absent} of {len(self._rows)} patients of {_TABLE} have no folder")
@@ -238,11 +243,26 @@ class Lgg(Layout[Patient | BadFile]):
             ),
         }
 
-    def _cluster(self, name: str) -> Feature:
-        codes = sorted({row[name] for row in self._table if row[name] is not None})
-        if not codes:
-            raise UserError(f"{self._table.path}: column {name!r} is empty. Fetch it again.")
-        return Feature(name=name, vocabulary=tuple(map(str, codes)))
+    def _person(self, folder: Path) -> dict[str, Any]:
+        """Of every sample of the patient; `present` of the table alone."""
+        if not _FOLDER.fullmatch(folder.name):
+            raise BadFile(folder, "not named TCGA_<site>_<patient>_<day>. Rename it.")
+        person: dict[str, Any] = {
+            "patient_id": opaque(self.name, "patient", _patient(folder)),
+            "site": folder.name.split("_")[1],
+            "present": (),
+        }
+        if self._table is None:
+            return person
+        if (row := self._rows.get(_patient(folder))) is None:
+            raise BadFile(folder, f"in no row of {_TABLE}. Add its row, or remove the folder.")
+        clusters = self._clusters(row)
+        return {
+            **person,
+            "groups": _groups(self._table, row),
+            "tabular": clusters,
+            "present": (not np.isnan(clusters).all(),),
+        }
 
     def _clusters(self, row: Row) -> NDArray[np.float32]:
         """(7,) indices into the vocabularies, NaN where unknown."""
@@ -252,33 +272,36 @@ class Lgg(Layout[Patient | BadFile]):
         ]
         return np.array(values, np.float32)
 
-    def _row(self, folder: Path) -> Row:
-        if not _FOLDER.fullmatch(folder.name):
-            raise BadFile(folder, "not named TCGA_<site>_<patient>_<day>. Rename it.")
-        if (row := self._rows.get(_patient(folder))) is None:
-            raise BadFile(folder, f"in no row of {_TABLE}. Add its row, or remove the folder.")
-        return row
-
-    def _person(self, folder: Path, row: Row) -> dict[str, Any]:
-        age = row["age_at_initial_pathologic"]
-        if age is not None and not 0 <= age <= _OLDEST:
-            rule = f"is 0 to {_OLDEST} years, or empty."
-            raise self._table.bad(row, "age_at_initial_pathologic", rule)
-        code = {name: None if row[name] is None else str(row[name]) for name in ("gender", "race")}
-        return {
-            "patient_id": opaque(self.name, "patient", _patient(folder)),
-            "site": folder.name.split("_")[1],
-            "groups": {"sex": code["gender"], "age": age, "race": code["race"]},
-        }
-
 
 def _find_root(folder: Path | None) -> Path:
     if folder is None or not folder.is_dir():
         raise UserError(f"{folder or Lgg.name}: no such folder. Give the one that holds {_ROOT}.")
-    for root in (folder, folder / _ROOT, folder / "lgg-mri-segmentation" / _ROOT):
-        if (root / _TABLE).is_file():
+    roots = (folder, folder / _ROOT, folder / "lgg-mri-segmentation" / _ROOT)
+    for root in roots:
+        if (root / _TABLE).exists():
             return root
-    raise UserError(f"{folder}: no {_TABLE} here. Give the folder {_ROOT} of the archive.")
+    for root in roots:
+        if root.is_dir() and any(_FOLDER.fullmatch(entry.name) for entry in root.iterdir()):
+            return root
+    raise UserError(
+        f"{folder}: neither {_TABLE} nor a folder TCGA_<site>_<patient>_<day> here. "
+        f"Give the folder {_ROOT} of the archive."
+    )
+
+
+def _cluster(table: Table, name: str) -> Feature:
+    codes = sorted({row[name] for row in table if row[name] is not None})
+    if not codes:
+        raise UserError(f"{table.path}: column {name!r} is empty. Fetch it again.")
+    return Feature(name=name, vocabulary=tuple(map(str, codes)))
+
+
+def _groups(table: Table, row: Row) -> dict[str, str | float | None]:
+    age = row["age_at_initial_pathologic"]
+    if age is not None and not 0 <= age <= _OLDEST:
+        raise table.bad(row, "age_at_initial_pathologic", f"is 0 to {_OLDEST} years, or empty.")
+    code = {name: None if row[name] is None else str(row[name]) for name in ("gender", "race")}
+    return {"sex": code["gender"], "age": age, "race": code["race"]}
 
 
 def _patient(folder: Path) -> str:

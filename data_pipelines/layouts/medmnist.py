@@ -20,7 +20,7 @@ from data_pipelines.readers.files import digest
 from data_pipelines.readers.npz import npz_shapes, read_npz, stream_npz
 from data_pipelines.registry import nearest
 from data_pipelines.sample import Sample
-from data_pipelines.schema import Split, Task
+from data_pipelines.schema import PatientSource, Split, Task
 
 _SPLITS = (Split.TRAIN, Split.VAL, Split.TEST)
 
@@ -231,6 +231,7 @@ class MedMnist(Layout[Entry]):
     """
 
     name = "medmnist"
+    patients = PatientSource.NONE
     licence = "CC BY 4.0; DermaMNIST: CC BY-NC 4.0"
     citation = (
         "Yang, Shi, Wei, Liu, Zhao, Ke, Pfister, Ni (2023): MedMNIST v2 - A large-scale "
@@ -280,7 +281,7 @@ class MedMnist(Layout[Entry]):
         return digest(self._path.parent, [self._path])
 
     def remarks(self) -> list[str]:
-        found = ["MedMNIST does not publish patients: each image counts as one of its own"]
+        found = []
         if self._flag.ordinal:
             found.append("the grades are ordered; they are read as classes without an order")
         if self._unread:

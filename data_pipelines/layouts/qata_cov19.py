@@ -26,7 +26,7 @@ from data_pipelines.problems import BadFile
 from data_pipelines.readers.files import digest, opaque
 from data_pipelines.readers.images import read_grey, read_mask
 from data_pipelines.sample import Sample
-from data_pipelines.schema import Split, Task
+from data_pipelines.schema import PatientSource, Split, Task
 
 _ROOT = "QaTa-COV19-v2"
 _IMAGES, _MASKS = "Images", "Ground-truths"
@@ -53,7 +53,7 @@ class QataCov19(Layout[Pair | Control]):
 
     `folder` is `QaTa-COV19-v2`, or one that contains it. The published test set is kept; validation
     is split off the train set by patient, where the file name tells the patient (BIMCV subjects,
-    series such as `...-day3`).
+    series such as `...-day3`). Names tell only some of them: `--patients` takes the true ones.
 
     Args:
         controls: Which controls to read from `Control_Group`, beside `QaTa-COV19-v2`: false, "I"
@@ -71,6 +71,8 @@ class QataCov19(Layout[Pair | Control]):
     """
 
     name = "qata-cov19"
+    patients = PatientSource.FILE_NAMES
+    takes_patients = True
     tasks: tuple[Task, ...] = (Task.SEGMENTATION,)
     classes = ("background", "infection")
     licence = "as stated by its publisher at kaggle.com/datasets/aysendegerli/qatacov19-dataset"
@@ -122,12 +124,13 @@ class QataCov19(Layout[Pair | Control]):
         infection = read_mask(mask, pixels.shape)
         resized = resize_mask(infection, self.size)
         subject = _SUBJECT.match(image.stem)
+        listed = self._listed_patient(image)
         notes = self._lost("infection", infection, resized)
-        if subject is None:
+        if listed is None and subject is None:
             notes += (_NAMELESS,)
         return Sample(
             sample_id=opaque(_ROOT, image.relative_to(self._root).as_posix()),
-            patient_id=opaque(_ROOT, _patient(image.stem)),
+            patient_id=listed or opaque(_ROOT, _patient(image.stem)),
             site="bimcv" if subject else "unstated",
             split=case.split,
             image=resize_image(pixels, self.size),
@@ -142,7 +145,8 @@ class QataCov19(Layout[Pair | Control]):
         image, cohort = case.image, case.cohort
         site, patient = origin(image.stem)
         name = f"{cohort.place}/{image.name}"
-        patient_id = opaque(_ROOT, FOLDER, patient or name)
+        listed = self._listed_patient(image)
+        patient_id = listed or opaque(_ROOT, FOLDER, patient or name)
         split = cohort.split
         if split is None and not cohort.trains:
             # A number in [0, 1) of the patient and the seed alone.
@@ -158,7 +162,7 @@ class QataCov19(Layout[Pair | Control]):
             label=0,
             groups={"cohort": cohort.name},
             source=image,
-            notes=() if patient else (_NAMELESS,),
+            notes=() if listed or patient else (_NAMELESS,),
         )
 
     @cached_property
@@ -166,6 +170,12 @@ class QataCov19(Layout[Pair | Control]):
         """Of the infected images."""
         counts = {name: sum(1 for _ in self._files(name, _IMAGES)) for name in _SETS}
         return sum(counts[name] for name in _SETS if _SETS[name]) / sum(counts.values())
+
+    def image_files(self) -> Iterator[Path]:
+        for name in _SETS:
+            yield from self._files(name, _IMAGES)
+        for control in self._controls or ():
+            yield control.image
 
     def source_digest(self) -> str:
         pairs = digest(

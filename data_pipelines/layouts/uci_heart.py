@@ -17,7 +17,7 @@ from data_pipelines.readers.tables import Kind as Column
 from data_pipelines.readers.tables import read_table
 from data_pipelines.registry import nearest
 from data_pipelines.sample import Sample
-from data_pipelines.schema import Feature, Kind, Modality, Task
+from data_pipelines.schema import Feature, Kind, Modality, PatientSource, Task
 
 _HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 _COLUMNS = (
@@ -86,6 +86,7 @@ class UciHeart(Layout[Row]):
     """
 
     name = "uci-heart"
+    patients = PatientSource.NONE
     tasks = (Task.CLASSIFICATION,)
     licence = "CC BY 4.0"
     citation = (

@@ -20,7 +20,7 @@ from data_pipelines.readers.files import digest, opaque
 from data_pipelines.readers.images import read_colour
 from data_pipelines.readers.xml import read_xml
 from data_pipelines.sample import Sample
-from data_pipelines.schema import Split, Task
+from data_pipelines.schema import PatientSource, Split, Task
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -64,7 +64,8 @@ class Voc(Layout[Entry | BadFile]):
 
     VOC counts pixels from 1 and a box includes its last ones: (xmin, ymin, xmax, ymax) is read as
     the edges (xmin - 1, ymin - 1, xmax, ymax). Boxes that reach beyond the image, as some of BCCD
-    do, which counts from 0, are cut with a note.
+    do, which counts from 0, are cut with a note. The layout names no patients; `--patients` takes
+    them.
 
     Args:
         difficult: What an object flagged so stands for. "unknown", as in VOC's own evaluation: its
@@ -73,6 +74,8 @@ class Voc(Layout[Entry | BadFile]):
     """
 
     name = "voc"
+    patients = PatientSource.NONE
+    takes_patients = True
     tasks = (Task.MULTILABEL,)
     groups = ("site",)
     licence = "as stated by the publisher of the folder (VOC: Flickr's terms of use; BCCD: MIT)"
@@ -118,7 +121,7 @@ class Voc(Layout[Entry | BadFile]):
         identity = opaque(self.name, case.name)
         yield Sample(
             sample_id=identity,
-            patient_id=identity,
+            patient_id=self._listed_patient(image) or identity,
             site="unstated",
             split=case.split,
             image=resize_image(pixels, self.size),
@@ -127,6 +130,11 @@ class Voc(Layout[Entry | BadFile]):
             source=image,
             notes=notes,
         )
+
+    def image_files(self) -> Iterator[Path]:
+        for entry in self._entries:
+            if entry.name in self._images:
+                yield self._images[entry.name]
 
     def source_digest(self) -> str:
         used = {entry.name for entry in self._entries}
@@ -139,7 +147,7 @@ class Voc(Layout[Entry | BadFile]):
         return digest(self._root, [*lists, *files])
 
     def remarks(self) -> list[str]:
-        found = ["the layout names no patients: each image counts as one of its own"]
+        found = []
         if unlisted := len(set(self._annotations) - {entry.name for entry in self._entries}):
             found.append(f"{unlisted} annotations are in no list of {_SETS} and not read")
         return found

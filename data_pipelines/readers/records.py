@@ -15,6 +15,7 @@ MAX_RECORD = 2**24
 
 _BLOCK = 2**22
 _BOM = b"\xef\xbb\xbf"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ def blocks(path: Path) -> Iterator[Block]:
     checked_size(path)
     with opened(path) as (stream, _):
         pending, line = stream.read(len(_BOM)).removeprefix(_BOM), 1
+        if pending.startswith(_UTF_16):
+            raise BadFile(path, "UTF-16 text. Save it as UTF-8.")
         while chunk := stream.read(_BLOCK):
             pending += chunk
             end = _last_end(pending)

@@ -142,6 +142,11 @@ def read_table(
     return Table(path, tuple(rows), names)
 
 
+def read_header(path: Path, *, delimiter: str = ",") -> tuple[str, ...]:
+    """The columns that the first line names, without blanks around them. Raises `BadFile`."""
+    return _open(_format(path, {}, delimiter, (), (), ()), None)[0]
+
+
 def stream_table(
     path: Path,
     columns: Mapping[str, Kind],

@@ -176,7 +176,7 @@ def test_missing_columns_come_with_the_nearest(tmp_path):
         ("\n\n", "no line names the columns"),
         (b"id,name\n1,a\n2,\xff\n", "line 3: not UTF-8"),
         (b"id,name\n1,a\n2,\0\n", "line 3: a zero byte"),
-        ("id,name\n1,a\n".encode("utf-16"), "line 1: "),
+        ("id,name\n1,a\n".encode("utf-16"), "UTF-16 text. Save it as UTF-8"),
         (gzip.compress(WHOLE.encode())[:-12], "damaged or truncated"),
         (gzip.compress(WHOLE.encode())[:-5] + b"12345", "damaged or truncated"),
         (b"", "the file is empty"),

@@ -114,6 +114,22 @@ def test_a_file_that_cannot_be_used_is_named_and_nothing_is_written(trustsweep, 
     assert not (folder.parent / "out").exists()
 
 
+def test_a_list_of_patients_is_read_and_what_it_lacks_refused(trustsweep, folder):
+    who, images = folder.parent / "who.csv", sorted(folder.glob("*/Images/*"))
+    names = [image.name for image in images]
+    who.write_text("\n".join(["file name,patient", *(f"{n},{n[:3]}" for n in names)]))
+    assert prepare(trustsweep, folder, "--patients", who)[0] == 0
+    shutil.rmtree(folder.parent / "out")
+    who.write_text("\n".join(["file name,patient", *(f"{n},{n[:3]}" for n in names[1:])]))
+    refused(prepare(trustsweep, folder, "--patients", who), str(images[0]), "not listed", str(who))
+    refused(prepare(trustsweep, folder, "--patients", folder / "no.csv"), "no.csv", "no such file")
+    refused(prepare(trustsweep, folder, "--set", f"patients={who}"), "write --patients instead")
+    refused(
+        trustsweep("prepare", "--patients", who, "--out", folder.parent / "out"),
+        "layout phantoms: takes no --patients",
+    )
+
+
 def test_an_empty_test_set_is_refused(trustsweep, folder):
     for part in ("Images", "Ground-truths"):
         shutil.rmtree(folder / "Test Set" / part)

@@ -27,7 +27,7 @@ from data_pipelines.readers.tables import Kind as Column
 from data_pipelines.readers.tables import read_table
 from data_pipelines.registry import nearest
 from data_pipelines.sample import Sample, Series
-from data_pipelines.schema import Feature, Kind, Modality, Split, Task
+from data_pipelines.schema import Feature, Kind, Modality, PatientSource, Split, Task
 
 _LETTERS = ("a", "b", "c")
 _HOURS = 48
@@ -89,6 +89,7 @@ class Physionet2012(Layout[Stay]):
     """
 
     name = "physionet2012"
+    patients = PatientSource.NONE
     tasks = (Task.CLASSIFICATION,)
     licence = "ODC-By 1.0"
     citation = (

@@ -109,6 +109,17 @@ def test_images_of_one_patient_share_its_id_and_no_id_tells_the_number(miniature
     assert {len(ids) for ids in patients.values()} == {1}
 
 
+@pytest.mark.parametrize("spelling", ["{:>08}", " {}", "{}.0"])
+def test_a_patient_is_one_however_the_number_is_written(copy, spelling):
+    """A table put together from two may pad some of its numbers."""
+    before = {name: sample.patient_id for name, sample in _samples(copy).items()}
+    column = _rows(copy / TABLE)[0].index("Patient ID")
+    for row, cells in enumerate(_rows(copy / TABLE)[1:], start=1):
+        if row % 2:
+            _set(copy / TABLE, row, column, spelling.format(cells[column]))
+    assert {name: sample.patient_id for name, sample in _samples(copy).items()} == before
+
+
 def test_grey_stored_as_rgba_is_read_as_grey(miniature):
     name = "00000003_000.png"
     sample = _samples(miniature("chestxray14"), size=32)[name]

@@ -10,7 +10,7 @@ import torch
 from data_pipelines.errors import UserError
 from data_pipelines.layouts import LAYOUTS
 from data_pipelines.prepare import PrepareReport, prepare
-from data_pipelines.schema import Batch, Kind, Manifest, Split, Task
+from data_pipelines.schema import Batch, Kind, Manifest, PatientSource, Split, Task
 from data_pipelines.shards import read_table
 from data_pipelines.streams import Samples
 
@@ -45,6 +45,27 @@ def test_describes_itself(name):
 def test_refuses_unknown_options(name, folder):
     with pytest.raises(UserError, match=f"layout {name}: no option 'cuont'"):
         LAYOUTS[name].create(folder, size=SIZE, seed=0, options={"cuont": 3})
+
+
+def test_patients_are_known_or_taken_from_a_list(name, folder, tmp_path):
+    kind, who = LAYOUTS[name], tmp_path / "who.csv"
+    if not kind.takes_patients:
+        assert kind.patients is not PatientSource.FILE_NAMES
+        with pytest.raises(UserError, match=f"layout {name}: takes no --patients"):
+            kind.create(folder, size=SIZE, seed=0, options={}, patients=who)
+        return
+    images = list(kind.create(folder, size=SIZE, seed=0, options={}).image_files())
+    assert len(images) == len(set(images)) > 3
+    rows = [f"{image.relative_to(folder).as_posix()},{n % 3}" for n, image in enumerate(images)]
+    who.write_text("\n".join(["file name,patient", *rows]), encoding="utf-8")
+    layout = kind.create(folder, size=SIZE, seed=0, options={}, patients=who)
+    assert layout.patient_list.problems == []
+    samples = [sample for case in layout.cases() for sample in layout.load(case)]
+    assert {sample.source for sample in samples} == set(images)
+    groups = {sample.source: sample.patient_id for sample in samples}
+    for number, image in enumerate(images):
+        assert groups[image] == groups[images[number % 3]]
+    assert len(set(groups.values())) == 3
 
 
 def test_refuses_an_empty_and_a_missing_folder(name, folder, tmp_path):

@@ -10,6 +10,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.layouts.lgg import Lgg
 from data_pipelines.prepare import prepare
 from data_pipelines.problems import BadFile
+from data_pipelines.schema import Task
 
 
 def _samples(layout):
@@ -124,6 +125,42 @@ def test_the_real_patients_prepare(real_data, tmp_path):
         real_data / "lgg-mri-segmentation", "lgg", tmp_path / "lgg3", size=32, dims=3, depth=16
     )
     assert volumes.manifest.image_shape == (3, 16, 32, 32)
+
+
+@pytest.mark.parametrize("options", [{"slices": "tumour"}, {"dims": 3, "depth": 8}])
+def test_the_real_patients_without_their_table(real_data, tmp_path, options):
+    """Everything but what only the table tells is as with it."""
+    real = real_data / "lgg-mri-segmentation" / "kaggle_3m"
+    chosen = sorted(real.glob("TCGA_*"))[::3]
+    for patient in chosen:
+        (tmp_path / "kaggle_3m").mkdir(exist_ok=True)
+        (tmp_path / "kaggle_3m" / patient.name).symlink_to(patient)
+    layout = Lgg(tmp_path, size=16, seed=0, **options)
+    bare = _samples(layout)
+    full = {s.sample_id: s for s in _samples(Lgg(real, size=16, seed=0, **options))}
+    assert len({s.patient_id for s in bare}) == len(chosen)
+    for sample in bare:
+        other = full[sample.sample_id]
+        assert (sample.patient_id, sample.site) == (other.patient_id, other.site)
+        assert (sample.label, sample.present) == (other.label, other.present[:3])
+        np.testing.assert_array_equal(sample.image, other.image)
+        np.testing.assert_array_equal(sample.mask, other.mask)
+        assert sample.groups == {}
+        assert sample.tabular is None
+    assert layout.groups == ("site",)
+    assert [m.name for m in layout.modalities] == ["pre-contrast", "flair", "post-contrast"]
+    (remark,) = layout.remarks()
+    assert remark.startswith("no data.csv here: no genomic clusters, sex, age or race")
+    report = prepare(tmp_path, "lgg", tmp_path / "out", size=16, **options)
+    assert Task.SEGMENTATION in report.manifest.tasks
+    assert sum(report.manifest.split_counts.values()) == len(bare)
+    assert remark in report.warnings
+
+
+def test_the_table_is_part_of_the_digest(folder):
+    before = Lgg(folder, size=8, seed=0).source_digest()
+    (folder / "data.csv").unlink()
+    assert Lgg(folder, size=8, seed=0).source_digest() != before
 
 
 def test_what_does_not_fit_is_named(folder):

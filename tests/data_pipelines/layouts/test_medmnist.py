@@ -94,7 +94,7 @@ def test_real_set_is_prepared_with_official_splits(real_data, tmp_path):
     assert counts["train"] <= 546
     assert counts["val"] <= 78
     assert counts["test"] == 156
-    assert any("does not publish patients" in warning for warning in report.warnings)
+    assert any("names no patients" in warning for warning in report.warnings)
 
 
 def test_several_files_want_a_flag(tmp_path):

@@ -187,7 +187,7 @@ def test_splits_are_the_lists_and_trainval_adds_what_is_in_none(kit):
         number = int(name)
         wanted = Split.TRAIN if number <= 30 else None if number <= 45 else Split.TEST
         assert sample.split == wanted
-    assert _layout(kit).remarks()[1].startswith("1 annotations are in no list")
+    assert _layout(kit).remarks()[0].startswith("1 annotations are in no list")
 
 
 def test_without_lists_every_annotation_is_read(kit):
