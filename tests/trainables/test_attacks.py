@@ -368,7 +368,7 @@ def pictures(size: int = 6) -> Batch:
 def test_apgd_equals_torchattacks(
     loss: str, theirs: str, norm: str, epsilon: float, steps: int
 ) -> None:
-    """Of each sample the best loss found. From some 50 steps on, rounding flips a sign somewhere."""
+    """Of each sample the best loss found. From some 50 steps on, rounding flips a sign."""
     torchattacks = pytest.importorskip("torchattacks")
     torch.manual_seed(3)
     network, data = Classes().eval(), pictures()
