@@ -10,7 +10,7 @@ from data_pipelines.schema import Manifest, Split, Task
 from distributed import fidelity
 from distributed.front import Objective
 from search_spaces.study import Study
-from trainables.attacks import ATTACKS
+from trainables.attacks import ENSEMBLES, make_attack
 from trainables.evaluation import EvaluationPlan
 from trainables.metrics.catalog import COSTS, all_names, metric_info
 from trainables.registry import TRAINABLES
@@ -30,10 +30,7 @@ def check(study: Study, manifest: Manifest) -> None:
             raise UserError(
                 f"{study.data}: the {split} split is empty. Prepare the data with other ratios."
             )
-    try:
-        ATTACKS[study.evaluation.attack]
-    except UserError as error:
-        raise UserError(f"evaluation.attack: {error}") from error
+    _usable_attack(study)
     if not manifest.image_shape:
         _without_attacks(study)
     _usable_corruptions(study, manifest)
@@ -41,6 +38,23 @@ def check(study: Study, manifest: Manifest) -> None:
     _repeatable(study)
     objectives_of(study)
     _known_metrics(study, (c.metric for c in study.constraints), "constraints")
+
+
+def _usable_attack(study: Study) -> None:
+    settings = study.evaluation
+    if settings.attack in ENSEMBLES:
+        return
+    try:
+        make_attack(
+            settings.attack,
+            steps=settings.attack_steps,
+            restarts=settings.restarts,
+            norm=settings.norm,
+        )
+    except UserError as error:
+        raise UserError(
+            f"evaluation.attack: {error} Or an ensemble: {', '.join(ENSEMBLES)}."
+        ) from error
 
 
 def _repeatable(study: Study) -> None:
@@ -86,6 +100,7 @@ def evaluation_plan(study: Study) -> EvaluationPlan:
         attack=settings.attack,
         attack_steps=settings.attack_steps,
         restarts=settings.restarts,
+        norm=settings.norm,
         corruptions=corruption_cells(study),
         suite=settings.suite,
     )

@@ -28,7 +28,7 @@ from data_pipelines.streams import Stream
 from distributed.cost import Cost, Meter
 from distributed.fidelity import FULL, Level, Levels, portion
 from search_spaces.study import Fidelity, Scheduler
-from trainables.attacks import ScoreVictim, make_attack
+from trainables.attacks import adversary
 from trainables.contract import Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
 from trainables.regimes import Regime, from_config
@@ -239,13 +239,27 @@ class TrialTraining:
         )
 
     def _attack(
-        self, trainable: Trainable, plan: EvaluationPlan, spent: Cost, batch: Batch, epsilon: float
+        self,
+        trainable: Trainable,
+        plan: EvaluationPlan,
+        spent: Cost,
+        batch: Batch,
+        epsilon: float,
+        start: Tensor | None,
     ) -> Batch:
-        """The evaluation's attack: against the predicted probability, the same for every method."""
-        attack = make_attack(plan.attack, steps=plan.attack_steps, restarts=plan.restarts)
-        spent.attack_gradients += len(batch) * attack.gradients
-        victim = ScoreVictim(trainable, self.network)
-        return attack(victim, batch, epsilon, seeds=draw_seeds(batch.sample_id, "attack"))
+        """The evaluation's attack, on the predicted scores: the same for every method."""
+        attack = adversary(
+            plan.attack,
+            trainable,
+            self.network,
+            steps=plan.attack_steps,
+            restarts=plan.restarts,
+            norm=plan.norm,
+        )
+        seeds = draw_seeds(batch.sample_id, "attack")
+        worse = attack(batch, epsilon, seeds, start)
+        spent.attack_gradients += attack.gradients
+        return worse
 
     def _moved(self, batch: Batch, level: Level) -> Batch:
         """On the device, images at the level's size."""
@@ -270,7 +284,7 @@ class TrialTraining:
         trainable, regime = method
         seeds = draw_seeds(batch.sample_id, "regime", self.config["seed"], self.epochs_done)
         with self._autocast():
-            chosen = regime(trainable, self.network, batch, progress, seeds=seeds, step=step)
+            chosen = regime(trainable, self.network, batch, seeds=seeds, step=step)
             loss = trainable.loss(self._synchronised, chosen.batch, progress)
         for group in self.optimiser.param_groups:
             group["lr"] = self.config["learning_rate"] * _cosine(progress)

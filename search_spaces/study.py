@@ -154,12 +154,19 @@ class Evaluation(_Section):
     `epsilons` are attack budgets on the [0, 1] pixel scale and include 0 (0 alone: no attacks, as
     for data without images); `corruptions` are evaluated at each of `severities` (1 to 5), with
     the parameters that `suite` gives them.
+
+    `attack` judges every trial: "fast", an ensemble of few gradients, or a single attack by name to
+    compare with. `attack_steps` and `restarts` are its own. `final` judges the models of the front
+    once more, on the test split: "full", an ensemble of many attacks, or "fast". `norm` is how ε is
+    measured: "linf", the most that a pixel changes, or "l2", the length of an image's change.
     """
 
     epsilons: list[float] = [0.0, 0.005, 0.01, 0.02]
-    attack: str = "pgd"
-    attack_steps: Annotated[int, Field(ge=1)] = 7
+    attack: str = "fast"
+    attack_steps: Annotated[int, Field(ge=1)] = 9
     restarts: Annotated[int, Field(ge=1)] = 1
+    final: Literal["fast", "full"] = "full"
+    norm: Literal["linf", "l2"] = "linf"
     suite: str = suites.DEFAULT_SUITE
     corruptions: list[str] = ["gaussian-noise", "gaussian-blur", "contrast-down"]
     severities: list[Annotated[int, Field(ge=1, le=5)]] = [1, 3, 5]

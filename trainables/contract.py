@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -100,6 +100,9 @@ class Trainable(ABC):
     task: ClassVar[Task]
     #: Uncertainty maps that `predict` returns; the first is the method's own default.
     uncertainties: ClassVar[tuple[str, ...]]
+    #: Whether each prediction in evaluation mode is another draw; attacks then follow the mean
+    #: gradient of several.
+    stochastic: ClassVar[bool] = False
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         self.config = config
@@ -127,3 +130,12 @@ class Trainable(ABC):
         Worth its own code where `predict` spends much on what stands beside them.
         """
         return self.predict(network, batch).scores
+
+    def gradients(self, network: nn.Module) -> dict[str, Callable[[Batch], Tensor]]:
+        """By name, functions that give the `scores` of a batch, each with another gradient.
+
+        The first, "own", is what autograd makes of `scores`. A method whose own gradient can
+        mislead an attack (a gate that is detached, or that saturates) adds the other ways to follow
+        it, and is attacked along each of them.
+        """
+        return {"own": lambda batch: self.scores(network, batch)}

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Task
-from trainables.attacks.engine import frozen
+from trainables.attacks.engine import Norm, frozen
+from trainables.attacks.ensemble import FAST
 from trainables.contract import Prediction, Trainable
 from trainables.metrics.base import MetricState, classes, uncertainty_map
 from trainables.metrics.calibration import Calibration
@@ -33,8 +34,9 @@ CLEAN = "clean"
 
 #: (batch, name, severity 1 to 5) to the same samples corrupted.
 Corrupt = Callable[[Batch, str, int], Batch]
-#: (batch, ε) to the same samples attacked; minds its own gradient mode.
-Attack = Callable[[Batch, float], Batch]
+#: (batch, ε, the images found within a smaller ε or None) to the same samples attacked; minds its
+#: own gradient mode.
+Attack = Callable[[Batch, float, Tensor | None], Batch]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +45,17 @@ class EvaluationPlan:
 
     Attributes:
         epsilons: Attack budgets on the [0, 1] scale, ascending, 0 among them.
-        attack, attack_steps, restarts: For whoever makes the attack.
+        attack, attack_steps, restarts, norm: For whoever makes the attack.
         corruptions: (name, severity) pairs.
         suite: Gives the parameters of the severities, for whoever corrupts.
         uncertainty: The map that ause and shift judge; None for each method's own first.
     """
 
     epsilons: tuple[float, ...] = (0.0,)
-    attack: str = "pgd"
-    attack_steps: int = 7
+    attack: str = FAST
+    attack_steps: int = 9
     restarts: int = 1
+    norm: Norm = "linf"
     corruptions: tuple[tuple[str, int], ...] = ()
     suite: str = "chest"
     uncertainty: str | None = None
@@ -242,8 +245,11 @@ def evaluate(
             for name, severity in plan.corruptions:
                 condition = corrupted_name(name, severity)
                 _judge(trainable, network, corrupt(batch, name, severity), evaluation, condition)
+            worst = None
             for epsilon in plan.budgets:
-                worse = attack(batch, epsilon)
+                # What is found within a smaller ε lies in the larger ball too.
+                worse = attack(batch, epsilon, worst)
+                worst = worse.image
                 found = _judge(trainable, network, worse, evaluation, attacked_name(epsilon))
                 evaluation.update_shift(epsilon, clean, found, batch)
     return evaluation
@@ -271,7 +277,7 @@ def panel(
     """
     result = _truth(trainable.task, batch)
     with frozen(network):
-        attacked = {"_attacked": attack(batch, epsilon)} if epsilon > 0 else {}
+        attacked = {"_attacked": attack(batch, epsilon, None)} if epsilon > 0 else {}
         for suffix, shown in {"": batch, **attacked}.items():
             with torch.inference_mode():
                 prediction = trainable.predict(network, shown)

@@ -1,9 +1,13 @@
 """Adversarial-training regimes: which images of a training batch are attacked.
 
 A regime stands between batch and loss. It may ask the network, in evaluation mode, how uncertain it
-is of each image, chooses k = ⌈ρB⌉ of the B images, and has them attacked against the trainable's
-own loss; training goes on with the mixed batch of the same size. Regimes that select attack the
-same number of images, so they are compared at an equal budget.
+is of each image, chooses k = ⌈ρB⌉ of the B images, and has them attacked; training goes on with the
+mixed batch of the same size. Regimes that select attack the same number of images, so they are
+compared at an equal budget.
+
+The attack raises the cross-entropy of the scores, of an evidential network the type-II risk, and
+not the training loss: its other terms (smoothed labels, regularisers) would lead the attack to
+images of which the network is too sure, which are right.
 """
 
 from __future__ import annotations
@@ -18,9 +22,9 @@ from torch import Tensor, nn
 from data_pipelines.errors import UserError
 from data_pipelines.registry import Registry
 from data_pipelines.schema import Batch
-from trainables.attacks import ATTACKS, Attack, TrainingVictim, make_attack
+from trainables.attacks import ATTACKS, Attack, ScoreVictim, make_attack
 from trainables.attacks.engine import frozen
-from trainables.contract import Config, Progress, Trainable
+from trainables.contract import Config, Trainable
 from trainables.settings import number, whole, word
 from trainables.uncertainty import MAPS, SCORES, image_score
 
@@ -72,7 +76,6 @@ class Regime(ABC):
         trainable: Trainable,
         network: nn.Module,
         batch: Batch,
-        progress: Progress,
         *,
         epsilon: float | None = None,
         seeds: Tensor | None = None,
@@ -93,7 +96,7 @@ class Regime(ABC):
         rows = self.choose(len(batch), score, seeds, step) if radius > 0 else ()
         if self.attack is None or not rows:
             return RegimeResult(batch, score=score)
-        victim = TrainingVictim(trainable, network, progress)
+        victim = ScoreVictim(trainable, network)
         attacked = self.attack(victim, batch, radius, rows, seeds)
         return RegimeResult(attacked, rows, score, len(rows) * self.attack.gradients)
 

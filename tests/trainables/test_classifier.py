@@ -161,7 +161,7 @@ def test_learns_pneumonia_and_withstands_what_it_was_trained_against(real_data: 
             [test.select(range(0, 100)), test.select(range(100, 200))],
             plan,
             corrupt=lambda batch, *_: batch,
-            attack=lambda batch, epsilon, victim=victim: attack(victim, batch, epsilon),
+            attack=lambda batch, epsilon, _, victim=victim: attack(victim, batch, epsilon),
         )
         found[regime] = evaluation.compute()
         assert found[regime]["clean.auroc"] > 0.8
@@ -181,7 +181,7 @@ def trained(regime_name: str, data: Batch, epochs: int = 4) -> tuple[Classifier,
         for rows in torch.randperm(len(data)).split(20):
             progress = Progress(epoch, epochs)
             network.train()
-            chosen = regime(model, network, data.select(rows.tolist()), progress)
+            chosen = regime(model, network, data.select(rows.tolist()))
             optimiser.zero_grad()
             model.loss(network, chosen.batch, progress).total.backward()
             optimiser.step()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Manifest, Task
@@ -83,8 +83,8 @@ def corrupt(batch: Batch, name: str, severity: int) -> Batch:
     return batch.with_image(noisy.clamp(0, 1))
 
 
-def attack_of(trainable: Threshold, network: nn.Module) -> Callable[[Batch, float], Batch]:
-    def attack(batch: Batch, epsilon: float) -> Batch:
+def attack_of(trainable: Threshold, network: nn.Module) -> Callable[..., Batch]:
+    def attack(batch: Batch, epsilon: float, start: Tensor | None = None) -> Batch:
         """One signed step on the network's own loss; needs gradients inside the evaluation."""
         image = batch.image.clone().requires_grad_()
         loss = trainable.loss(network, batch.with_image(image), Progress(0, 1))
@@ -203,7 +203,7 @@ def test_modes_and_flags_are_left_as_found(trainable: Threshold) -> None:
     after = network.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
 
-    def fail(batch: Batch, epsilon: float) -> Batch:
+    def fail(batch: Batch, epsilon: float, start: Tensor | None) -> Batch:
         raise RuntimeError("the attack failed")
 
     with pytest.raises(RuntimeError, match="attack failed"):

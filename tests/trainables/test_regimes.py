@@ -48,7 +48,7 @@ class Setting:
     def run(self, regime: str, *, seed: int = 0, step: int = 1, **changes: Any) -> RegimeResult:
         built = from_config({**CONFIG, **changes, "regime": regime})
         seeds = torch.arange(SIZE) + 1000 * seed
-        return built(self.model, self.network, self.batch, NOW, seeds=seeds, step=step)
+        return built(self.model, self.network, self.batch, seeds=seeds, step=step)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_random_selection_without_seeds_follows_the_global_generator(setting: Se
     found = []
     for _ in range(2):
         torch.manual_seed(3)
-        found.append(built(setting.model, setting.network, setting.batch, NOW))
+        found.append(built(setting.model, setting.network, setting.batch))
     assert found[0].rows == found[1].rows
     assert torch.equal(found[0].batch.image, found[1].batch.image)
 
@@ -217,7 +217,7 @@ def test_alternating_takes_turns(setting: Setting) -> None:
 
 def test_a_schedule_may_set_the_radius(setting: Setting) -> None:
     built = from_config({**CONFIG, "regime": "all"})
-    result = built(setting.model, setting.network, setting.batch, NOW, epsilon=0.2)
+    result = built(setting.model, setting.network, setting.batch, epsilon=0.2)
     assert moved(result, setting.batch).max() > 0.1
 
 

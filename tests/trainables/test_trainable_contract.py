@@ -1,6 +1,8 @@
 """What every registered trainable promises, at its space's defaults but narrow."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,10 +10,13 @@ from safetensors.torch import load, save
 
 from data_pipelines.schema import Batch, Manifest, Task
 from search_spaces.space import Space
-from trainables.attacks import ScoreVictim, make_attack
-from trainables.contract import Progress, Trainable
+from trainables.attacks import ScoreVictim, adversary, make_attack
+from trainables.contract import Loss, Prediction, Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
+from trainables.metrics.base import classes as classes_of
+from trainables.metrics.base import foreground
 from trainables.metrics.catalog import all_names, metric_info
+from trainables.metrics.overlap import dice
 from trainables.regimes import REGIMES, from_config
 from trainables.registry import TRAINABLES
 from trainables.uncertainty import MAPS
@@ -227,10 +232,63 @@ def test_every_map_it_names_ranks_its_images(name: str, measure: str) -> None:
         "regime": "uncertain", "share": 0.5, "attack": "fgsm", "epsilon": 0.05,
         "selection_measure": measure, "selection_score": "mean",
     }  # fmt: skip
-    score = from_config(settings)(trainable, network_of(trainable), toy(), NOW).score
+    score = from_config(settings)(trainable, network_of(trainable), toy()).score
     assert score is not None
     assert score.shape == (4,)
     assert len(score.unique()) == 4
+
+
+class Scaled(Trainable):
+    """A method whose scores are multiplied by a constant: the same decisions, another certainty."""
+
+    def __init__(self, inner: Trainable, factor: float) -> None:
+        super().__init__(inner.config, inner.manifest)
+        self.inner, self.factor = inner, factor
+        self.task, self.uncertainties = inner.task, inner.uncertainties  # type: ignore[misc]
+
+    def network(self) -> torch.nn.Module:
+        return self.inner.network()
+
+    def loss(self, network: torch.nn.Module, batch: Batch, progress: Progress) -> Loss:
+        return self.inner.loss(network, batch, progress)
+
+    def predict(self, network: torch.nn.Module, batch: Batch) -> Prediction:
+        said = self.inner.predict(network, batch)
+        return replace(said, scores=said.scores * self.factor)
+
+    def gradients(self, network: torch.nn.Module) -> dict[str, Callable[[Batch], torch.Tensor]]:
+        ways = self.inner.gradients(network).items()
+        return {name: lambda batch, way=way: way(batch) * self.factor for name, way in ways}
+
+
+@every_number_of_classes
+@every
+def test_a_surer_network_is_no_more_robust(name: str, classes: int) -> None:
+    trainable, data = build(name, classes=classes), toy(size=8)
+    network = network_of(trainable).train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    for _ in range(12):
+        optimiser.zero_grad()
+        trainable.loss(network, data, NOW).total.backward()
+        optimiser.step()
+    network.eval()
+
+    def performance(factor: float, epsilon: float) -> float:
+        """Share of right answers or mean Dice under the attack of a search."""
+        scaled = Scaled(trainable, factor)
+        attack = adversary("fast", scaled, network, steps=5)
+        worse = attack(data, epsilon, seeds=torch.arange(len(data)))
+        with torch.no_grad():
+            said = scaled.predict(network, worse)
+        if trainable.task is Task.SEGMENTATION:
+            return float(dice(*foreground(said, worse)).mean())
+        probability, label = classes_of(said, worse)
+        return float((probability.argmax(1) == label).double().mean())
+
+    for epsilon in (0.02, 0.1):
+        honest = performance(1, epsilon)
+        assert performance(10, epsilon) == pytest.approx(honest, abs=0.01)
+        assert performance(100, epsilon) == pytest.approx(honest, abs=0.01)
 
 
 @every
@@ -250,7 +308,7 @@ def evaluation(trainable: Trainable, network: torch.nn.Module, parts: list[Batch
         parts,
         PLAN,
         corrupt=lambda batch, name, level: batch.with_image(batch.image / level),
-        attack=lambda batch, epsilon: attack(victim, batch, epsilon, seeds=torch.arange(4)),
+        attack=lambda batch, epsilon, _: attack(victim, batch, epsilon, seeds=torch.arange(4)),
     )
 
 
@@ -282,7 +340,7 @@ def test_panel_shows_its_task(name: str, shape: tuple[int, ...]) -> None:
     trainable = build(name, shape)
     network = network_of(trainable)
 
-    def darken(batch: Batch, epsilon: float) -> Batch:
+    def darken(batch: Batch, epsilon: float, start: object) -> Batch:
         return batch.with_image(batch.image - epsilon)
 
     shown = panel(trainable, network, toy(shape), darken, 0.1)

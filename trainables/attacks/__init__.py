@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from data_pipelines.registry import Registry
 from trainables.attacks.engine import Attack, Norm
+from trainables.attacks.ensemble import ENSEMBLES, FAST, FULL, adversary
+from trainables.attacks.registry import ATTACKS, make_attack
 from trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
 
-__all__ = ["ATTACKS", "Attack", "ScoreVictim", "TrainingVictim", "Victim", "make_attack"]
-
-ATTACKS = Registry(
-    "attack",
-    {
-        "fgsm": "trainables.attacks.single_step:FGSM",
-        "r-fgsm": "trainables.attacks.single_step:RFGSM",
-        "pgd": "trainables.attacks.pgd:PGD",
-        "segpgd": "trainables.attacks.pgd:SegPGD",
-        "apgd": "trainables.attacks.apgd:APGD",
-    },
-)
-
-
-def make_attack(
-    name: str,
-    *,
-    steps: int = 10,
-    step_size: float | None = None,
-    restarts: int = 1,
-    norm: Norm = "linf",
-    draws: int = 1,
-) -> Attack:
-    """The attack called `name`; see `Attack` for the parameters.
-
-    Raises `UserError` for an unknown name or an impossible parameter.
-    """
-    attack: Attack = ATTACKS[name](
-        steps=steps, step_size=step_size, restarts=restarts, norm=norm, draws=draws
-    )
-    return attack
+__all__ = [
+    "ATTACKS",
+    "ENSEMBLES",
+    "FAST",
+    "FULL",
+    "Attack",
+    "Norm",
+    "ScoreVictim",
+    "TrainingVictim",
+    "Victim",
+    "adversary",
+    "make_attack",
+]

@@ -7,6 +7,7 @@ Clinical Decision Support"; where it departs, the class says so.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -85,6 +86,25 @@ class Draf(FusionTrainable):
     def network(self) -> FusionNetwork:
         return DrafNetwork(self.make_encoders(), self)
 
+    def gradients(self, network: nn.Module) -> dict[str, Callable[[Batch], Tensor]]:
+        """The weights with and without their own gradient: either alone can hide what turns them.
+
+        With it, U saturates where a head is sure; without it, nothing shows that a weight can move.
+        """
+        ways = super().gradients(network)
+        if not (self.alpha or self.beta):
+            return ways
+
+        def otherwise(batch: Batch) -> Tensor:
+            network.through = not self.through_uncertainty
+            try:
+                return self.scores(network, batch)
+            finally:
+                network.through = self.through_uncertainty
+
+        name = "weights held" if self.through_uncertainty else "through the weights"
+        return ways | {name: otherwise}
+
     def terms(self, fused: Fused, batch: Batch, present: Tensor) -> dict[str, Tensor]:
         corrupted = F.binary_cross_entropy_with_logits(
             fused.more["corruption"], flags(batch, self.manifest), reduction="none"
@@ -97,14 +117,14 @@ class Draf(FusionTrainable):
 
 
 class DrafNetwork(FusionNetwork):
-    """See `Draf`. `more` of what it says: "unimodal" (T, B, M, K) and "corruption" (B, M) logits,
+    """See `Draf`. Gradients pass the weights where `through` says so. `more` of what it says: "unimodal" (T, B, M, K) and "corruption" (B, M) logits,
     "uncertainty" (B, M) in [0, 1].
     """
 
     def __init__(self, encoders: dict[str, Encoder], method: Draf) -> None:
         super().__init__(encoders)
         self._passes, self._alpha, self._beta = method.passes, method.alpha, method.beta
-        self._weigh_by, self._through = method.weigh_by, method.through_uncertainty
+        self._weigh_by, self.through = method.weigh_by, method.through_uncertainty
         dim, classes = method.dim, method.classes
         self.unimodal = nn.ModuleDict({name: nn.Linear(dim, classes) for name in self.encoders})
         self.detectors = nn.ModuleDict({name: nn.Linear(dim, 1) for name in self.encoders})
@@ -116,7 +136,7 @@ class DrafNetwork(FusionNetwork):
         corruption = by_modality(self.detectors, h.mean(dim=0)).squeeze(-1)
         uncertainty = self._uncertainty(own)
         scores = -self._alpha * uncertainty - self._beta * corruption.sigmoid()
-        if not self._through:
+        if not self.through:
             scores = scores.detach()
         weights = softmax_present(scores, present)
         fused = (weights[..., None] * h).sum(dim=2)

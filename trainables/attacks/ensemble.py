@@ -1,0 +1,232 @@
+"""Several attacks at once, the worst of each sample: what *attacked* means in every figure.
+
+One attack can be blind where another is not, and a search finds the models that it is blind for. So
+a model is judged by an ensemble: a **fast** one at every rung of a search, a **full** one where
+figures are published. How far they lie apart is told beside the figures (see `masking`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Batch, Task
+from trainables.attacks.apgd import APGD
+from trainables.attacks.engine import Attack, Norm, frozen, wide
+from trainables.attacks.registry import make_attack
+from trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
+from trainables.contract import Progress, Trainable
+
+#: Names that stand where a single attack's name may.
+FAST, FULL = "fast", "full"
+ENSEMBLES = (FAST, FULL)
+
+#: Steps of each member of the full ensemble, by the most pixels (or voxels) of an image that has
+#: so many; beyond the last, `_LARGE`.
+STEPS = {32**2: 50, 64**2: 40, 128**2: 30, 256**2: 20}
+_LARGE = 10
+#: Random starts of the full ensemble's first member.
+_RESTARTS = 2
+#: Predictions averaged for each gradient of a method that draws anew at every one.
+_DRAWS = {FAST: 4, FULL: 16}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One attack of an ensemble.
+
+    Attributes:
+        name: As the card has it.
+        thorough: Also attacks samples whose answer is wrong already, which moves figures of
+            ranking and calibration, where others leave them.
+        onward: Goes on from the worst images so far, where others start on their own.
+    """
+
+    name: str
+    attack: Attack
+    victim: Victim
+    thorough: bool = False
+    onward: bool = False
+
+
+class Ensemble:
+    """The worst images that any of several attacks finds, sample by sample.
+
+    What is worst is decided by the harm done to the answer (see `losses.harm`), never by a loss.
+    So no member, alone, makes more answers wrong (or less of an overlap) than the ensemble does,
+    and a sample is never left less harmed than it came.
+
+    Attributes:
+        gradients: Gradient evaluations so far, counted by image.
+    """
+
+    def __init__(self, referee: ScoreVictim, members: Sequence[Member]) -> None:
+        self._referee = referee
+        self.members = tuple(members)
+        self.gradients = 0
+
+    def __call__(
+        self,
+        batch: Batch,
+        epsilon: float,
+        seeds: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> Batch:
+        """The batch with the worst images within `epsilon`.
+
+        Args:
+            seeds: See `Attack`.
+            start: The worst images within a smaller ε, which lie in this ball too; the first member
+                goes on from them.
+        """
+        worst = batch if start is None else batch.with_image(start)
+        harm = self._harm(worst)
+        for member in self.members:
+            rows = range(len(batch)) if member.thorough else torch.nonzero(harm <= 0).flatten()
+            chosen = [int(row) for row in rows]
+            if not chosen:
+                continue
+            onward = member.onward or (start is not None and member is self.members[0])
+            begin = worst.image if onward else None
+            found = member.attack(member.victim, batch, epsilon, chosen, seeds, begin)
+            self.gradients += len(chosen) * member.attack.gradients
+            new = self._harm(found)
+            better = new > harm  # never of NaN
+            image = torch.where(wide(better, worst.image), found.image, worst.image)
+            worst, harm = worst.with_image(image), torch.where(better, new, harm)
+        return worst
+
+    def _harm(self, batch: Batch) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad(), frozen(self._referee.network):
+            return self._referee.look(batch)[1]
+
+
+class Single:
+    """One attack alone, as its paper has it: to compare with, not to be judged by."""
+
+    def __init__(self, victim: ScoreVictim, attack: Attack) -> None:
+        self._victim, self._attack = victim, attack
+        self.gradients = 0
+        self.members = (Member(type(attack).__name__.lower(), attack, victim, thorough=True),)
+
+    def __call__(
+        self,
+        batch: Batch,
+        epsilon: float,
+        seeds: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> Batch:
+        """The batch attacked within `epsilon`; `start` is left aside."""
+        self.gradients += len(batch) * self._attack.gradients
+        return self._attack(self._victim, batch, epsilon, seeds=seeds)
+
+
+def make_ensemble(
+    name: str,
+    trainable: Trainable,
+    network: nn.Module,
+    *,
+    steps: int,
+    restarts: int = 1,
+    norm: Norm = "linf",
+) -> Ensemble:
+    """The ensemble called `name`, one of `ENSEMBLES`.
+
+    - fast: APGD on what the task is judged by: soft Dice (segmentation) or the margin. `steps` and
+      `restarts` are its own.
+    - full: the fast one; then, each with the steps that `STEPS` gives for the size of the image,
+      APGD onward from there, on the other losses and on the method's own training loss, and what
+      `zoo` has.
+
+    Each gradient of a method is followed in every way that it offers (`Trainable.gradients`).
+
+    Raises `UserError` for another name.
+    """
+    if name not in ENSEMBLES:
+        raise UserError(f"attack: {name!r} is no ensemble; choose {' or '.join(ENSEMBLES)}.")
+    draws = _DRAWS[name] if trainable.stochastic else 1
+    ways = trainable.gradients(network)
+
+    def apgd(
+        loss: str, count: int, starts: int = 1, *, thorough: bool, onward: bool = False
+    ) -> list[Member]:
+        attack = APGD(steps=count, restarts=starts, norm=norm, draws=draws)
+        return [
+            Member(_named(f"apgd-{loss}", way), attack, victim, thorough, onward)
+            for way, scores in ways.items()
+            for victim in [ScoreVictim(trainable, network, loss, scores)]
+        ]
+
+    segmentation = trainable.task is Task.SEGMENTATION
+    first = "dice" if segmentation else "margin"
+    members = apgd(first, steps, restarts, thorough=True)
+    if name == FULL:
+        count = full_steps(trainable.manifest.image_shape)
+        members += apgd(first, count, _RESTARTS, thorough=True, onward=True)
+        others = (
+            ("sharp-dice", "cross-entropy", "masked-cross-entropy", "jensen-shannon")
+            if segmentation
+            else ("cross-entropy", "dlr")
+        )
+        for loss in others:
+            members += apgd(loss, count, thorough=segmentation)
+        own = TrainingVictim(trainable, network, Progress(1, 1))
+        attack = APGD(steps=count, norm=norm, draws=draws)
+        members.append(Member("apgd-training", attack, own, segmentation))
+        members += _extra(trainable, network, norm)
+    return Ensemble(ScoreVictim(trainable, network), members)
+
+
+def adversary(
+    name: str,
+    trainable: Trainable,
+    network: nn.Module,
+    *,
+    steps: int,
+    restarts: int = 1,
+    norm: Norm = "linf",
+) -> Ensemble | Single:
+    """The ensemble called `name`, or the single attack, on the cross-entropy of the scores.
+
+    Raises `UserError` for an unknown name or an impossible parameter.
+    """
+    if name in ENSEMBLES:
+        return make_ensemble(name, trainable, network, steps=steps, restarts=restarts, norm=norm)
+    attack = make_attack(name, steps=steps, restarts=restarts, norm=norm)
+    return Single(ScoreVictim(trainable, network), attack)
+
+
+def full_steps(image_shape: Sequence[int]) -> int:
+    """Steps of each member of the full ensemble for images (C, *spatial)."""
+    size = math.prod(image_shape[1:])
+    return next((steps for most, steps in STEPS.items() if size <= most), _LARGE)
+
+
+def settings(ensemble: Ensemble | Single) -> list[dict[str, Any]]:
+    """What an ensemble does, ready for JSON: its members in order, with all their parameters."""
+    return [
+        {
+            "name": member.name,
+            "steps": member.attack.steps,
+            "restarts": member.attack.restarts,
+            "norm": member.attack.norm,
+            "draws": member.attack.draws,
+            "gradients": member.attack.gradients,
+            "attacks": "every sample" if member.thorough else "samples still right",
+        }
+        for member in ensemble.members
+    ]
+
+
+def _extra(trainable: Trainable, network: nn.Module, norm: Norm) -> list[Member]:
+    return []
+
+
+def _named(attack: str, way: str) -> str:
+    return attack if way == "own" else f"{attack} ({way})"

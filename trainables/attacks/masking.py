@@ -1,0 +1,187 @@
+"""Signs that a model looks robust because its gradients are hidden (gradient masking).
+
+After Athalye et al. 2018 (arXiv 1802.00420) and Carlini et al. 2019 (1902.06705). A sign proves
+nothing; a model with one is to be looked at before its figures are believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data_pipelines.schema import Batch, Task
+from trainables.attacks.apgd import APGD
+from trainables.attacks.engine import Attack, Norm, frozen
+from trainables.attacks.losses import Answer, harm
+from trainables.attacks.pgd import PGD
+from trainables.attacks.registry import make_attack
+from trainables.attacks.victims import ScoreVictim
+from trainables.contract import Trainable
+
+#: What each sign means, by name.
+SIGNS: Mapping[str, str] = {
+    "single-step": "one gradient step does more harm than many",
+    "black-box": "an attack without gradients finds what those with gradients miss",
+    "more-steps": "twice the steps and restarts still do more harm",
+    "large-radius": "within ε = 0.5 some answers still stand",
+    "zero-gradient": "the gradient is exactly 0 for some samples",
+    "no-ascent": "the loss does not rise along the attack",
+}
+
+#: A difference of performance above which a sign is set.
+POINT = 0.01
+#: Share of samples above which a sign of single samples is set.
+SHARE = 0.02
+#: The radius at which nothing can be right but by not looking at the image.
+LARGE = 0.5
+#: Steps of the thorough attack, and queries of the one without gradients.
+_STEPS, _QUERIES = 30, 300
+_SMALL_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What the checks found.
+
+    Attributes:
+        samples: How many were attacked.
+        epsilon: The radius of all checks but "large-radius".
+        figures: What each sign was read off, by name. A *performance* is the share of samples with
+            the right answer, or the mean Dice of the images with a lesion (of all, if none has).
+        signs: Those of `SIGNS` that are set.
+    """
+
+    samples: int
+    epsilon: float
+    figures: dict[str, float]
+    signs: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Ready for JSON, each sign with its meaning."""
+        return {
+            "samples": self.samples,
+            "epsilon": self.epsilon,
+            "figures": self.figures,
+            "signs": {name: SIGNS[name] for name in self.signs},
+        }
+
+
+def masking(
+    trainable: Trainable,
+    network: nn.Module,
+    batch: Batch,
+    epsilon: float,
+    *,
+    seeds: Tensor | None = None,
+    norm: Norm = "linf",
+) -> Masking:
+    """Look for signs of gradient masking on a batch with its truth.
+
+    Costs some 250 gradients and 300 predictions of each sample. The loss is that of the fast
+    ensemble: soft Dice, or the margin.
+
+    Args:
+        epsilon: > 0; what the model is judged at.
+        seeds: (B,) integers, see `Attack`.
+    """
+    loss = "dice" if trainable.task is Task.SEGMENTATION else "margin"
+    victim = ScoreVictim(trainable, network, loss)
+    check = _Check(victim, batch, seeds)
+    fgsm = "fgsm" if norm == "linf" else "pgd"
+    once = check.after(make_attack(fgsm, steps=1, norm=norm), epsilon)
+    many = check.after(APGD(steps=_STEPS, norm=norm), epsilon)
+    more = check.after(APGD(steps=2 * _STEPS, restarts=2, norm=norm), epsilon)
+    large = check.after(APGD(steps=_STEPS), LARGE)
+    blind = check.after(make_attack("square", steps=_QUERIES), epsilon)
+    figures = {
+        "clean": check.performance(check.clean),
+        "single_step": check.performance(once),
+        "many_steps": check.performance(many),
+        "more_steps": check.performance(torch.minimum(many, more)),
+        "black_box": check.performance(blind),
+        "black_box_beyond": check.performance(many) - check.performance(torch.minimum(many, blind)),
+        "large_radius": check.performance(large),
+        "zero_gradient": check.zero_gradient(),
+        "no_ascent": check.no_ascent(epsilon, norm),
+    }
+    found = {
+        "single-step": figures["many_steps"] - figures["single_step"] > POINT,
+        "black-box": figures["black_box_beyond"] > SHARE,
+        "more-steps": figures["many_steps"] - figures["more_steps"] > 2 * POINT,
+        "large-radius": figures["large_radius"] > check.chance(),
+        "zero-gradient": figures["zero_gradient"] > SHARE,
+        "no-ascent": figures["no_ascent"] > SHARE,
+    }
+    signs = tuple(name for name, here in found.items() if here)
+    return Masking(len(batch), epsilon, figures, signs)
+
+
+class _Check:
+    """Attacks on one batch, and what each leaves of the performance."""
+
+    def __init__(self, victim: ScoreVictim, batch: Batch, seeds: Tensor | None) -> None:
+        self._victim, self._batch, self._seeds = victim, batch, seeds
+        self._segmentation = victim.trainable.task is Task.SEGMENTATION
+        self.clean = self._score(batch)
+
+    def after(self, attack: Attack, epsilon: float) -> Tensor:
+        """(B,): how right each answer still is."""
+        return self._score(attack(self._victim, self._batch, epsilon, seeds=self._seeds))
+
+    def performance(self, score: Tensor) -> float:
+        """See `Masking.figures`."""
+        return float(score[self._counted].mean())
+
+    def chance(self) -> float:
+        """What a model that never looks at the image can reach: one class, or the full mask."""
+        if not self._segmentation:
+            said = self._answer(self._batch)
+            classes = max(2, said.scores.shape[1])
+            return 1 / classes + POINT
+        assert self._batch.mask is not None
+        area = self._batch.mask.flatten(1).double().mean(1)[self._counted]
+        return float((2 * area / (1 + area)).mean()) + POINT
+
+    def zero_gradient(self) -> float:
+        """Share of samples with no gradient at the clean image, or one that is no number."""
+        batch = self._batch
+        with torch.inference_mode(False), torch.enable_grad(), frozen(self._victim.network):
+            image = batch.image.detach().clone().requires_grad_()
+            loss = self._victim.loss(batch.with_image(image)).sum()
+            (gradient,) = torch.autograd.grad(loss, image, allow_unused=True)
+        if gradient is None:
+            return 1.0
+        moves = (gradient != 0) & gradient.isfinite()
+        return float((~moves.flatten(1).any(dim=1)).float().mean())
+
+    def no_ascent(self, epsilon: float, norm: Norm) -> float:
+        """Share of samples whose loss is no higher after small steps uphill from the clean image."""
+        attack = PGD(
+            steps=_SMALL_STEPS, step_size=epsilon / _SMALL_STEPS, norm=norm, random_start=False
+        )
+        after = attack(self._victim, self._batch, epsilon)
+        with torch.inference_mode(False), torch.no_grad(), frozen(self._victim.network):
+            rises = self._victim.loss(after) > self._victim.loss(self._batch)
+        return float((~rises).float().mean())
+
+    @property
+    def _counted(self) -> Tensor:
+        batch = self._batch
+        if not self._segmentation or batch.mask is None:
+            return torch.ones(len(batch), dtype=torch.bool)
+        lesion = batch.mask.flatten(1).any(dim=1).cpu()
+        return lesion if bool(lesion.any()) else torch.ones_like(lesion)
+
+    def _answer(self, batch: Batch) -> Answer:
+        with torch.inference_mode(False), torch.no_grad(), frozen(self._victim.network):
+            return self._victim.answer(batch)
+
+    def _score(self, batch: Batch) -> Tensor:
+        said = self._answer(batch)
+        if self._segmentation:
+            return (1 - harm(said, Task.SEGMENTATION)).cpu()
+        return said.right.double().mean(dim=1).cpu()
