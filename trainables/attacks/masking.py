@@ -159,7 +159,7 @@ class _Check:
         return float((~moves.flatten(1).any(dim=1)).float().mean())
 
     def no_ascent(self, epsilon: float, norm: Norm) -> float:
-        """Share of samples whose loss is no higher after small steps uphill from the clean image."""
+        """Share of samples whose loss does not rise by small steps uphill from the clean image."""
         attack = PGD(
             steps=_SMALL_STEPS, step_size=epsilon / _SMALL_STEPS, norm=norm, random_start=False
         )

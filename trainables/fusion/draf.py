@@ -92,6 +92,7 @@ class Draf(FusionTrainable):
         With it, U saturates where a head is sure; without it, nothing shows that a weight can move.
         """
         ways = super().gradients(network)
+        assert isinstance(network, DrafNetwork)
         if not (self.alpha or self.beta):
             return ways
 
@@ -117,8 +118,10 @@ class Draf(FusionTrainable):
 
 
 class DrafNetwork(FusionNetwork):
-    """See `Draf`. Gradients pass the weights where `through` says so. `more` of what it says: "unimodal" (T, B, M, K) and "corruption" (B, M) logits,
-    "uncertainty" (B, M) in [0, 1].
+    """See `Draf`. Gradients pass the weights where `through` says so.
+
+    `more` of what it says: "unimodal" (T, B, M, K) and "corruption" (B, M) logits, "uncertainty"
+    (B, M) in [0, 1].
     """
 
     def __init__(self, encoders: dict[str, Encoder], method: Draf) -> None:
