@@ -148,6 +148,7 @@ class Run:
             "counts": {state.value: len(self.ledger.of(state)) for state in State},
             "sessions": len(self.ledger.sessions),
             "cost": _total_cost(self.ledger),
+            "seeds": study.repeat_seeds(),
             "references": _reference_ids(study, manifest),
             "data": {
                 "name": manifest.name,
@@ -185,7 +186,7 @@ def _reference_ids(study: Study, manifest: Manifest) -> dict[str, list[str]]:
     return {
         name: [
             trial_id({**config, SEED: seed}, manifest.fingerprint, VERSION)
-            for seed in range(study.seeds)
+            for seed in study.repeat_seeds()
         ]
         for name, config in study.references().items()
     }

@@ -42,6 +42,8 @@ class PairedTest:
         low, high: Ends of the two-sided confidence interval of the difference.
         t, p: Statistic with n - 1 degrees of freedom, and its two-sided p-value.
         effect_size: Cohen's d_z, mean over standard deviation of the differences.
+        refused: Why there is no statistic ("constant difference", "fewer than two pairs"); empty
+            where there is one. Interval, t, p and effect size are NaN then.
     """
 
     n: int
@@ -51,6 +53,7 @@ class PairedTest:
     t: float
     p: float
     effect_size: float
+    refused: str = ""
 
     @property
     def corrected_effect_size(self) -> float:
@@ -86,11 +89,12 @@ def summarise(values: ArrayLike) -> Summary:
 def paired_t_test(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> PairedTest:
     """Student's t-test of values paired by seed (and split).
 
-    Without spread the statistic is its limit: t = ±inf with p = 0 for a constant difference,
-    t = 0 with p = 1 for none. With fewer than two pairs everything but the difference is NaN.
+    A difference that is the same in every pair, but for rounding of `a` and `b`, is refused: it
+    has no spread to be tested by, and the limit p = 0 would call any such accident certain. A
+    difference of 0 in every pair has t = 0 and p = 1.
     """
-    differences = _differences(a, b)
-    return _t_test(differences, 1.0 / max(differences.size, 1), confidence)
+    differences, exact = _differences(a, b)
+    return _t_test(differences, exact, 1.0 / max(differences.size, 1), confidence)
 
 
 def corrected_t_test(
@@ -103,9 +107,9 @@ def corrected_t_test(
     """
     if n_train < 1 or n_test < 1:
         raise ValueError("n_train and n_test are counts of samples and must be positive")
-    differences = _differences(a, b)
+    differences, exact = _differences(a, b)
     factor = 1.0 / max(differences.size, 1) + n_test / n_train
-    return _t_test(differences, factor, confidence)
+    return _t_test(differences, exact, factor, confidence)
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -167,12 +171,20 @@ def _resampled_means(
     return np.concatenate(means)
 
 
-def _differences(a: ArrayLike, b: ArrayLike) -> Floats:
+def _differences(a: ArrayLike, b: ArrayLike) -> tuple[Floats, float]:
+    """Of the complete pairs, and up to where they differ by rounding alone."""
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"pairs need two equally long lists, got {first.shape}, {second.shape}")
     differences = first - second
-    return differences[~np.isnan(differences)]
+    kept = ~np.isnan(differences)
+    return differences[kept], _rounding(first[kept], second[kept])
+
+
+def _rounding(*arrays: Floats) -> float:
+    """The spread up to which values of this size are the same."""
+    largest = max((float(np.abs(array).max()) for array in arrays if array.size), default=0.0)
+    return float(4 * np.finfo(float).eps * largest)
 
 
 def _std(array: Floats) -> float:
@@ -180,18 +192,22 @@ def _std(array: Floats) -> float:
     if array.size < 2:
         return np.nan
     spread = float(array.std(ddof=1))
-    return 0.0 if spread <= 4 * np.finfo(float).eps * float(np.abs(array).max()) else spread
+    return 0.0 if spread <= _rounding(array) else spread
 
 
-def _t_test(differences: Floats, variance_factor: float, confidence: float) -> PairedTest:
+def _t_test(
+    differences: Floats, exact: float, variance_factor: float, confidence: float
+) -> PairedTest:
     n = differences.size
     mean = float(differences.mean()) if n else np.nan
+    nothing = (np.nan,) * 5
     if n < 2:
-        return PairedTest(n, mean, np.nan, np.nan, np.nan, np.nan, np.nan)
-    spread = _std(differences)
-    if spread == 0.0:
-        limit = float(np.sign(mean) * np.inf) if mean else 0.0
-        return PairedTest(n, mean, mean, mean, limit, 0.0 if mean else 1.0, limit)
+        return PairedTest(n, mean, *nothing, refused="fewer than two pairs")
+    spread = float(differences.std(ddof=1))
+    if spread <= exact:
+        if abs(mean) <= exact:
+            return PairedTest(n, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+        return PairedTest(n, mean, *nothing, refused="constant difference")
     error = spread * np.sqrt(variance_factor)
     t = mean / error
     reach = float(stats.t.ppf((1.0 + confidence) / 2, n - 1)) * error
