@@ -66,8 +66,8 @@ def judge_model(
 ) -> None:
     """Write one model's card, and its arrays where it has any.
 
-    The card holds the model's `id` and `config`, the test split's `metrics`, `curves` against ε
-    and `reliability` diagrams; of classifiers also `selective` (see `distributed.selective`),
+    The card holds the model's `id`, `config` and the revision of the `code` that trained it, the
+    test split's `metrics`, `curves` against ε and `reliability` diagrams; of classifiers also `selective` (see `distributed.selective`),
     `ood` (its samples and their clean metrics) where the data have that split, and `weights` (see
     `Reliance`, with the modalities' names) where the method weighs modalities.
     """
@@ -86,6 +86,7 @@ def judge_model(
         "split": str(Split.TEST),
         "classes": list(manifest.classes),
         "config": record.config,
+        "code": record.code,
         "metrics": evaluation.compute(),
         "curves": evaluation.curves() if plan.budgets else {},
         "reliability": {

@@ -34,6 +34,7 @@ class Trial:
         of: What a trial of the stage "seeds" repeats: the id of a front model, or the name
             of the baseline or a variant of it.
         dominated_by: For a trial that was stopped, the ids of those that leave it behind.
+        code: Revision of the code that trained it; empty where it is not known.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Trial:
     stage: str = SEARCH
     of: str = ""
     dominated_by: tuple[str, ...] = ()
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,7 @@ def _trials(path: Path) -> list[Trial]:
                 stage=row.get("stage") or SEARCH,
                 of=row.get("of", ""),
                 dominated_by=tuple(row.get("dominated_by", "").split()),
+                code=row.get("code", ""),
             )
         )
     return trials

@@ -47,9 +47,9 @@ def document(
         f"{platform.machine()}; do not edit.",
         "Every model has the same encoders, optimiser, number of epochs and training corruptions, "
         "and its method's own parameters at their defaults: nothing was tuned, for any of them. "
-        f"Mean ± standard deviation (ddof 1) over seeds {_seeds(found)}, on the test split; where a "
-        "site was held out, on all of it. The splits are one draw: the seeds vary training alone, so what "
-        "the tests show holds for these patients.",
+        f"Mean ± standard deviation (ddof 1) over seeds {_seeds(found)}, on the test split; where "
+        "a site was held out, on all of it. The splits are one draw: the seeds vary training "
+        "alone, so what the tests show holds for these patients.",
         "## The proposal's claims",
         *_claim_tables(claims),
         "## Figures",

@@ -14,7 +14,7 @@ from search_spaces.study import Study
 
 
 def identify(config):
-    return trial_id(config, "data", "1")
+    return trial_id(config, "data", "1", {})
 
 
 def study_of(**changes) -> Study:
