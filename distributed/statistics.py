@@ -6,7 +6,7 @@ and `n` says how many are left.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,8 +16,13 @@ from scipy import special, stats
 
 Floats: TypeAlias = NDArray[np.float64]
 
+#: Of samples, of each of several resamples, (r, n), to what is computed from each of these, (r,).
+Statistic: TypeAlias = Callable[[Floats], Floats]
+
 #: Resamples drawn at once by the bootstrap: bounds its memory at this many rows of clusters.
 CHUNK = 1_000
+#: Weights of samples that a chunk may hold.
+_MOST_WEIGHTS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,15 @@ class Interval:
     """A mean difference and the ends of its confidence interval."""
 
     difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and the ends of its confidence interval, NaN where they do not exist."""
+
+    value: float
     low: float
     high: float
 
@@ -144,11 +158,10 @@ def bootstrap_difference(
     pairs = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     if pairs.ndim != 1 or len(clusters) != pairs.size:
         raise ValueError("a, b and clusters must be as long as each other")
-    position: dict[Hashable, int] = {}
-    index = np.array([position.setdefault(c, len(position)) for c in clusters], dtype=np.intp)
+    index, size = _index(clusters)
     kept = ~np.isnan(pairs)
-    sums: Floats = np.bincount(index[kept], pairs[kept], minlength=len(position)).astype(np.float64)
-    counts = np.bincount(index[kept], minlength=len(position))
+    sums: Floats = np.bincount(index[kept], pairs[kept], minlength=size).astype(np.float64)
+    counts = np.bincount(index[kept], minlength=size)
     # A patient with no value left is not drawn: it would only shorten the resample.
     sums, counts = sums[counts > 0], counts[counts > 0]
     difference = float(sums.sum() / counts.sum()) if counts.size else np.nan
@@ -158,6 +171,51 @@ def bootstrap_difference(
     tail = (1.0 - confidence) / 2
     low, high = np.quantile(means, [tail, 1.0 - tail])
     return Interval(difference, float(low), float(high))
+
+
+def bootstrap(
+    statistic: Statistic,
+    clusters: Sequence[Hashable],
+    *,
+    resamples: int = 1_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Percentile interval of anything that is computed from samples, redrawing whole patients.
+
+    `statistic` gets how often each sample was drawn, (r, n) for r resamples, and gives (r,) values;
+    `clusters` holds the patient of each sample. A resample without a value (an AUROC of a single
+    class) is left out; with fewer than two patients, or where half of the resamples have none, the
+    ends are NaN. The draws depend on `seed` and the number of patients alone. Source: as
+    `bootstrap_difference`.
+    """
+    index, size = _index(clusters)
+    if not size:
+        return Estimate(np.nan, np.nan, np.nan)
+    value = float(statistic(np.ones((1, len(index))))[0])
+    if size < 2 or np.isnan(value):
+        return Estimate(value, np.nan, np.nan)
+    rng = np.random.default_rng(seed)
+    share = np.full(size, 1.0 / size)
+    step = max(1, min(CHUNK, _MOST_WEIGHTS // len(index)))
+    found = []
+    for start in range(0, resamples, step):
+        drawn = rng.multinomial(size, share, size=min(step, resamples - start))
+        found.append(statistic(drawn[:, index].astype(np.float64)))
+    values = np.concatenate(found)
+    values = values[~np.isnan(values)]
+    if values.size * 2 < resamples:
+        return Estimate(value, np.nan, np.nan)
+    tail = (1.0 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return Estimate(value, float(low), float(high))
+
+
+def _index(clusters: Sequence[Hashable]) -> tuple[NDArray[np.intp], int]:
+    """The number of each sample's cluster, in order of appearance, and how many there are."""
+    position: dict[Hashable, int] = {}
+    index = np.array([position.setdefault(c, len(position)) for c in clusters], dtype=np.intp)
+    return index, len(position)
 
 
 def _resampled_means(
