@@ -73,6 +73,7 @@ def group_estimates(
     """Figures of each group of at least `LEAST_IN_GROUP` samples, clean and at their worst.
 
     Returns:
+        - least: `LEAST_IN_GROUP`.
         - conditions: "clean" and, where anything was perturbed, the condition under which the
           whole split has the lowest Dice or balanced accuracy.
         - rows: for each group "group" (the column), "value", "images", "patients" and "figures",
@@ -104,7 +105,7 @@ def group_estimates(
                     "patients": len(who), "figures": estimates(scores, plan, names, patients, kept),
                 }
             )  # fmt: skip
-    return {"conditions": conditions, "rows": rows} if rows else {}
+    return {"least": LEAST_IN_GROUP, "conditions": conditions, "rows": rows} if rows else {}
 
 
 def _terms(name: str, plan: EvaluationPlan) -> tuple[str, dict[str, float]]:

@@ -64,7 +64,8 @@ class MetricInfo:
 class Evaluation:
     """What one model gave on the test split, and its arrays where they were kept.
 
-    `selective`, `ood` and `weights` are as `distributed.judge` writes them, of some classifiers.
+    `selective`, `ood`, `weights`, `estimates` and `groups` are as `distributed.judge` writes them,
+    of some models.
     """
 
     id: str
@@ -77,6 +78,8 @@ class Evaluation:
     selective: dict[str, Any] = field(default_factory=dict)
     ood: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
+    estimates: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,8 @@ def _evaluation(path: Path) -> Evaluation:
         selective=raw.get("selective") or {},
         ood=raw.get("ood") or {},
         weights=raw.get("weights") or {},
+        estimates=raw.get("estimates") or {},
+        groups=raw.get("groups") or {},
     )
 
 

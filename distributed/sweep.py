@@ -19,16 +19,18 @@ from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.shards import load_manifest
 from data_pipelines.storage import Folder
-from distributed import resources
+from distributed import comparison, resources
 from distributed.checkpoints import discard_states
 from distributed.checks import check, evaluation_plan, objectives_of
 from distributed.front import Objective
 from distributed.halt import INTERRUPTED, Halt, Halted, on_signals, on_threads, outside
 from distributed.ledger import SEARCH, Record, State
-from distributed.progress import Progress, front_table
+from distributed.optimism import choices, counted, counts
+from distributed.progress import Progress, front_table, test_table
 from distributed.repeats import repeats
 from distributed.resume import check_changes, teach
 from distributed.run import Run, identifier
+from distributed.run_folder import read_run
 from distributed.stopping.policy import Verdict
 from distributed.version import VERSION, code_revision
 from search_spaces.study import Study
@@ -338,13 +340,29 @@ def _report(run: Run, front: list[Record], objectives: list[Objective], console:
     page = write_report(run.path)
     ledger = run.ledger
     if front:
-        title = f"The front: {len(front)} of {len(ledger.of(State.COMPLETED, SEARCH))} models"
+        searched = len(ledger.of(State.COMPLETED, SEARCH))
+        title = f"The front: {len(front)} of {searched} models, by figures of the validation split"
         console.print(front_table(front, objectives, title))
+        _say_of_test(run, console)
     else:
         console.print("No trial completed, so there is no front; trials.csv says why.")
     for record in ledger.of(State.FAILED):
         console.print(f"failed: {record.id} ({record.reason})", highlight=False)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+
+
+def _say_of_test(run: Run, console: Console) -> None:
+    """The front's models on the test split and against the baseline, as far as was judged."""
+    from distributed.report.seeds import findings
+
+    found = read_run(run.path)
+    if told := choices(found):
+        console.print(test_table(told))
+        console.print(counted(counts(found)), highlight=False)
+    again = comparison.repeats(found)
+    if again.repeated:
+        for sentence in findings(again):
+            console.print(sentence, highlight=False)
 
 
 @contextmanager
