@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 from collections import defaultdict
 from pathlib import Path
@@ -141,7 +142,8 @@ def _document(figures: Figures, study: Study, manifest: Manifest) -> str:
         test = entry["test"]
         lines.append(
             f"| {entry['form']} | {entry['rival']} | {COLUMNS[entry['metric']]} | "
-            f"{test.difference:+.3f} | {test.t:.2f} | {_p(test.p)} | {_p(entry['p_holm'])} |"
+            f"{test.difference:+.3f} | {test.refused or f'{test.t:.2f}'} | {_p(test.p)} | "
+            f"{_p(entry['p_holm'])} |"
         )
     held = [
         f"{t['form']}, against {t['rival']}: {COLUMNS[t['metric']]}"
@@ -188,6 +190,8 @@ Uncertainty-guided selection less its rival, paired by seed.
 
 
 def _p(value: float) -> str:
+    if math.isnan(value):
+        return "not tested"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,16 @@ from distributed import resources
 from distributed.callbacks import RunCallback
 from distributed.halt import Halt
 from distributed.journal import Journal
-from distributed.ledger import Ledger, trial_id
+from distributed.ledger import Ledger
 from distributed.outcome import FINISHED, METRICS, RUNG
 from distributed.progress import Progress
 from distributed.report import write_report
-from distributed.run import Run
+from distributed.run import Run, identifier
 from distributed.sampling import Sampling, directions, make_sampler
 from distributed.search import CONFIG, ParetoSearch
 from distributed.study_scheduler import StudyScheduler
 from distributed.sweep import Prepared, prepare
-from distributed.version import VERSION
+from distributed.version import VERSION, code_revision
 from search_spaces.study import Study
 from trainables.metrics.catalog import COSTS
 
@@ -105,10 +105,7 @@ class Session:
     def __init__(self, run: Run, prepared: Prepared, console: Console) -> None:
         study, objectives = prepared.study, prepared.objectives
         halt = Halt()
-        fingerprint = prepared.manifest.fingerprint
-        sampling = Sampling(
-            study, objectives, partial(trial_id, data_fingerprint=fingerprint, version=VERSION)
-        )
+        sampling = Sampling(study, objectives, identifier(study, prepared.manifest))
         self._rungs = study.search.scheduler.rung_epochs(EPOCHS)
         self._scheduler = StudyScheduler(study, objectives, run.ledger, halt)
         self._search = ParetoSearch(study.search.trials, run.ledger, sampling, list, halt)
@@ -177,7 +174,7 @@ def begin(study: Study, folder: Path) -> tuple[Run, Prepared]:
     prepared = prepare(study, resources.local_nodes())
     run = Run.create(folder)
     run.write_study(study, prepared.manifest)
-    run.ledger.session(version=VERSION)
+    run.ledger.session(version=VERSION, code=code_revision())
     return run, prepared
 
 

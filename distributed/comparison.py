@@ -1,8 +1,9 @@
 """The front's models under several seeds, and what they are worth against the study's baseline.
 
-Works from a run folder alone. A model's repeats are its own trial and those that train its
-configuration again under another seed. Figures are those on the test split where the models were
-judged there, else those that the trials ended with, on the validation split.
+Works from a run folder alone. A model's repeats are the trials that train its configuration again
+under another seed than those of the search: the seed that chose a model flatters it. Figures are
+those on the test split where the models were judged there, else those that the trials ended with,
+on the validation split.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ ALPHA = 0.05
 LEAST_SEEDS = 3
 
 Verdict: TypeAlias = Literal[
-    "better", "worse", "no difference shown", "tie", "too few seeds to test", "not tested"
+    "better",
+    "worse",
+    "no difference shown",
+    "tie",
+    "constant difference",
+    "too few seeds to test",
+    "not tested",
 ]
 
 
@@ -54,7 +61,8 @@ class Row:
         test: Of model minus baseline, paired by seed; None without a baseline.
         left_out: Seeds of the study that gave no pair (without a baseline: no figure).
         p_holm: Adjusted over all models and objectives of the comparison.
-        verdict: At `ALPHA`, in the objective's own direction. "tie": every pair is equal.
+        verdict: At `ALPHA`, in the objective's own direction. "tie": every pair is equal;
+            "constant difference": every pair differs by the same, which no t-test can judge.
     """
 
     model: str
@@ -77,7 +85,8 @@ class Repeats:
         models: The front's, in the front's order.
         baseline: None if the study names none or it has not been trained yet.
         variants: Those of the baseline that have been trained.
-        seeds: Those that every model should have.
+        seeds: Those that every model should have; no trial of the search that stands on the front
+            has one of them.
     """
 
     run: Run
@@ -88,8 +97,21 @@ class Repeats:
 
     @property
     def repeated(self) -> bool:
-        """Whether any model has been trained under more than its own seed."""
-        return any(len(model.trials) > 1 for model in self.models) or self.baseline is not None
+        """Whether any model has been trained under another seed than that which chose it."""
+        again = (seed in model.trials for model in self.models for seed in self.seeds)
+        return any(again) or self.baseline is not None
+
+    @property
+    def untuned(self) -> str:
+        """What has to be said of a comparison of tuned models with an untuned one; else empty."""
+        tried = len(self.run.search)
+        if self.baseline is None or tried < 2:
+            return ""
+        return (
+            f"The front's models are the best that a search of {tried} trials found; the baseline "
+            "has the parameters that the study gives it, and was not tuned. What stands between "
+            "them is the method and the tuning together."
+        )
 
     def split(self, metric: str) -> str:
         """Where a metric's figures come from; empty for what is no figure of a split."""
@@ -107,8 +129,8 @@ class Repeats:
         return math.nan if card is None else card.metrics.get(metric, math.nan)
 
     def summary(self, model: Model, metric: str) -> Summary:
-        """Mean and deviation of a model's finished trials, whatever their seeds."""
-        return summarise([self.value(model.finished(seed), metric) for seed in model.trials])
+        """Mean and deviation of a model's finished trials under `seeds`."""
+        return summarise([self.value(model.finished(seed), metric) for seed in self.seeds])
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -206,8 +228,7 @@ def repeats(run: Run) -> Repeats:
     alike: dict[frozenset[tuple[str, Any]], dict[int, Trial]] = {}
     for trial in run.trials:
         if trial.state != "stopped":
-            seed = int(float(trial.config.get("seed", 0)))
-            alike.setdefault(_identity(trial), {})[seed] = trial
+            alike.setdefault(_identity(trial), {})[_seed(trial)] = trial
     models = [Model(t.id, alike[_identity(t)]) for t in run.front]
     trained = {t.id: t for t in run.trials if t.state != "stopped"}
     references = {
@@ -217,10 +238,14 @@ def repeats(run: Run) -> Repeats:
     }
     baseline = references.pop(BASELINE, None)
     asked = run.study.get("seeds")
-    if isinstance(asked, int) and asked > 1:
-        seeds = list(range(asked))
+    if "seeds" in run.summary:
+        seeds = [int(seed) for seed in run.summary["seeds"]]
+    elif isinstance(asked, int) and asked > 1:
+        seeds = list(range(asked))  # a run of an earlier version
     else:
-        seeds = sorted({seed for model in models for seed in model.trials})
+        seeds = []
+    chosen_under = {_seed(trial) for trial in run.front}
+    seeds = [seed for seed in seeds if seed not in chosen_under]
     return Repeats(run, models, baseline, list(references.values()), seeds)
 
 
@@ -255,6 +280,10 @@ def _identity(trial: Trial) -> frozenset[tuple[str, Any]]:
     return frozenset((k, v) for k, v in trial.config.items() if k != "seed")
 
 
+def _seed(trial: Trial) -> int:
+    return int(float(trial.config.get("seed", 0)))
+
+
 def _p(test: PairedTest | None) -> float:
     return math.nan if test is None or test.n < LEAST_SEEDS else test.p
 
@@ -264,6 +293,8 @@ def _verdict(test: PairedTest | None, p_holm: float, direction: Direction) -> Ve
         return "not tested"
     if test.n < LEAST_SEEDS:
         return "too few seeds to test"
+    if test.refused == "constant difference":
+        return "constant difference"
     if test.difference == test.low == test.high == 0.0:
         return "tie"
     if p_holm >= ALPHA:

@@ -5,7 +5,9 @@ So are the models that repeat those of the front under other seeds, and the base
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +22,20 @@ from data_pipelines.storage import Folder
 from data_pipelines.streams import Streamed
 from distributed.checkpoints import load_model
 from distributed.checks import evaluation_plan
-from distributed.fidelity import CLEAN
+from distributed.estimates import estimates, group_estimates, headline_names
+from distributed.fidelity import CLEAN, FULL, Level
 from distributed.ledger import SEARCH, Record
 from distributed.run import Run
+from distributed.sample_table import origins, salt, write_table
 from distributed.selective import selective
+from distributed.statistics import Estimate
 from distributed.training import TrialTraining
 from search_spaces.study import Study
-from trainables.evaluation import Evaluation
+from trainables.evaluation import Evaluation, EvaluationPlan
 from trainables.metrics.catalog import attacked_name
 from trainables.registry import TRAINABLES
 from trainables.reliance import reliance, weighed_samples
+from trainables.sample_scores import SampleScores
 
 if TYPE_CHECKING:
     from distributed.sweep import Prepared
@@ -45,9 +51,11 @@ Arrays = dict[str, np.ndarray]
 def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
     """Write `evaluation/<id>.json` for each of the models, where it is not there already.
 
-    A model of the search gets `evaluation/<id>.npz` as well, for the samples that the report shows.
+    A model of the search gets `evaluation/<id>.npz` as well, for the samples that the report shows,
+    and `evaluation/<id>.parquet` with what each sample scored.
     """
     run.evaluation.mkdir(exist_ok=True)
+    salt(run.path)  # before several tasks ask for it at once
     needs = prepared.resources.per_worker
     task = ray.remote(judge_model).options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))
     assert prepared.study.data is not None
@@ -64,12 +72,15 @@ def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
 def judge_model(
     study: Study, data: Folder, manifest: Manifest, record: Record, run: Path, checkpoints: Path
 ) -> None:
-    """Write one model's card, and its arrays where it has any.
+    """Write one model's card, and its arrays and table where it has any.
 
-    The card holds the model's `id` and `config`, the test split's `metrics`, `curves` against ε
-    and `reliability` diagrams; of classifiers also `selective` (see `distributed.selective`),
-    `ood` (its samples and their clean metrics) where the data have that split, and `weights` (see
-    `Reliance`, with the modalities' names) where the method weighs modalities.
+    The card holds the model's `id`, `config` and the revision of the `code` that trained it, the
+    test split's `metrics`, `curves` against ε and `reliability` diagrams; `ood` (its samples and
+    their clean metrics) where the data have that split; of classifiers also `selective` (see
+    `distributed.selective`), and `weights` (see `Reliance`, with the modalities' names) where the
+    method weighs modalities. Of models of the search also `estimates` (by split the counts of
+    images, patients and sites, and headline figures with their 95 % intervals) and `groups` (see
+    `estimates.group_estimates`), and beside it every sample's scores (see `sample_table`).
     """
     import torch
 
@@ -79,13 +90,15 @@ def judge_model(
     load_model(checkpoints / record.id, training.network)
     size = study.evaluation.batch_size
     samples = Streamed(data, Split.TEST, manifest)
-    evaluation = training.evaluate(samples, batch_size=size)
+    judged = _Judged(training, data, size, gather=record.stage == SEARCH)
+    evaluation = judged.split(Split.TEST)
     strongest = max(plan.epsilons)
     card: dict[str, Any] = {
         "id": record.id,
         "split": str(Split.TEST),
         "classes": list(manifest.classes),
         "config": record.config,
+        "code": record.code,
         "metrics": evaluation.compute(),
         "curves": evaluation.curves() if plan.budgets else {},
         "reliability": {
@@ -97,32 +110,75 @@ def judge_model(
     if record.stage == SEARCH and manifest.image_shape:
         arrays = training.panel(_panel_batch(samples), strongest)
         arrays["epsilon"] = np.array(strongest, dtype=np.float32)
+    count = manifest.split_counts.get(Split.OOD, 0)
+    ood = judged.split(Split.OOD, CLEAN) if count else None
+    if ood is not None:
+        card["ood"] = {"samples": count, "metrics": ood.compute()}
+    if judged.gathered is not None or evaluation.task is Task.CLASSIFICATION:
+        # Intervals are of what the search judged by; thresholds need the clean images alone.
+        validation = judged.split(Split.VAL, CLEAN if judged.gathered is None else FULL)
+        if evaluation.task is Task.CLASSIFICATION:
+            card["selective"] = selective(validation, evaluation, ood)
     if evaluation.task is Task.CLASSIFICATION:
         weights, shown = _weights(training, samples, size)
-        card |= _elsewhere(training, data, evaluation, size) | weights
+        card |= weights
         arrays |= shown if record.stage == SEARCH else {}
     path = _card(run, record)
+    if judged.gathered is not None:
+        card |= _estimated(judged.gathered, study, plan, data, run, path)
     if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
     # Last: a model with a card is judged, and is not judged again.
     write_atomically(path, json.dumps(card, indent=2))
 
 
-def _elsewhere(
-    training: TrialTraining, data: Folder, test: Evaluation, size: int
+class _Judged:
+    """A model's evaluations on whole splits, and with `gather` what each sample scored there."""
+
+    def __init__(self, training: TrialTraining, data: Folder, size: int, *, gather: bool) -> None:
+        self._training, self._data, self._size = training, data, size
+        self.gathered: dict[Split, SampleScores] | None = {} if gather else None
+
+    def split(self, split: Split, level: Level = FULL) -> Evaluation:
+        training = self._training
+        scores = None
+        if self.gathered is not None:
+            task = TRAINABLES[training.config["trainable"]].task
+            scores = self.gathered[split] = SampleScores(task, training.plan.uncertainty)
+        samples = Streamed(self._data, split, training.manifest)
+        return training.evaluate(samples, level, batch_size=self._size, scores=scores)
+
+
+def _estimated(
+    gathered: Mapping[Split, SampleScores],
+    study: Study,
+    plan: EvaluationPlan,
+    data: Folder,
+    run: Path,
+    card: Path,
 ) -> dict[str, Any]:
-    """The card's `selective` and `ood`: what other splits of clean samples are needed for."""
-    manifest = training.manifest
+    """The card's `estimates` and `groups`; the samples' scores are written beside it."""
+    key = salt(run)
+    where = {s: origins(data, s, scores.sample_ids, key) for s, scores in gathered.items()}
+    write_table(
+        card.with_suffix(".parquet"), [(s, gathered[s], where[s]) for s in Split if s in gathered]
+    )
+    asked = [*study.objectives, *(constraint.metric for constraint in study.constraints)]
+    part: dict[str, Any] = {"estimates": {}}
+    for split in (s for s in Split if s in gathered):
+        scores, patients = gathered[split], where[split].patients
+        names = headline_names(scores.task, plan, asked)
+        part["estimates"][str(split)] = {
+            **where[split].counts, "figures": _plain(estimates(scores, plan, names, patients)),
+        }  # fmt: skip
+    groups = group_estimates(gathered[Split.TEST], plan, where[Split.TEST].patients)
+    for row in groups.get("rows", ()):
+        row["figures"] = _plain(row["figures"])
+    return part | ({"groups": {"split": str(Split.TEST), **groups}} if groups else {})
 
-    def clean(split: Split) -> Evaluation:
-        return training.evaluate(Streamed(data, split, manifest), CLEAN, batch_size=size)
 
-    count = manifest.split_counts.get(Split.OOD, 0)
-    ood = clean(Split.OOD) if count else None
-    part: dict[str, Any] = {"selective": selective(clean(Split.VAL), test, ood)}
-    if ood is not None:
-        part["ood"] = {"samples": count, "metrics": ood.compute()}
-    return part
+def _plain(found: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: dataclasses.asdict(estimate) for name, estimate in found.items()}
 
 
 def _weights(

@@ -61,6 +61,8 @@ class Record:
         ended: Seconds of the sweep until it ended, over all its sessions.
         metrics: Those of its last epoch.
         rungs: Objectives and constrained metrics at each rung that it passed.
+        code: Revision of the code that trained it (`distributed.version.code_revision`); several
+            with ", " between them where it went on under another. Empty where it is not known.
     """
 
     id: str
@@ -77,11 +79,17 @@ class Record:
     ended: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     rungs: dict[int, dict[str, float]] = field(default_factory=dict)
+    code: str = ""
 
 
-def trial_id(config: Mapping[str, Any], data_fingerprint: str, version: str) -> str:
-    """The name of a trial: a hash of all that its figures depend on (the seed is in the config)."""
-    text = json.dumps([dict(config), data_fingerprint, version], sort_keys=True)
+def trial_id(
+    config: Mapping[str, Any], data_fingerprint: str, code: str, evaluation: Mapping[str, Any]
+) -> str:
+    """The name of a trial: a hash of all that its figures depend on (the seed is in the config).
+
+    `code` is the revision of the code, `evaluation` the study's section of that name.
+    """
+    text = json.dumps([dict(config), data_fingerprint, code, dict(evaluation)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -191,16 +199,21 @@ class Ledger:
         configs = _names(r.config for r in records)
         metrics = _names(r.metrics for r in records)
         header = ["id", "number", "stage", "of", "state", "reason", "dominated_by"]
-        header += ["epochs", "seconds", "ended"]
+        header += ["epochs", "seconds", "ended", "code"]
         header += [f"config.{n}" for n in configs] + [f"metric.{n}" for n in metrics]
         rows = (
             [r.id, r.number, r.stage, r.of, r.state.value, r.reason, " ".join(r.dominated_by)]
-            + [r.epochs, round(r.seconds, 3), round(r.ended, 3)]
+            + [r.epochs, round(r.seconds, 3), round(r.ended, 3), r.code]
             + [r.config.get(n, "") for n in configs]
             + [r.metrics.get(n, "") for n in metrics]
             for r in records
         )
         write_csv(path, header, rows)
+
+    @property
+    def _code(self) -> str:
+        """The revision of the code of the session that is under way."""
+        return str(self.sessions[-1].get("code", "")) if self.sessions else ""
 
     def _read(self) -> None:
         """Bring the records up to the file."""
@@ -243,9 +256,11 @@ class Ledger:
         elif kind == PRIOR:
             self.priors.append(_record(event))
         elif kind == START:
-            self.records[event["id"]] = _record(event)
+            self.records[event["id"]] = replace(_record(event), code=self._code)
         elif kind == EPOCH:
             known = self.records[event["id"]]
+            if self._code and self._code not in known.code.split(", "):
+                event["code"] = f"{known.code}, {self._code}" if known.code else self._code
             rung = event.pop("rung", None)
             figures = event.pop("figures", {})
             rungs = known.rungs if rung is None else {**known.rungs, rung: figures}

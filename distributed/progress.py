@@ -15,6 +15,7 @@ from rich.text import Text
 
 from distributed.front import Objective
 from distributed.ledger import Record, State
+from distributed.optimism import Choice
 
 
 def duration(seconds: float) -> str:
@@ -106,6 +107,8 @@ class Progress:
         what = record.reason or ", ".join(
             f"{o.name} {record.metrics[o.name]:.3f}" for o in self._objectives
         )
+        if not record.reason:
+            what = f"on validation {what}"
         name = f"{record.id} {record.config['trainable']} {record.state.value}"
         return f"[{self._summary()}]  {name}: {what}  front: {len(self._front)} model(s)"
 
@@ -113,12 +116,16 @@ class Progress:
         bar = ProgressBar(total=self._trials, completed=self._counts.total(), width=60)
         parts: list[RenderableType] = [Text(self._summary()), bar]
         if self._front:
-            parts.append(front_table(self._front, self._objectives, "The front so far"))
+            title = "The front so far, by figures of the validation split"
+            parts.append(front_table(self._front, self._objectives, title))
         return Group(*parts)
 
 
 def front_table(front: Sequence[Record], objectives: Sequence[Objective], title: str) -> Table:
-    """The front as a table, best first by the first objective."""
+    """The front as a table, best first by the first objective.
+
+    Figures are those that the trials ended with, on the validation split; `title` says so.
+    """
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in ("trial", "model", "regime", "ρ", "ε", "lr"):
         # An id is there to be copied: on a narrow terminal it wraps rather than ends in dots.
@@ -137,5 +144,28 @@ def front_table(front: Sequence[Record], objectives: Sequence[Objective], title:
             str(config.get("regime", "")),
             *("" if cell is None else f"{cell:.2g}" for cell in cells),
             *(f"{record.metrics[o.name]:.4f}" for o in objectives),
+        )
+    return table
+
+
+def test_table(found: Sequence[Choice]) -> Table:
+    """The front's models on the test split beside the figures that they were chosen by."""
+    title = "On the test split, which no choice has seen (95 % intervals by patient bootstrap)"
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for name in ("trial", "objective"):
+        table.add_column(name, overflow="fold")
+    for name in ("validation", "test", "95 %", "optimism of choosing"):
+        table.add_column(name, justify="right")
+    for choice in found:
+        test = choice.test
+        interval = "" if np.isnan(test.low) else f"{test.low:.3f} to {test.high:.3f}"
+        arrow = "↑" if choice.objective.direction == "max" else "↓"
+        table.add_row(
+            choice.model,
+            f"{choice.objective.name} {arrow}",
+            f"{choice.validation.value:.4f}",
+            "" if np.isnan(test.value) else f"{test.value:.4f}",
+            interval,
+            "" if np.isnan(choice.optimism) else f"{choice.optimism:+.4f}",
         )
     return table

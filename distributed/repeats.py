@@ -17,19 +17,19 @@ def repeats(
     objectives: Sequence[Objective],
     identify: Callable[[Mapping[str, Any]], str],
 ) -> list[Record]:
-    """The trials that a front's means and tests rest on, under every seed and each once.
+    """The trials that a front's means and tests rest on, under every repeat seed and each once.
 
-    None where the study has one seed. Some may be known already: those of the front itself, and
-    whatever the search has trained that is the same.
+    None where the study has one seed. Some may be known already.
     """
-    if study.seeds == 1:
+    seeds = study.repeat_seeds()
+    if not seeds:
         return []
     models = {r.id: r.config for r in run.front(objectives, study.constraints)}
     if models:
         models |= study.references()
     wanted: dict[str, Record] = {}
     for model, config in models.items():
-        for seed in range(study.seeds):
+        for seed in seeds:
             seeded = {**config, SEED: seed}
             name = identify(seeded)
             record = Record(name, seeded, number=len(wanted), stage=SEEDS, of=model)

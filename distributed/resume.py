@@ -11,30 +11,31 @@ from data_pipelines.schema import Manifest
 from distributed.ledger import END, EPOCH, SEARCH, Ledger, Record, State
 from distributed.run import Run
 from distributed.stopping.policy import Policy, Verdict
-from distributed.version import VERSION
+from distributed.version import code_revision
 from search_spaces.study import Study
 
 #: What every figure of a run depends on alike: with another value, its trials do not compare.
 _FIXED = ("evaluation", "fidelity")
-#: Stands for the version of the code among the changes.
-_VERSION = "version"
+#: Stands for the revision of the code among the changes.
+CODE = "code"
 
 
 def check_changes(run: Run, study: Study, manifest: Manifest, accepted: Iterable[str]) -> list[str]:
     """The keys in which `study` differs from the run's own.
 
     `accepted` keys (``search.sampler``, or a whole section, ``space``) are meant to differ; more
-    trials may always be asked for.
+    trials may always be asked for. ``code`` stands for the revision of the code: under another one
+    the same config is another trial, and those trained so far stay marked with theirs.
 
     Raises:
         UserError: names every other change, and those that no run can survive.
     """
     old, new = _leaves(run.study), _leaves(study)
     changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-    versions = [session.get(_VERSION) for session in run.ledger.sessions[-1:]]
-    if versions not in ([], [VERSION]):
-        changed.add(_VERSION)
-        old[_VERSION], new[_VERSION] = versions[0], VERSION
+    revisions = [session.get(CODE, "not recorded") for session in run.ledger.sessions[-1:]]
+    if revisions not in ([], [code_revision()]):
+        changed.add(CODE)
+        old[CODE], new[CODE] = revisions[0], code_revision()
     if Manifest.load(run.path).fingerprint != manifest.fingerprint:
         raise UserError(
             f"{study.data}: another data set than the one that {run.path} was begun with. Name "
@@ -51,10 +52,7 @@ def check_changes(run: Run, study: Study, manifest: Manifest, accepted: Iterable
         *(["search.trials"] if study.search.trials > run.study.search.trials else []),
     )
     if refused := [text for key, text in texts.items() if not _within(key, meant)]:
-        raise UserError(
-            f"{run.path}: the study has changed since: {'; '.join(refused)}. Say which change is "
-            "meant with --accept KEY, or leave the study out to go on as it was."
-        )
+        raise UserError(_unmeant(run.path, refused))
     return list(texts)
 
 
@@ -106,6 +104,23 @@ def _teaches(record: Record, objectives: list[str]) -> bool:
         return False
     complete = record.state is State.COMPLETED and set(objectives) <= record.metrics.keys()
     return complete or record.state is State.STOPPED
+
+
+def _unmeant(run: Path, refused: list[str]) -> str:
+    """What to say of changes that nobody has accepted."""
+    sentences = []
+    if code := [text for text in refused if text.startswith(f"{CODE}: ")]:
+        sentences.append(
+            f"the code has changed since ({code[0]}). Trials trained so far stay marked with the "
+            f"revision that trained them, and the front will hold both. Go on with --accept {CODE},"
+            " or with that revision."
+        )
+    if study := [text for text in refused if text not in code]:
+        sentences.append(
+            f"the study has changed since: {'; '.join(study)}. Say which change is meant with "
+            "--accept KEY, or leave the study out to go on as it was."
+        )
+    return f"{run}: {' Also '.join(sentences)}"
 
 
 def _within(key: str, sections: Iterable[str]) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from data_pipelines.schema import MANIFEST_NAME, Manifest
 from distributed.checks import measured_names, objectives_of
 from distributed.front import Archive, Objective, hypervolume_history, reference_point
 from distributed.ledger import SEARCH, Ledger, Record, State, trial_id, write_csv
-from distributed.version import VERSION
+from distributed.version import VERSION, code_revision
 from search_spaces.study import SEED, Constraint, Study, load
 from trainables.metrics.catalog import COSTS, metric_info
 
@@ -144,10 +145,12 @@ class Run:
         return {
             "name": study.name,
             "trustsweep_version": VERSION,
+            "code": list(dict.fromkeys(r.code for r in self.ledger.records.values() if r.code)),
             "objectives": [{"name": o.name, "direction": o.direction} for o in objectives],
             "counts": {state.value: len(self.ledger.of(state)) for state in State},
             "sessions": len(self.ledger.sessions),
             "cost": _total_cost(self.ledger),
+            "seeds": study.repeat_seeds(),
             "references": _reference_ids(study, manifest),
             "data": {
                 "name": manifest.name,
@@ -159,6 +162,16 @@ class Run:
             },
             "metric_info": {name: _info(name) for name in names if name in measured},
         }
+
+
+def identifier(study: Study, manifest: Manifest) -> Callable[[Mapping[str, Any]], str]:
+    """What names a trial of this study by its config; see `trial_id`."""
+    return partial(
+        trial_id,
+        data_fingerprint=manifest.fingerprint,
+        code=code_revision(),
+        evaluation=study.evaluation.model_dump(mode="json"),
+    )
 
 
 def is_feasible(record: Record, constraints: Sequence[Constraint]) -> bool:
@@ -182,11 +195,9 @@ def _values(records: Sequence[Record], objectives: Sequence[Objective]) -> list[
 
 def _reference_ids(study: Study, manifest: Manifest) -> dict[str, list[str]]:
     """The trials of each of the study's references under each seed, whatever else they are."""
+    identify = identifier(study, manifest)
     return {
-        name: [
-            trial_id({**config, SEED: seed}, manifest.fingerprint, VERSION)
-            for seed in range(study.seeds)
-        ]
+        name: [identify({**config, SEED: seed}) for seed in study.repeat_seeds()]
         for name, config in study.references().items()
     }
 

@@ -34,6 +34,7 @@ class Trial:
         of: What a trial of the stage "seeds" repeats: the id of a front model, or the name
             of the baseline or a variant of it.
         dominated_by: For a trial that was stopped, the ids of those that leave it behind.
+        code: Revision of the code that trained it; empty where it is not known.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Trial:
     stage: str = SEARCH
     of: str = ""
     dominated_by: tuple[str, ...] = ()
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class MetricInfo:
 class Evaluation:
     """What one model gave on the test split, and its arrays where they were kept.
 
-    `selective`, `ood` and `weights` are as `distributed.judge` writes them, of some classifiers.
+    `selective`, `ood`, `weights`, `estimates` and `groups` are as `distributed.judge` writes them,
+    of some models.
     """
 
     id: str
@@ -75,6 +78,8 @@ class Evaluation:
     selective: dict[str, Any] = field(default_factory=dict)
     ood: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
+    estimates: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -241,6 +246,7 @@ def _trials(path: Path) -> list[Trial]:
                 stage=row.get("stage") or SEARCH,
                 of=row.get("of", ""),
                 dominated_by=tuple(row.get("dominated_by", "").split()),
+                code=row.get("code", ""),
             )
         )
     return trials
@@ -280,6 +286,8 @@ def _evaluation(path: Path) -> Evaluation:
         selective=raw.get("selective") or {},
         ood=raw.get("ood") or {},
         weights=raw.get("weights") or {},
+        estimates=raw.get("estimates") or {},
+        groups=raw.get("groups") or {},
     )
 
 

@@ -6,7 +6,7 @@ and `n` says how many are left.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,8 +16,13 @@ from scipy import special, stats
 
 Floats: TypeAlias = NDArray[np.float64]
 
+#: Of samples, of each of several resamples, (r, n), to what is computed from each of these, (r,).
+Statistic: TypeAlias = Callable[[Floats], Floats]
+
 #: Resamples drawn at once by the bootstrap: bounds its memory at this many rows of clusters.
 CHUNK = 1_000
+#: Weights of samples that a chunk may hold.
+_MOST_WEIGHTS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class PairedTest:
         low, high: Ends of the two-sided confidence interval of the difference.
         t, p: Statistic with n - 1 degrees of freedom, and its two-sided p-value.
         effect_size: Cohen's d_z, mean over standard deviation of the differences.
+        refused: Why there is no statistic ("constant difference", "fewer than two pairs"); empty
+            where there is one. Interval, t, p and effect size are NaN then.
     """
 
     n: int
@@ -51,6 +58,7 @@ class PairedTest:
     t: float
     p: float
     effect_size: float
+    refused: str = ""
 
     @property
     def corrected_effect_size(self) -> float:
@@ -75,6 +83,15 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and the ends of its confidence interval, NaN where they do not exist."""
+
+    value: float
+    low: float
+    high: float
+
+
 def summarise(values: ArrayLike) -> Summary:
     """Mean ± standard deviation (ddof = 1) over seeds."""
     array = np.asarray(values, dtype=np.float64).ravel()
@@ -86,11 +103,12 @@ def summarise(values: ArrayLike) -> Summary:
 def paired_t_test(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> PairedTest:
     """Student's t-test of values paired by seed (and split).
 
-    Without spread the statistic is its limit: t = ±inf with p = 0 for a constant difference,
-    t = 0 with p = 1 for none. With fewer than two pairs everything but the difference is NaN.
+    A difference that is the same in every pair, but for rounding of `a` and `b`, is refused: it
+    has no spread to be tested by, and the limit p = 0 would call any such accident certain. A
+    difference of 0 in every pair has t = 0 and p = 1.
     """
-    differences = _differences(a, b)
-    return _t_test(differences, 1.0 / max(differences.size, 1), confidence)
+    differences, exact = _differences(a, b)
+    return _t_test(differences, exact, 1.0 / max(differences.size, 1), confidence)
 
 
 def corrected_t_test(
@@ -103,9 +121,9 @@ def corrected_t_test(
     """
     if n_train < 1 or n_test < 1:
         raise ValueError("n_train and n_test are counts of samples and must be positive")
-    differences = _differences(a, b)
+    differences, exact = _differences(a, b)
     factor = 1.0 / max(differences.size, 1) + n_test / n_train
-    return _t_test(differences, factor, confidence)
+    return _t_test(differences, exact, factor, confidence)
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -140,11 +158,10 @@ def bootstrap_difference(
     pairs = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     if pairs.ndim != 1 or len(clusters) != pairs.size:
         raise ValueError("a, b and clusters must be as long as each other")
-    position: dict[Hashable, int] = {}
-    index = np.array([position.setdefault(c, len(position)) for c in clusters], dtype=np.intp)
+    index, size = _index(clusters)
     kept = ~np.isnan(pairs)
-    sums: Floats = np.bincount(index[kept], pairs[kept], minlength=len(position)).astype(np.float64)
-    counts = np.bincount(index[kept], minlength=len(position))
+    sums: Floats = np.bincount(index[kept], pairs[kept], minlength=size).astype(np.float64)
+    counts = np.bincount(index[kept], minlength=size)
     # A patient with no value left is not drawn: it would only shorten the resample.
     sums, counts = sums[counts > 0], counts[counts > 0]
     difference = float(sums.sum() / counts.sum()) if counts.size else np.nan
@@ -154,6 +171,51 @@ def bootstrap_difference(
     tail = (1.0 - confidence) / 2
     low, high = np.quantile(means, [tail, 1.0 - tail])
     return Interval(difference, float(low), float(high))
+
+
+def bootstrap(
+    statistic: Statistic,
+    clusters: Sequence[Hashable],
+    *,
+    resamples: int = 1_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Percentile interval of anything that is computed from samples, redrawing whole patients.
+
+    `statistic` gets how often each sample was drawn, (r, n) for r resamples, and gives (r,) values;
+    `clusters` holds the patient of each sample. A resample without a value (an AUROC of a single
+    class) is left out; with fewer than two patients, or where half of the resamples have none, the
+    ends are NaN. The draws depend on `seed` and the number of patients alone. Source: as
+    `bootstrap_difference`.
+    """
+    index, size = _index(clusters)
+    if not size:
+        return Estimate(np.nan, np.nan, np.nan)
+    value = float(statistic(np.ones((1, len(index))))[0])
+    if size < 2 or np.isnan(value):
+        return Estimate(value, np.nan, np.nan)
+    rng = np.random.default_rng(seed)
+    share = np.full(size, 1.0 / size)
+    step = max(1, min(CHUNK, _MOST_WEIGHTS // len(index)))
+    found = []
+    for start in range(0, resamples, step):
+        drawn = rng.multinomial(size, share, size=min(step, resamples - start))
+        found.append(statistic(drawn[:, index].astype(np.float64)))
+    values = np.concatenate(found)
+    values = values[~np.isnan(values)]
+    if values.size * 2 < resamples:
+        return Estimate(value, np.nan, np.nan)
+    tail = (1.0 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return Estimate(value, float(low), float(high))
+
+
+def _index(clusters: Sequence[Hashable]) -> tuple[NDArray[np.intp], int]:
+    """The number of each sample's cluster, in order of appearance, and how many there are."""
+    position: dict[Hashable, int] = {}
+    index = np.array([position.setdefault(c, len(position)) for c in clusters], dtype=np.intp)
+    return index, len(position)
 
 
 def _resampled_means(
@@ -167,12 +229,20 @@ def _resampled_means(
     return np.concatenate(means)
 
 
-def _differences(a: ArrayLike, b: ArrayLike) -> Floats:
+def _differences(a: ArrayLike, b: ArrayLike) -> tuple[Floats, float]:
+    """Of the complete pairs, and up to where they differ by rounding alone."""
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"pairs need two equally long lists, got {first.shape}, {second.shape}")
     differences = first - second
-    return differences[~np.isnan(differences)]
+    kept = ~np.isnan(differences)
+    return differences[kept], _rounding(first[kept], second[kept])
+
+
+def _rounding(*arrays: Floats) -> float:
+    """The spread up to which values of this size are the same."""
+    largest = max((float(np.abs(array).max()) for array in arrays if array.size), default=0.0)
+    return float(4 * np.finfo(float).eps * largest)
 
 
 def _std(array: Floats) -> float:
@@ -180,18 +250,22 @@ def _std(array: Floats) -> float:
     if array.size < 2:
         return np.nan
     spread = float(array.std(ddof=1))
-    return 0.0 if spread <= 4 * np.finfo(float).eps * float(np.abs(array).max()) else spread
+    return 0.0 if spread <= _rounding(array) else spread
 
 
-def _t_test(differences: Floats, variance_factor: float, confidence: float) -> PairedTest:
+def _t_test(
+    differences: Floats, exact: float, variance_factor: float, confidence: float
+) -> PairedTest:
     n = differences.size
     mean = float(differences.mean()) if n else np.nan
+    nothing = (np.nan,) * 5
     if n < 2:
-        return PairedTest(n, mean, np.nan, np.nan, np.nan, np.nan, np.nan)
-    spread = _std(differences)
-    if spread == 0.0:
-        limit = float(np.sign(mean) * np.inf) if mean else 0.0
-        return PairedTest(n, mean, mean, mean, limit, 0.0 if mean else 1.0, limit)
+        return PairedTest(n, mean, *nothing, refused="fewer than two pairs")
+    spread = float(differences.std(ddof=1))
+    if spread <= exact:
+        if abs(mean) <= exact:
+            return PairedTest(n, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+        return PairedTest(n, mean, *nothing, refused="constant difference")
     error = spread * np.sqrt(variance_factor)
     t = mean / error
     reach = float(stats.t.ppf((1.0 + confidence) / 2, n - 1)) * error

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -19,18 +19,20 @@ from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.shards import load_manifest
 from data_pipelines.storage import Folder
-from distributed import resources
+from distributed import comparison, resources
 from distributed.checkpoints import discard_states
 from distributed.checks import check, evaluation_plan, objectives_of
 from distributed.front import Objective
 from distributed.halt import INTERRUPTED, Halt, Halted, on_signals, on_threads, outside
-from distributed.ledger import SEARCH, Record, State, trial_id
-from distributed.progress import Progress, front_table
+from distributed.ledger import SEARCH, Record, State
+from distributed.optimism import choices, counted, counts
+from distributed.progress import Progress, front_table, test_table
 from distributed.repeats import repeats
 from distributed.resume import check_changes, teach
-from distributed.run import Run
+from distributed.run import Run, identifier
+from distributed.run_folder import read_run
 from distributed.stopping.policy import Verdict
-from distributed.version import VERSION
+from distributed.version import VERSION, code_revision
 from search_spaces.study import Study
 
 if TYPE_CHECKING:
@@ -177,7 +179,10 @@ def _train_and_judge(
     prepared = prepare(study, resources.cluster_nodes())
     _learn(study, run, console)
     run.ledger.session(
-        at=datetime.now(UTC).isoformat(timespec="seconds"), version=VERSION, changes=changes
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=VERSION,
+        code=code_revision(),
+        changes=changes,
     )
     _say_where(prepared, run, console)
     _search(prepared, run, console, halt, earlier)
@@ -225,7 +230,7 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
     if prepared.resources.data.mode is not Mode.STREAMED:
         datasets = materialise(Folder(study.data).resolved(), (Split.TRAIN, Split.VAL))
     slot = tune.with_parameters(Slot, settings=_slot_settings(prepared, run), datasets=datasets)
-    identify = _identify(prepared)
+    identify = identifier(study, prepared.manifest)
     sampling = Sampling(study, prepared.objectives, identify)
     journal = Journal(run.path, study.name, prepared.objectives, sampling.as_optuna)
     known = run.ledger.records.values()
@@ -297,11 +302,6 @@ def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
     )
 
 
-def _identify(prepared: Prepared) -> Callable[[Mapping[str, Any]], str]:
-    """What names a trial by its config."""
-    return partial(trial_id, data_fingerprint=prepared.manifest.fingerprint, version=VERSION)
-
-
 def _settle(run: Run, verdicts: Mapping[str, Verdict]) -> None:
     """End the trials that were told to stop when the sweep was left."""
     for name, verdict in verdicts.items():
@@ -323,7 +323,8 @@ def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
     """Evaluate the front's models, and their repeats, on the test split by the same code."""
     from distributed.judge import judge
 
-    wanted = repeats(prepared.study, run, prepared.objectives, _identify(prepared))
+    identify = identifier(prepared.study, prepared.manifest)
+    wanted = repeats(prepared.study, run, prepared.objectives, identify)
     names = [r.id for r in run.front(prepared.objectives, prepared.study.constraints)]
     names += [record.id for record in wanted]
     known = [run.ledger.records[n] for n in dict.fromkeys(names) if n in run.ledger.records]
@@ -339,13 +340,29 @@ def _report(run: Run, front: list[Record], objectives: list[Objective], console:
     page = write_report(run.path)
     ledger = run.ledger
     if front:
-        title = f"The front: {len(front)} of {len(ledger.of(State.COMPLETED, SEARCH))} models"
+        searched = len(ledger.of(State.COMPLETED, SEARCH))
+        title = f"The front: {len(front)} of {searched} models, by figures of the validation split"
         console.print(front_table(front, objectives, title))
+        _say_of_test(run, console)
     else:
         console.print("No trial completed, so there is no front; trials.csv says why.")
     for record in ledger.of(State.FAILED):
         console.print(f"failed: {record.id} ({record.reason})", highlight=False)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+
+
+def _say_of_test(run: Run, console: Console) -> None:
+    """The front's models on the test split and against the baseline, as far as was judged."""
+    from distributed.report.seeds import findings
+
+    found = read_run(run.path)
+    if told := choices(found):
+        console.print(test_table(told))
+        console.print(counted(counts(found)), highlight=False)
+    again = comparison.repeats(found)
+    if again.repeated:
+        for sentence in findings(again):
+            console.print(sentence, highlight=False)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from trainables.contract import Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
 from trainables.regimes import Regime, from_config
 from trainables.registry import TRAINABLES
+from trainables.sample_scores import SampleScores
 
 
 class Diverged(RuntimeError):
@@ -144,7 +145,14 @@ class TrialTraining:
             self.epochs_done += 1
         return self._summarise(totals, spent)
 
-    def evaluate(self, samples: Stream, level: Level = FULL, *, batch_size: int) -> Evaluation:
+    def evaluate(
+        self,
+        samples: Stream,
+        level: Level = FULL,
+        *,
+        batch_size: int,
+        scores: SampleScores | None = None,
+    ) -> Evaluation:
         """This rank's part of an evaluation; merge the ranks' parts before computing.
 
         Args:
@@ -152,6 +160,7 @@ class TrialTraining:
             level: `FULL`, `CLEAN`, or that of a rung, `levels.evaluation(rung)`. Corruptions are
                 of images at the level's size.
             batch_size: Of each rank.
+            scores: Gathers what each sample of this rank scored.
         """
         plan = self.plan.clean() if level.clean else self.plan
         steps = portion(plan.attack_steps, level.evaluation_steps)
@@ -166,6 +175,7 @@ class TrialTraining:
                 plan,
                 corrupt=self._corrupt,
                 attack=partial(self._attack, trainable, plan, spent),
+                scores=scores,
             )
 
     def panel(self, batch: Batch, epsilon: float) -> dict[str, np.ndarray]:

@@ -1,6 +1,22 @@
-"""The version of the code, which is part of a trial's name."""
+"""The version and the revision of the code; the revision is part of a trial's name."""
 
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+#: What a trial's figures can depend on.
+PACKAGES = ("data_pipelines", "trainables", "search_spaces", "distributed")
+#: Files of these that hold code, or values that code reads.
+_SUFFIXES = (".py", ".yaml")
+_ROOT = Path(__file__).resolve().parents[1]
+#: Where a hook of git runs this, these would name another repository.
+_MISLEADING = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 
 
 def _version() -> str:
@@ -12,3 +28,64 @@ def _version() -> str:
 
 
 VERSION = _version()
+
+
+@cache
+def code_revision() -> str:
+    """What the code of this process is, for a trial's name and for who reads of it later.
+
+    Run from a checkout: the commit (12 digits), and where files of `PACKAGES` differ from it, "+"
+    and a digest of these. Elsewhere, as in an installation or the working directory of a Ray job:
+    "source-" and a digest of all their files. Worked out once in a process; that of a sweep's main
+    process counts for all its workers.
+    """
+    return revision_of(_ROOT)
+
+
+def revision_of(root: Path) -> str:
+    """The revision of the packages below `root`; see `code_revision`."""
+    listed = _git(root, "ls-files", "-z", "--", *PACKAGES)
+    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    # A virtual environment may lie within a checkout of something else.
+    if not listed or not commit:
+        return f"source-{_digest(root, _sources(root))}"
+    short = commit.decode().strip()[:12]
+    status = _git(root, "status", "--porcelain", "-z", "--no-renames", "-uall", "--", *PACKAGES)
+    # Lines of two letters and a space; paths are told from the repository's root.
+    told = [line[3:].decode() for line in (status or b"").split(b"\0") if line]
+    top = Path((_git(root, "rev-parse", "--show-toplevel") or b".").decode().strip())
+    changed = sorted(top / path for path in told if path.endswith(_SUFFIXES))
+    return f"{short}+{_digest(top, changed)}" if changed else short
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """Sorted, so that the order of a file system's answers changes nothing."""
+    for package in PACKAGES:
+        found = (root / package).rglob("*")
+        yield from sorted(path for path in found if path.suffix in _SUFFIXES)
+
+
+def _digest(root: Path, paths: list[Path] | Iterator[Path]) -> str:
+    """Of names and contents; one that is gone has a name alone."""
+    digest = hashlib.sha256()
+    for path in paths:
+        content = path.read_bytes() if path.is_file() else b"gone"
+        name = path.relative_to(root).as_posix()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:12]
+
+
+def _git(root: Path, *arguments: str) -> bytes | None:
+    """What git says of the folder; None where it is no checkout, or there is no git."""
+    environment = {k: v for k, v in os.environ.items() if k not in _MISLEADING}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            check=False,
+            env=environment,
+            timeout=60,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

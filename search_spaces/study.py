@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -237,8 +238,9 @@ class Constraint(_Section):
 class Study(_Section):
     """One sweep, resolved. See the fields' own types for their meaning.
 
-    With `seeds` above 1, the models of the front are trained again under seeds 0 to `seeds` - 1
-    once the search is over, and with them the `baseline` that they are tested against: a
+    With `seeds` above 1, the models of the front are trained again under as many seeds that no
+    trial of the search had (`repeat_seeds`), and with them the `baseline` that they are tested
+    against: a
     trainable and the parameters that differ from its defaults. `variants`, by name, are the
     baseline but for the parameters that they list, as in an ablation, and are tested as well.
     """
@@ -268,6 +270,20 @@ class Study(_Section):
     def search_space(self) -> Space:
         """The conditional space of this study. Raises `UserError` where it is impossible."""
         return Space(self.trainables, self.space)
+
+    def repeat_seeds(self) -> list[int]:
+        """The seeds under which the front and its references are trained again; none for one seed.
+
+        The smallest from 0 that the search does not use: the seed under which a model was chosen
+        flatters it, and so must not be among those that it is judged by. Raises `UserError` for an
+        impossible space.
+        """
+        if self.seeds == 1:
+            return []
+        space = self.search_space()
+        searched = {space.of(trainable)[SEED].value for trainable in self.trainables}
+        unused = (seed for seed in count() if seed not in searched)
+        return list(islice(unused, self.seeds))
 
     def references(self) -> dict[str, dict[str, Value]]:
         """The configs that are trained beside the front's, by name: the baseline and its variants.

@@ -29,6 +29,7 @@ from trainables.metrics.catalog import (
 )
 from trainables.metrics.ranking import Answers, Ranking
 from trainables.metrics.shift import Shift
+from trainables.sample_scores import SampleScores
 
 CLEAN = "clean"
 
@@ -82,11 +83,15 @@ class Evaluation:
     Args:
         plan: Fixes the conditions.
         task: Fixes the metrics.
+        scores: Gathers what each sample scored, beside the states; stays in this process.
     """
 
-    def __init__(self, plan: EvaluationPlan, task: Task) -> None:
+    def __init__(
+        self, plan: EvaluationPlan, task: Task, scores: SampleScores | None = None
+    ) -> None:
         self.plan = plan
         self.task = task
+        self._scores = scores
         self._metrics = [name for name, info in METRICS.items() if task in info.tasks]
         states: list[type[MetricState]] = state_classes(METRICS, task)
         self._states = {
@@ -104,6 +109,8 @@ class Evaluation:
         """Take in what was predicted for a batch under a condition ("clean", "attacked@0.01")."""
         for state in self._states[condition]:
             state.update(prediction, batch)
+        if self._scores is not None:
+            self._scores.update(condition, prediction, batch)
 
     def update_shift(
         self, epsilon: float, clean: Prediction, attacked: Prediction, batch: Batch
@@ -232,13 +239,15 @@ def evaluate(
     *,
     corrupt: Corrupt,
     attack: Attack,
+    scores: SampleScores | None = None,
 ) -> Evaluation:
     """Judge a network on every batch under every condition of the plan.
 
     The network is put into evaluation mode, and every module's mode and every parameter's
-    `requires_grad` are left as found. Batches lie on the network's device.
+    `requires_grad` are left as found. Batches lie on the network's device. `scores` gathers what
+    each sample scored.
     """
-    evaluation = Evaluation(plan, trainable.task)
+    evaluation = Evaluation(plan, trainable.task, scores)
     with frozen(network):
         for batch in batches:
             clean = _judge(trainable, network, batch, evaluation, CLEAN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,12 +12,16 @@ from torch import Tensor, nn
 from data_pipelines.schema import Batch
 from trainables.attacks.engine import frozen
 from trainables.contract import Trainable
+from trainables.fusion.inputs import observed
 from trainables.metrics.base import classes, uncertainty_map
 from trainables.metrics.reliance import Reliance
 
 
 def reliance(trainable: Trainable, network: nn.Module, batches: Iterable[Batch]) -> Reliance:
     """Weights against severities, over batches that were corrupted modality by modality.
+
+    A modality that has no value left, whether it was absent or was blanked by the corruption, is
+    left out, as the models leave it out (`fusion.inputs.observed`).
 
     The network is in evaluation mode meanwhile; batches lie on its device.
 
@@ -26,7 +31,9 @@ def reliance(trainable: Trainable, network: nn.Module, batches: Iterable[Batch])
     found = Reliance()
     with frozen(network), torch.inference_mode():
         for batch in batches:
-            found.update(trainable.predict(network, batch), batch)
+            there = observed(batch, trainable.manifest).to(torch.float32)
+            seen = dataclasses.replace(batch, present=there)
+            found.update(trainable.predict(network, batch), seen)
     return found
 
 
@@ -40,9 +47,10 @@ def weighed_samples(
             modality.
 
     Returns:
-        sample_label (n,) int64 and sample_present (n, M) bool; sample_reliability (n, M),
+        sample_label (n,) int64; sample_present (n, M) bool, sample_reliability (n, M),
         sample_probability (n, K >= 2) and sample_uncertainty (n,), float32, and the same with the
-        suffix "_mixed"; sample_severity_mixed (n, M) float32, 0 to 5. Nothing for a method without
+        suffix "_mixed"; sample_severity_mixed (n, M) float32, 0 to 5. What is present has a value
+        that can be seen: what the corruption has blanked is not. Nothing for a method without
         weights.
 
     Raises:
@@ -55,14 +63,14 @@ def weighed_samples(
             if prediction.reliability is None:
                 return {}
             probability, label = classes(prediction, batch)
+            there = observed(batch, trainable.manifest)
+            result["sample_present" + suffix] = there.cpu().numpy()
             result["sample_label"] = label.cpu().numpy()
             result["sample_reliability" + suffix] = _numbers(prediction.reliability)
             result["sample_probability" + suffix] = _numbers(probability)
             result["sample_uncertainty" + suffix] = _numbers(uncertainty_map(prediction, None))
     if mixed.severity is None:
         raise ValueError("samples that were corrupted modality by modality say how severely")
-    present = torch.ones_like(mixed.severity) if clean.present is None else clean.present
-    result["sample_present"] = present.cpu().numpy() > 0
     result["sample_severity_mixed"] = _numbers(mixed.severity)
     return result
 

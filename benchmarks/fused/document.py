@@ -47,9 +47,9 @@ def document(
         f"{platform.machine()}; do not edit.",
         "Every model has the same encoders, optimiser, number of epochs and training corruptions, "
         "and its method's own parameters at their defaults: nothing was tuned, for any of them. "
-        "Mean ± standard deviation (ddof 1) over seeds 0 to 4, on the test split; where a site was "
-        "held out, on all of it. The splits are one draw: the seeds vary training alone, so what "
-        "the tests show holds for these patients.",
+        f"Mean ± standard deviation (ddof 1) over seeds {_seeds(found)}, on the test split; where "
+        "a site was held out, on all of it. The splits are one draw: the seeds vary training "
+        "alone, so what the tests show holds for these patients.",
         "## The proposal's claims",
         *_claim_tables(claims),
         "## Figures",
@@ -137,7 +137,12 @@ def _cell(value: Summary) -> str:
     return f"{value.mean:.{digits}f} ± {value.std:.{digits}f}"
 
 
+def _seeds(found: dict[str, dict[str, Arm]]) -> str:
+    seeds = {seed for arms in found.values() for arm in arms.values() for seed in arm.cards}
+    return ", ".join(map(str, sorted(seeds)))
+
+
 def _p(value: float) -> str:
     if math.isnan(value):
-        return ""
+        return "not tested"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

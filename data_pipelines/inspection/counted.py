@@ -106,7 +106,7 @@ class Groups:
     def add(self, split: str, table: pa.Table, patients: list[int]) -> None:
         for name in self._names:
             for value, patient in zip(table[name].to_pylist(), patients, strict=True):
-                key = (name, _group_value(name, value))
+                key = (name, group_value(name, value))
                 self._patients[key].add(patient)
                 self._splits[key][split] += 1
 
@@ -124,7 +124,8 @@ class Groups:
             )
 
 
-def _group_value(name: str, value: Any) -> str:
+def group_value(name: str, value: Any) -> str:
+    """What a value of a group column is counted as: ages in decades, what is not known by name."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return UNKNOWN
     if name == "age":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distributed.comparison import Repeats, repeats, save
+from distributed.optimism import Choice, choices
 from distributed.report.abstention import Abstention, abstentions
 from distributed.report.class_panel import ClassPanel, class_panel
 from distributed.report.costs import Cost, Growth, costs, growth
@@ -34,6 +35,7 @@ class Contents:
         abstentions: What the front's classifiers are right about where they may abstain.
         worsenings: What each method loses as a corruption gets worse.
         weighings: Which modality carried each prediction.
+        choices: The front's models on the test split, beside what they were chosen by.
     """
 
     run: Run
@@ -51,6 +53,7 @@ class Contents:
     abstentions: list[Abstention]
     worsenings: list[Worsening]
     weighings: list[Weighing]
+    choices: list[Choice]
 
 
 def gather(folder: Path) -> Contents:
@@ -77,4 +80,5 @@ def gather(folder: Path) -> Contents:
         abstentions=abstentions(run),
         worsenings=worsenings(run),
         weighings=weighings(run),
+        choices=choices(run),
     )

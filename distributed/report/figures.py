@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from distributed.front import Objective
+from distributed.optimism import SPLITS, Choice, choices
 from distributed.report.class_figures import corruption_curves, risk_coverage
 from distributed.report.class_panel import Answer, ClassPanel
 from distributed.report.contents import Contents
@@ -23,6 +25,7 @@ from distributed.report.parallel import Axis, Line
 from distributed.report.seeds import middle
 from distributed.report.wording import BETTER, roles
 from distributed.run_folder import Evaluation, Run
+from distributed.statistics import Estimate
 
 #: The part of cividis that shows on white: its yellow end does not.
 BRIGHTEST = 0.88
@@ -113,13 +116,50 @@ def front(run: Run) -> Figure | None:
     if len(run.objectives) == 2:
         stairs = "steps-pre" if x.direction == "max" else "steps-post"
         axes.plot(*best.T, drawstyle=stairs, color="#30363d", lw=1.2, zorder=1)
+    _on_test(axes, run, x, y)
     axes.scatter(
         best[:, 0], best[:, 1], s=95, facecolors="none", edgecolors="#30363d", label="on the front"
     )
-    axes.set_xlabel(f"{x.name} ({BETTER[x.direction]})")
-    axes.set_ylabel(f"{y.name} ({BETTER[y.direction]})")
-    axes.legend()
+    axes.set_xlabel(_axis(x, "validation"))
+    axes.set_ylabel(_axis(y, "validation"))
+    axes.legend(fontsize=8)
     return figure
+
+
+def _axis(objective: Objective, split: str) -> str:
+    """A title that says on which split the figures are; costs are of none."""
+    where = f" on {split}" if split and not objective.name.startswith("cost.") else ""
+    return f"{objective.name}{where} ({BETTER[objective.direction]})"
+
+
+def _on_test(axes: Axes, run: Run, x: Objective, y: Objective) -> None:
+    """The front's models on the test split with their intervals, joined with their places."""
+    by_model: dict[str, dict[str, Choice]] = {}
+    for choice in choices(run):
+        by_model.setdefault(choice.model, {})[choice.objective.name] = choice
+    label: str | None = "the same on test, 95 %"
+    for found in by_model.values():
+        if x.name not in found or y.name not in found:
+            continue
+        across, up = found[x.name], found[y.name]
+        if not np.isfinite([across.test.value, up.test.value]).all():
+            continue
+        axes.plot(
+            [across.validation.value, across.test.value], [up.validation.value, up.test.value],
+            color=QUIET, lw=0.9, ls=":", zorder=1,
+        )  # fmt: skip
+        reach = [[[_end(c.test, "low")], [_end(c.test, "high")]] for c in (across, up)]
+        axes.errorbar(
+            across.test.value, up.test.value, xerr=reach[0], yerr=reach[1], marker="D", ms=5,
+            mfc="white", mec="#30363d", ecolor=QUIET, elinewidth=0.8, ls="", label=label, zorder=3,
+        )  # fmt: skip
+        label = None
+
+
+def _end(found: Estimate, name: str) -> float:
+    """How far an interval reaches to one side of its figure."""
+    reach = found.value - found.low if name == "low" else found.high - found.value
+    return max(0.0, float(np.nan_to_num(reach)))
 
 
 def front_over_seeds(contents: Contents) -> Figure | None:
@@ -141,8 +181,9 @@ def front_over_seeds(contents: Contents) -> Figure | None:
             seed.x, seed.y, s=26, alpha=0.8, color=colour(i), marker=mark(i),
             linewidths=0, label=f"seed {seed.seed}" if i < len(PALETTE) else None,
         )  # fmt: skip
-    axes.set_xlabel(f"{x.name} ({BETTER[x.direction]})")
-    axes.set_ylabel(f"{y.name} ({BETTER[y.direction]})")
+    splits = [SPLITS.get(contents.repeats.split(o.name), "") for o in (x, y)]
+    axes.set_xlabel(_axis(x, splits[0]))
+    axes.set_ylabel(_axis(y, splits[1]))
     axes.legend(fontsize=8)
     return figure
 
@@ -197,7 +238,7 @@ def parallel(run: Run, axes_drawn: list[Axis], lines: list[Line]) -> Figure | No
             axes.annotate(label, (place, height), (3, 0), textcoords="offset points", fontsize=7)
     axes.set_xticks(places, [a.name for a in axes_drawn], rotation=35, ha="right")
     axes.set_yticks([])
-    axes.set_title(f"bright: high {run.objectives[0].name}", loc="right", fontsize=9)
+    axes.set_title(f"bright: high {run.objectives[0].name} on validation", loc="right", fontsize=9)
     return figure
 
 

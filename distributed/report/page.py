@@ -16,6 +16,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from distributed.comparison import ATTAINMENT, COMPARISON
+from distributed.optimism import SPLITS, counted, counts, mean_optimism
 from distributed.report.contents import Contents, gather
 from distributed.report.figures import write_figures
 from distributed.report.importance import ESTIMATOR, LEAST_TRIALS
@@ -70,6 +71,9 @@ def _render(contents: Contents) -> str:
         unfinished=unfinished(run),
         resume_line=resume_line(run),
         better=BETTER,
+        splits=SPLITS,
+        counted=counted(counts(run)),
+        mean_optimism=mean_optimism(contents.choices),
         findings=findings(found),
         tables=(COMPARISON, ATTAINMENT),
         least_trials=LEAST_TRIALS,

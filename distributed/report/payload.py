@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from distributed.optimism import SPLITS
 from distributed.report.contents import Contents
 from distributed.report.palette import PALETTE
 from distributed.report.seeds import middle
@@ -34,6 +35,9 @@ def _payload(contents: Contents) -> dict[str, Any]:
         "growth": dataclasses.asdict(contents.growth),
         "stairs": [dataclasses.asdict(s) for s in contents.stairs],
         "seedPoints": [dataclasses.asdict(p) for p in contents.points],
+        "seedSplits": {
+            o.name: SPLITS.get(contents.repeats.split(o.name), "") for o in run.objectives
+        },
         "surfaces": surfaces,
         "middle": middle(surfaces),
         "importances": dataclasses.asdict(contents.shares) if contents.shares else None,
@@ -42,6 +46,7 @@ def _payload(contents: Contents) -> dict[str, Any]:
         "spotlight": [e.id for e in run.spotlight],
         "roles": roles(run),
         "evaluations": [_drawn(e) for e in evaluated],
+        "tests": {e.id: _test(e, metrics) for e in evaluated if e.split == "test"},
         "risks": [{"id": a.id, "curves": a.curves} for a in contents.abstentions],
         "worsenings": [dataclasses.asdict(w) for w in contents.worsenings],
     }
@@ -75,6 +80,16 @@ def _drawn(evaluation: Evaluation) -> dict[str, Any]:
         "id": evaluation.id,
         "curves": evaluation.curves,
         "reliability": evaluation.reliability,
+    }
+
+
+def _test(evaluation: Evaluation, metrics: list[str]) -> dict[str, list[float]]:
+    """Value and interval of the metrics on the test split; a cost is no figure of it."""
+    told = evaluation.estimates.get("test", {}).get("figures", {})
+    return {
+        name: [evaluation.metrics[name], *(told.get(name, {}).get(end) for end in ("low", "high"))]
+        for name in metrics
+        if name in evaluation.metrics
     }
 
 

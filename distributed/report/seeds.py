@@ -19,6 +19,7 @@ COUNTED: dict[Verdict, str] = {
     "worse": "worse",
     "no difference shown": "with no difference shown",
     "tie": "tied",
+    "constant difference": "with the same difference under every seed, which cannot be tested",
     "too few seeds to test": "with too few seeds to test",
 }
 
@@ -90,9 +91,11 @@ def findings(found: Repeats) -> list[str]:
     for objective in found.run.objectives:
         counts = Counter(r.verdict for r in found.rows if r.objective == objective)
         told = ", ".join(f"{counts[v]} {words}" for v, words in COUNTED.items() if counts[v])
-        tested = counts.total() > counts["too few seeds to test"]
+        tested = counts.total() > counts["too few seeds to test"] + counts["constant difference"]
         none = "; none is shown to be better" if tested else ""
         sentences.append(f"{objective.name}: {told}{'' if counts['better'] else none}.")
+    if found.untuned:
+        sentences.append(found.untuned)
     if any(row.verdict == "no difference shown" for row in found.rows):
         sentences.append("That no difference is shown does not mean that there is none.")
     if missing := sum(row.left_out for row in found.rows):

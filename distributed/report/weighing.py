@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +18,9 @@ from distributed.run_folder import Evaluation, Run
 CONFIDENT = 0.9
 #: Weights that differ by less are the same but for rounding.
 EQUAL = 1e-6
-_BOTH = ("reliability", "probability", "uncertainty")
+_BOTH = ("present", "reliability", "probability", "uncertainty")
 ARRAYS = (
-    "label", "present", *_BOTH, *(f"{name}_mixed" for name in _BOTH), "severity_mixed",
+    "label", *_BOTH, *(f"{name}_mixed" for name in _BOTH), "severity_mixed",
 )  # fmt: skip
 
 
@@ -60,6 +62,8 @@ class Weighing:
     Attributes:
         modalities: Names, in the order of all weights.
         overall, within, pairs, samples: See `trainables.metrics.reliance.Reliance`.
+        null: By "overall" and "within", what weights that know nothing of severity give (low and
+            high end of 95 %), and the p-value against that; NaN where it is not known.
         limit: The uncertainty above which an answer is doubtful; NaN where it is not known.
         rows: Some test samples.
     """
@@ -70,6 +74,7 @@ class Weighing:
     within: float
     pairs: int
     samples: int
+    null: dict[str, tuple[float, float, float]]
     limit: float
     rows: list[WeighedSample]
 
@@ -107,9 +112,15 @@ def weighing(evaluation: Evaluation) -> Weighing | None:
         within=float(told["within"]),
         pairs=int(told["pairs"]),
         samples=int(told["samples"]),
+        null={name: _null(told, name) for name in ("overall", "within")},
         limit=limit,
         rows=[_row(evaluation, i, limit) for i in range(count)],
     )
+
+
+def _null(told: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+    low, high, p = (float(told.get(f"{name}_{end}", math.nan)) for end in ("low", "high", "p"))
+    return low, high, p
 
 
 def _row(evaluation: Evaluation, i: int, limit: float) -> WeighedSample:
@@ -123,7 +134,7 @@ def _row(evaluation: Evaluation, i: int, limit: float) -> WeighedSample:
 def _carried(evaluation: Evaluation, i: int, suffix: str, limit: float) -> Carried:
     stored = evaluation.panel
     shares = stored[f"sample_reliability{suffix}"][i]
-    present = stored["sample_present"][i]
+    present = stored[f"sample_present{suffix}"][i]
     severities = stored["sample_severity_mixed"][i] if suffix else [0.0] * len(shares)
     there = shares[present]
     equal = len(there) > 1 and np.ptp(there) < EQUAL

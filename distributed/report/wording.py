@@ -10,7 +10,9 @@ from itertools import pairwise
 
 from distributed.front import Direction, Objective
 from distributed.ledger import SEARCH
+from distributed.optimism import choices, estimate, mean_optimism, measured
 from distributed.run_folder import Run, Trial
+from distributed.statistics import Estimate
 
 BETTER: dict[Direction | None, str] = {
     "max": "higher is better",
@@ -70,11 +72,15 @@ def headline(run: Run) -> list[str]:
         ]
     names = " against ".join(f"{o.name} ({BETTER[o.direction]})" for o in run.objectives)
     stand = "stands" if len(run.front) == 1 else "stand"
-    sentences.append(f"{plural(len(run.front), 'model')} {stand} on the front of {names}.")
+    sentences.append(
+        f"{plural(len(run.front), 'model')} {stand} on the front of {names}, by figures of the "
+        "validation split."
+    )
     if len(run.front) == 1:
         return [
             *sentences,
             f"Trial {run.front[0].id} is best at all of it: {_values(run.front[0], run)}.",
+            *optimism(run),
         ]
     ends = []
     for objective in run.objectives:
@@ -87,9 +93,21 @@ def headline(run: Run) -> list[str]:
         paid = abs(ends[0].metrics[second] - ends[1].metrics[second])
         sentences.append(
             f"Going from the best {second} to the best {first} gains {number(gained)} of {first} "
-            f"and costs {number(paid)} of {second}."
+            f"and costs {number(paid)} of {second}, on validation."
         )
-    return sentences
+    return [*sentences, *optimism(run)]
+
+
+def optimism(run: Run) -> list[str]:
+    """What of the validation figures is left on the test split; empty where nothing was judged."""
+    means = mean_optimism(choices(run))
+    if not means:
+        return []
+    told = ", ".join(f"{name} {'+' * (gap > 0)}{number(gap)}" for name, gap in means.items())
+    return [
+        f"Optimism of choosing: {told}. By so much the validation split looks better than the test "
+        "split, which no choice has seen (mean over the front)."
+    ]
 
 
 def roles(run: Run) -> dict[str, str]:
@@ -137,4 +155,20 @@ def _best(run: Run, objective: Objective) -> Trial:
 
 
 def _values(trial: Trial, run: Run) -> str:
-    return " and ".join(f"{o.name} {number(trial.metrics[o.name])}" for o in run.objectives)
+    """Its objectives on validation, and on test with intervals where it was judged there."""
+    told = " and ".join(f"{o.name} {number(trial.metrics[o.name])}" for o in run.objectives)
+    card = run.evaluations.get(trial.id)
+    if card is None or card.split != "test" or not measured(run):
+        return f"{told} on validation"
+    test = [(o, estimate(card, o)) for o in measured(run)]
+    seen = " and ".join(
+        f"{o.name} {number(e.value)}{interval(e)}" for o, e in test if not math.isnan(e.value)
+    )
+    return f"{told} on validation; on test {seen}" if seen else f"{told} on validation"
+
+
+def interval(found: Estimate) -> str:
+    """The interval behind a figure; nothing where there is none."""
+    if math.isnan(found.low):
+        return ""
+    return f" (95 %: {number(found.low)} to {number(found.high)})"

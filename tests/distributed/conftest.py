@@ -15,7 +15,7 @@ from distributed.sampling import Sampling
 from distributed.search import CONFIG, TRIAL, ParetoSearch
 from search_spaces.study import Study
 
-identify = partial(trial_id, data_fingerprint="data", version="1")
+identify = partial(trial_id, data_fingerprint="data", code="1", evaluation={})
 
 
 def make_study(search: dict | None = None, **changes) -> Study:

@@ -43,7 +43,7 @@ PLAN = resources.plan(STUDY.resources, 1, [{"CPU": 1.0}], data_bytes=0)
 
 
 def identify(config):
-    return trial_id(config, "data", "1")
+    return trial_id(config, "data", "1", {})
 
 
 @dataclass

@@ -17,6 +17,8 @@ from distributed.statistics import holm
 OBJECTIVES = {"dice_area": "max", "clean.ece": "min"}
 #: Seed to figures of one model: (dice_area, clean.ece), or None where training failed.
 Figures = dict[int, tuple[float, float] | None]
+#: The seed of the search, and what it flatters every model of the front by.
+OWN, FLATTERY = 99, 0.3
 BASE = np.random.default_rng(3).normal((0.6, 0.10), (0.01, 0.01), (5, 2))
 
 
@@ -39,11 +41,13 @@ def write_run(
     folder.mkdir()
     rows: list[dict[str, Any]] = []
     for rate, (model, by_seed) in enumerate(models.items()):
-        for seed, values in by_seed.items():
-            own = seed == 0 and model != "baseline" and not model.startswith("without-")
+        searched = model != "baseline" and not model.startswith("without-")
+        first = next(iter(by_seed.values())) or (0.5,) * len(objectives)
+        own = {OWN: tuple(value + FLATTERY for value in first)} if searched else {}
+        for seed, values in {**own, **by_seed}.items():
             rows.append({
-                "id": model if own else f"{model}-{seed}", "number": len(rows),
-                "stage": "search" if own else "seeds", "of": "" if own else model,
+                "id": model if seed == OWN else f"{model}-{seed}", "number": len(rows),
+                "stage": "search" if seed == OWN else "seeds", "of": "" if seed == OWN else model,
                 "state": "failed" if values is None else "completed",
                 "reason": "loss became NaN" if values is None else "", "epochs": 6,
                 "seconds": 2.0, "config.learning_rate": rate, "config.seed": seed,
@@ -63,7 +67,7 @@ def write_run(
         for name in models
         if name == "baseline" or name.startswith("without-")
     }
-    summary = {"objectives": told, "references": references}
+    summary = {"objectives": told, "references": references, "seeds": list(range(seeds))}
     (folder / "summary.json").write_text(json.dumps(summary))
     if test is not None:
         (folder / "evaluation").mkdir()
@@ -167,7 +171,7 @@ def test_a_repeat_that_the_search_trained_already_counts(tmp_path: Path) -> None
 
 
 def test_a_run_without_repeats_leaves_no_table(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", {"a": {0: (0.6, 0.1)}}, seeds=1)
+    run = write_run(tmp_path / "run", {"a": {OWN: (0.6, 0.1)}}, seeds=0)
     for name in (COMPARISON, ATTAINMENT):
         (run / name).write_text("stale")
     assert not write_comparison(run).repeated
@@ -207,3 +211,35 @@ def test_three_objectives_have_the_share_of_seeds_at_each_model(tmp_path: Path) 
     run = write_run(tmp_path / "run", models, seeds=2, objectives=objectives)
     write_comparison(run)
     assert [r["share_of_seeds"] for r in table(run, ATTAINMENT)] == ["1.0", "0.5"]
+
+
+def test_the_seed_that_chose_a_model_is_not_among_those_averaged(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": BASELINE, "baseline": BASELINE})
+    found = repeats(read_run(run))
+    assert OWN not in found.seeds
+    assert found.rows[0].verdict == "tie"
+    assert found.rows[0].summary.mean == pytest.approx(BASE[:, 0].mean())
+    # Nor in a run of an earlier version, whose search had one of the seeds of its repeats.
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["seeds"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    text = (run / "trials.csv").read_text()
+    (run / "trials.csv").write_text(text.replace(f",{OWN},", ",0,"))
+    assert repeats(read_run(run)).seeds == [1, 2, 3, 4]
+
+
+def test_a_constant_difference_is_called_one(tmp_path: Path) -> None:
+    shifted = {seed: (a + 0.05, e + 0.05) for seed, (a, e) in enumerate(BASE.tolist())}
+    run = write_run(tmp_path / "run", {"a": shifted, "baseline": BASELINE})
+    write_comparison(run)
+    told = table(run, COMPARISON)
+    assert {(r["verdict"], r["p"], r["p_holm"]) for r in told} == {("constant difference", "", "")}
+    assert float(told[0]["difference"]) == pytest.approx(0.05)
+
+
+def test_tuned_models_against_an_untuned_one_are_said_to_be_that(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": BASELINE, "b": BASELINE, "baseline": BASELINE})
+    assert "a search of 2 trials" in repeats(read_run(run)).untuned
+    # Where nothing was searched, nothing was tuned.
+    one = write_run(tmp_path / "one", {"a": BASELINE, "baseline": BASELINE})
+    assert repeats(read_run(one)).untuned == ""

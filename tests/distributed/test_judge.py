@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.prepare import prepare
-from data_pipelines.schema import Manifest
+from data_pipelines.schema import Manifest, Split
+from data_pipelines.shards import read_table
 from data_pipelines.storage import Folder
 from distributed.checkpoints import save_model
 from distributed.checks import evaluation_plan
 from distributed.judge import judge_model
 from distributed.ledger import SEARCH, SEEDS, Record
+from distributed.sample_table import SALT, salt
 from distributed.selective import COVERAGES
 from distributed.training import TrialTraining
 from search_spaces.space import Space
@@ -139,6 +142,63 @@ def test_without_attacks_the_panel_is_clean(phantoms: Path, tmp_path: Path) -> N
     assert "image" in arrays
     assert "image_attacked" not in arrays
     assert not {"selective", "ood", "weights"} & card.keys()
+
+
+def test_a_held_out_site_is_judged_of_segmentations_too(sites: Path, tmp_path: Path) -> None:
+    card, _ = judged(sites, tmp_path, "unet", ATTACKED)
+    assert card["ood"]["samples"] == Manifest.load(sites).split_counts["ood"]
+    assert card["ood"]["metrics"].keys() == {m for m in card["metrics"] if m.startswith("clean.")}
+    assert "selective" not in card
+    for split in ("val", "test", "ood"):
+        told = card["estimates"][split]
+        assert told["images"] == Manifest.load(sites).split_counts[split]
+        assert 0 < told["patients"] <= told["images"]
+    assert card["estimates"]["ood"]["sites"] == 1
+    # From the samples' rows, what the streaming metrics say of the same images.
+    assert {"dice_area", "attacked@0.02.dice"} & card["estimates"]["test"]["figures"].keys()
+    for split, metrics in (("test", card["metrics"]), ("ood", card["ood"]["metrics"])):
+        for name, estimate in card["estimates"][split]["figures"].items():
+            assert estimate["value"] == pytest.approx(metrics[name]), name
+            assert estimate["low"] <= estimate["high"]
+
+
+def test_what_each_sample_scored_is_kept_without_its_patient(
+    classifier: Judged, sites: Path, tmp_path: Path
+) -> None:
+    card, _ = classifier
+    for name, estimate in card["estimates"]["test"]["figures"].items():
+        assert estimate["value"] == pytest.approx(card["metrics"][name], nan_ok=True), name
+    judged(sites, tmp_path, "classifier", ATTACKED)
+    table = pq.read_table(tmp_path / "evaluation" / "model.parquet").to_pandas()
+    known = {
+        split: read_table(sites, Split(split), ["sample_id", "patient_id"]).to_pandas()
+        for split in ("val", "test", "ood")
+    }
+    patients = {p for frame in known.values() for p in frame.patient_id}
+    text = (tmp_path / "evaluation" / "model.json").read_text()
+    assert not any(patient in text for patient in patients)
+    assert not table.astype(str).isin(patients).any().any()
+    conditions = {split: set(rows.condition) for split, rows in table.groupby("split")}
+    assert conditions["ood"] == {"clean"}
+    everything = {"clean", "corrupted@gaussian-noise-1", WORST, f"attacked@{EPSILON}"}
+    assert conditions["test"] == conditions["val"] == everything
+    for split, frame in known.items():
+        rows = table[(table.split == split) & (table.condition == "clean")].set_index("sample_id")
+        assert set(rows.index) == set(frame.sample_id)
+        # One hash a patient, and one patient a hash.
+        pairs = {(frame.patient_id[i], rows.patient[name]) for i, name in frame.sample_id.items()}
+        assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    clean = table[(table.split == "test") & (table.condition == "clean")]
+    assert clean.correct.mean() == pytest.approx(card["metrics"]["clean.accuracy"])
+    assert ((clean.predicted == clean.truth) == (clean.correct == 1)).all()
+    assert {"site", "sex", "age", "uncertainty", "probability_of_truth"} <= set(table.columns)
+
+
+def test_the_hash_of_a_patient_is_the_runs_own(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    first, second = salt(tmp_path), salt(tmp_path / "other")
+    assert first == salt(tmp_path) != second
+    assert (tmp_path / SALT).stat().st_mode & 0o077 == 0
 
 
 def test_data_without_images_are_judged_as_well(real_data: Path, tmp_path: Path) -> None:

@@ -23,14 +23,39 @@ def record(name: str, state: State = State.COMPLETED, **more) -> Record:
 
 def test_a_trial_is_named_by_all_that_its_figures_depend_on():
     config = {"lr": 0.1, "seed": 0}
-    name = trial_id(config, "data", "1")
-    assert name == trial_id({"seed": 0, "lr": 0.1}, "data", "1")
+    judged = {"attack": "pgd", "attack_steps": 7}
+    name = trial_id(config, "data", "1", judged)
+    assert name == trial_id({"seed": 0, "lr": 0.1}, "data", "1", dict(reversed(judged.items())))
     others = [
-        trial_id({**config, "seed": 1}, "data", "1"),
-        trial_id(config, "other", "1"),
-        trial_id(config, "data", "2"),
+        trial_id({**config, "seed": 1}, "data", "1", judged),
+        trial_id(config, "other", "1", judged),
+        trial_id(config, "data", "2", judged),
+        trial_id(config, "data", "1", {**judged, "attack_steps": 20}),
     ]
-    assert len({name, *others}) == 4
+    assert len({name, *others}) == 5
+
+
+def test_a_trial_is_marked_with_the_code_that_trained_it(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.session(code="old")
+    ledger.start(record("a"))
+    ledger.start(record("b"))
+    ledger.epoch("a", 1, 1.0)
+    ledger.end(record("a"))
+    ledger.session(code="new")
+    ledger.epoch("b", 1, 1.0)
+    ledger.epoch("b", 2, 2.0)
+    ledger.end(record("b"))
+    ledger.start(record("c"))
+    for known in (ledger, Ledger(tmp_path)):
+        assert {r.id: r.code for r in known.records.values()} == {
+            "a": "old",
+            "b": "old, new",
+            "c": "new",
+        }
+    ledger.write_trials(tmp_path / "trials.csv")
+    with (tmp_path / "trials.csv").open() as file:
+        assert [row["code"] for row in csv.DictReader(file)] == ["old", "old, new", "new"]
 
 
 # Whatever is told of three trials, in whatever order and however often.
@@ -186,11 +211,12 @@ def test_trials_csv_has_a_row_per_trial_and_empty_cells_where_a_key_does_not_app
         first, second, third = csv.DictReader(file)
     head = {"id": "a", "number": "3", "stage": "search", "of": "", "state": "completed"}
     rest = {"reason": "", "dominated_by": "", "epochs": "2", "seconds": "1.235", "ended": "9.0"}
+    rest["code"] = ""  # no session said what it was
     config = {"config.lr": "0.1", "config.batch": "3", "config.eps": ""}
     assert first == {
         **head, **rest, **config, "metric.z.dice": "1.0", "metric.clean.dice": "0.5"
     }  # fmt: skip
-    assert list(first)[:10] == [*head, *rest]
+    assert list(first)[:11] == [*head, *rest]
     assert (second["reason"], second["metric.clean.dice"]) == ("a, comma", "")
     assert (third["stage"], third["of"], third["dominated_by"]) == ("seeds", "a", "a b")
 

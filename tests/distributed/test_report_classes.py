@@ -63,6 +63,7 @@ def card(name: str, i: int, **more: Any) -> dict[str, Any]:
         "weights": {
             "modalities": ["xray", "vitals"], "corruption": "mixed-quality", "overall": -0.3,
             "within": -0.25, "pairs": 190, "samples": 90,
+            "within_low": -0.12, "within_high": 0.11, "within_p": 0.004,
         },
         **more,
     }  # fmt: skip
@@ -73,11 +74,11 @@ def samples(**more: np.ndarray) -> dict[str, np.ndarray]:
     weight = np.array([[0.8, 0.2], [0.3, 0.7], [1.0, 0.0]], np.float32)
     arrays = {
         "label": np.array([1, 0, 1]),
-        "present": weight > 0,
         "severity_mixed": np.array([[0, 3], [5, 0], [2, 0]], np.float32),
     }
     for suffix in ("", "_mixed"):
         arrays |= {
+            f"present{suffix}": weight > 0,
             f"reliability{suffix}": weight if not suffix else np.full((3, 2), 0.5, np.float32),
             f"probability{suffix}": np.array([[0.1, 0.9]] * 3, np.float32),
             f"uncertainty{suffix}": np.array([0.5, 0.51, 0.1], np.float32),
@@ -171,7 +172,8 @@ def test_the_page_tells_of_it_and_of_no_attack_and_no_image(run: Path) -> None:
     page = text_of(run)
     for words in (
         "As data get worse", "p_miss 0.7; ECE 0.25", "-50.0 %", "At sites unseen in training",
-        "test split, modality-drop-5", "-0.25 within samples (90 samples)", "low confidence",
+        "test split, modality-drop-5", "-0.25 within the 90 samples", "low confidence",
+            "by chance -0.12 to +0.11, p = 0.004",
         "Low confidence: 1 of 3 samples", "severity 5", "absent",
     ):  # fmt: skip
         assert words in page, words

@@ -13,7 +13,7 @@ from distributed.ledger import SEEDS, Ledger, Record, State
 from distributed.resume import check_changes, replay, teach
 from distributed.run import Run
 from distributed.stopping.policy import Figures, Policy, Verdict
-from distributed.version import VERSION
+from distributed.version import code_revision
 from search_spaces.study import Study, apply_overrides
 
 RAW = {
@@ -30,10 +30,10 @@ def study_of(*overrides: str) -> Study:
     return Study.model_validate(apply_overrides(RAW, overrides))
 
 
-def begin(folder, phantoms, version: str = VERSION) -> Run:
+def begin(folder, phantoms, **session: str) -> Run:
     run = Run.create(folder)
     run.write_study(study_of(), Manifest.load(phantoms))
-    run.ledger.session(version=version)
+    run.ledger.session(**{"code": code_revision(), **session})
     return run
 
 
@@ -102,12 +102,25 @@ def test_other_data_are_refused_whatever_is_accepted(run, phantoms, tmp_path):
         check_changes(run, study_of(), Manifest.load(tmp_path), ["data", "space"])
 
 
-def test_another_version_of_the_code_has_to_be_accepted(tmp_path, phantoms):
-    run = begin(tmp_path / "run", phantoms, version="0.0.1")
+def test_another_revision_of_the_code_has_to_be_accepted(tmp_path, phantoms):
+    run = begin(tmp_path / "run", phantoms, code="0123456789ab")
     manifest = Manifest.load(phantoms)
-    with pytest.raises(UserError, match=rf"version: 0\.0\.1 -> {VERSION}"):
-        check_changes(run, study_of(), manifest, [])
-    assert check_changes(run, study_of(), manifest, ["version"]) == ["version"]
+    with pytest.raises(UserError) as error:
+        check_changes(run, study_of("search.sampler=random"), manifest, [])
+    for words in (
+        f"code: 0123456789ab -> {code_revision()}", "stay marked", "--accept code",
+        "search.sampler: tpe -> random",
+    ):  # fmt: skip
+        assert words in str(error.value)
+    assert check_changes(run, study_of(), manifest, ["code"]) == ["code"]
+
+
+def test_a_run_that_did_not_record_its_code_has_to_be_accepted(tmp_path, phantoms):
+    run = Run.create(tmp_path / "run")
+    run.write_study(study_of(), Manifest.load(phantoms))
+    run.ledger.session(version="0.0.1")
+    with pytest.raises(UserError, match="code: not recorded ->"):
+        check_changes(run, study_of(), Manifest.load(phantoms), [])
 
 
 class Recording(Policy):

@@ -74,15 +74,30 @@ def test_one_pair_gives_a_difference_and_nothing_else() -> None:
     assert result.n == 1
     assert result.difference == pytest.approx(0.1)
     assert all(np.isnan([result.t, result.p, result.low, result.high, result.effect_size]))
+    assert result.refused == "fewer than two pairs"
     assert np.isnan(paired_t_test([np.nan], [1.0]).difference)
 
 
-def test_without_spread_the_statistic_is_its_limit() -> None:
-    same = paired_t_test(A, A)
-    assert (same.t, same.p, same.difference) == (0.0, 1.0, 0.0)
+def test_a_constant_difference_is_refused_with_its_reason() -> None:
     lower = paired_t_test([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
-    assert (lower.t, lower.p) == (-np.inf, 0.0)
-    assert lower.low == lower.high == pytest.approx(-0.3)
+    assert lower.refused == "constant difference"
+    assert lower.difference == pytest.approx(-0.3)
+    assert all(np.isnan([lower.t, lower.p, lower.low, lower.high, lower.effect_size]))
+    assert np.isnan(corrected_t_test(A, A + 1, n_train=80, n_test=20).p)
+    # Holm's correction counts what was tested alone.
+    assert holm([lower.p, 0.03]) == pytest.approx([np.nan, 0.03], nan_ok=True)
+
+
+@given(st.integers(2, 8), st.floats(-0.1, 0.1), st.integers(0, 1000))
+def test_rounding_is_no_spread(n: int, shift: float, seed: int) -> None:
+    a = np.random.default_rng(seed).uniform(0.5, 1, n)
+    result = paired_t_test(a + shift, a)
+    assert result.p == 1 if abs(shift) < 1e-16 else np.isnan(result.p) or abs(shift) < 1e-14
+
+
+def test_no_difference_at_all_is_a_test_without_doubt() -> None:
+    same = paired_t_test(A, A)
+    assert (same.t, same.p, same.difference, same.refused) == (0.0, 1.0, 0.0, "")
 
 
 def test_corrected_t_widens_by_nadeau_and_bengios_factor() -> None:

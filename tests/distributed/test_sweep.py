@@ -94,15 +94,15 @@ def test_diverged_trials_fail_with_their_reason_and_the_others_complete(run):
     assert on_front <= {row["id"] for row in table if row["state"] == "completed"}
 
 
-def test_the_front_and_the_baseline_are_trained_under_every_seed(run):
-    """The baseline is a trial of the search itself: it counts as its own repeat under seed 0."""
+def test_the_front_and_the_baseline_are_trained_under_seeds_of_their_own(run):
+    """The baseline's configuration is one of the search's as well, under the search's seed 0."""
     repeats = [row for row in rows(run / "trials.csv") if row["stage"] == "seeds"]
     front = {row["id"] for row in rows(run / "front.csv")}
     known = {row["id"]: row for row in searched(run)}
     assert front <= {row["of"] for row in repeats} <= front | {"baseline"}
     for row in repeats:
         assert row["state"] == "completed"
-        assert row["config.seed"] == "1"
+        assert row["config.seed"] in ("1", "2")
         if row["of"] in known:
             original = known[row["of"]]
             differing = {k for k in row if k.startswith("config.") and row[k] != original[k]}

@@ -1,15 +1,24 @@
 """Weights of modalities against their quality: closed forms and SciPy sample by sample."""
 
+import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from data_pipelines.schema import Batch
+from data_pipelines.corruptions.suite import corrupt
+from data_pipelines.prepare import prepare
+from data_pipelines.schema import Batch, Manifest, Split
+from data_pipelines.streams.indexed import Samples
+from search_spaces.space import Space
 from trainables.contract import Prediction
+from trainables.fusion.draf import Draf
+from trainables.fusion.inputs import gather, in_manifest_order, observed
 from trainables.metrics.reliance import Reliance
+from trainables.reliance import reliance, weighed_samples
 
 
 def found(weight: np.ndarray, severity: np.ndarray, present: np.ndarray | None = None) -> dict:
@@ -68,6 +77,71 @@ def test_what_cannot_be_compared() -> None:
     assert math.isnan(same["within"])
     assert same["samples"] == 0
     assert math.isnan(found(np.full_like(weight, math.nan), severity)["overall"])
+    assert math.isnan(same["within_p"])
     assert math.isnan(Reliance().compute()["within"])
+    assert math.isnan(Reliance().compute()["overall_p"])
     with pytest.raises(ValueError, match="cannot be compared"):
         found(weight[:, :3], severity)
+
+
+def test_chance_is_as_wide_as_its_closed_form() -> None:
+    weight, severity, present = draw(200)
+    result = found(weight, severity, present)
+    # A permuted rank correlation of k values has mean 0 and variance 1/(k - 1), ties or not.
+    sizes = [p.sum() for s, p in zip(severity, present, strict=True) if len(set(s[p])) > 1]
+    deviation = math.sqrt(sum(1 / (k - 1) for k in sizes)) / len(sizes)
+    assert result["within_low"] == pytest.approx(-1.96 * deviation, rel=0.12)
+    assert result["within_high"] == pytest.approx(1.96 * deviation, rel=0.12)
+    assert result["within_p"] == result["overall_p"] == 0.001  # these weights do follow
+
+
+def test_weights_that_know_nothing_of_severity_are_seldom_called_reliant() -> None:
+    rng = np.random.default_rng(1)
+    p = []
+    for _ in range(60):
+        weight, severity, present = draw(20)
+        severity = np.where(present, rng.integers(0, 6, severity.shape), 0).astype(float)
+        p.append(found(weight, severity, present)["within_p"])
+    # Of 60, more than 8 below 0.05 would happen once in 500 times by chance.
+    assert 0 <= sum(value < 0.05 for value in p) <= 8
+    assert 0.3 < np.mean(p) < 0.7
+
+
+@pytest.fixture(scope="module")
+def heart(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Draf, Batch, Batch]:
+    """Equal weights, and the real test samples as they are and made worse."""
+    out = tmp_path_factory.mktemp("data") / "heart"
+    prepare(real_data / "uci_heart_disease", "uci-heart", out, size=32)
+    manifest = Manifest.load(out)
+    config = Space(["draf"], {"epochs": 1, "alpha": 0, "beta": 0}).defaults("draf")
+    samples = Samples.read(out, Split.TEST)
+    batch = samples.batch(range(len(samples)))
+    return Draf(config, manifest), batch, corrupt(batch, "mixed-quality", 5, manifest=manifest)
+
+
+def test_equal_weights_follow_nothing_on_real_tables(heart: tuple[Draf, Batch, Batch]) -> None:
+    method, _, mixed = heart
+    network = method.network()
+    result = reliance(method, network, [mixed]).compute()
+    assert result["within"] == pytest.approx(0, abs=1e-12)
+    assert result["within_p"] == 1
+    assert result["within_low"] <= 0 <= result["within_high"]
+    assert result["overall_low"] <= result["overall"] <= result["overall_high"]
+    assert result["overall_p"] > 0.05
+    # Were the blanked ones counted, the same weights would seem to turn away from what is bad.
+    fooled = Reliance()
+    fooled.update(method.predict(network, mixed), mixed)
+    assert fooled.compute()["within"] < -0.05
+
+
+def test_what_was_blanked_is_shown_as_absent(heart: tuple[Draf, Batch, Batch]) -> None:
+    method, clean, mixed = heart
+    seen = observed(mixed, method.manifest)
+    assert torch.equal(seen, in_manifest_order(gather(mixed, method.manifest)[1], method.manifest))
+    blanked = observed(clean, method.manifest) & ~seen
+    assert blanked.any()
+    arrays = weighed_samples(method, method.network(), clean, mixed)
+    assert not arrays["sample_reliability_mixed"][blanked.numpy()].any()
+    assert np.array_equal(arrays["sample_present_mixed"], seen.numpy())
+    everything = dataclasses.replace(mixed, present=torch.zeros_like(seen).float())
+    assert not observed(everything, method.manifest).any()

@@ -27,18 +27,20 @@ def gather(batch: Batch, manifest: Manifest) -> tuple[tuple[Tensor, ...], Tensor
         missing; a series (B, T, 3F), value (NaN where unobserved), mask and hours since the last
         observation. And (B, M) bool, in the same order.
     """
-    known = list(manifest.sources)
     values, there = [], []
     for modality in sources(manifest):
         value = _values(batch, modality)
-        observed = value.chunk(3, dim=2)[0] if modality.kind is Kind.SERIES else value
-        here = observed.isfinite().flatten(1).any(dim=1)
-        if batch.present is not None and manifest.modalities:
-            here = here & (batch.present[:, known.index(modality)] > 0)
+        here = _here(value, modality, batch, manifest)
         shape = (-1, *(1,) * (value.ndim - 1))
         values.append(torch.where(here.view(shape), value, _nothing(value, modality.kind)))
         there.append(here)
     return tuple(values), torch.stack(there, dim=1)
+
+
+def observed(batch: Batch, manifest: Manifest) -> Tensor:
+    """(B, M) bool as the manifest lists the modalities: which of them are there; see `gather`."""
+    there = [_here(_values(batch, m), m, batch, manifest) for m in manifest.sources]
+    return torch.stack(there, dim=1)
 
 
 def flags(batch: Batch, manifest: Manifest) -> Tensor:
@@ -64,6 +66,15 @@ def _values(batch: Batch, modality: Modality) -> Tensor:
         return _picked(_held(batch.tabular, modality), modality.indices, dim=1)
     parts = (batch.series, batch.series_mask, batch.series_delta)
     return torch.cat([_picked(_held(p, modality), modality.indices, dim=2) for p in parts], dim=2)
+
+
+def _here(value: Tensor, modality: Modality, batch: Batch, manifest: Manifest) -> Tensor:
+    """(B,) bool: whether the modality, whose `_values` are given, is there."""
+    numbers = value.chunk(3, dim=2)[0] if modality.kind is Kind.SERIES else value
+    here = numbers.isfinite().flatten(1).any(dim=1)
+    if batch.present is not None and manifest.modalities:
+        here = here & (batch.present[:, list(manifest.sources).index(modality)] > 0)
+    return here
 
 
 def _nothing(value: Tensor, kind: Kind) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -35,10 +36,7 @@ class Calibration(SumState):
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
         confidence, correct = self._judged(prediction, batch)
-        # ⌈15c⌉ is (b−1)/15 < c ≤ b/15, a tenth of the cost of a search. A NaN may fall into any
-        # bin: it makes that bin's confidence, and with it the error, NaN.
-        part = (confidence * CALIBRATION_BINS).ceil().nan_to_num(1).clamp(1, CALIBRATION_BINS)
-        bins = part.long() - 1
+        bins = bin_of(confidence)
         self.add(
             count=_histogram(bins, torch.ones_like(confidence)),
             confidence=_histogram(bins, confidence),
@@ -92,10 +90,7 @@ class RegionCalibration(Calibration):
 
     def _pixels(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         p, truth = foreground(prediction, batch)
-        union = label(p) | (truth > 0.5) | p.isnan()
-        spatial = prediction.probability.shape[2:]
-        radius = max(1, round(min(spatial) / _SIDE_PER_RADIUS))
-        region = dilate(union.reshape(len(p), *spatial), radius).reshape(p.shape)
+        region = region_of(p, truth, prediction.probability.shape[2:])
         return p[region], truth[region]
 
 
@@ -105,6 +100,41 @@ class ClassCalibration(Calibration):
     def _judged(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
         p, truth = classes(prediction, batch)
         return p.amax(dim=1), (p.argmax(dim=1) == truth).to(torch.float64)
+
+
+def bin_of(confidence: Tensor) -> Tensor:
+    """The bin, 0 to 14, of each confidence; of any shape.
+
+    A NaN may fall into any bin: it makes that bin's confidence, and with it the error, NaN.
+    """
+    # ⌈15c⌉ is (b−1)/15 < c ≤ b/15, a tenth of the cost of a search.
+    part = (confidence * CALIBRATION_BINS).ceil().nan_to_num(1).clamp(1, CALIBRATION_BINS)
+    return part.long() - 1
+
+
+def region_of(p: Tensor, truth: Tensor, spatial: Sequence[int]) -> Tensor:
+    """(B, n) bool: the pixels that `RegionCalibration` judges, of probability and truth (B, n)."""
+    union = label(p) | (truth > 0.5) | p.isnan()
+    radius = max(1, round(min(spatial) / _SIDE_PER_RADIUS))
+    return dilate(union.reshape(len(p), *spatial), radius).reshape(p.shape)
+
+
+def image_gaps(p: Tensor, truth: Tensor, region: Tensor | None = None) -> Tensor:
+    """Σ (correct − confidence) of each image's pixels in each bin: what an ECE is made of.
+
+    Args:
+        p, truth: (B, n) of the foreground.
+        region: (B, n) bool, the pixels that count; all if None.
+
+    Returns:
+        (B, 15) float64. With N pixels, ECE = Σ_b |Σ_images gap_b| / N.
+    """
+    confidence = torch.maximum(p, 1 - p)
+    gap = (label(p) == (truth > 0.5)).to(torch.float64) - confidence
+    if region is not None:
+        gap = torch.where(region, gap, 0)
+    gaps = p.new_zeros(len(p), CALIBRATION_BINS, dtype=torch.float64)
+    return gaps.scatter_add_(1, bin_of(confidence), gap)
 
 
 def dilate(region: Tensor, radius: int) -> Tensor:

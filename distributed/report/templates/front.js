@@ -50,6 +50,29 @@ function unfinished(x, y) {
   };
 }
 
+/** The front's models on the test split, each joined with its place on validation. */
+function onTest(own, x, y) {
+  const seen = own.filter((t) => x in (REPORT.tests[t.id] ?? {}) && y in (REPORT.tests[t.id] ?? {}));
+  const at = (t, name) => REPORT.tests[t.id][name][0];
+  const reach = (name) => ({
+    type: "data", symmetric: false, thickness: 1, width: 3, color: ink("--soft"),
+    array: seen.map((t) => Math.max(0, (REPORT.tests[t.id][name][2] ?? at(t, name)) - at(t, name))),
+    arrayminus: seen.map((t) => Math.max(0, at(t, name) - (REPORT.tests[t.id][name][1] ?? at(t, name)))),
+  });
+  const told = (t, name) => {
+    const [value, low, high] = REPORT.tests[t.id][name];
+    return `${plain(name)}: <b>${short(value)}</b>` + (low === null ? "" : ` (95 %: ${short(low)} to ${short(high)})`);
+  };
+  return [
+    { x: seen.flatMap((t) => [t.metrics[x], at(t, x), null]), y: seen.flatMap((t) => [t.metrics[y], at(t, y), null]),
+      mode: "lines", hoverinfo: "skip", showlegend: false, line: { color: ink("--soft"), width: 1, dash: "dot" } },
+    { x: seen.map((t) => at(t, x)), y: seen.map((t) => at(t, y)), mode: "markers", name: "the same on test, 95 %",
+      text: seen.map((t) => [`<b>trial ${plain(t.id)}</b>, on test`, told(t, x), told(t, y)].join("<br>")), hoverinfo: "text",
+      marker: { symbol: "star-diamond-open", size: 11, color: ink("--ink"), line: { width: 1.4 } },
+      error_x: reach(x), error_y: reach(y), visible: seen.length > 0 },
+  ];
+}
+
 function drawFront() {
   const [x, y, key] = ["pick-x", "pick-y", "pick-colour"].map((id) => document.getElementById(id).value);
   const trials = COMPLETED.filter((t) => x in t.metrics && y in t.metrics);
@@ -64,14 +87,15 @@ function drawFront() {
     { ...points(front), mode: "lines", name: "front of this pair", hoverinfo: "skip",
       line: { shape: REPORT.metrics[x].direction === "max" ? "vh" : "hv", color: ink("--ink"), width: 1.6 } },
     ...scatter(drawn, x, y, key),
+    ...onTest(own, x, y),
     { ...points(own), mode: "markers", name: "the study's front", hoverinfo: "skip",
       marker: { symbol: "circle-open", size: 18, color: ink("--ink"), line: { width: 1.6 } } },
   ], {
-    xaxis: { title: { text: axisTitle(x) } }, yaxis: { title: { text: axisTitle(y) } },
+    xaxis: { title: { text: axisTitle(x, "validation") } }, yaxis: { title: { text: axisTitle(y, "validation") } },
     hovermode: "closest", showlegend: true,
   });
   document.getElementById("front-result").textContent = directed
-    ? `Front of ${x} against ${y}: ${front.length} of ${trials.length} trials (${front.map((t) => t.id).join(", ")}).`
+    ? `Front of ${x} against ${y} on validation: ${front.length} of ${trials.length} trials (${front.map((t) => t.id).join(", ")}).`
       + (drawn.length < trials.length ? ` ${drawn.length} of the ${trials.length} are drawn.` : "")
     : `No front for this pair: the run does not say which way ${REPORT.metrics[x].direction ? y : x} is better.`;
 }

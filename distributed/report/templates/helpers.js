@@ -44,18 +44,20 @@ function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
-function axisTitle(name) {
+/** `split` is where the figures come from; costs are of none. */
+function axisTitle(name, split) {
   const metric = REPORT.metrics[name] || {};
   const better = BETTER[metric.direction];
   const unit = metric.unit ? `, ${plain(metric.unit)}` : "";
-  return plain(name) + unit + (better ? ` (${better})` : "");
+  const where = split && !name.startsWith("cost.") ? ` on ${split}` : "";
+  return plain(name) + where + unit + (better ? ` (${better})` : "");
 }
 
-/** "trial 7: <b>...</b>" with every parameter on a line of its own, for hovering. */
+/** "trial 7: <b>...</b>", on validation, with every parameter on a line of its own, for hovering. */
 function describe(trial) {
   const metrics = REPORT.objectives.map((o) => `${plain(o.name)}: <b>${short(trial.metrics[o.name])}</b>`);
   const config = Object.entries(trial.config).map(([key, value]) => `${plain(key)}: ${short(value)}`);
-  return [`<b>trial ${plain(trial.id)}</b>`, ...metrics, "", ...config].join("<br>");
+  return [`<b>trial ${plain(trial.id)}</b>, on validation`, ...metrics, "", ...config].join("<br>");
 }
 
 function ink(variable) {

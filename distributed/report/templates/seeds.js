@@ -26,7 +26,7 @@ function drawSeeds() {
   }));
   const [x, y] = REPORT.objectives.map((o) => o.name);
   draw("seeds", [...(total > 1 && last.seeds === total ? [band] : []), ...lines, ...points], {
-    xaxis: { title: { text: axisTitle(x) } }, yaxis: { title: { text: axisTitle(y) } },
+    xaxis: { title: { text: axisTitle(x, REPORT.seedSplits[x]) } }, yaxis: { title: { text: axisTitle(y, REPORT.seedSplits[y]) } },
     hovermode: "closest", showlegend: true,
   });
 }

@@ -1,0 +1,108 @@
+"""What the front's models give on the test split, beside the figures that they were chosen by.
+
+The front is made of the best of many trials by their figures on the validation split, so these
+figures are too good: in part they are luck with those images. What is left of it on images that no
+choice has seen is the honest figure, and the difference the optimism of choosing. Works from a run
+folder alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distributed.front import Objective
+from distributed.run_folder import Evaluation, Run, Trial
+from distributed.statistics import Estimate
+
+#: Splits as they are written out.
+SPLITS = {"train": "training", "val": "validation", "test": "test", "ood": "unseen sites"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model of the front on one objective.
+
+    Attributes:
+        validation: What it was chosen by.
+        test: What it gives on images that no choice has seen.
+        optimism: How much better the first is than the second, in the objective's own direction.
+    """
+
+    model: str
+    objective: Objective
+    validation: Estimate
+    test: Estimate
+
+    @property
+    def optimism(self) -> float:
+        gap = self.validation.value - self.test.value
+        return gap if self.objective.direction == "max" else -gap
+
+
+def measured(run: Run) -> list[Objective]:
+    """The objectives that are figures of a split; a cost is none."""
+    return [o for o in run.objectives if not o.name.startswith("cost.")]
+
+
+def choices(run: Run) -> list[Choice]:
+    """The models of the front that were judged on the test split, on each measured objective."""
+    return [
+        Choice(trial.id, objective, _validation(trial, card, objective), estimate(card, objective))
+        for trial in run.front
+        if (card := run.evaluations.get(trial.id)) is not None and card.split == "test"
+        for objective in measured(run)
+    ]
+
+
+def estimate(card: Evaluation, objective: Objective, split: str = "test") -> Estimate:
+    """A figure of a card with its interval; NaN where the card does not have it."""
+    told = card.estimates.get(split, {}).get("figures", {}).get(objective.name)
+    if told is not None:
+        return Estimate(**{end: _number(told.get(end)) for end in ("value", "low", "high")})
+    value = card.metrics.get(objective.name) if split == card.split else None
+    return Estimate(_number(value), math.nan, math.nan)
+
+
+def mean_optimism(found: Sequence[Choice]) -> dict[str, float]:
+    """By objective, over the models that have both figures; without those that none has."""
+    names = dict.fromkeys(choice.objective.name for choice in found)
+    means = {}
+    for name in names:
+        gaps = [c.optimism for c in found if c.objective.name == name]
+        if known := [gap for gap in gaps if not math.isnan(gap)]:
+            means[name] = math.fsum(known) / len(known)
+    return means
+
+
+def counts(run: Run) -> dict[str, dict[str, int]]:
+    """Images, patients and sites behind the figures of each split, by the split's written name."""
+    for trial in run.front:
+        card = run.evaluations.get(trial.id)
+        if card is not None and card.estimates:
+            return {
+                SPLITS.get(split, split): {k: int(told[k]) for k in ("images", "patients", "sites")}
+                for split, told in card.estimates.items()
+            }
+    return {}
+
+
+def counted(found: Mapping[str, Mapping[str, int]]) -> str:
+    """The counts in a sentence; empty without any."""
+    told = [
+        f"{split}: " + ", ".join(f"{n} {noun if n != 1 else noun[:-1]}" for noun, n in c.items())
+        for split, c in found.items()
+    ]
+    return f"{'; '.join(told)}." if told else ""
+
+
+def _validation(trial: Trial, card: Evaluation, objective: Objective) -> Estimate:
+    """The figure that the search saw; its interval is that of the same images judged again."""
+    again = estimate(card, objective, "val")
+    return Estimate(trial.metrics[objective.name], again.low, again.high)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
