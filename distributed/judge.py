@@ -25,12 +25,14 @@ from distributed.checks import evaluation_plan
 from distributed.estimates import estimates, group_estimates, headline_names
 from distributed.fidelity import CLEAN, FULL, Level
 from distributed.ledger import SEARCH, Record
+from distributed.robustness import SAMPLES, attack_card, attacked_again
 from distributed.run import Run
 from distributed.sample_table import origins, salt, write_table
 from distributed.selective import selective
 from distributed.statistics import Estimate
 from distributed.training import TrialTraining
 from search_spaces.study import Study
+from trainables.attacks import FULL as FULL_ATTACK
 from trainables.evaluation import Evaluation, EvaluationPlan
 from trainables.metrics.catalog import attacked_name
 from trainables.registry import TRAINABLES
@@ -75,12 +77,14 @@ def judge_model(
     """Write one model's card, and its arrays and table where it has any.
 
     The card holds the model's `id`, `config` and the revision of the `code` that trained it, the
-    test split's `metrics`, `curves` against ε and `reliability` diagrams; `ood` (its samples and
-    their clean metrics) where the data have that split; of classifiers also `selective` (see
+    test split's `metrics`, `curves` against ε and `reliability` diagrams, under the attack that the
+    study's `evaluation.final` names; `attack` (see `robustness.attack_card`); `ood` (its samples
+    and their clean metrics) where the data have that split; of classifiers also `selective` (see
     `distributed.selective`), and `weights` (see `Reliance`, with the modalities' names) where the
     method weighs modalities. Of models of the search also `estimates` (by split the counts of
-    images, patients and sites, and headline figures with their 95 % intervals) and `groups` (see
-    `estimates.group_estimates`), and beside it every sample's scores (see `sample_table`).
+    images, patients and sites, and headline figures with their 95 % intervals, under the attack of
+    the search; of the test split those under the full one beside them, as `final`) and `groups`
+    (see `estimates.group_estimates`), and beside it every sample's scores (see `sample_table`).
     """
     import torch
 
@@ -92,6 +96,12 @@ def judge_model(
     samples = Streamed(data, Split.TEST, manifest)
     judged = _Judged(training, data, size, gather=record.stage == SEARCH)
     evaluation = judged.split(Split.TEST)
+    metrics = evaluation.compute()
+    hardest, again = evaluation, None
+    if plan.budgets and study.evaluation.final == FULL_ATTACK:
+        again = SampleScores(evaluation.task, plan.uncertainty) if judged.gathered else None
+        hardest = attacked_again(training, samples, size, again)
+    final = None if hardest is evaluation else hardest.compute()
     strongest = max(plan.epsilons)
     card: dict[str, Any] = {
         "id": record.id,
@@ -99,10 +109,10 @@ def judge_model(
         "classes": list(manifest.classes),
         "config": record.config,
         "code": record.code,
-        "metrics": evaluation.compute(),
-        "curves": evaluation.curves() if plan.budgets else {},
+        "metrics": metrics | (final or {}),
+        "curves": hardest.curves() if plan.budgets else {},
         "reliability": {
-            condition: evaluation.reliability(condition)
+            condition: hardest.reliability(condition)
             for condition in dict.fromkeys(("clean", attacked_name(strongest)))
         },
     }
@@ -123,9 +133,12 @@ def judge_model(
         weights, shown = _weights(training, samples, size)
         card |= weights
         arrays |= shown if record.stage == SEARCH else {}
+    if plan.budgets:
+        few = _panel_batch(samples, SAMPLES[study.evaluation.final])
+        card["attack"] = attack_card(training, study.evaluation, few, metrics, final)
     path = _card(run, record)
     if judged.gathered is not None:
-        card |= _estimated(judged.gathered, study, plan, data, run, path)
+        card |= _estimated(judged.gathered, again, study, plan, data, run, path)
     if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
     # Last: a model with a card is judged, and is not judged again.
@@ -151,6 +164,7 @@ class _Judged:
 
 def _estimated(
     gathered: Mapping[Split, SampleScores],
+    again: SampleScores | None,
     study: Study,
     plan: EvaluationPlan,
     data: Folder,
@@ -171,6 +185,9 @@ def _estimated(
         part["estimates"][str(split)] = {
             **where[split].counts, "figures": _plain(estimates(scores, plan, names, patients)),
         }  # fmt: skip
+        if split is Split.TEST and again is not None:
+            final = _plain(estimates(again, plan, names, patients))
+            part["estimates"][str(split)]["final"] = final
     groups = group_estimates(gathered[Split.TEST], plan, where[Split.TEST].patients)
     for row in groups.get("rows", ()):
         row["figures"] = _plain(row["figures"])
@@ -218,11 +235,11 @@ def _drawn(samples: Streamed, count: int) -> Batch:
     return samples.batch(order[:count].tolist())
 
 
-def _panel_batch(samples: Streamed) -> Batch:
-    """The images of the panel; those with a lesion come first."""
-    batch = _drawn(samples, PANEL_IMAGES * 8)
+def _panel_batch(samples: Streamed, count: int = PANEL_IMAGES) -> Batch:
+    """So many images, the same for every model; those with a lesion come first."""
+    batch = _drawn(samples, count * 8)
     rows = list(range(len(batch)))
     if batch.mask is not None:
         lesion = batch.mask.flatten(1).any(dim=1).tolist()
         rows = sorted(rows, key=lambda row: not lesion[row])
-    return batch.select(rows[:PANEL_IMAGES])
+    return batch.select(rows[:count])

@@ -29,6 +29,8 @@ from distributed.cost import Cost, Meter
 from distributed.fidelity import FULL, Level, Levels, portion
 from search_spaces.study import Fidelity, Scheduler
 from trainables.attacks import adversary
+from trainables.attacks.ensemble import Ensemble, Single, settings
+from trainables.attacks.masking import Effort, Masking, masking
 from trainables.contract import Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
 from trainables.regimes import Regime, from_config
@@ -152,6 +154,8 @@ class TrialTraining:
         *,
         batch_size: int,
         scores: SampleScores | None = None,
+        attack: str | None = None,
+        corrupted: bool = True,
     ) -> Evaluation:
         """This rank's part of an evaluation; merge the ranks' parts before computing.
 
@@ -161,10 +165,17 @@ class TrialTraining:
                 of images at the level's size.
             batch_size: Of each rank.
             scores: Gathers what each sample of this rank scored.
+            attack: Instead of the plan's.
+            corrupted: Whether the plan's corruptions are judged as well.
         """
         plan = self.plan.clean() if level.clean else self.plan
         steps = portion(plan.attack_steps, level.evaluation_steps)
-        plan = dataclasses.replace(plan, attack_steps=steps)
+        plan = dataclasses.replace(
+            plan,
+            attack=attack or plan.attack,
+            attack_steps=steps,
+            corruptions=plan.corruptions if corrupted else (),
+        )
         trainable = self._method(level).trainable
         batches = samples.sweep(batch_size, self.rank.index, self.rank.world, level.validation)
         with self._meter.running() as spent, self._autocast():
@@ -184,6 +195,24 @@ class TrialTraining:
         attack = partial(self._attack, trainable, self.plan, Cost())
         with self._autocast():
             return panel(trainable, self.network, self._moved(batch, FULL), attack, epsilon)
+
+    def attack_settings(self, attack: str | None = None) -> list[dict[str, Any]]:
+        """The members of the evaluation's attack, or of another; see `ensemble.settings`."""
+        return settings(self._adversary(self._method(FULL).trainable, self.plan, attack))
+
+    def masking(self, batch: Batch, epsilon: float, effort: Effort) -> Masking:
+        """Signs on some samples that gradients are hidden; see `masking.masking`."""
+        trainable = self._method(FULL).trainable
+        with self._autocast():
+            return masking(
+                trainable,
+                self.network,
+                self._moved(batch, FULL),
+                epsilon,
+                seeds=draw_seeds(batch.sample_id, "masking"),
+                norm=self.plan.norm,
+                effort=effort,
+            )
 
     def cost_metrics(self) -> dict[str, float]:
         """What the trial took so far, over all ranks and restarts, as ``cost.images``."""
@@ -258,18 +287,23 @@ class TrialTraining:
         start: Tensor | None,
     ) -> Batch:
         """The evaluation's attack, on the predicted scores: the same for every method."""
-        attack = adversary(
-            plan.attack,
+        attack = self._adversary(trainable, plan)
+        seeds = draw_seeds(batch.sample_id, "attack")
+        worse = attack(batch, epsilon, seeds, start)
+        spent.attack_gradients += attack.gradients
+        return worse
+
+    def _adversary(
+        self, trainable: Trainable, plan: EvaluationPlan, attack: str | None = None
+    ) -> Ensemble | Single:
+        return adversary(
+            attack or plan.attack,
             trainable,
             self.network,
             steps=plan.attack_steps,
             restarts=plan.restarts,
             norm=plan.norm,
         )
-        seeds = draw_seeds(batch.sample_id, "attack")
-        worse = attack(batch, epsilon, seeds, start)
-        spent.attack_gradients += attack.gradients
-        return worse
 
     def _moved(self, batch: Batch, level: Level) -> Batch:
         """On the device, images at the level's size."""

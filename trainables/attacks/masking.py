@@ -38,9 +38,19 @@ POINT = 0.01
 SHARE = 0.02
 #: The radius at which nothing can be right but by not looking at the image.
 LARGE = 0.5
-#: Steps of the thorough attack, and queries of the one without gradients.
-_STEPS, _QUERIES = 30, 300
+#: Steps of the ascent whose loss is to rise.
 _SMALL_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard the checks look: steps of the thorough attack, queries of the one without gradients.
+
+    A check costs seven times as many gradients of each sample as there are steps.
+    """
+
+    steps: int = 40
+    queries: int = 400
 
 
 @dataclass(frozen=True)
@@ -78,11 +88,11 @@ def masking(
     *,
     seeds: Tensor | None = None,
     norm: Norm = "linf",
+    effort: Effort | None = None,
 ) -> Masking:
     """Look for signs of gradient masking on a batch with its truth.
 
-    Costs some 250 gradients and 300 predictions of each sample. The loss is that of the fast
-    ensemble: soft Dice, or the margin.
+    The loss is that of the fast ensemble: soft Dice, or the margin.
 
     Args:
         epsilon: > 0; what the model is judged at.
@@ -91,12 +101,13 @@ def masking(
     loss = "dice" if trainable.task is Task.SEGMENTATION else "margin"
     victim = ScoreVictim(trainable, network, loss)
     check = _Check(victim, batch, seeds)
+    effort = effort or Effort()
     fgsm = "fgsm" if norm == "linf" else "pgd"
     once = check.after(make_attack(fgsm, steps=1, norm=norm), epsilon)
-    many = check.after(APGD(steps=_STEPS, norm=norm), epsilon)
-    more = check.after(APGD(steps=2 * _STEPS, restarts=2, norm=norm), epsilon)
-    large = check.after(APGD(steps=_STEPS), LARGE)
-    blind = check.after(make_attack("square", steps=_QUERIES), epsilon)
+    many = check.after(APGD(steps=effort.steps, norm=norm), epsilon)
+    more = check.after(APGD(steps=2 * effort.steps, restarts=2, norm=norm), epsilon)
+    large = check.after(APGD(steps=effort.steps), LARGE)
+    blind = check.after(make_attack("square", steps=effort.queries), epsilon)
     figures = {
         "clean": check.performance(check.clean),
         "single_step": check.performance(once),
