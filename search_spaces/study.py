@@ -164,7 +164,7 @@ class Evaluation(_Section):
 
     epsilons: list[float] = [0.0, 0.005, 0.01, 0.02]
     attack: str = "fast"
-    attack_steps: Annotated[int, Field(ge=1)] = 9
+    attack_steps: Annotated[int, Field(ge=1)] = 7
     restarts: Annotated[int, Field(ge=1)] = 1
     final: Literal["fast", "full"] = "full"
     norm: Literal["linf", "l2"] = "linf"

@@ -54,7 +54,7 @@ class EvaluationPlan:
 
     epsilons: tuple[float, ...] = (0.0,)
     attack: str = FAST
-    attack_steps: int = 9
+    attack_steps: int = 7
     restarts: int = 1
     norm: Norm = "linf"
     corruptions: tuple[tuple[str, int], ...] = ()
