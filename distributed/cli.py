@@ -145,7 +145,8 @@ def sweep(
     accept: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY", help="With --resume: this key of the study is meant to have changed."
+            metavar="KEY",
+            help="With --resume: this key of the study (or `code`) is meant to have changed.",
         ),
     ] = None,
     warm_start: Annotated[
@@ -168,7 +169,8 @@ def sweep(
 
     Ctrl-C finishes the epoch and writes the report of what there is. Go on, after that or anything
     worse: `trustsweep sweep --resume runs/qata`. More trials may be asked for; any other change is
-    named: by `--set`, or with `--accept KEY` where a study file was edited.
+    named: by `--set`, or with `--accept KEY` where a study file was edited, `--accept code` where
+    the code was.
     """
     from search_spaces.study import load
 

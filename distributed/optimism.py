@@ -95,7 +95,8 @@ def counted(found: Mapping[str, Mapping[str, int]]) -> str:
         f"{split}: " + ", ".join(f"{n} {noun if n != 1 else noun[:-1]}" for noun, n in c.items())
         for split, c in found.items()
     ]
-    return f"{'; '.join(told)}." if told else ""
+    text = "; ".join(told)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _validation(trial: Trial, card: Evaluation, objective: Objective) -> Estimate:

@@ -148,7 +148,7 @@ def front_table(front: Sequence[Record], objectives: Sequence[Objective], title:
     return table
 
 
-def test_table(found: Sequence[Choice]) -> Table:
+def on_test_table(found: Sequence[Choice]) -> Table:
     """The front's models on the test split beside the figures that they were chosen by."""
     title = "On the test split, which no choice has seen (95 % intervals by patient bootstrap)"
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)

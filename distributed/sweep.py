@@ -26,7 +26,7 @@ from distributed.front import Objective
 from distributed.halt import INTERRUPTED, Halt, Halted, on_signals, on_threads, outside
 from distributed.ledger import SEARCH, Record, State
 from distributed.optimism import choices, counted, counts
-from distributed.progress import Progress, front_table, test_table
+from distributed.progress import Progress, front_table, on_test_table
 from distributed.repeats import repeats
 from distributed.resume import check_changes, teach
 from distributed.run import Run, identifier
@@ -357,7 +357,7 @@ def _say_of_test(run: Run, console: Console) -> None:
 
     found = read_run(run.path)
     if told := choices(found):
-        console.print(test_table(told))
+        console.print(on_test_table(told))
         console.print(counted(counts(found)), highlight=False)
     again = comparison.repeats(found)
     if again.repeated:

@@ -105,8 +105,8 @@ def optimism(run: Run) -> list[str]:
         return []
     told = ", ".join(f"{name} {'+' * (gap > 0)}{number(gap)}" for name, gap in means.items())
     return [
-        f"Optimism of choosing: {told}. By so much the validation split looks better than the test "
-        "split, which no choice has seen (mean over the front)."
+        f"Optimism of choosing: {told}. By so much the validation split looks better (worse, where "
+        "negative) than the test split, which no choice has seen; mean over the front."
     ]
 
 

@@ -354,7 +354,9 @@ def one_objective(run: Path) -> str:
     summary["objectives"] = summary["objectives"][:1]
     (run / "summary.json").write_text(json.dumps(summary))
     (run / "front.csv").unlink()
-    return "1 model stands on the front of dice_area (higher is better)."
+    return (
+        "1 model stands on the front of dice_area (higher is better), by figures of the validation"
+    )
 
 
 @pytest.mark.parametrize(
@@ -500,7 +502,7 @@ def test_the_browser_works_out_the_front_of_any_pair(
     told = re.search(r'id="front-result"[^>]*>Front of ([^<]*)<', document)
     assert told is not None
     head, listed = re.fullmatch(r"(.*) \((.*)\)\.", told[1]).groups()  # type: ignore[union-attr]
-    assert head == f"{x} against {y}: {len(members)} of 19 trials"
+    assert head == f"{x} against {y} on validation: {len(members)} of 19 trials"
     assert set(listed.split(", ")) == members
     # Every figure was drawn: the policy let our scripts run.
     assert document.count('class="main-svg"') >= 8
