@@ -28,6 +28,8 @@ from distributed.training import TrialTraining
 from search_spaces.study import Study
 from trainables.evaluation import Evaluation
 from trainables.metrics.catalog import attacked_name
+from trainables.metrics.skill import triviality
+from trainables.metrics.trivial import Prior
 from trainables.registry import TRAINABLES
 from trainables.reliance import reliance, weighed_samples
 
@@ -54,7 +56,15 @@ def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
     data = Folder(prepared.study.data).resolved()
     ray.get(
         [
-            task.remote(prepared.study, data, prepared.manifest, record, run.path, run.checkpoints)
+            task.remote(
+                prepared.study,
+                data,
+                prepared.manifest,
+                record,
+                run.path,
+                run.checkpoints,
+                prepared.trivial.prior,
+            )
             for record in records
             if not _card(run.path, record).is_file()
         ]
@@ -62,31 +72,42 @@ def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
 
 
 def judge_model(
-    study: Study, data: Folder, manifest: Manifest, record: Record, run: Path, checkpoints: Path
+    study: Study,
+    data: Folder,
+    manifest: Manifest,
+    record: Record,
+    run: Path,
+    checkpoints: Path,
+    prior: Prior | None = None,
 ) -> None:
     """Write one model's card, and its arrays where it has any.
 
     The card holds the model's `id` and `config`, the test split's `metrics`, `curves` against ε
-    and `reliability` diagrams; of classifiers also `selective` (see `distributed.selective`),
-    `ood` (its samples and their clean metrics) where the data have that split, and `weights` (see
-    `Reliance`, with the modalities' names) where the method weighs modalities.
+    and `reliability` diagrams; `trivial`, the figures of the predictors that ignore the image, and
+    `triviality`, a phrase where the model is no better; `selective` (see
+    `distributed.selective`), `ood` (its samples and their clean metrics) where the data have that
+    split, and `weights` (see `Reliance`, with the modalities' names) where the method weighs
+    modalities. `prior` is what the trivial predictors know of the train split.
     """
     import torch
 
     plan = evaluation_plan(study)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    training = TrialTraining(record.config, manifest, plan, device=device)
+    training = TrialTraining(record.config, manifest, plan, device=device, prior=prior)
     load_model(checkpoints / record.id, training.network)
     size = study.evaluation.batch_size
     samples = Streamed(data, Split.TEST, manifest)
     evaluation = training.evaluate(samples, batch_size=size)
     strongest = max(plan.epsilons)
+    metrics, trivial = evaluation.compute(), evaluation.trivial()
     card: dict[str, Any] = {
         "id": record.id,
         "split": str(Split.TEST),
         "classes": list(manifest.classes),
         "config": record.config,
-        "metrics": evaluation.compute(),
+        "metrics": metrics,
+        "trivial": trivial,
+        "triviality": triviality(metrics, trivial),
         "curves": evaluation.curves() if plan.budgets else {},
         "reliability": {
             condition: evaluation.reliability(condition)
@@ -97,9 +118,10 @@ def judge_model(
     if record.stage == SEARCH and manifest.image_shape:
         arrays = training.panel(_panel_batch(samples), strongest)
         arrays["epsilon"] = np.array(strongest, dtype=np.float32)
+    card |= _elsewhere(training, data, evaluation, size)
     if evaluation.task is Task.CLASSIFICATION:
         weights, shown = _weights(training, samples, size)
-        card |= _elsewhere(training, data, evaluation, size) | weights
+        card |= weights
         arrays |= shown if record.stage == SEARCH else {}
     path = _card(run, record)
     if arrays:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
@@ -15,6 +15,9 @@ from rich.text import Text
 
 from distributed.front import Objective
 from distributed.ledger import Record, State
+
+#: Trials that a line at the end names.
+_NAMED = 10
 
 
 def duration(seconds: float) -> str:
@@ -117,8 +120,32 @@ class Progress:
         return Group(*parts)
 
 
-def front_table(front: Sequence[Record], objectives: Sequence[Objective], title: str) -> Table:
-    """The front as a table, best first by the first objective."""
+def trivial_lines(remarks: Mapping[str, str], completed: int) -> list[str]:
+    """What is said at the end of a sweep of the models that a trivial predictor equals.
+
+    Args:
+        remarks: Trial to what is trivial about it.
+        completed: Trials among which they are.
+    """
+    found: dict[str, list[str]] = {}
+    for trial, remark in remarks.items():
+        found.setdefault(remark, []).append(trial)
+    lines = []
+    for remark, trials in found.items():
+        more = f" and {len(trials) - _NAMED} more" if len(trials) > _NAMED else ""
+        named = ", ".join(trials[:_NAMED])
+        lines.append(f"{len(trials)} of {completed} models: {remark} ({named}{more}).")
+    return lines
+
+
+def front_table(
+    front: Sequence[Record],
+    objectives: Sequence[Objective],
+    title: str,
+    remarks: Mapping[str, str] | None = None,
+) -> Table:
+    """The front as a table, best first by the first objective; `remarks` by trial, where any."""
+    remarks = {r.id: remarks[r.id] for r in front if r.id in remarks} if remarks else {}
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in ("trial", "model", "regime", "ρ", "ε", "lr"):
         # An id is there to be copied: on a narrow terminal it wraps rather than ends in dots.
@@ -126,6 +153,8 @@ def front_table(front: Sequence[Record], objectives: Sequence[Objective], title:
     for objective in objectives:
         arrow = "↑" if objective.direction == "max" else "↓"
         table.add_column(f"{objective.name} {arrow}", justify="right")
+    if remarks:
+        table.add_column("warning", style="yellow", overflow="fold")
     first = objectives[0]
     sign = -1.0 if first.direction == "max" else 1.0
     for record in sorted(front, key=lambda r: sign * r.metrics.get(first.name, np.nan)):
@@ -137,5 +166,6 @@ def front_table(front: Sequence[Record], objectives: Sequence[Objective], title:
             str(config.get("regime", "")),
             *("" if cell is None else f"{cell:.2g}" for cell in cells),
             *(f"{record.metrics[o.name]:.4f}" for o in objectives),
+            *([remarks.get(record.id, "")] if remarks else []),
         )
     return table
