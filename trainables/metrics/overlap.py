@@ -60,9 +60,10 @@ class Overlap(SumState):
         """Take in images by probability and truth, (B, n) float64 each."""
         both, predicted, lesion = image_counts(p, truth)
         overlap = _share(2 * both, predicted + lesion)
-        # `both` is NaN where a probability is; what is said of such an image is NaN, too.
-        said = torch.where(both.isnan(), math.nan, (predicted > 0).to(torch.float64))
+        said = (predicted > 0).to(torch.float64)
         clear = lesion == 0
+        # A NaN probability anywhere makes every figure NaN, also those of the other images.
+        broken = 0 * both.sum()
         self.add(
             images=len(both),
             dice=overlap.sum(),
@@ -71,10 +72,10 @@ class Overlap(SumState):
             predicted=predicted.sum(),
             lesion=lesion.sum(),
             with_lesion=(~clear).sum(),
-            dice_lesion=overlap[~clear].sum(),
-            alarms=said[clear].sum(),
-            alarm_volume=(said * predicted)[clear].sum() / p.shape[1],
-            empty=(1 - said).sum(),
+            dice_lesion=overlap[~clear].sum() + broken,
+            alarms=said[clear].sum() + broken,
+            alarm_volume=predicted[clear].sum() / p.shape[1] + broken,
+            empty=(1 - said).sum() + broken,
         )
 
     def compute(self) -> dict[str, float]:
