@@ -16,9 +16,6 @@ from rich.text import Text
 from distributed.front import Objective
 from distributed.ledger import Record, State
 
-#: Trials that a line at the end names.
-_NAMED = 10
-
 
 def duration(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
@@ -118,24 +115,6 @@ class Progress:
         if self._front:
             parts.append(front_table(self._front, self._objectives, "The front so far"))
         return Group(*parts)
-
-
-def trivial_lines(remarks: Mapping[str, str], completed: int) -> list[str]:
-    """What is said at the end of a sweep of the models that a trivial predictor equals.
-
-    Args:
-        remarks: Trial to what is trivial about it.
-        completed: Trials among which they are.
-    """
-    found: dict[str, list[str]] = {}
-    for trial, remark in remarks.items():
-        found.setdefault(remark, []).append(trial)
-    lines = []
-    for remark, trials in found.items():
-        more = f" and {len(trials) - _NAMED} more" if len(trials) > _NAMED else ""
-        named = ", ".join(trials[:_NAMED])
-        lines.append(f"{len(trials)} of {completed} models: {remark} ({named}{more}).")
-    return lines
 
 
 def front_table(

@@ -31,12 +31,18 @@ from distributed.checks import (
 from distributed.front import Objective
 from distributed.halt import INTERRUPTED, Halt, Halted, on_signals, on_threads, outside
 from distributed.ledger import SEARCH, Record, State, trial_id
-from distributed.progress import Progress, front_table, trivial_lines
+from distributed.progress import Progress, front_table
 from distributed.repeats import repeats
 from distributed.resume import check_changes, teach
 from distributed.run import Run
 from distributed.stopping.policy import Verdict
-from distributed.trivial import Trivial, load_figures, read_trivial, save_figures
+from distributed.trivial import (
+    Trivial,
+    load_figures,
+    read_trivial,
+    save_figures,
+    trivial_lines,
+)
 from distributed.version import VERSION
 from search_spaces.study import Study
 from trainables.metrics.skill import triviality

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_pipelines.errors import UserError
 from data_pipelines.machine import write_atomically
 from data_pipelines.schema import Manifest, Split, Task
 from data_pipelines.storage import Folder
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 #: In the run folder: split to predictor to metric to value, null where it does not exist.
 TRIVIAL_NAME = "trivial.json"
+#: Trials that a sentence names.
+_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,17 @@ def save_figures(run: Path, figures: Mapping[str, Figures]) -> None:
 
 
 def load_figures(run: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Those of a run folder; empty for a run that has none (an earlier version's)."""
+    """Those of a run folder; empty for a run that has none (an earlier version's).
+
+    Raises `UserError` for a broken file.
+    """
     path = run / TRIVIAL_NAME
     if not path.is_file():
         return {}
-    raw = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}). Is this file whole?") from error
     return {
         split: {
             name: {m: math.nan if v is None else v for m, v in row.items()}
@@ -73,3 +82,21 @@ def load_figures(run: Path) -> dict[str, dict[str, dict[str, float]]]:
         }
         for split, rows in raw.items()
     }
+
+
+def trivial_lines(remarks: Mapping[str, str], completed: int) -> list[str]:
+    """Sentences on the models that are no better than a trivial predictor.
+
+    Args:
+        remarks: Trial to what is trivial about it.
+        completed: Trials among which they are.
+    """
+    found: dict[str, list[str]] = {}
+    for trial, remark in remarks.items():
+        found.setdefault(remark, []).append(trial)
+    lines = []
+    for remark, trials in found.items():
+        more = f" and {len(trials) - _NAMED} more" if len(trials) > _NAMED else ""
+        named = ", ".join(trials[:_NAMED])
+        lines.append(f"{len(trials)} of {completed} completed trials: {remark} ({named}{more}).")
+    return lines

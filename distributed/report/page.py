@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import io
+import math
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -70,6 +71,7 @@ def _render(contents: Contents) -> str:
         unfinished=unfinished(run),
         resume_line=resume_line(run),
         better=BETTER,
+        nan=math.nan,
         findings=findings(found),
         tables=(COMPARISON, ATTAINMENT),
         least_trials=LEAST_TRIALS,

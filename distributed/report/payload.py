@@ -41,10 +41,23 @@ def _payload(contents: Contents) -> dict[str, Any]:
         "lines": [dataclasses.asdict(line) for line in contents.lines],
         "spotlight": [e.id for e in run.spotlight],
         "roles": roles(run),
+        "trivial": _trivial(contents),
         "evaluations": [_drawn(e) for e in evaluated],
-        "risks": [{"id": a.id, "curves": a.curves} for a in contents.abstentions],
+        "risks": [
+            {"id": a.id, "curves": a.curves, "error": "dice" if a.segmented else "class"}
+            for a in contents.abstentions
+        ],
         "worsenings": [dataclasses.asdict(w) for w in contents.worsenings],
     }
+
+
+def _trivial(contents: Contents) -> dict[str, float]:
+    """The best of the predictors that ignore the image, by metric, where the front is judged."""
+    found = contents.beside
+    if found is None or not contents.run.evaluations:
+        return {}
+    rows = {row.name: row.figures for row in found.predictors}
+    return {name: rows[best][name] for name, best in found.best.items() if best}
 
 
 def _columns(run: Run, metrics: list[str]) -> dict[str, Any]:
@@ -57,6 +70,7 @@ def _columns(run: Run, metrics: list[str]) -> dict[str, Any]:
         "epochs": [t.epochs for t in trials],
         "front": [t.id in front for t in trials],
         "feasible": [run.feasible(t) for t in trials],
+        "remark": [run.remarks.get(t.id, "") for t in trials],
         "config": {key: [t.config.get(key) for t in trials] for key in _keys(trials)},
         "metrics": {
             name: [t.metrics.get(name) for t in trials]

@@ -89,7 +89,7 @@ def blobs(seed: int, images: int, shift: float = 0.0) -> tuple[torch.Tensor, tor
 
 @pytest.mark.parametrize(("cls", "name"), [(Calibration, "ece"), (RegionCalibration, "ece_region")])
 def test_the_floor_of_pixels_counts_images(cls: type[Calibration], name: str) -> None:
-    """Pixels that are right or wrong together: the floor is that of images, not of 64 times more."""
+    """Pixels that are right or wrong together: the floor is that of images, 64 times fewer."""
     found = []
     for seed in range(200):
         state = cls()

@@ -23,6 +23,7 @@ function rows(columns) {
     Object.entries(table).map(([key, values]) => [key, values[i]]).filter(([, value]) => value !== null));
   return columns.id.map((id, i) => ({
     id, state: columns.state[i], epochs: columns.epochs[i], front: columns.front[i], feasible: columns.feasible[i],
+    remark: columns.remark[i],
     config: present(columns.config, i), metrics: present(columns.metrics, i),
   }));
 }
@@ -55,7 +56,8 @@ function axisTitle(name) {
 function describe(trial) {
   const metrics = REPORT.objectives.map((o) => `${plain(o.name)}: <b>${short(trial.metrics[o.name])}</b>`);
   const config = Object.entries(trial.config).map(([key, value]) => `${plain(key)}: ${short(value)}`);
-  return [`<b>trial ${plain(trial.id)}</b>`, ...metrics, "", ...config].join("<br>");
+  const remark = trial.remark ? [`<b>${plain(trial.remark)}</b>`] : [];
+  return [`<b>trial ${plain(trial.id)}</b>`, ...remark, ...metrics, "", ...config].join("<br>");
 }
 
 function ink(variable) {
