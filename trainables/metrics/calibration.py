@@ -119,7 +119,8 @@ class Calibration(SumState):
     def _pixels(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Probability and truth of the pixels to judge and the row that they are of, flat."""
         p, truth = foreground(prediction, batch)
-        return p.flatten(), truth.flatten(), _row_numbers(p).flatten()
+        rows = torch.arange(len(p), device=p.device).repeat_interleave(p.shape[1])
+        return p.flatten(), truth.flatten(), rows
 
 
 class RegionCalibration(Calibration):
@@ -137,7 +138,8 @@ class RegionCalibration(Calibration):
         spatial = prediction.probability.shape[2:]
         radius = max(1, round(min(spatial) / _SIDE_PER_RADIUS))
         region = dilate(union.reshape(len(p), *spatial), radius).reshape(p.shape)
-        return p[region], truth[region], _row_numbers(p)[region]
+        chosen = region.flatten().nonzero()[:, 0]
+        return p.flatten()[chosen], truth.flatten()[chosen], chosen // p.shape[1]
 
 
 class ClassCalibration(Calibration):
@@ -188,11 +190,6 @@ def _binomial_deviation(n: np.ndarray, p: np.ndarray) -> np.ndarray:
     chance = np.where(least > n, 0.0, stats.binom.pmf(np.minimum(least, n), n, p))
     deviation: np.ndarray = np.where(np.isnan(p), np.nan, 2 * least * (1 - p) * chance)
     return deviation
-
-
-def _row_numbers(values: Tensor) -> Tensor:
-    """(B, n) long: the number of its row in every place."""
-    return torch.arange(len(values), device=values.device).unsqueeze(1).expand_as(values)
 
 
 def _histogram(cells: Tensor, rows: int, weights: Tensor) -> Tensor:
