@@ -127,7 +127,7 @@ def test_the_page_marks_it_and_shows_what_ignoring_the_image_reaches(tmp_path: P
         "A flat line alone proves nothing",
         "perfect at this n",
         "0.021",
-        "A cross over a mark: the model is no better than one that ignores the image.",
+        "A cross over a mark: the model gives every image one answer",
     ):
         assert told in elements.text, told
     badges = [a for tag, a in elements.found if tag == "span" and a.get("class") == "badge warn"]

@@ -141,6 +141,7 @@ const curve = document.getElementById("pick-curve");
 if (curve) {
   const names = new Set(REPORT.evaluations.flatMap((e) => Object.keys(e.curves)));
   names.delete("epsilon");
-  fill(curve, [...names]);
+  const wanted = REPORT.objectives.map((o) => o.name.replace(/_area$/, ""));
+  fill(curve, [...names], [...names].find((n) => wanted.includes(n)));
   curve.addEventListener("change", drawAttack);
 }
