@@ -2,14 +2,18 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest, Split, Task
 from distributed.checks import check, check_defined, measured_names, objectives_of, task_of
+from distributed.sweep import prepare
+from distributed.trivial import Trivial
 from search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
 from trainables.metrics.catalog import COSTS, metric_info
+from trainables.metrics.trivial import Prior
 from trainables.registry import TRAINABLES
 
 MANIFEST = Manifest(
@@ -127,3 +131,18 @@ def test_a_skill_that_nobody_can_have_is_refused() -> None:
         with pytest.raises(UserError, match=why):
             check_defined(study(trainables=["unet"], objectives=[name]), perfect, Split.VAL)
     check_defined(study(trainables=["unet"], objectives=["clean.ece"]), perfect, Split.VAL)
+
+
+def test_a_sweep_is_refused_before_it_starts(phantoms: Path) -> None:
+    nodes = [{"CPU": 2.0, "memory": 4e9, "object_store_memory": 1e9}]
+    asked = study(
+        trainables=["unet"], objectives=["dice_lesion_area"], data=str(phantoms),
+        constraints=["clean.false_alarms <= 0.2"],
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"constraints: 'clean.false_alarms' does not exist"):
+        prepare(asked, nodes, Trivial(Prior(), {Split.VAL: FIGURES}))
+    prepared = prepare(asked, nodes)
+    figures = prepared.trivial.figures
+    assert figures.keys() == {"val", "test"}
+    assert figures["val"]["empty mask"]["dice_lesion"] == 0
+    assert prepare(asked, nodes, prepared.trivial).trivial is prepared.trivial
