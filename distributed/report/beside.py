@@ -31,13 +31,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Beside:
-    """One split; each metric has the best of the `predictors` in `best`."""
+    """One split; each metric has the best of the `predictors` in `best`, "" for none."""
 
     split: str
     metrics: list[str]
     best: Mapping[str, str]
     predictors: list[Row]
     models: list[Row]
+
+    @property
+    def reached(self) -> dict[str, float]:
+        """What the best of the predictors reaches, by metric."""
+        rows = {row.name: row.figures for row in self.predictors}
+        return {metric: rows[name][metric] for metric, name in self.best.items() if name}
 
 
 def beside(run: Run) -> Beside | None:

@@ -41,7 +41,7 @@ def _payload(contents: Contents) -> dict[str, Any]:
         "lines": [dataclasses.asdict(line) for line in contents.lines],
         "spotlight": [e.id for e in run.spotlight],
         "roles": roles(run),
-        "trivial": _trivial(contents),
+        "trivial": contents.beside.reached if contents.beside else {},
         "evaluations": [_drawn(e) for e in evaluated],
         "risks": [
             {"id": a.id, "curves": a.curves, "error": "dice" if a.segmented else "class"}
@@ -49,15 +49,6 @@ def _payload(contents: Contents) -> dict[str, Any]:
         ],
         "worsenings": [dataclasses.asdict(w) for w in contents.worsenings],
     }
-
-
-def _trivial(contents: Contents) -> dict[str, float]:
-    """The best of the predictors that ignore the image, by metric, where the front is judged."""
-    found = contents.beside
-    if found is None or not contents.run.evaluations:
-        return {}
-    rows = {row.name: row.figures for row in found.predictors}
-    return {name: rows[best][name] for name, best in found.best.items() if best}
 
 
 def _columns(run: Run, metrics: list[str]) -> dict[str, Any]:
