@@ -237,6 +237,11 @@ def evaluated(task: Task, batch: Batch, prediction: Prediction, prior: Prior) ->
     return evaluation
 
 
+def classified(p: np.ndarray, batch: Batch) -> Prediction:
+    assert batch.label is not None
+    return labelled(torch.from_numpy(p), batch.label, torch.zeros(len(batch)))[0]
+
+
 def predictions(task: Task, batch: Batch, prior: Prior) -> dict[str, Prediction]:
     """What each trivial predictor says, as a model would."""
     if task is Task.CLASSIFICATION:
@@ -248,16 +253,11 @@ def predictions(task: Task, batch: Batch, prior: Prior) -> dict[str, Prediction]
             MAJORITY_CLASS: np.eye(3)[prior.counts.argmax()],
             BEST_CONSTANT: counts / counts.sum(),
         }
-        return {
-            name: Prediction(
-                torch.from_numpy(q).expand(len(batch), 3), {"entropy": torch.zeros(len(batch))}
-            )
-            for name, q in rows.items()
-        }
+        return {name: classified(np.tile(q, (len(batch), 1)), batch) for name, q in rows.items()}
     assert batch.mask is not None
     assert prior.mean is not None
     assert prior.fixed is not None
-    zeros = torch.zeros_like(batch.mask, dtype=torch.float64)
+    zeros = torch.zeros_like(batch.mask[:, 0], dtype=torch.float64)
     maps = {
         EMPTY_MASK: zeros,
         FULL_MASK: zeros + 1,
@@ -265,7 +265,7 @@ def predictions(task: Task, batch: Batch, prior: Prior) -> dict[str, Prediction]
         FIXED_MASK: zeros + torch.from_numpy(prior.fixed),
         BEST_CONSTANT: zeros + batch.mask.double().mean(),
     }
-    return {name: Prediction(p, {"u": zeros[:, 0]}) for name, p in maps.items()}
+    return {name: pair(p, batch.mask[:, 0])[0] for name, p in maps.items()}
 
 
 @every_task
@@ -293,11 +293,10 @@ def test_a_perfect_model_has_skill_one(task: Task) -> None:
     batch, prior = truth_of(task, 0), Prior.of([truth_of(task, 1)], task)
     if task is Task.SEGMENTATION:
         assert batch.mask is not None
-        prediction = Prediction(batch.mask, {"u": batch.mask[:, 0]})
+        prediction, _ = pair(batch.mask[:, 0], batch.mask[:, 0])
     else:
         assert batch.label is not None
-        p = torch.nn.functional.one_hot(batch.label).double()
-        prediction = Prediction(p, {"entropy": torch.zeros(len(batch))})
+        prediction = classified(np.eye(3)[batch.label.numpy()], batch)
     evaluation = evaluated(task, batch, prediction, prior)
     found = evaluation.compute()
     for metric in SKILLED[task]:
@@ -319,7 +318,7 @@ def test_where_nothing_can_be_gained_there_is_no_skill() -> None:
     batch = masks(0, empty=12)
     prior = Prior.of([masks(1)], Task.SEGMENTATION)
     assert batch.mask is not None
-    prediction = Prediction(batch.mask + 1, {"u": batch.mask[:, 0]})
+    prediction, _ = pair(batch.mask[:, 0] + 1, batch.mask[:, 0])
     found = evaluated(Task.SEGMENTATION, batch, prediction, prior).compute()
     assert math.isnan(found["skill.clean.dice"])
     assert math.isnan(found["clean.dice_lesion"])
