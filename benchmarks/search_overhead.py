@@ -140,9 +140,9 @@ class Session:
         left = (EPOCHS - epoch) / EPOCHS
         return {
             METRICS: {
-                "dice_area": max(0.0, 0.9 - (place - 0.2) ** 2 - other**2 - 0.5 * left),
+                "dice_lesion_area": max(0.0, 0.9 - (place - 0.2) ** 2 - other**2 - 0.5 * left),
                 "clean.ece": 0.02 + 0.3 * (place - 0.8) ** 2 + 0.1 * other + 0.2 * left,
-                "clean.dice": 0.9 - 0.5 * left,
+                "skill.clean.dice_lesion": 0.9 - 0.5 * left,
                 "train.loss": 0.1 + left,
                 **dict.fromkeys(COSTS, float(epoch)),
             },
@@ -159,8 +159,8 @@ def study_of(sampler: str, trials: int, policy: str, data: Path) -> Study:
             "trainables": ["unet", "evidential-unet"],
             "data": str(data),
             "space": {"epochs": EPOCHS},
-            "objectives": ["dice_area", "clean.ece"],
-            "constraints": ["clean.dice >= 0.5"],
+            "objectives": ["dice_lesion_area", "clean.ece"],
+            "constraints": ["skill.clean.dice_lesion >= 0.5"],
             "search": {
                 "trials": trials,
                 "sampler": sampler,

@@ -12,7 +12,7 @@ from data_pipelines.registry import Registry
 from distributed.stopping import POLICIES
 from search_spaces.study import load, shipped_studies
 from trainables.attacks import ATTACKS
-from trainables.metrics.catalog import AREAS, COSTS, METRICS, MetricInfo
+from trainables.metrics.catalog import AREAS, COSTS, METRICS, SKILL, MetricInfo, metric_info
 from trainables.regimes import REGIMES
 from trainables.registry import TRAINABLES
 from trainables.uncertainty import MAPS
@@ -39,6 +39,10 @@ def catalogue() -> dict[str, dict[str, str]]:
     found["whole metrics"] = {
         name: _meaning(info) for table in (AREAS, COSTS) for name, info in table.items()
     }
+    found["skills"] = {
+        name: f"{metric_info(name).meaning}; so of every metric that has one"
+        for name in (f"{SKILL}.clean.dice_lesion", f"{SKILL}.balanced_accuracy_area")
+    }
     found["studies"] = {name: ", ".join(load(name).trainables) for name in shipped_studies()}
     return found
 
@@ -61,8 +65,9 @@ def describe(name: str) -> str | None:
 
 
 def _meaning(info: MetricInfo) -> str:
-    better = "higher" if info.direction == "max" else "lower"
-    return f"{info.meaning} ({better} is better; {', '.join(info.tasks)})"
+    better = {"max": "higher is better; ", "min": "lower is better; ", None: ""}[info.direction]
+    skill = f"; has a {SKILL}" if info.skilled else ""
+    return f"{info.meaning} ({better}{', '.join(info.tasks)}{skill})"
 
 
 def _first_line(implementation: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from data_pipelines.corruptions import CORRUPTIONS
@@ -12,7 +13,8 @@ from distributed.front import Objective
 from search_spaces.study import Study
 from trainables.attacks import ENSEMBLES, make_attack
 from trainables.evaluation import EvaluationPlan
-from trainables.metrics.catalog import COSTS, all_names, metric_info
+from trainables.metrics.catalog import COSTS, METRICS, SKILL, all_names, leaf, metric_info
+from trainables.metrics.skill import Figures, best_trivial, skill
 from trainables.registry import TRAINABLES
 
 
@@ -38,6 +40,7 @@ def check(study: Study, manifest: Manifest) -> None:
     _repeatable(study)
     objectives_of(study)
     _known_metrics(study, (c.metric for c in study.constraints), "constraints")
+    _sighted(study)
 
 
 def _usable_attack(study: Study) -> None:
@@ -89,7 +92,71 @@ def measured_names(study: Study) -> list[str]:
 def objectives_of(study: Study) -> list[Objective]:
     """The study's objectives with the directions that their metrics have."""
     _known_metrics(study, study.objectives, "objectives")
-    return [Objective(name, metric_info(name).direction) for name in study.objectives]
+    objectives = []
+    for name in study.objectives:
+        if (direction := metric_info(name).direction) is None:
+            raise UserError(
+                f"objectives: {name!r} describes a model and is better neither high nor low. Name "
+                "another metric (`trustsweep list metrics`)."
+            )
+        objectives.append(Objective(name, direction))
+    return objectives
+
+
+def check_defined(study: Study, figures: Figures, split: Split) -> None:
+    """Raises `UserError` for an objective or constraint that a split cannot have.
+
+    `figures` are the trivial predictors' there: what is undefined for all of them is undefined for
+    every model.
+    """
+    named = [(name, "objectives") for name in study.objectives]
+    named += [(c.metric, "constraints") for c in study.constraints]
+    for name, key in named:
+        if why := _why_undefined(name, figures):
+            raise UserError(
+                f"{key}: {name!r} does not exist on the {split} split of {study.data}: {why}. "
+                "Name another metric, or prepare the data with other ratios or another seed."
+            )
+
+
+def _why_undefined(name: str, figures: Figures) -> str:
+    metric = leaf(name)
+    if name.startswith("shift") or not any(metric in row for row in figures.values()):
+        return ""
+    _, trivial = best_trivial(figures, metric)
+    if math.isnan(trivial):
+        return _UNDEFINED.get(metric, "its truth does not allow it")
+    if name.startswith(f"{SKILL}.") and math.isnan(skill(0.0, trivial, METRICS[metric])):
+        return "a predictor that ignores the image is perfect there"
+    return ""
+
+
+#: Why a metric does not exist on a split.
+_UNDEFINED = {
+    "dice_lesion": "no image there has a lesion",
+    "false_alarms": "every image there has a lesion",
+    "false_alarm_volume": "every image there has a lesion",
+    "auroc": "fewer than two classes occur there",
+}
+#: What a skill is best measured by, by task.
+_SKILL_OF = {Task.SEGMENTATION: "dice_lesion", Task.CLASSIFICATION: "balanced_accuracy"}
+
+
+def _sighted(study: Study) -> None:
+    """A search finds whatever its objectives reward, also a model that ignores the image.
+
+    Of a single trial nothing is chosen.
+    """
+    blind = [name for name in study.objectives if metric_info(name).blind]
+    kept = [c for c in study.constraints if c.metric.startswith(f"{SKILL}.")]
+    if study.search.trials == 1 or not blind or any(c.sense == ">=" and c.bound > 0 for c in kept):
+        return
+    condition = blind[0].rpartition(".")[0]
+    wanted = f"{SKILL}.{condition}.{_SKILL_OF[task_of(study)]} >= 0.05"
+    raise UserError(
+        f"objectives: a model that ignores the image can have the best {blind[0]}. Add a "
+        f"constraint on a skill, with a bound above 0, such as constraints: [{wanted}]."
+    )
 
 
 def evaluation_plan(study: Study) -> EvaluationPlan:

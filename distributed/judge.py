@@ -35,6 +35,8 @@ from search_spaces.study import Study
 from trainables.attacks import FULL as FULL_ATTACK
 from trainables.evaluation import Evaluation, EvaluationPlan
 from trainables.metrics.catalog import attacked_name
+from trainables.metrics.skill import triviality
+from trainables.metrics.trivial import Prior
 from trainables.registry import TRAINABLES
 from trainables.reliance import reliance, weighed_samples
 from trainables.sample_scores import SampleScores
@@ -64,7 +66,15 @@ def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
     data = Folder(prepared.study.data).resolved()
     ray.get(
         [
-            task.remote(prepared.study, data, prepared.manifest, record, run.path, run.checkpoints)
+            task.remote(
+                prepared.study,
+                data,
+                prepared.manifest,
+                record,
+                run.path,
+                run.checkpoints,
+                prepared.trivial.prior,
+            )
             for record in records
             if not _card(run.path, record).is_file()
         ]
@@ -72,34 +82,43 @@ def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
 
 
 def judge_model(
-    study: Study, data: Folder, manifest: Manifest, record: Record, run: Path, checkpoints: Path
+    study: Study,
+    data: Folder,
+    manifest: Manifest,
+    record: Record,
+    run: Path,
+    checkpoints: Path,
+    prior: Prior | None = None,
 ) -> None:
     """Write one model's card, and its arrays and table where it has any.
 
     The card holds the model's `id`, `config` and the revision of the `code` that trained it, the
     test split's `metrics`, `curves` against ε and `reliability` diagrams, under the attack that the
-    study's `evaluation.final` names; `attack` (see `robustness.attack_card`); `ood` (its samples
-    and their clean metrics) where the data have that split; of classifiers also `selective` (see
-    `distributed.selective`), and `weights` (see `Reliance`, with the modalities' names) where the
-    method weighs modalities. Of models of the search also `estimates` (by split the counts of
-    images, patients and sites, and headline figures with their 95 % intervals, under the attack of
-    the search; of the test split those under the full one beside them, as `final`) and `groups`
-    (see `estimates.group_estimates`), and beside it every sample's scores (see `sample_table`).
+    study's `evaluation.final` names; `attack` (see `robustness.attack_card`); `trivial`, the
+    figures of the predictors that ignore the image, and `triviality`, a phrase where the model is
+    no better; `selective` (see `distributed.selective`); `ood` (its samples and their clean
+    metrics) where the data have that split; and `weights` (see `Reliance`, with the modalities'
+    names) where the method weighs modalities. Of models of the search also `estimates` (by split
+    the counts of images, patients and sites, and headline figures with their 95 % intervals, under
+    the attack of the search; of the test split those under the full one beside them, as `final`)
+    and `groups` (see `estimates.group_estimates`), and beside it every sample's scores (see
+    `sample_table`). `prior` is what the trivial predictors know of the train split.
     """
     import torch
 
     plan = evaluation_plan(study)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    training = TrialTraining(record.config, manifest, plan, device=device)
+    training = TrialTraining(record.config, manifest, plan, device=device, prior=prior)
     load_model(checkpoints / record.id, training.network)
     size = study.evaluation.batch_size
     samples = Streamed(data, Split.TEST, manifest)
     judged = _Judged(training, data, size, gather=record.stage == SEARCH)
     evaluation = judged.split(Split.TEST)
-    metrics = evaluation.compute()
+    metrics, trivial = evaluation.compute(), evaluation.trivial()
     hardest, again = evaluation, None
     if plan.budgets and study.evaluation.final == FULL_ATTACK:
-        again = SampleScores(evaluation.task, plan.uncertainty) if judged.gathered else None
+        if judged.gathered is not None:
+            again = SampleScores(evaluation.task, plan.uncertainty)
         hardest = attacked_again(training, samples, size, again)
     final = None if hardest is evaluation else hardest.compute()
     strongest = max(plan.epsilons)
@@ -110,6 +129,8 @@ def judge_model(
         "config": record.config,
         "code": record.code,
         "metrics": metrics | (final or {}),
+        "trivial": trivial,
+        "triviality": triviality(metrics, trivial),
         "curves": hardest.curves() if plan.budgets else {},
         "reliability": {
             condition: hardest.reliability(condition)
@@ -124,11 +145,9 @@ def judge_model(
     ood = judged.split(Split.OOD, CLEAN) if count else None
     if ood is not None:
         card["ood"] = {"samples": count, "metrics": ood.compute()}
-    if judged.gathered is not None or evaluation.task is Task.CLASSIFICATION:
-        # Intervals are of what the search judged by; thresholds need the clean images alone.
-        validation = judged.split(Split.VAL, CLEAN if judged.gathered is None else FULL)
-        if evaluation.task is Task.CLASSIFICATION:
-            card["selective"] = selective(validation, evaluation, ood)
+    # Intervals are of what the search judged by; thresholds need the clean images alone.
+    validation = judged.split(Split.VAL, CLEAN if judged.gathered is None else FULL)
+    card["selective"] = selective(validation, evaluation, ood)
     if evaluation.task is Task.CLASSIFICATION:
         weights, shown = _weights(training, samples, size)
         card |= weights

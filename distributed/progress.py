@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
@@ -121,11 +121,17 @@ class Progress:
         return Group(*parts)
 
 
-def front_table(front: Sequence[Record], objectives: Sequence[Objective], title: str) -> Table:
-    """The front as a table, best first by the first objective.
+def front_table(
+    front: Sequence[Record],
+    objectives: Sequence[Objective],
+    title: str,
+    remarks: Mapping[str, str] | None = None,
+) -> Table:
+    """The front as a table, best first by the first objective; `remarks` by trial, where any.
 
     Figures are those that the trials ended with, on the validation split; `title` says so.
     """
+    remarks = {r.id: remarks[r.id] for r in front if r.id in remarks} if remarks else {}
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in ("trial", "model", "regime", "ρ", "ε", "lr"):
         # An id is there to be copied: on a narrow terminal it wraps rather than ends in dots.
@@ -133,6 +139,8 @@ def front_table(front: Sequence[Record], objectives: Sequence[Objective], title:
     for objective in objectives:
         arrow = "↑" if objective.direction == "max" else "↓"
         table.add_column(f"{objective.name} {arrow}", justify="right")
+    if remarks:
+        table.add_column("warning", style="yellow", overflow="fold")
     first = objectives[0]
     sign = -1.0 if first.direction == "max" else 1.0
     for record in sorted(front, key=lambda r: sign * r.metrics.get(first.name, np.nan)):
@@ -144,6 +152,7 @@ def front_table(front: Sequence[Record], objectives: Sequence[Objective], title:
             str(config.get("regime", "")),
             *("" if cell is None else f"{cell:.2g}" for cell in cells),
             *(f"{record.metrics[o.name]:.4f}" for o in objectives),
+            *([remarks.get(record.id, "")] if remarks else []),
         )
     return table
 

@@ -16,9 +16,12 @@ import yaml
 from pydantic import ValidationError
 
 from data_pipelines.errors import UserError
+from data_pipelines.schema import Split
 from distributed.front import Direction, Objective, pareto_mask
 from distributed.ledger import SEARCH
+from distributed.trivial import load_figures
 from search_spaces.study import Constraint
+from trainables.metrics.skill import triviality
 
 Value = float | str
 REQUIRED = ("id", "state", "reason", "epochs", "seconds")
@@ -64,8 +67,8 @@ class MetricInfo:
 class Evaluation:
     """What one model gave on the test split, and its arrays where they were kept.
 
-    `selective`, `ood`, `weights`, `estimates` and `groups` are as `distributed.judge` writes them,
-    of some models.
+    `trivial`, `triviality`, `selective`, `ood`, `weights`, `estimates` and `groups` are as
+    `distributed.judge` writes them; empty where a card has none.
     """
 
     id: str
@@ -75,6 +78,8 @@ class Evaluation:
     reliability: dict[str, dict[str, list[float]]]
     panel: dict[str, np.ndarray]
     classes: list[str] = field(default_factory=list)
+    trivial: dict[str, dict[str, float]] = field(default_factory=dict)
+    triviality: str = ""
     selective: dict[str, Any] = field(default_factory=dict)
     ood: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
@@ -97,7 +102,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that the report shows. `summary` is empty until the run has written one."""
+    """Everything that the report shows. `summary` is empty until the run has written one.
+
+    `trivial` are the figures of the predictors that ignore the image: split, predictor, metric.
+    """
 
     path: Path
     trials: list[Trial]
@@ -107,6 +115,7 @@ class Run:
     stated_front: list[str] | None
     history: list[Step]
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    trivial: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -187,6 +196,13 @@ class Run:
         return sorted(chosen, key=lambda t: sign * t.metrics[first.name])
 
     @cached_property
+    def remarks(self) -> dict[str, str]:
+        """What is trivial about a completed trial of the search, on the validation split."""
+        known = self.trivial.get(Split.VAL)
+        told = {t.id: triviality(t.metrics, known) for t in self.completed}
+        return {trial: remark for trial, remark in told.items() if remark}
+
+    @cached_property
     def spotlight(self) -> list[Evaluation]:
         """Up to three evaluated models spread over the front: both ends and the middle."""
         shown = [self.evaluations[t.id] for t in self.front if t.id in self.evaluations]
@@ -215,6 +231,7 @@ def read_run(run: Path) -> Run:
         stated_front=[row["id"] for row in _rows(front, ("id",))] if front.is_file() else None,
         history=_history(history) if history.is_file() else [],
         evaluations={e.id: e for e in map(_evaluation, sorted(run.glob("evaluation/*.json")))},
+        trivial=load_figures(run),
     )
 
 
@@ -283,6 +300,8 @@ def _evaluation(path: Path) -> Evaluation:
         reliability=raw.get("reliability") or {},
         panel=panel,
         classes=[str(name) for name in raw.get("classes") or []],
+        trivial=raw.get("trivial") or {},
+        triviality=str(raw.get("triviality") or ""),
         selective=raw.get("selective") or {},
         ood=raw.get("ood") or {},
         weights=raw.get("weights") or {},

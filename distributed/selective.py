@@ -1,4 +1,8 @@
-"""What a classifier gives where it may abstain, with thresholds chosen on the validation split."""
+"""What a model gives where it may abstain, with thresholds chosen on the validation split.
+
+A segmentation that it abstains from is referred to a person: the image's uncertainty is the mean of
+its map, its error 1 − Dice.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,8 @@ import numpy as np
 from trainables.evaluation import CLEAN, Evaluation
 from trainables.metrics.catalog import corrupted_name
 from trainables.metrics.ranking import Answers
-from trainables.metrics.selective import accepted, quality, risk_coverage, threshold
+from trainables.metrics.referral import Segmented
+from trainables.metrics.selective import accepted, risk_coverage, threshold
 
 #: Shares of the images to answer, for each of which a threshold is chosen.
 COVERAGES = (0.95, 0.9, 0.8, 0.7, 0.5)
@@ -29,7 +34,7 @@ def selective(validation: Evaluation, test: Evaluation, ood: Evaluation | None) 
         - thresholds: for each of `COVERAGES`, "target", "threshold" and the "coverage" that it
           reaches on the validation split.
         - conditions: by name ("clean", "corrupted@...", "ood") the "curve" of "coverage" and
-          "risk", at most 101 points; "all", the `quality` of all answers; and "accepted", for each
+          "risk", at most 101 points; "all", the quality of all answers; and "accepted", for each
           threshold what `metrics.selective.accepted` gives.
         Ready for JSON; NaN where something does not exist.
     """
@@ -50,13 +55,13 @@ def selective(validation: Evaluation, test: Evaluation, ood: Evaluation | None) 
     }
 
 
-def _condition(answers: Answers, limits: list[float]) -> dict[str, Any]:
+def _condition(answers: Answers | Segmented, limits: list[float]) -> dict[str, Any]:
     coverage, risk = risk_coverage(answers)
     kept = np.arange(len(coverage))
     if len(coverage) > MOST_POINTS:
         kept = np.linspace(0, len(coverage) - 1, MOST_POINTS).round().astype(int)
     return {
         "curve": {"coverage": coverage[kept].tolist(), "risk": risk[kept].tolist()},
-        "all": quality(answers),
+        "all": answers.quality(),
         "accepted": [accepted(answers, limit) for limit in limits],
     }

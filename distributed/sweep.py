@@ -21,7 +21,13 @@ from data_pipelines.shards import load_manifest
 from data_pipelines.storage import Folder
 from distributed import comparison, resources
 from distributed.checkpoints import discard_states
-from distributed.checks import check, evaluation_plan, objectives_of
+from distributed.checks import (
+    check,
+    check_defined,
+    evaluation_plan,
+    objectives_of,
+    task_of,
+)
 from distributed.front import Objective
 from distributed.halt import INTERRUPTED, Halt, Halted, on_signals, on_threads, outside
 from distributed.ledger import SEARCH, Record, State
@@ -32,8 +38,16 @@ from distributed.resume import check_changes, teach
 from distributed.run import Run, identifier
 from distributed.run_folder import read_run
 from distributed.stopping.policy import Verdict
+from distributed.trivial import (
+    Trivial,
+    load_figures,
+    read_trivial,
+    save_figures,
+    trivial_lines,
+)
 from distributed.version import VERSION, code_revision
 from search_spaces.study import Study
+from trainables.metrics.skill import triviality
 
 if TYPE_CHECKING:
     from distributed.slot import SlotSettings
@@ -56,18 +70,26 @@ class Prepared:
     manifest: Manifest
     objectives: list[Objective]
     resources: resources.ResourcePlan
+    trivial: Trivial
 
 
-def prepare(study: Study, nodes: list[dict[str, float]]) -> Prepared:
+def prepare(
+    study: Study, nodes: list[dict[str, float]], trivial: Trivial | None = None
+) -> Prepared:
     """Check everything that can be wrong before a trial starts.
 
+    `trivial` is of the same data, where it is known already: labels and masks are read once.
     Raises `UserError` naming the key or the file.
     """
     if study.data is None:
         raise UserError("data: name a prepared folder with --data, or under `data` in the study.")
     manifest = load_manifest(study.data)
     check(study, manifest)
+    if trivial is None:
+        trivial = read_trivial(Folder(study.data), manifest, task_of(study))
+    check_defined(study, trivial.figures[Split.VAL], Split.VAL)
     return Prepared(
+        trivial=trivial,
         study=study,
         manifest=manifest,
         objectives=objectives_of(study),
@@ -110,7 +132,7 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
     run = Run.create(out)
     run.ledger.lock()
     _write_study(run, prepared)
-    return _go_on(run, study, console, changes=[])
+    return _go_on(run, prepared, console, changes=[])
 
 
 def resume(
@@ -130,21 +152,23 @@ def resume(
     prepared = prepare(study, nodes())
     changes = check_changes(run, study, prepared.manifest, accepted)
     _write_study(run, prepared)
-    return _go_on(run, study, console or Console(), changes)
+    return _go_on(run, prepared, console or Console(), changes)
 
 
 def _write_study(run: Run, prepared: Prepared) -> None:
     """From here on the run can be resumed."""
     try:
         run.write_study(prepared.study, prepared.manifest)
+        save_figures(run.path, prepared.trivial.figures)
     except OSError as error:
         raise UserError(
             f"{run.path}: cannot be written to ({error}). Mend that and try again."
         ) from error
 
 
-def _go_on(run: Run, study: Study, console: Console, changes: list[str]) -> Run:
+def _go_on(run: Run, checked: Prepared, console: Console, changes: list[str]) -> Run:
     """Run what is left of a study. The run's lock is held."""
+    study = checked.study
     halt = Halt()
     began = time.monotonic()
     earlier = max((r.ended for r in run.ledger.records.values()), default=0.0)
@@ -154,7 +178,7 @@ def _go_on(run: Run, study: Study, console: Console, changes: list[str]) -> Run:
         try:
             # Once more: as it starts, Ray takes SIGTERM to itself.
             with ray_session(), on_signals(halt, say):
-                _train_and_judge(run, study, console, changes, halt, earlier)
+                _train_and_judge(run, checked, console, changes, halt, earlier)
         except Exception as error:
             if (reason := outside(error)) is None:
                 raise
@@ -174,10 +198,10 @@ def _go_on(run: Run, study: Study, console: Console, changes: list[str]) -> Run:
 
 
 def _train_and_judge(
-    run: Run, study: Study, console: Console, changes: list[str], halt: Halt, earlier: float
+    run: Run, checked: Prepared, console: Console, changes: list[str], halt: Halt, earlier: float
 ) -> None:
-    prepared = prepare(study, resources.cluster_nodes())
-    _learn(study, run, console)
+    prepared = prepare(checked.study, resources.cluster_nodes(), checked.trivial)
+    _learn(prepared.study, run, console)
     run.ledger.session(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         version=VERSION,
@@ -287,6 +311,7 @@ def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
             threads=plan.threads,
             fidelity=prepared.study.fidelity,
             scheduler=prepared.study.search.scheduler,
+            prior=prepared.trivial.prior,
             source=Source(
                 mode=plan.data.mode,
                 location=str(Folder(prepared.study.data).resolved()),
@@ -339,13 +364,20 @@ def _report(run: Run, front: list[Record], objectives: list[Objective], console:
 
     page = write_report(run.path)
     ledger = run.ledger
+    completed = ledger.of(State.COMPLETED, SEARCH)
+    figures = load_figures(run.path).get(Split.VAL)
+    remarks = {r.id: told for r in completed if (told := triviality(r.metrics, figures))}
     if front:
-        searched = len(ledger.of(State.COMPLETED, SEARCH))
-        title = f"The front: {len(front)} of {searched} models, by figures of the validation split"
-        console.print(front_table(front, objectives, title))
+        title = f"The front: {len(front)} of {len(completed)} models, by figures of validation"
+        console.print(front_table(front, objectives, title, remarks))
         _say_of_test(run, console)
+    elif completed:
+        bounds = ", ".join(map(str, run.study.constraints))
+        console.print(f"No completed trial keeps {bounds}, so there is no front.", highlight=False)
     else:
         console.print("No trial completed, so there is no front; trials.csv says why.")
+    for line in trivial_lines(remarks, len(completed)):
+        console.print(line, style="yellow", highlight=False, soft_wrap=True)
     for record in ledger.of(State.FAILED):
         console.print(f"failed: {record.id} ({record.reason})", highlight=False)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)

@@ -33,6 +33,7 @@ from trainables.attacks.ensemble import Ensemble, Single, settings
 from trainables.attacks.masking import Effort, Masking, masking
 from trainables.contract import Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
+from trainables.metrics.trivial import Prior
 from trainables.regimes import Regime, from_config
 from trainables.registry import TRAINABLES
 from trainables.sample_scores import SampleScores
@@ -81,14 +82,16 @@ class TrialTraining:
         device: torch.device | str = "cpu",
         rank: Rank | None = None,
         levels: Levels | None = None,
+        prior: Prior | None = None,
     ) -> None:
-        """Without `levels`, every epoch uses all of everything.
+        """Without `levels`, every epoch uses all of everything; `prior` as in `Evaluation`.
 
         Raises `UserError` for a config that the trainable or the regime cannot use.
         """
         self.config = dict(config)
         self.manifest = manifest
         self.plan = plan
+        self.prior = prior
         self.rank = rank or Rank()
         self.device = torch.device(device)
         # Without rungs there is nothing to grow towards.
@@ -187,6 +190,7 @@ class TrialTraining:
                 corrupt=self._corrupt,
                 attack=partial(self._attack, trainable, plan, spent),
                 scores=scores,
+                prior=self.prior,
             )
 
     def panel(self, batch: Batch, epsilon: float) -> dict[str, np.ndarray]:

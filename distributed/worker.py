@@ -40,6 +40,7 @@ from distributed.halt import outside
 from distributed.training import Diverged, Rank, TrialTraining, merge_ranks
 from search_spaces.study import Fidelity, Scheduler
 from trainables.evaluation import EvaluationPlan
+from trainables.metrics.trivial import Prior
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class WorkerSettings:
     source: Source = field(default_factory=Source)
     fidelity: Fidelity = field(default_factory=Fidelity)
     scheduler: Scheduler = field(default_factory=Scheduler)
+    prior: Prior | None = None
 
     def levels(self, config: Mapping[str, Any]) -> Levels:
         """What a trial uses on its way."""
@@ -146,6 +148,7 @@ class _Worker:
             device=self._device,
             rank=self._rank,
             levels=self._settings.levels(trial.config),
+            prior=self._settings.prior,
         )
 
     def _epoch(self) -> dict[str, float]:

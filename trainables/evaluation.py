@@ -22,13 +22,20 @@ from trainables.metrics.catalog import (
     AREAS,
     METRICS,
     SHIFTS,
+    SKILL,
     attacked_name,
     corrupted_name,
     epsilon_text,
+    leaf,
+    metric_info,
+    skill_names,
     state_classes,
 )
 from trainables.metrics.ranking import Answers, Ranking
+from trainables.metrics.referral import Referral, Segmented
 from trainables.metrics.shift import Shift
+from trainables.metrics.skill import best_trivial, skill
+from trainables.metrics.trivial import TRIVIAL, Prior
 from trainables.sample_scores import SampleScores
 
 CLEAN = "clean"
@@ -83,15 +90,22 @@ class Evaluation:
     Args:
         plan: Fixes the conditions.
         task: Fixes the metrics.
+        prior: What the trivial predictors, which skills are against, know of the train split;
+            without one, only those are asked that need no training.
         scores: Gathers what each sample scored, beside the states; stays in this process.
     """
 
     def __init__(
-        self, plan: EvaluationPlan, task: Task, scores: SampleScores | None = None
+        self,
+        plan: EvaluationPlan,
+        task: Task,
+        prior: Prior | None = None,
+        scores: SampleScores | None = None,
     ) -> None:
         self.plan = plan
         self.task = task
         self._scores = scores
+        self._trivial = TRIVIAL[task](prior)
         self._metrics = [name for name, info in METRICS.items() if task in info.tasks]
         states: list[type[MetricState]] = state_classes(METRICS, task)
         self._states = {
@@ -112,6 +126,10 @@ class Evaluation:
         if self._scores is not None:
             self._scores.update(condition, prediction, batch)
 
+    def update_truth(self, batch: Batch) -> None:
+        """Take in a batch for the trivial predictors, which see its truth alone; once a batch."""
+        self._trivial.update(batch)
+
     def update_shift(
         self, epsilon: float, clean: Prediction, attacked: Prediction, batch: Batch
     ) -> None:
@@ -128,6 +146,7 @@ class Evaluation:
                 mine.merge(theirs)
         for epsilon, shift in self._shifts.items():
             shift.merge(other._shifts[epsilon])
+        self._trivial.merge(other._trivial)
 
     def compute(self) -> dict[str, float]:
         """Every metric by its full name: those of `catalog.all_names`, in that order."""
@@ -145,14 +164,17 @@ class Evaluation:
             result |= _prefixed("shift", _mean(list(shifts.values())))
             for epsilon, shift in shifts.items():
                 result |= _prefixed(f"shift@{epsilon_text(epsilon)}", shift)
-        return result
+        return result | self._skills(result)
+
+    def trivial(self) -> dict[str, dict[str, float]]:
+        """What each predictor that ignores the image gives, under every condition alike."""
+        return self._trivial.figures()
 
     def curves(self) -> dict[str, list[float]]:
         """The metrics of the task that have an area, against ε.
 
         Returns:
-            "epsilon", from 0 up, and of the same length "dice" and "iou" (segmentation) or
-            "accuracy" and "auroc" (classification).
+            "epsilon", from 0 up, and of the same length those metrics by name ("dice_lesion").
         """
         points = [self._condition(attacked_name(e)) for e in self.plan.epsilons]
         drawn = [n.removesuffix("_area") for n, info in AREAS.items() if self.task in info.tasks]
@@ -166,13 +188,13 @@ class Evaluation:
                 return state.curve()
         raise ValueError(f"{self.task} has no reliability diagram")
 
-    def answers(self, condition: str = CLEAN) -> Answers:
-        """What was answered to each image under a condition, of classifications.
+    def answers(self, condition: str = CLEAN) -> Answers | Segmented:
+        """What was answered to each image under a condition.
 
         Of more images than a `SampleState` keeps, those of its sample.
         """
         for state in self._states[condition]:
-            if isinstance(state, Ranking):
+            if isinstance(state, Ranking | Referral):
                 return state.answers
         raise ValueError(f"{self.task} has no answers to images")
 
@@ -183,6 +205,7 @@ class Evaluation:
             "task": str(self.task),
             "states": {c: [s.state_dict() for s in states] for c, states in self._states.items()},
             "shifts": [shift.state_dict() for shift in self._shifts.values()],
+            "trivial": self._trivial.state_dict(),
         }
 
     @classmethod
@@ -203,6 +226,7 @@ class Evaluation:
             epsilon: type(empty).from_state_dict(full, plan.uncertainty)
             for (epsilon, empty), full in shifts
         }
+        evaluation._trivial.load(state["trivial"])
         return evaluation
 
     @property
@@ -218,6 +242,17 @@ class Evaluation:
         for state in self._states[condition]:
             values |= state.compute()
         return {name: values[name] for name in self._metrics}
+
+    def _skills(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Of all values by full name that have one."""
+        figures = self.trivial()
+        found = {}
+        for name in skill_names(values):
+            metric = leaf(name)
+            whole = name.removeprefix(f"{SKILL}.")
+            trivial = best_trivial(figures, metric)[1]
+            found[name] = skill(values[whole], trivial, metric_info(whole))
+        return found
 
     def _areas(self) -> dict[str, float]:
         """Trapezoids under the curves over the largest ε, so that a flat curve keeps its height."""
@@ -239,6 +274,7 @@ def evaluate(
     *,
     corrupt: Corrupt,
     attack: Attack,
+    prior: Prior | None = None,
     scores: SampleScores | None = None,
 ) -> Evaluation:
     """Judge a network on every batch under every condition of the plan.
@@ -247,9 +283,10 @@ def evaluate(
     `requires_grad` are left as found. Batches lie on the network's device. `scores` gathers what
     each sample scored.
     """
-    evaluation = Evaluation(plan, trainable.task, scores)
+    evaluation = Evaluation(plan, trainable.task, prior, scores)
     with frozen(network):
         for batch in batches:
+            evaluation.update_truth(batch)
             clean = _judge(trainable, network, batch, evaluation, CLEAN)
             for name, severity in plan.corruptions:
                 condition = corrupted_name(name, severity)

@@ -17,14 +17,13 @@ class Kept:
         target: The share that the threshold was chosen for on the validation split; None where
             every image is answered.
         coverage: The share that it accepts here.
-        accuracy, precision, auroc: Of what it accepts; NaN where they do not exist.
+        quality: Of what it accepts, by name: accuracy, precision and auroc of classes, dice and
+            dice_lesion of segmentations; NaN where they do not exist.
     """
 
     target: float | None
     coverage: float
-    accuracy: float
-    precision: float
-    auroc: float
+    quality: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,11 @@ class Abstention:
     limits: dict[float, float]
     curves: dict[str, dict[str, list[float]]]
     kept: dict[str, list[Kept]]
+
+    @property
+    def segmented(self) -> bool:
+        """Whether the error is 1 − Dice, and not a wrong class."""
+        return any("dice" in rows[0].quality for rows in self.kept.values())
 
 
 def abstentions(run: Run) -> list[Abstention]:
@@ -73,4 +77,8 @@ def abstention(evaluation: Evaluation) -> Abstention:
 
 def _kept(found: dict[str, Any], targets: list[float]) -> list[Kept]:
     accepted = zip(targets, found["accepted"], strict=True)
-    return [Kept(None, 1.0, **found["all"]), *(Kept(target, **row) for target, row in accepted)]
+    kept = [Kept(None, 1.0, dict(found["all"]))]
+    for target, row in accepted:
+        quality = {name: row[name] for name in found["all"]}
+        kept.append(Kept(target, row["coverage"], quality))
+    return kept

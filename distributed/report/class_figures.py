@@ -1,4 +1,4 @@
-"""Figures of classifiers as PNG: what they are right about, and what they lose."""
+"""Figures as PNG: what models are right about where they may abstain, and what classifiers lose."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _COLUMNS = 3
 
 
 def risk_coverage(run: Run, models: list[Abstention]) -> Figure | None:
-    """The error rate among the images that are answered against their share, by condition."""
+    """The error among the images that are answered against their share, by condition."""
     names = list(dict.fromkeys(name for model in models for name in model.curves))
     if not names:
         return None
     shown, told = [e.id for e in run.spotlight], roles(run)
+    segmented = any(model.segmented for model in models)
     figure = Figure(figsize=(1.0 + 3.6 * len(names), 3.8), layout="constrained")
     grid = figure.subplots(1, len(names), squeeze=False, sharey=True)
     for axes, name in zip(grid[0], names, strict=True):
@@ -38,9 +39,10 @@ def risk_coverage(run: Run, models: list[Abstention]) -> Figure | None:
         axes.set_title(name, fontsize=10)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        if not segmented:
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("share of the images that are answered")
-    grid[0, 0].set_ylabel("error rate among them")
+    grid[0, 0].set_ylabel("mean of 1 - Dice among them" if segmented else "error rate among them")
     grid[0, 0].set_ylim(bottom=0)  # of all: they share it
     grid[0, 0].legend(fontsize=8)
     return figure

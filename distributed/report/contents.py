@@ -8,6 +8,7 @@ from pathlib import Path
 from distributed.comparison import Repeats, repeats, save
 from distributed.optimism import Choice, choices
 from distributed.report.abstention import Abstention, abstentions
+from distributed.report.beside import Beside, beside
 from distributed.report.class_panel import ClassPanel, class_panel
 from distributed.report.costs import Cost, Growth, costs, growth
 from distributed.report.importance import Importances, importances
@@ -32,7 +33,8 @@ class Contents:
         shares: Importances of the parameters; None with too few trials.
         axes, lines: Of the parallel coordinates.
         panels, class_panels: Test images, of segmentations or of classes.
-        abstentions: What the front's classifiers are right about where they may abstain.
+        abstentions: What the front's models are right about where they may abstain.
+        beside: The front beside predictors that ignore the image; None where they are not known.
         worsenings: What each method loses as a corruption gets worse.
         weighings: Which modality carried each prediction.
         choices: The front's models on the test split, beside what they were chosen by.
@@ -51,6 +53,7 @@ class Contents:
     panels: list[Panel]
     class_panels: list[ClassPanel]
     abstentions: list[Abstention]
+    beside: Beside | None
     worsenings: list[Worsening]
     weighings: list[Weighing]
     choices: list[Choice]
@@ -78,6 +81,7 @@ def gather(folder: Path) -> Contents:
         panels=[p for p in map(panel, run.spotlight) if p is not None],
         class_panels=[p for p in map(class_panel, run.spotlight) if p is not None],
         abstentions=abstentions(run),
+        beside=beside(run),
         worsenings=worsenings(run),
         weighings=weighings(run),
         choices=choices(run),

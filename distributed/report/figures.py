@@ -71,7 +71,7 @@ def write_figures(contents: Contents) -> list[Path]:
         "hypervolume": lambda: hypervolume(contents.growth),
         "parallel": lambda: parallel(run, contents.axes, contents.lines),
         "importances": lambda: importance_bars(contents.shares),
-        "under_attack": lambda: attack_curves(run),
+        "under_attack": lambda: attack_curves(contents),
         "reliability": lambda: reliability(run.spotlight),
         "risk_coverage": lambda: risk_coverage(run, contents.abstentions),
         "corruptions": lambda: corruption_curves(contents.worsenings),
@@ -120,6 +120,12 @@ def front(run: Run) -> Figure | None:
     axes.scatter(
         best[:, 0], best[:, 1], s=95, facecolors="none", edgecolors="#30363d", label="on the front"
     )
+    blind = [t.metrics for t in trials if t.id in run.remarks]
+    if blind:
+        axes.scatter(
+            [m[x.name] for m in blind], [m[y.name] for m in blind], s=80, color="#30363d",
+            marker="x", linewidths=1.2, label="trivial: one answer for all, or no better",
+        )  # fmt: skip
     axes.set_xlabel(_axis(x, "validation"))
     axes.set_ylabel(_axis(y, "validation"))
     axes.legend(fontsize=8)
@@ -260,8 +266,10 @@ def importance_bars(shares: Importances | None) -> Figure | None:
     return figure
 
 
-def attack_curves(run: Run) -> Figure | None:
-    """What the front's models reach on the test split against the attack budget."""
+def attack_curves(contents: Contents) -> Figure | None:
+    """What the front's models reach on the test split against the attack budget, and the best
+    predictor that ignores the image beside them."""
+    run, trivial = contents.run, contents.beside.reached if contents.beside else {}
     models = [run.evaluations[t.id] for t in run.front if t.id in run.evaluations]
     models = [m for m in models if m.curves.get("epsilon")]
     names = list(dict.fromkeys(n for m in models for n in m.curves if n != "epsilon"))
@@ -280,6 +288,8 @@ def attack_curves(run: Run) -> Figure | None:
                 lw=0.9 if place is None else 1.8, zorder=2 if place is None else 3,
                 label=None if place is None else f"trial {model.id}, {told[model.id]}",
             )  # fmt: skip
+        if name in trivial:
+            axes.axhline(trivial[name], color=QUIET, lw=1.2, ls=":", label="ignores the image")
         axes.set_xlabel("attack budget ε on the [0, 1] pixel scale")
         axes.set_ylabel(f"{name} on the test split")
     grid[0, 0].legend()

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import io
+import math
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -74,6 +75,7 @@ def _render(contents: Contents) -> str:
         splits=SPLITS,
         counted=counted(counts(run)),
         mean_optimism=mean_optimism(contents.choices),
+        nan=math.nan,
         findings=findings(found),
         tables=(COMPARISON, ATTAINMENT),
         least_trials=LEAST_TRIALS,

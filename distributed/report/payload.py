@@ -45,9 +45,13 @@ def _payload(contents: Contents) -> dict[str, Any]:
         "lines": [dataclasses.asdict(line) for line in contents.lines],
         "spotlight": [e.id for e in run.spotlight],
         "roles": roles(run),
+        "trivial": contents.beside.reached if contents.beside else {},
         "evaluations": [_drawn(e) for e in evaluated],
         "tests": {e.id: _test(e, metrics) for e in evaluated if e.split == "test"},
-        "risks": [{"id": a.id, "curves": a.curves} for a in contents.abstentions],
+        "risks": [
+            {"id": a.id, "curves": a.curves, "error": "dice" if a.segmented else "class"}
+            for a in contents.abstentions
+        ],
         "worsenings": [dataclasses.asdict(w) for w in contents.worsenings],
     }
 
@@ -62,6 +66,7 @@ def _columns(run: Run, metrics: list[str]) -> dict[str, Any]:
         "epochs": [t.epochs for t in trials],
         "front": [t.id in front for t in trials],
         "feasible": [run.feasible(t) for t in trials],
+        "remark": [run.remarks.get(t.id, "") for t in trials],
         "config": {key: [t.config.get(key) for t in trials] for key in _keys(trials)},
         "metrics": {
             name: [t.metrics.get(name) for t in trials]

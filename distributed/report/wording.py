@@ -13,6 +13,7 @@ from distributed.ledger import SEARCH
 from distributed.optimism import choices, estimate, mean_optimism, measured
 from distributed.run_folder import Run, Trial
 from distributed.statistics import Estimate
+from distributed.trivial import trivial_lines
 
 BETTER: dict[Direction | None, str] = {
     "max": "higher is better",
@@ -65,11 +66,12 @@ def headline(run: Run) -> list[str]:
             *sentences,
             "The run has not written its summary yet, so there is no front to show.",
         ]
+    trivial = trivial_lines(run.remarks, len(run.completed))
     if not run.front:
-        return [
-            *sentences,
-            "No completed trial has every objective yet: there is no front to show.",
-        ]
+        needed = {o.name for o in run.objectives}
+        measured = any(needed <= t.metrics.keys() for t in run.completed)
+        why = "keeps the constraints" if measured else "has every objective yet"
+        return [*sentences, f"No completed trial {why}: there is no front to show.", *trivial]
     names = " against ".join(f"{o.name} ({BETTER[o.direction]})" for o in run.objectives)
     stand = "stands" if len(run.front) == 1 else "stand"
     sentences.append(
@@ -79,14 +81,17 @@ def headline(run: Run) -> list[str]:
     if len(run.front) == 1:
         return [
             *sentences,
-            f"Trial {run.front[0].id} is best at all of it: {_values(run.front[0], run)}.",
+            f"Trial {run.front[0].id} is best at all of it: {_values(run.front[0], run)}"
+            f"{_warned(run.front[0], run)}.",
+            *trivial,
             *optimism(run),
         ]
     ends = []
     for objective in run.objectives:
         best = _best(run, objective)
         ends.append(best)
-        sentences.append(f"Best {objective.name}: trial {best.id}, with {_values(best, run)}.")
+        told = f"{_values(best, run)}{_warned(best, run)}"
+        sentences.append(f"Best {objective.name}: trial {best.id}, with {told}.")
     if len(run.objectives) == 2:
         first, second = (o.name for o in run.objectives)
         gained = abs(ends[0].metrics[first] - ends[1].metrics[first])
@@ -95,7 +100,7 @@ def headline(run: Run) -> list[str]:
             f"Going from the best {second} to the best {first} gains {number(gained)} of {first} "
             f"and costs {number(paid)} of {second}, on validation."
         )
-    return [*sentences, *optimism(run)]
+    return [*sentences, *trivial, *optimism(run)]
 
 
 def optimism(run: Run) -> list[str]:
@@ -111,11 +116,15 @@ def optimism(run: Run) -> list[str]:
 
 
 def roles(run: Run) -> dict[str, str]:
-    """What each front model is best at: "best dice_area", or "in between" where it is at no end."""
+    """What each front model is best at: "best dice_area", or "in between" where it is at no end.
+
+    With it stands what is trivial about the model: "best clean.ece, predicts nothing".
+    """
     told: dict[str, str] = {}
     for trial in run.front:
         ends = [o.name for o in run.objectives if _best(run, o) is trial]
         told[trial.id] = "best " + " and ".join(ends) if ends else "in between"
+        told[trial.id] += _warned(trial, run)
     return told
 
 
@@ -152,6 +161,10 @@ def _counts(trials: Sequence[Trial], noun: str) -> str:
 def _best(run: Run, objective: Objective) -> Trial:
     pick = max if objective.direction == "max" else min
     return pick(run.front, key=lambda t: t.metrics[objective.name])
+
+
+def _warned(trial: Trial, run: Run) -> str:
+    return f", {run.remarks[trial.id]}" if trial.id in run.remarks else ""
 
 
 def _values(trial: Trial, run: Run) -> str:

@@ -27,7 +27,9 @@ from distributed.sampling import Sampling
 from distributed.search import TRIAL
 from distributed.stopping.policy import Verdict
 from distributed.sweep import Prepared
+from distributed.trivial import Trivial
 from search_spaces.study import Study
+from trainables.metrics.trivial import Prior
 
 FULL_DEVICE = Path("/dev/full")
 STUDY = Study.model_validate(
@@ -62,7 +64,7 @@ class Session:
 
     def __init__(self, run: Run, study: Study, console: Console) -> None:
         self.run = run
-        prepared = Prepared(study, Manifest.load(run.path), OBJECTIVES, PLAN)
+        prepared = Prepared(study, Manifest.load(run.path), OBJECTIVES, PLAN, Trivial(Prior(), {}))
         self.stopped: dict[str, Verdict] = {}
         self.halt = Halt()
         sampling = Sampling(study, OBJECTIVES, identify)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipelines.prepare import prepare
-from data_pipelines.schema import Manifest, Split
+from data_pipelines.schema import Manifest, Split, Task
 from data_pipelines.shards import read_table
 from data_pipelines.storage import Folder
 from distributed.checkpoints import save_model
@@ -20,8 +20,10 @@ from distributed.ledger import SEARCH, SEEDS, Record
 from distributed.sample_table import SALT, salt
 from distributed.selective import COVERAGES
 from distributed.training import TrialTraining
+from distributed.trivial import read_trivial
 from search_spaces.space import Space
 from search_spaces.study import Study
+from trainables.metrics.skill import triviality
 
 EPSILON, WORST = 0.02, "corrupted@gaussian-noise-5"
 ATTACKED = {"epsilons": [0, EPSILON], "attack_steps": 1}
@@ -98,7 +100,8 @@ def test_the_curve_and_the_metrics_tell_of_the_same_images(
 def test_a_held_out_site_has_metrics_of_its_own(classifier: Judged, sites: Path) -> None:
     card, _ = classifier
     assert card["ood"]["samples"] == Manifest.load(sites).split_counts["ood"]
-    assert card["ood"]["metrics"].keys() == {m for m in card["metrics"] if m.startswith("clean.")}
+    clean = {m for m in card["metrics"] if m.removeprefix("skill.").startswith("clean.")}
+    assert card["ood"]["metrics"].keys() == clean
     assert card["ood"]["metrics"]["clean.accuracy"] == pytest.approx(
         card["selective"]["conditions"]["ood"]["all"]["accuracy"]
     )
@@ -141,7 +144,31 @@ def test_without_attacks_the_panel_is_clean(phantoms: Path, tmp_path: Path) -> N
     assert card["reliability"].keys() == {"clean"}
     assert "image" in arrays
     assert "image_attacked" not in arrays
-    assert not {"selective", "ood", "weights"} & card.keys()
+    assert not {"ood", "weights"} & card.keys()
+
+
+def test_segmentations_are_referred_by_the_uncertainty_of_the_image(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    card, _ = judged(phantoms, tmp_path, "unet", {"epsilons": [0]})
+    told = card["selective"]["conditions"]
+    assert list(told) == ["clean", WORST]
+    assert all(t["coverage"] >= t["target"] for t in card["selective"]["thresholds"])
+    for name, condition in told.items():
+        assert np.mean(condition["curve"]["risk"]) == pytest.approx(card["metrics"][f"{name}.aurc"])
+        for metric in ("dice", "dice_lesion"):
+            found = card["metrics"][f"{name}.{metric}"]
+            assert condition["all"][metric] == pytest.approx(found)
+
+
+def test_a_card_says_what_ignoring_the_image_would_give(phantoms: Path, tmp_path: Path) -> None:
+    """A network as it was initialised is no better; the figures are those of the split's truth."""
+    card, _ = judged(phantoms, tmp_path, "unet", {"epsilons": [0]})
+    manifest = Manifest.load(phantoms)
+    known = read_trivial(Folder(phantoms), manifest, Task.SEGMENTATION)
+    for name, row in card["trivial"].items():
+        assert row == pytest.approx(known.figures["test"][name], nan_ok=True)
+    assert card["triviality"] == triviality(card["metrics"], card["trivial"]) != ""
 
 
 def test_a_held_out_site_is_judged_of_segmentations_too(sites: Path, tmp_path: Path) -> None:

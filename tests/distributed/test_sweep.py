@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 STUDY = {
     "name": "small",
     "trainables": ["unet", "evidential-unet"],
-    "objectives": ["dice_area", "clean.ece_region"],
+    "objectives": ["dice_area", "clean.brier"],
     "constraints": ["clean.nll <= 100"],
     "space": {
         "epochs": 2,

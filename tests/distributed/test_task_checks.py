@@ -1,15 +1,37 @@
-"""A study's metrics and trainables are held to one task."""
+"""A study's metrics and trainables are held to one task, and to what a model must look at."""
+
+import dataclasses
+import math
+from pathlib import Path
 
 import pytest
 
 from data_pipelines.errors import UserError
-from distributed.checks import measured_names, objectives_of, task_of
-from search_spaces.study import load, parse, shipped_studies
-from trainables.metrics.catalog import COSTS
+from data_pipelines.schema import Manifest, Split, Task
+from distributed.checks import check, check_defined, measured_names, objectives_of, task_of
+from distributed.sweep import prepare
+from distributed.trivial import Trivial
+from search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
+from trainables.metrics.catalog import COSTS, metric_info
+from trainables.metrics.trivial import Prior
 from trainables.registry import TRAINABLES
 
+MANIFEST = Manifest(
+    name="toy",
+    tasks=(Task.CLASSIFICATION,),
+    image_shape=(1, 16, 16),
+    image_scale=255.0,
+    classes=("normal", "pneumonia"),
+    mean=(0.5,),
+    std=(0.2,),
+    split_counts={"train": 8, "val": 4},
+    columns={},
+    fingerprint="f",
+)
+SKILLED = Constraint.model_validate("skill.clean.auroc >= 0.1")
 
-def study(**changes: object) -> object:
+
+def study(**changes: object) -> Study:
     raw = {"name": "toy", "trainables": ["classifier"], "objectives": ["clean.ece"]}
     return parse({**raw, **changes}, "toy.yaml")
 
@@ -35,3 +57,92 @@ def test_trainables_of_two_tasks_are_refused() -> None:
 def test_every_trainable_has_a_shipped_study(name: str) -> None:
     """`trustsweep train` takes its objectives from there."""
     assert any(name in load(shipped).trainables for shipped in shipped_studies())
+
+
+FIGURES = {
+    "empty mask": {"dice": 0.2, "dice_lesion": 0.0, "false_alarms": math.nan, "nll": 0.4},
+    "full mask": {"dice": 0.1, "dice_lesion": 0.3, "false_alarms": math.nan, "nll": 9.0},
+}
+
+
+@pytest.mark.parametrize("objective", ["clean.ece", "clean.mce", "corrupted.ece_debiased"])
+@pytest.mark.parametrize(
+    "constraints",
+    [[], ["clean.accuracy >= 0.5"], ["skill.clean.auroc >= 0"], ["skill.clean.auroc <= 0.5"]],
+)
+def test_what_a_blind_model_can_win_needs_a_constraint_on_a_skill(
+    objective: str, constraints: list[str]
+) -> None:
+    condition = objective.partition(".")[0]
+    wanted = rf"best {objective}\. .*\[skill\.{condition}\.balanced_accuracy >= 0\.05\]"
+    wrong = study(objectives=["clean.auroc", objective], constraints=constraints)
+    with pytest.raises(UserError, match=wanted):
+        check(wrong, MANIFEST)
+    check(wrong.model_copy(update={"constraints": [SKILLED]}), MANIFEST)
+    # One trial is no search: nothing can win.
+    check(wrong.model_copy(update={"search": Search(trials=1)}), MANIFEST)
+
+
+def test_proper_scores_and_discrimination_need_none() -> None:
+    check(study(objectives=["balanced_accuracy_area", "clean.brier", "clean.e_aurc"]), MANIFEST)
+
+
+def test_false_alarms_alone_are_won_by_predicting_nothing() -> None:
+    alarms = study(trainables=["unet"], objectives=["dice_lesion_area", "clean.false_alarms"])
+    with pytest.raises(UserError, match=r"skill\.clean\.dice_lesion"):
+        check(alarms, dataclasses.replace(MANIFEST, tasks=(Task.SEGMENTATION,)))
+
+
+@pytest.mark.parametrize("name", ["clean.ece_floor", "clean.top_class_share"])
+def test_what_only_describes_a_model_is_no_objective(name: str) -> None:
+    with pytest.raises(UserError, match="neither high nor low"):
+        objectives_of(study(objectives=[name]))
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_no_shipped_study_can_be_won_blindly(name: str) -> None:
+    shipped = load(name)
+    blind = [o for o in shipped.objectives if metric_info(o).blind]
+    skills = [c for c in shipped.constraints if c.metric.startswith("skill.") and c.bound > 0]
+    assert not blind or skills or shipped.search.trials == 1
+    assert not {"dice_area", "accuracy_area"} & set(shipped.objectives)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"objectives": ["clean.false_alarms"]}, "objectives: 'clean.false_alarms' .* val split"),
+        ({"constraints": ["attacked.false_alarms <= 0.1"]}, "constraints: .*every image there has"),
+    ],
+)
+def test_a_split_without_such_images_is_named(changes: dict, told: str) -> None:
+    asked = study(trainables=["unet"], **{"objectives": ["dice_lesion_area"], **changes})
+    with pytest.raises(UserError, match=told):
+        check_defined(asked, FIGURES, Split.VAL)
+    check_defined(study(trainables=["unet"], objectives=["dice_area"]), FIGURES, Split.VAL)
+
+
+def test_a_skill_that_nobody_can_have_is_refused() -> None:
+    perfect = {"empty mask": {"dice": 1.0, "dice_lesion": math.nan}}
+    for name, why in (
+        ("skill.clean.dice", "ignores the image is perfect there"),
+        ("dice_lesion_area", "no image there has a lesion"),
+    ):
+        with pytest.raises(UserError, match=why):
+            check_defined(study(trainables=["unet"], objectives=[name]), perfect, Split.VAL)
+    check_defined(study(trainables=["unet"], objectives=["clean.ece"]), perfect, Split.VAL)
+
+
+def test_a_sweep_is_refused_before_it_starts(phantoms: Path) -> None:
+    nodes = [{"CPU": 2.0, "memory": 4e9, "object_store_memory": 1e9}]
+    asked = study(
+        trainables=["unet"], objectives=["dice_lesion_area"], data=str(phantoms),
+        constraints=["clean.false_alarms <= 0.2"],
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"constraints: 'clean.false_alarms' does not exist"):
+        prepare(asked, nodes, Trivial(Prior(), {Split.VAL: FIGURES}))
+    prepared = prepare(asked, nodes)
+    figures = prepared.trivial.figures
+    assert figures.keys() == {"val", "test"}
+    assert figures["val"]["empty mask"]["dice_lesion"] == 0
+    assert prepare(asked, nodes, prepared.trivial).trivial is prepared.trivial

@@ -15,6 +15,7 @@ from distributed.training import Diverged, TrialTraining, resized
 from search_spaces.space import Space
 from search_spaces.study import Fidelity, Scheduler
 from trainables.evaluation import EvaluationPlan
+from trainables.metrics.trivial import TRIVIAL, Prior
 from trainables.regimes import attacked_rows
 from trainables.registry import TRAINABLES
 
@@ -199,10 +200,22 @@ def test_small_images_train_and_are_judged_at_their_rung(data):
     levels = growing(image_size=0.5, data=0.5)
     training = TrialTraining(config(), manifest, PLAN, levels=levels)
     training.epoch(train)
+    prior = Prior.of(train.sweep(8), Task.SEGMENTATION)
+    training.prior = prior
     for level in (levels.evaluation(0), CLEAN, FULL):
-        values = training.evaluate(val, level, batch_size=8).compute()
+        evaluation = training.evaluate(val, level, batch_size=8)
+        values = evaluation.compute()
         assert 0 < values["clean.nll"] < 2
         assert ("dice_area" in values) is not level.clean
+        # Skills compare with what ignoring the image gives on these very samples at this size.
+        judged = TRIVIAL[Task.SEGMENTATION](prior)
+        for batch in val.sweep(8, share=level.validation):
+            judged.update(resized(batch, level))
+        figures = judged.figures()
+        assert evaluation.trivial() == figures
+        best = max(row["dice_lesion"] for row in figures.values())
+        expected = (values["clean.dice_lesion"] - best) / (1 - best)
+        assert values["skill.clean.dice_lesion"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

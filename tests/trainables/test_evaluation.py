@@ -13,7 +13,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Manifest, Task
 from trainables.contract import Loss, Prediction, Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
-from trainables.metrics.catalog import METRICS, SHIFTS, all_names, metric_info
+from trainables.metrics.catalog import METRICS, SHIFTS, all_names, metric_info, skill_names
 from trainables.metrics.overlap import Overlap
 from trainables.metrics.shift import Shift
 from trainables.uncertainty import bernoulli_maps
@@ -185,7 +185,9 @@ def test_clean_plan_neither_corrupts_nor_attacks(trainable: Threshold) -> None:
     parts = batches((4,))
     light = evaluate(trainable, network, parts, PLAN.clean(), corrupt=refuse, attack=refuse)
     full = run(trainable, parts).compute()
-    assert light.compute() == {f"clean.{name}": full[f"clean.{name}"] for name in MEASURED}
+    names = [f"clean.{name}" for name in MEASURED]
+    names += skill_names(names)
+    assert light.compute() == {name: full[name] for name in names}
 
 
 def test_modes_and_flags_are_left_as_found(trainable: Threshold) -> None:

@@ -14,6 +14,7 @@ from trainables.metrics.catalog import (
     SHIFTS,
     MetricInfo,
     all_names,
+    leaf,
     metric_info,
     state_classes,
 )
@@ -32,11 +33,18 @@ def test_every_name_of_a_study_is_understood(task: Task) -> None:
     names = all_names(EPSILONS, CELLS, task)
     counts = [len(of(task, table)) for table in (METRICS, AREAS, SHIFTS)]
     assert all(counts)
-    assert len(names) == len(set(names)) == 8 * counts[0] + counts[1] + 3 * counts[2]
+    skilled = [sum(table[n].skilled for n in of(task, table)) for table in (METRICS, AREAS, SHIFTS)]
+    assert skilled[0] > 4
+    assert skilled[1:] == [counts[1], 0]
+    assert (
+        len(names)
+        == len(set(names))
+        == sum(n * (a + b) for n, a, b in zip((8, 1, 3), counts, skilled, strict=True))
+    )
     for name in names:
         info = metric_info(name)
         assert info.name == name
-        assert info.direction in ("max", "min")
+        assert info.direction in ("max", "min", None)
         assert info.low < info.high
         assert task in info.tasks
 
@@ -59,7 +67,27 @@ def test_examples() -> None:
 
 @every_task
 def test_a_clean_plan_gives_clean_metrics_alone(task: Task) -> None:
-    assert all_names((0.0,), (), task) == [f"clean.{name}" for name in of(task, METRICS)]
+    names = [f"clean.{name}" for name in of(task, METRICS)]
+    skills = [f"skill.{name}" for name in names if metric_info(name).skilled]
+    assert all_names((0.0,), (), task) == [*names, *skills]
+
+
+def test_what_a_skill_is_of() -> None:
+    info = metric_info("skill.attacked@0.01.nll")
+    assert (info.direction, info.low, info.high, info.unit) == ("max", -math.inf, 1, "")
+    assert "ignores the image" in info.meaning
+    assert "ε = 0.01" in info.meaning
+    assert metric_info("skill.dice_lesion_area").tasks == (Task.SEGMENTATION,)
+    assert [leaf(n) for n in ("skill.dice_lesion_area", "clean.auroc", "shift@0.1.auroc")] == [
+        "dice_lesion", "auroc", "auroc",
+    ]  # fmt: skip
+    # A constant answer has the best calibration, so there is nothing to be skilled in.
+    blind = {name for name, info in METRICS.items() if info.blind}
+    assert {"ece", "ece_region", "mce", "ece_adaptive", "ece_debiased", "false_alarms"} <= blind
+    assert not blind & {name for name, info in METRICS.items() if info.skilled}
+    for name in ("skill.clean.ece", "skill.shift.auroc", "skill.cost.seconds"):
+        with pytest.raises(UserError, match=rf"no skill of '{name[6:]}': .*dice_lesion"):
+            metric_info(name)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +104,7 @@ def test_a_clean_plan_gives_clean_metrics_alone(task: Task) -> None:
         ("attacked@1e-2.dice", "attacked@0.01.dice"),
         ("corrupted@contrast-down-3.eec", "corrupted@contrast-down-3.ece"),
         ("shift.auc", "shift.auroc"),
+        ("skil.clean.dice", "skill.clean.dice"),
         ("shift@0.01.dice", "shift@0.01.spearman|shift@0.01.auroc|attacked@0.01.dice"),
     ],
 )

@@ -72,10 +72,35 @@ def test_overlap_without_any_lesion() -> None:
     none = torch.zeros(2, 4, 4)
     state = Overlap()
     state.update(*pair(none, none))
-    assert set(state.compute().values()) == {1.0}
+    found = state.compute()
+    assert math.isnan(found.pop("dice_lesion"))
+    assert (found.pop("false_alarms"), found.pop("false_alarm_volume")) == (0, 0)
+    assert set(found.values()) == {1.0}
     state = Overlap()
     state.update(*pair(none + 1, none))
-    assert set(state.compute().values()) == {0.0}
+    found = state.compute()
+    assert math.isnan(found.pop("dice_lesion"))
+    assert (found.pop("false_alarms"), found.pop("false_alarm_volume")) == (1, 1)
+    assert set(found.values()) == {0.0}
+
+
+def test_lesions_and_images_without_one_are_told_apart() -> None:
+    """An image with a lesion that is half found, one that is missed, two without of which one has
+    a false alarm of 3 of its 16 pixels."""
+    y, p = torch.zeros(4, 4, 4), torch.zeros(4, 4, 4)
+    y[0, 0, :2] = p[0, 0, 0] = y[1, 2, 2] = p[3, 0, :3] = 1
+    state = Overlap()
+    state.update(*pair(p, y))
+    found = state.compute()
+    assert found["dice_lesion"] == pytest.approx((2 / 3 + 0) / 2)
+    assert found["dice"] == pytest.approx((2 / 3 + 0 + 1 + 0) / 4)
+    assert found["false_alarms"] == 0.5
+    assert found["false_alarm_volume"] == pytest.approx(3 / 16 / 2)
+    assert found["empty_share"] == 0.5
+    state = Overlap()
+    state.update(*pair(p[:2], y[:2]))
+    found = state.compute()
+    assert all(math.isnan(found[name]) for name in ("false_alarms", "false_alarm_volume"))
 
 
 def test_a_tie_is_background() -> None:
@@ -133,7 +158,8 @@ def test_known_calibration() -> None:
     y = torch.tensor([[1.0] * 7 + [0.0] * 3 + [0.0] * 7 + [1.0] * 3], dtype=torch.float64)
     state = Calibration()
     state.update(*pair(p, y))
-    assert state.compute() == pytest.approx({"ece": 0.1, "mce": 0.2})
+    found = state.compute()
+    assert (found["ece"], found["mce"]) == pytest.approx((0.1, 0.2))
     curve = state.curve()
     filled = [i for i, n in enumerate(curve["count"]) if n]
     assert filled == [10, 13]

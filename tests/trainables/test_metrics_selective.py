@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_score, roc_auc_score
 
 from trainables.metrics.ranking import Answers
-from trainables.metrics.selective import accepted, quality, risk_coverage, threshold
+from trainables.metrics.selective import accepted, risk_coverage, threshold
 
 SHARES = (0.95, 0.9, 0.8, 0.7, 0.5)
 
@@ -95,7 +95,7 @@ def test_what_is_accepted_is_as_good_as_scikit_learn_finds(classes: int, share: 
 
 def test_abstaining_helps_where_uncertainty_means_something() -> None:
     limit = threshold(answers(1).uncertainty, 0.5)
-    assert accepted(answers(2), limit)["precision"] > quality(answers(2))["precision"] + 0.05
+    assert accepted(answers(2), limit)["precision"] > answers(2).quality()["precision"] + 0.05
 
 
 def test_what_does_not_exist_is_nan() -> None:
@@ -111,7 +111,7 @@ def test_what_does_not_exist_is_nan() -> None:
 
 
 def test_one_class_only_has_an_accuracy_and_no_auroc() -> None:
-    found = quality(binary(np.array([True, False, False]), np.zeros(3)))
+    found = binary(np.array([True, False, False]), np.zeros(3)).quality()
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["precision"] == pytest.approx(0.5)  # of 0 none, of 1 all
     assert math.isnan(found["auroc"])
@@ -124,4 +124,4 @@ def test_nan_is_refused_and_never_orders() -> None:
     assert math.isnan(threshold(whole.uncertainty, 0.5))
     assert accepted(whole, 1.0)["coverage"] == pytest.approx(0.9)
     whole.probability[5] = math.nan
-    assert all(map(math.isnan, quality(whole).values()))
+    assert all(map(math.isnan, whole.quality().values()))

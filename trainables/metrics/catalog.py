@@ -5,6 +5,10 @@ corruptions and severities), ``corrupted@gaussian-noise-3.dice`` (one of them), 
 (mean over all ε > 0), ``attacked@0.01.dice`` (one ε). Beside these stand the areas (``dice_area``)
 and the uncertainty shift under attack (``shift.auroc``, ``shift@0.01.auroc``).
 
+``skill.`` before the full name of a measure of discrimination or a proper score is how much of the
+way from the best trivial predictor, which ignores the image, to perfection a model has gone:
+``skill.clean.dice_lesion``, ``skill.balanced_accuracy_area`` (see `trainables.metrics.skill`).
+
 A metric is added by a state (see `trainables.metrics.base`) and one line in `METRICS`. Where two
 tasks share a name, as in ``clean.ece``, each has a state of its own for it.
 """
@@ -32,21 +36,26 @@ class MetricInfo:
 
     Attributes:
         name: Bare ("dice") in `METRICS`, full ("clean.dice") as `metric_info` gives it.
-        direction: Whether more or less of it is better.
+        direction: Whether more or less of it is better; None for what only describes a model.
         low, high: The range it cannot leave; infinite where it has no bound.
         unit: "" for a pure number.
         meaning: One line for a reader who has not met it.
         states: "module:Class" of the streaming state that computes it, for each task that it can
             judge; empty for what no state computes and every task has.
+        skilled: Whether it is set against the trivial predictors' as a skill.
+        blind: Whether a model that ignores the image can reach its best value, as a constant
+            answer with the right confidence has an ECE of 0.
     """
 
     name: str
-    direction: Literal["max", "min"]
+    direction: Literal["max", "min"] | None
     low: float
     high: float
     unit: str
     meaning: str
     states: Mapping[Task, str]
+    skilled: bool = False
+    blind: bool = False
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -68,6 +77,7 @@ _REGION = _states("calibration:RegionCalibration")
 _SCORES = _states("scores:ProperScores", "scores:ClassScores")
 _AUSE = _states("sparsification:Sparsification")
 _SHIFT = _states("shift:Shift", "shift:ClassShift")
+_REFERRAL = _states("referral:Referral", "ranking:Ranking")
 
 
 def _table(*rows: MetricInfo) -> dict[str, MetricInfo]:
@@ -86,6 +96,21 @@ def _least(
     return MetricInfo(name, "min", 0.0, high, unit, meaning, states)
 
 
+def _merit(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+    """A measure of discrimination, from 0 to 1; more is better."""
+    return replace(_most(name, states, meaning), skilled=True)
+
+
+def _blind(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+    """From 0 to 1; less is better, and a model that ignores the image can have 0."""
+    return replace(_least(name, states, meaning), blind=True)
+
+
+def _told(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+    """What describes a model, from 0 to 1."""
+    return MetricInfo(name, None, 0.0, 1.0, "", meaning, states)
+
+
 def _cost(name: str, meaning: str, unit: str = "") -> MetricInfo:
     return MetricInfo(f"cost.{name}", "min", 0.0, math.inf, unit, meaning, {})
 
@@ -93,34 +118,74 @@ def _cost(name: str, meaning: str, unit: str = "") -> MetricInfo:
 _BINS = f"{CALIBRATION_BINS} bins of confidence"
 _ALL = "all pixels or images"
 _NEAR = "pixels of lesion and prediction and next to them"
+_FLOOR = "Expected calibration error that perfect calibration would show with"
+_DEBIASED = "Expected calibration error less the bias that it has with so few"
+_AREA = "_area"
+#: What the name of a skill begins with.
+SKILL = "skill"
 
 #: What is measured under each condition.
 METRICS: dict[str, MetricInfo] = _table(
-    _most("dice", _OVERLAP, "Dice overlap of lesion and prediction, mean over images"),
-    _most("iou", _OVERLAP, "Intersection over union of both, mean over images"),
-    _most("dice_micro", _OVERLAP, "Dice overlap of all pixels pooled"),
-    _most("iou_micro", _OVERLAP, "Intersection over union of all pixels pooled"),
-    _most("accuracy", _CONFUSION, "Share of images with the right class"),
-    _most(
+    _merit(
+        "dice",
+        _OVERLAP,
+        "Dice overlap of lesion and prediction, mean over images; 1 where both are empty",
+    ),
+    _merit("dice_lesion", _OVERLAP, "Dice overlap, mean over the images with a lesion"),
+    _merit("iou", _OVERLAP, "Intersection over union of both, mean over images"),
+    _merit("dice_micro", _OVERLAP, "Dice overlap of all pixels pooled"),
+    _merit("iou_micro", _OVERLAP, "Intersection over union of all pixels pooled"),
+    _blind("false_alarms", _OVERLAP, "Share of the images without a lesion where one is predicted"),
+    _blind(
+        "false_alarm_volume",
+        _OVERLAP,
+        "Share of the pixels predicted to be lesion, mean over the images without one",
+    ),
+    _told(
+        "empty_share",
+        _OVERLAP,
+        "Share of the images in which nothing is predicted; 1 for a model that predicts nothing",
+    ),
+    _merit("accuracy", _CONFUSION, "Share of images with the right class"),
+    _merit(
         "balanced_accuracy",
         _CONFUSION,
         "Share of a class's images that is found, mean over classes",
     ),
-    _most("f1", _CONFUSION, "Harmonic mean of a class's precision and recall, mean over classes"),
-    _most(
+    _merit("f1", _CONFUSION, "Harmonic mean of a class's precision and recall, mean over classes"),
+    _told(
+        "top_class_share",
+        _CONFUSION,
+        "Share of images said to be of the class that is said most; 1 for a model that says one "
+        "class for every image",
+    ),
+    _merit(
         "auroc",
         _RANKING,
         "How well the probability of a class tells its images from the rest, mean over classes",
     ),
-    _least("ece", _CALIBRATION, f"Expected calibration error, {_BINS}, {_ALL}"),
-    _least("mce", _CALIBRATION, f"Calibration error of the worst of {_BINS}, {_ALL}"),
-    _least("ece_adaptive", _RANKING, f"Expected calibration error, {_BINS} of equally many images"),
-    _least("ece_region", _REGION, f"Expected calibration error, {_BINS}, {_NEAR}"),
-    _least("mce_region", _REGION, f"Calibration error of the worst of {_BINS}, {_NEAR}"),
-    _least(
-        "nll", _SCORES, "Negative log-likelihood per pixel or image", -math.log(NLL_CLAMP), "nats"
+    _blind("ece", _CALIBRATION, f"Expected calibration error, {_BINS}, {_ALL}"),
+    _blind("mce", _CALIBRATION, f"Calibration error of the worst of {_BINS}, {_ALL}"),
+    _told("ece_floor", _CALIBRATION, f"{_FLOOR} so many images"),
+    _blind("ece_debiased", _CALIBRATION, f"{_DEBIASED} images"),
+    _blind("ece_adaptive", _RANKING, f"Expected calibration error, {_BINS} of equally many images"),
+    _blind("ece_region", _REGION, f"Expected calibration error, {_BINS}, {_NEAR}"),
+    _blind("mce_region", _REGION, f"Calibration error of the worst of {_BINS}, {_NEAR}"),
+    _told("ece_region_floor", _REGION, f"{_FLOOR} so many images, {_NEAR}"),
+    _blind("ece_region_debiased", _REGION, f"{_DEBIASED} images, {_NEAR}"),
+    replace(
+        _least(
+            "nll",
+            _SCORES,
+            "Negative log-likelihood per pixel or image",
+            -math.log(NLL_CLAMP),
+            "nats",
+        ),
+        skilled=True,
     ),
-    _least("brier", _SCORES, "Mean squared difference of probability and truth"),
+    replace(
+        _least("brier", _SCORES, "Mean squared difference of probability and truth"), skilled=True
+    ),
     _least(
         "ause",
         _AUSE,
@@ -130,24 +195,29 @@ METRICS: dict[str, MetricInfo] = _table(
     ),
     _least(
         "aurc",
-        _RANKING,
-        "Share of wrong images among the most certain, mean over how many are kept",
+        _REFERRAL,
+        "Error (1 - Dice, or the share of wrong images) among the most certain images, mean over "
+        "how many are kept",
     ),
     _least(
-        "e_aurc", _RANKING, "aurc above that of the best order of the same images; 0 is perfect"
+        "e_aurc", _REFERRAL, "aurc above that of the best order of the same images; 0 is perfect"
     ),
 )
 
+
+def _area(name: str, states: Mapping[Task, str], what: str) -> MetricInfo:
+    meaning = f"Mean height of the curve of {what} against ε, 0 to the largest"
+    return _merit(f"{name}{_AREA}", states, meaning)
+
+
 #: What is computed from a metric's curve against ε.
 AREAS: dict[str, MetricInfo] = _table(
-    _most("dice_area", _OVERLAP, "Mean height of the curve of Dice against ε, 0 to the largest"),
-    _most("iou_area", _OVERLAP, "Mean height of the curve of IoU against ε, 0 to the largest"),
-    _most(
-        "accuracy_area",
-        _CONFUSION,
-        "Mean height of the curve of accuracy against ε, 0 to the largest",
-    ),
-    _most("auroc_area", _RANKING, "Mean height of the curve of AUROC against ε, 0 to the largest"),
+    _area("dice", _OVERLAP, "Dice"),
+    _area("dice_lesion", _OVERLAP, "Dice of the images with a lesion"),
+    _area("iou", _OVERLAP, "IoU"),
+    _area("accuracy", _CONFUSION, "accuracy"),
+    _area("balanced_accuracy", _CONFUSION, "balanced accuracy"),
+    _area("auroc", _RANKING, "AUROC"),
 )
 
 #: What compares each attacked image with itself before the attack.
@@ -208,6 +278,8 @@ def metric_info(name: str) -> MetricInfo:
     Raises:
         UserError: no such metric or condition; names the nearest one that exists.
     """
+    if name.startswith(f"{SKILL}."):
+        return _skill_info(name)
     for whole in (AREAS, COSTS):
         if name in whole:
             return whole[name]
@@ -220,9 +292,28 @@ def metric_info(name: str) -> MetricInfo:
         return replace(info, name=name, meaning=f"{info.meaning}; {where}")
     raise UserError(
         f"unknown metric {name!r}{_hint(name)} A name is a condition and a metric, such "
-        "as clean.dice, corrupted.ece, attacked@0.01.dice or shift.auroc, or one of "
+        "as clean.dice, corrupted.ece, attacked@0.01.dice or shift.auroc, skill. and one of these, "
+        "or one of "
         f"{', '.join([*AREAS, *COSTS])}. Metrics: {', '.join(METRICS)}."
     )
+
+
+def _skill_info(name: str) -> MetricInfo:
+    info = metric_info(name.removeprefix(f"{SKILL}."))
+    if not info.skilled:
+        known = ", ".join(n for table in (METRICS, AREAS) for n, i in table.items() if i.skilled)
+        raise UserError(
+            f"no skill of {info.name!r}: measures of discrimination and proper scores have one "
+            f"({known})."
+        )
+    scale = "0 for the best predictor that ignores the image, 1 for perfection"
+    meaning = f"Skill, {scale}: {info.meaning}"
+    return MetricInfo(name, "max", -math.inf, 1.0, "", meaning, info.states)
+
+
+def leaf(name: str) -> str:
+    """The metric that a full name is of, without condition, area and skill: "dice"."""
+    return name.rpartition(".")[2].removesuffix(_AREA)
 
 
 def all_names(
@@ -241,7 +332,12 @@ def all_names(
         names += [m.name for m in AREAS.values() if task in m.tasks]
         shifts = ["shift", *(f"shift@{epsilon_text(e)}" for e in budgets)]
         names += [f"{s}.{m.name}" for s in shifts for m in SHIFTS.values() if task in m.tasks]
-    return names
+    return [*names, *skill_names(names)]
+
+
+def skill_names(names: Iterable[str]) -> list[str]:
+    """The skills of those full names that have one, in their order."""
+    return [f"{SKILL}.{name}" for name in names if metric_info(name).skilled]
 
 
 def _where(kind: str, detail: str, one: bool) -> str | None:
@@ -276,6 +372,7 @@ def _hint(name: str) -> str:
         f"{kind}.{metric}" for kind in ("clean", "corrupted", "attacked") for metric in METRICS
     ]
     known += [*AREAS, *COSTS, *(f"shift.{metric}" for metric in SHIFTS)]
+    known += skill_names([*known]) if "." in name or "skill" in name else []
     condition, _, leaf = name.rpartition(".")
     kind, _, detail = condition.partition("@")
     epsilon = _canonical_epsilon(detail)

@@ -21,9 +21,11 @@ class Confusion(MetricState):
     - balanced_accuracy: mean over the classes that occur of the share of theirs that is found.
     - f1: 2 hits / (true + predicted) of each class that occurs in truth or prediction, their mean
       (macro).
+    - top_class_share: share of the images that are said to be of the class that is said most; 1
+      for a model that says the same of every image.
     """
 
-    names = ("accuracy", "balanced_accuracy", "f1")
+    names = ("accuracy", "balanced_accuracy", "f1", "top_class_share")
 
     def __init__(self, uncertainty: str | None = None) -> None:
         super().__init__(uncertainty)
@@ -50,6 +52,7 @@ class Confusion(MetricState):
             "accuracy": ratio(hits.sum(), true.sum()),
             "balanced_accuracy": ratio(sum(found), len(found)),
             "f1": ratio(sum(overlap), len(overlap)),
+            "top_class_share": ratio(predicted.max(initial=0.0), predicted.sum()),
         }
 
     def state_dict(self) -> StateDict:

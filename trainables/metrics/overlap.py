@@ -1,4 +1,4 @@
-"""Dice and intersection over union, per image and pooled."""
+"""Dice and intersection over union, per image and pooled; lesions and images without one apart."""
 
 from __future__ import annotations
 
@@ -34,33 +34,64 @@ def dice(p: Tensor, truth: Tensor) -> Tensor:
 
 
 class Overlap(SumState):
-    """Per image, then the mean; and over all pixels pooled, with the same rule for empty masks."""
+    """Overlap per image, then the mean; and over all pixels pooled, with the same rule for empty
+    masks.
 
-    names = ("dice", "iou", "dice_micro", "iou_micro")
+    An empty prediction scores 1 in every image without a lesion, so `dice` rewards it with their
+    share. `dice_lesion` is the mean over the images with a lesion alone; in those without one,
+    `false_alarms` is the share where something is predicted and `false_alarm_volume` the mean
+    share of the pixels that is. NaN where there are no such images. `empty_share` is the share of
+    all images in which nothing is predicted.
+    """
+
+    names = (
+        "dice", "dice_lesion", "iou", "dice_micro", "iou_micro", "false_alarms",
+        "false_alarm_volume", "empty_share",
+    )  # fmt: skip
     fields: ClassVar[dict[str, tuple[int, ...]]] = {
         "images": (), "dice": (), "iou": (), "both": (), "predicted": (), "lesion": (),
+        "with_lesion": (), "dice_lesion": (), "alarms": (), "alarm_volume": (), "empty": (),
     }  # fmt: skip
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
-        both, predicted, lesion = image_counts(*foreground(prediction, batch))
+        self.judge(*foreground(prediction, batch))
+
+    def judge(self, p: Tensor, truth: Tensor) -> None:
+        """Take in images by probability and truth, (B, n) float64 each."""
+        both, predicted, lesion = image_counts(p, truth)
+        overlap = _share(2 * both, predicted + lesion)
+        said = (predicted > 0).to(torch.float64)
+        clear = lesion == 0
+        # A NaN probability anywhere makes every figure NaN, also those of the other images.
+        broken = 0 * both.sum()
         self.add(
             images=len(both),
-            dice=_share(2 * both, predicted + lesion).sum(),
+            dice=overlap.sum(),
             iou=_share(both, predicted + lesion - both).sum(),
             both=both.sum(),
             predicted=predicted.sum(),
             lesion=lesion.sum(),
+            with_lesion=(~clear).sum(),
+            dice_lesion=overlap[~clear].sum() + broken,
+            alarms=said[clear].sum() + broken,
+            alarm_volume=predicted[clear].sum() / p.shape[1] + broken,
+            empty=(1 - said).sum() + broken,
         )
 
     def compute(self) -> dict[str, float]:
         images, both = self.sums["images"], self.sums["both"]
         pooled = self.sums["predicted"] + self.sums["lesion"]
         empty = images > 0 and pooled == 0 and both == 0
+        with_lesion = self.sums["with_lesion"]
         return {
             "dice": ratio(self.sums["dice"], images),
+            "dice_lesion": ratio(self.sums["dice_lesion"], with_lesion),
             "iou": ratio(self.sums["iou"], images),
             "dice_micro": 1.0 if empty else ratio(2 * both, pooled),
             "iou_micro": 1.0 if empty else ratio(both, pooled - both),
+            "false_alarms": ratio(self.sums["alarms"], images - with_lesion),
+            "false_alarm_volume": ratio(self.sums["alarm_volume"], images - with_lesion),
+            "empty_share": ratio(self.sums["empty"], images),
         }
 
 

@@ -41,6 +41,31 @@ class Answers:
         wrong[np.isnan(self.probability).any(axis=1)] = math.nan
         return wrong
 
+    def select(self, kept: np.ndarray) -> Answers:
+        """The images where `kept` (n,) is true."""
+        return Answers(self.truth[kept], self.uncertainty[kept], self.probability[kept])
+
+    def quality(self) -> dict[str, float]:
+        """How good the answers are, each of 0 to 1.
+
+        - accuracy: share of images with the right class.
+        - precision: share of the images said to be of a class that are, mean over the classes
+          that were said (macro).
+        - auroc: see `Ranking`; NaN where fewer than two classes occur.
+
+        All are NaN without an image, or with a probability that is NaN.
+        """
+        p, truth = self.probability, self.truth
+        if not len(self) or np.isnan(p).any():
+            return dict.fromkeys(("accuracy", "precision", "auroc"), math.nan)
+        said = p.argmax(axis=1)
+        right = said == truth
+        return {
+            "accuracy": float(right.mean()),
+            "precision": float(np.mean([right[said == k].mean() for k in np.unique(said)])),
+            "auroc": macro_auroc(p, truth),
+        }
+
 
 class Ranking(SampleState, MetricState):
     """Exact up to 65,536 images, above that of a fixed sample of so many (see `SampleState`).

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from data_pipelines.schema import Batch
 from trainables.contract import Prediction
@@ -23,7 +24,10 @@ class ProperScores(SumState):
     fields: ClassVar[dict[str, tuple[int, ...]]] = {"pixels": (), "nll": (), "brier": ()}
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
-        p, truth = foreground(prediction, batch)
+        self.judge(*foreground(prediction, batch))
+
+    def judge(self, p: Tensor, truth: Tensor) -> None:
+        """Take in images by probability and truth, (B, n) float64 each."""
         miss = (p - truth).abs()
         # Of a truth that is 0 or 1, 1 − |p − y| is the probability that was given to it.
         likelihood = (1 - miss).clamp(NLL_CLAMP, 1 - NLL_CLAMP).log()

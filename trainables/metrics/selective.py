@@ -1,4 +1,4 @@
-"""Selective classification: how good the answers are that a model does not abstain from.
+"""Selective prediction: how good the answers are that a model does not abstain from.
 
 An image is accepted where its uncertainty is at most a threshold (El-Yaniv & Wiener 2010,
 JMLR 11; Geifman & El-Yaniv 2017, arXiv:1705.08500). The threshold is chosen on one set of images,
@@ -11,13 +11,14 @@ import math
 
 import numpy as np
 
-from trainables.metrics.ranking import Answers, macro_auroc
+from trainables.metrics.ranking import Answers
+from trainables.metrics.referral import Segmented
 
 
-def risk_coverage(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
-    """The error rate among the i least uncertain images, i = 1..n; its mean is aurc.
+def risk_coverage(answers: Answers | Segmented) -> tuple[np.ndarray, np.ndarray]:
+    """The mean error among the i least uncertain images, i = 1..n; its mean is aurc.
 
-    Images of equal uncertainty count as in random order: the curve is straight in wrong answers
+    Images of equal uncertainty count as in random order: the curve is straight in total error
     where it crosses them.
 
     Returns:
@@ -47,35 +48,12 @@ def threshold(uncertainty: np.ndarray, coverage: float) -> float:
     return float(np.sort(uncertainty)[wanted - 1])
 
 
-def quality(answers: Answers) -> dict[str, float]:
-    """How good a set of answers is, each of 0 to 1.
-
-    - accuracy: share of images with the right class.
-    - precision: share of the images said to be of a class that are, mean over the classes that
-      were said (macro).
-    - auroc: see `Ranking`; NaN where fewer than two classes occur.
-
-    All are NaN without an image, or with a probability that is NaN.
-    """
-    p, truth = answers.probability, answers.truth
-    if not len(answers) or np.isnan(p).any():
-        return dict.fromkeys(("accuracy", "precision", "auroc"), math.nan)
-    said = p.argmax(axis=1)
-    right = said == truth
-    return {
-        "accuracy": float(right.mean()),
-        "precision": float(np.mean([right[said == k].mean() for k in np.unique(said)])),
-        "auroc": macro_auroc(p, truth),
-    }
-
-
-def accepted(answers: Answers, limit: float) -> dict[str, float]:
-    """The share of images that a threshold accepts ("coverage"), and the `quality` of these.
+def accepted(answers: Answers | Segmented, limit: float) -> dict[str, float]:
+    """The share of images that a threshold accepts ("coverage"), and the quality of these.
 
     An uncertainty that is NaN is refused. The coverage is NaN for a threshold that is NaN, and
     without an image.
     """
     kept = answers.uncertainty <= limit
-    chosen = Answers(answers.truth[kept], answers.uncertainty[kept], answers.probability[kept])
     known = len(answers) and not math.isnan(limit)
-    return {"coverage": float(kept.mean()) if known else math.nan, **quality(chosen)}
+    return {"coverage": float(kept.mean()) if known else math.nan, **answers.select(kept).quality()}

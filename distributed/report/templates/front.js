@@ -90,6 +90,8 @@ function drawFront() {
     ...onTest(own, x, y),
     { ...points(own), mode: "markers", name: "the study's front", hoverinfo: "skip",
       marker: { symbol: "circle-open", size: 18, color: ink("--ink"), line: { width: 1.6 } } },
+    { ...points(drawn.filter((t) => t.remark)), mode: "markers", name: "trivial: one answer for all, or no better", hoverinfo: "skip",
+      marker: { symbol: "x-thin", size: 16, line: { color: ink("--ink"), width: 1.8 } }, visible: drawn.some((t) => t.remark) },
   ], {
     xaxis: { title: { text: axisTitle(x, "validation") } }, yaxis: { title: { text: axisTitle(y, "validation") } },
     hovermode: "closest", showlegend: true,

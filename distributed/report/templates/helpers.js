@@ -23,6 +23,7 @@ function rows(columns) {
     Object.entries(table).map(([key, values]) => [key, values[i]]).filter(([, value]) => value !== null));
   return columns.id.map((id, i) => ({
     id, state: columns.state[i], epochs: columns.epochs[i], front: columns.front[i], feasible: columns.feasible[i],
+    remark: columns.remark[i],
     config: present(columns.config, i), metrics: present(columns.metrics, i),
   }));
 }
@@ -57,7 +58,9 @@ function axisTitle(name, split) {
 function describe(trial) {
   const metrics = REPORT.objectives.map((o) => `${plain(o.name)}: <b>${short(trial.metrics[o.name])}</b>`);
   const config = Object.entries(trial.config).map(([key, value]) => `${plain(key)}: ${short(value)}`);
-  return [`<b>trial ${plain(trial.id)}</b>, on validation`, ...metrics, "", ...config].join("<br>");
+  const remark = trial.remark ? [`<b>${plain(trial.remark)}</b>`] : [];
+  const head = `<b>trial ${plain(trial.id)}</b>, on validation`;
+  return [head, ...remark, ...metrics, "", ...config].join("<br>");
 }
 
 function ink(variable) {

@@ -76,6 +76,13 @@ function drawAttack() {
   });
   const others = traces.filter((t) => t.legendgroup === "other");
   others.forEach((trace, i) => { trace.showlegend = i === 0; });
+  if (name in REPORT.trivial && models.length) {
+    const ends = models[0].curves.epsilon;
+    traces.push({
+      x: [ends[0], ends.at(-1)], y: [REPORT.trivial[name], REPORT.trivial[name]], mode: "lines",
+      name: "best that ignores the image", line: { color: ink("--soft"), width: 1.4, dash: "dot" }, hoverinfo: "skip", legendrank: 10,
+    });
+  }
   draw("attack", traces, {
     xaxis: { title: { text: "attack budget ε on the [0, 1] pixel scale" } },
     yaxis: { title: { text: `${plain(name)} on the test split` } }, showlegend: true,
@@ -134,6 +141,7 @@ const curve = document.getElementById("pick-curve");
 if (curve) {
   const names = new Set(REPORT.evaluations.flatMap((e) => Object.keys(e.curves)));
   names.delete("epsilon");
-  fill(curve, [...names]);
+  const wanted = REPORT.objectives.map((o) => o.name.replace(/_area$/, ""));
+  fill(curve, [...names], [...names].find((n) => wanted.includes(n)));
   curve.addEventListener("change", drawAttack);
 }

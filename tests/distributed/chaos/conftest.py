@@ -28,7 +28,7 @@ from distributed.ledger import END, EPOCH, LEDGER, Ledger, State
 STUDY = {
     "name": "chaos",
     "trainables": ["unet"],
-    "objectives": ["dice_area", "clean.ece_region"],
+    "objectives": ["dice_area", "clean.brier"],
     "space": {"epochs": 6, "width": 4, "regime": "none", "corruption_share": 0.2},
     "search": {"trials": 10, "sampler": "tpe", "scheduler": "none"},
     "evaluation": {

@@ -1,0 +1,83 @@
+"""The front beside predictors that ignore the image, on the same samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from data_pipelines.schema import Split
+from distributed.run_folder import Run
+from trainables.metrics.catalog import METRICS, SKILL
+from trainables.metrics.skill import best_trivial
+
+
+@dataclass(frozen=True)
+class Row:
+    """A predictor or a model on clean samples.
+
+    Attributes:
+        name: Of the predictor, or the id of the trial.
+        remark: What is trivial about the model.
+        figures: By metric.
+        skills: Of a model, by metric; NaN where a trivial predictor is perfect.
+    """
+
+    name: str
+    remark: str
+    figures: Mapping[str, float]
+    skills: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One split; each metric has the best of the `predictors` in `best`, "" for none."""
+
+    split: str
+    metrics: list[str]
+    best: Mapping[str, str]
+    predictors: list[Row]
+    models: list[Row]
+
+    @property
+    def reached(self) -> dict[str, float]:
+        """What the best of the predictors reaches, by metric."""
+        rows = {row.name: row.figures for row in self.predictors}
+        return {metric: rows[name][metric] for metric, name in self.best.items() if name}
+
+
+def beside(run: Run) -> Beside | None:
+    """The front's models on the test split, or on validation where they are not judged yet.
+
+    None for a run that does not know the trivial predictors' figures.
+    """
+    judged = [e for t in run.front if (e := run.evaluations.get(t.id)) is not None and e.trivial]
+    figures = judged[0].trivial if judged else run.trivial.get(Split.VAL, {})
+    if not figures:
+        return None
+    shown = [
+        name
+        for name, info in METRICS.items()
+        if (info.skilled or name in ("false_alarms", "false_alarm_volume"))
+        and any(name in row for row in figures.values())
+    ]
+    models = (
+        [(e.id, e.triviality, e.metrics) for e in judged]
+        if judged
+        else [(t.id, run.remarks.get(t.id, ""), t.metrics) for t in run.front]
+    )
+    return Beside(
+        split=judged[0].split if judged else "validation",
+        metrics=shown,
+        best={m: best_trivial(figures, m)[0] for m in shown},
+        predictors=[Row(name, "", row, {}) for name, row in figures.items()],
+        models=[Row(name, remark, *_of(values, shown)) for name, remark, values in models],
+    )
+
+
+def _of(
+    values: Mapping[str, float], metrics: list[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The clean figures and their skills."""
+    figures = {m: values.get(f"clean.{m}", math.nan) for m in metrics}
+    return figures, {m: values.get(f"{SKILL}.clean.{m}", math.nan) for m in metrics}

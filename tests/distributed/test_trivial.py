@@ -1,0 +1,83 @@
+"""What ignoring the image reaches on real data, and that a model which does so is called so."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines.prepare import prepare
+from data_pipelines.schema import Manifest, Split, Task
+from data_pipelines.storage import Folder
+from data_pipelines.streams import Samples
+from distributed.training import TrialTraining
+from distributed.trivial import read_trivial
+from search_spaces.space import Space
+from search_spaces.study import load
+from trainables.evaluation import EvaluationPlan
+from trainables.metrics.skill import triviality
+
+
+def constant(data: Path, trainable: str, weight: str) -> TrialTraining:
+    """A model whose last layer is 0 but for its bias: it says the same of every image."""
+    config = Space([trainable], {"epochs": 1, "width": 4}).defaults(trainable)
+    manifest = Manifest.load(data)
+    training = TrialTraining(config, manifest, EvaluationPlan())
+    name, tensor = next(
+        (n, p) for n, p in reversed([*training.network.named_parameters()]) if n.endswith(weight)
+    )
+    bias = training.network.get_parameter(f"{name.removesuffix(weight)}bias")
+    tensor.data.zero_()
+    bias.data.fill_(-4.0)
+    bias.data[1:] = 0.0
+    return training
+
+
+def test_on_brain_mri_an_empty_mask_has_a_high_dice_and_no_skill(
+    real_data: Path, tmp_path: Path
+) -> None:
+    prepare(real_data / "lgg-mri-segmentation" / "kaggle_3m", "lgg", tmp_path / "d", size=32)
+    manifest = Manifest.load(tmp_path / "d")
+    known = read_trivial(Folder(tmp_path / "d"), manifest, Task.SEGMENTATION)
+    val = Samples.read(tmp_path / "d", Split.VAL)
+    mask = val.batch(range(len(val))).mask
+    assert mask is not None
+    clear = float((mask.flatten(1).sum(dim=1) == 0).float().mean())
+    empty = known.figures["val"]["empty mask"]
+    assert empty["dice"] == pytest.approx(clear)
+    assert clear > 0.5
+    assert empty["dice_lesion"] == empty["dice_micro"] == 0
+    # Tumours lie in the same places of the head often enough for a fixed mask to find some.
+    assert known.figures["val"]["fixed mask"]["dice_lesion"] > 0.05
+
+    training = constant(tmp_path / "d", "unet", "weight")
+    training.prior = known.prior
+    found = training.evaluate(val, batch_size=32).compute()
+    assert found["clean.dice"] == pytest.approx(clear)
+    assert found["skill.clean.dice_lesion"] < 0
+    assert triviality(found, known.figures["val"]) == "predicts nothing"
+    (constraint,) = load("evidential").constraints
+    assert constraint.violation(found[constraint.metric]) > 0
+
+
+@pytest.mark.parametrize("name", ["pneumoniamnist", "breastmnist"])
+def test_on_medmnist_a_constant_class_is_accurate_and_has_no_skill(
+    name: str, real_data: Path, tmp_path: Path
+) -> None:
+    prepare(real_data / "medmnist" / f"{name}.npz", "medmnist", tmp_path / "d", size=28)
+    manifest = Manifest.load(tmp_path / "d")
+    known = read_trivial(Folder(tmp_path / "d"), manifest, Task.CLASSIFICATION)
+    val = Samples.read(tmp_path / "d", Split.VAL)
+    label = val.batch(range(len(val))).label
+    assert label is not None
+    majority = np.bincount(label.numpy()).max() / len(label)
+    assert known.figures["val"]["best constant"]["accuracy"] == pytest.approx(majority)
+    assert majority > 0.6
+
+    training = constant(tmp_path / "d", "classifier", "weight")
+    training.prior = known.prior
+    found = training.evaluate(val, batch_size=64).compute()
+    assert found["clean.balanced_accuracy"] == 0.5
+    assert found["skill.clean.balanced_accuracy"] == 0
+    assert triviality(found, known.figures["val"]) == "predicts one class for every image"
+    (constraint,) = load("classification").constraints
+    assert constraint.violation(found[constraint.metric]) > 0
