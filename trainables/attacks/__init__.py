@@ -6,7 +6,15 @@ from data_pipelines.registry import Registry
 from trainables.attacks.engine import Attack, Norm
 from trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
 
-__all__ = ["ATTACKS", "Attack", "ScoreVictim", "TrainingVictim", "Victim", "make_attack"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "ScoreVictim",
+    "TrainingVictim",
+    "Victim",
+    "make_attack",
+    "training_attacks",
+]
 
 ATTACKS = Registry(
     "attack",
@@ -16,6 +24,7 @@ ATTACKS = Registry(
         "pgd": "trainables.attacks.pgd:PGD",
         "segpgd": "trainables.attacks.pgd:SegPGD",
         "apgd": "trainables.attacks.apgd:APGD",
+        "square": "trainables.attacks.square:Square",
     },
 )
 
@@ -37,3 +46,8 @@ def make_attack(
         steps=steps, step_size=step_size, restarts=restarts, norm=norm, draws=draws
     )
     return attack
+
+
+def training_attacks() -> list[str]:
+    """Names of those that follow a gradient: without one, a batch takes thousands of queries."""
+    return [name for name in ATTACKS if make_attack(name).gradients]
