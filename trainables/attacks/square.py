@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data_pipelines.schema import Batch, Task
 from trainables.attacks.engine import Attack, Ball, Draws, wide
-from trainables.attacks.victims import ScoreVictim, Victim
+from trainables.attacks.victims import ScoreVictim, Victim, mean_harm
 
 #: The share of the image that the first boxes cover,
 _FIRST = 0.8
@@ -65,11 +65,7 @@ class Square(Attack):
         return 2 * epsilon
 
     def judged(self, victim: Victim, batch: Batch) -> Tensor:
-        """(B,) the harm, the mean over `draws`; −inf where it is no number."""
-        with torch.no_grad():
-            harms = [victim.look(batch)[1] for _ in range(self.draws)]
-        harm = torch.stack(harms).mean(0)
-        return harm.masked_fill(harm.isnan(), -math.inf)
+        return mean_harm(victim, batch, self.draws)
 
     def _worst(
         self, victim: Victim, batch: Batch, ball: Ball, draws: Draws, begin: Tensor | None
