@@ -11,7 +11,7 @@ from data_pipelines.schema import Manifest, Split, Task
 from distributed import fidelity
 from distributed.front import Objective
 from search_spaces.study import Study
-from trainables.attacks import ENSEMBLES, make_attack
+from trainables.attacks import ATTACKS, ENSEMBLES, make_attack, training_attacks
 from trainables.evaluation import EvaluationPlan
 from trainables.metrics.catalog import COSTS, METRICS, SKILL, all_names, leaf, metric_info
 from trainables.metrics.skill import Figures, best_trivial, skill
@@ -33,6 +33,7 @@ def check(study: Study, manifest: Manifest) -> None:
                 f"{study.data}: the {split} split is empty. Prepare the data with other ratios."
             )
     _usable_attack(study)
+    _trains_by_gradients(study)
     if not manifest.image_shape:
         _without_attacks(study)
     _usable_corruptions(study, manifest)
@@ -177,6 +178,19 @@ def corruption_cells(study: Study) -> tuple[tuple[str, int], ...]:
     """Every (corruption, severity) of the study's evaluation."""
     settings = study.evaluation
     return tuple((name, level) for name in settings.corruptions for level in settings.severities)
+
+
+def _trains_by_gradients(study: Study) -> None:
+    """The attacks of training, which otherwise fail one trial after another."""
+    space, usable = study.search_space(), training_attacks()
+    parameters = [space.of(trainable).get("attack") for trainable in study.trainables]
+    named = [("space.attack", p.choices or [p.start()]) for p in parameters if p is not None]
+    named += [(key, [c["attack"]]) for key, c in study.references().items() if "attack" in c]
+    for key, names in named:
+        for name in names:
+            if name not in usable:
+                why = "searches without gradients" if name in ATTACKS else "is unknown"
+                raise UserError(f"{key}: {name!r} {why}. Train with one of: {', '.join(usable)}.")
 
 
 def _without_attacks(study: Study) -> None:

@@ -47,6 +47,7 @@ def attack_card(
     Returns:
         - search, final: the members of each attack with their parameters, in order.
         - norm and epsilons.
+        - left_out: members of the latter that need torchattacks, where it is not installed.
         - gap: by metric of the curves and areas, how much higher it stands under the attack of the
           search than under the full one; empty where nothing but the former ran.
         - masking: see `Masking.as_json`.
@@ -62,6 +63,7 @@ def attack_card(
         "search": training.attack_settings(),
     }
     part["final"] = training.attack_settings(FULL) if full else part["search"]
+    part["left_out"] = training.attacks_left_out() if full else []
     part["gap"] = _gap(plan.budgets, fast, full) if full else {}
     part["masking"] = training.masking(few, max(plan.budgets), EFFORT[settings.final]).as_json()
     return part

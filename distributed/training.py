@@ -29,7 +29,7 @@ from distributed.cost import Cost, Meter
 from distributed.fidelity import FULL, Level, Levels, portion
 from search_spaces.study import Fidelity, Scheduler
 from trainables.attacks import adversary
-from trainables.attacks.ensemble import Ensemble, Single, settings
+from trainables.attacks.ensemble import Ensemble, Single, left_out, settings
 from trainables.attacks.masking import Effort, Masking, masking
 from trainables.contract import Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
@@ -203,6 +203,10 @@ class TrialTraining:
     def attack_settings(self, attack: str | None = None) -> list[dict[str, Any]]:
         """The members of the evaluation's attack, or of another; see `ensemble.settings`."""
         return settings(self._adversary(self._method(FULL).trainable, self.plan, attack))
+
+    def attacks_left_out(self) -> list[str]:
+        """See `ensemble.left_out`."""
+        return left_out(self._method(FULL).trainable, self.plan.norm)
 
     def masking(self, batch: Batch, epsilon: float, effort: Effort) -> Masking:
         """Signs on some samples that gradients are hidden; see `masking.masking`."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from data_pipelines.errors import UserError
 from data_pipelines.registry import Registry
 from data_pipelines.schema import Batch
-from trainables.attacks import ATTACKS, Attack, ScoreVictim, make_attack
+from trainables.attacks import ATTACKS, Attack, ScoreVictim, make_attack, training_attacks
 from trainables.attacks.engine import frozen
 from trainables.contract import Config, Trainable
 from trainables.settings import number, whole, word
@@ -129,13 +129,19 @@ class NoAttack(Regime):
 class WholeBatch(Regime):
     """Standard adversarial training: every image, every step (Madry et al. 2018, 1706.06083).
 
-    Config: `attack` (one of `ATTACKS`), `epsilon` in [0, 1], and `attack_steps` for attacks of
-    several steps.
+    Config: `attack` (one of `training_attacks`), `epsilon` in [0, 1], and `attack_steps` for
+    attacks of several steps.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         name = word(config, "attack", ATTACKS)
+        if name not in training_attacks():
+            raise UserError(
+                f"config: 'attack' is {name!r}, which searches without gradients: it judges models "
+                f"(evaluation.attack), and takes too long to train them. Choose among: "
+                f"{', '.join(training_attacks())}."
+            )
         steps = whole(config, "attack_steps", low=1) if ATTACKS[name].iterative else 1
         self.attack = make_attack(name, steps=steps)
         self.epsilon = number(config, "epsilon", low=0, high=1)

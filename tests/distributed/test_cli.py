@@ -160,6 +160,7 @@ SWEEPS = [
     (["--set", "evaluation.epsilons=[0, 2]"], ["evaluation.epsilons", "[0, 1]"]),
     (["--set", "space.epsilon=1.5"], ["space.epsilon", "[0, 1]"]),
     (["--set", "evaluation.attack=pdg"], ["evaluation.attack", "did you mean 'pgd'"]),
+    (["--set", "space.attack=square"], ["space.attack", "without gradients", "apgd"]),
     (["--set", "evaluation.corruptions=[blurr]"], ["evaluation.corruptions", "blurr"]),
     (["--set", "trainables=[evidential]"], ["trainables", "did you mean 'evidential-unet'"]),
     (["--set", "space.lerning_rate=1"], ["lerning_rate", "did you mean 'learning_rate'"]),

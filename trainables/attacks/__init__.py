@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trainables.attacks.engine import Attack, Norm
 from trainables.attacks.ensemble import ENSEMBLES, FAST, FULL, adversary
-from trainables.attacks.registry import ATTACKS, make_attack
+from trainables.attacks.registry import ATTACKS, make_attack, training_attacks
 from trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "Victim",
     "adversary",
     "make_attack",
+    "training_attacks",
 ]

@@ -226,7 +226,13 @@ class Draws:
         """Of [0, 1)."""
         if self._generators is None:
             return torch.rand_like(self._image)
-        shape = self._image.shape[1:]
+        return self.numbers(*self._image.shape[1:])
+
+    def numbers(self, *shape: int, shared: bool = False) -> Tensor:
+        """(B, *shape) of [0, 1); with `shared` (1, *shape) for all where none has its own seed."""
+        if self._generators is None:
+            size = 1 if shared else len(self._image)
+            return torch.rand((size, *shape), dtype=self._image.dtype, device=self._image.device)
         return torch.stack([torch.rand(shape, generator=g) for g in self._generators]).to(
             self._image
         )

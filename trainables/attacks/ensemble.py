@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Task
+from trainables.attacks import zoo
 from trainables.attacks.apgd import APGD
 from trainables.attacks.engine import Attack, Norm, frozen, wide
 from trainables.attacks.registry import make_attack
+from trainables.attacks.square import Square
 from trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
 from trainables.contract import Progress, Trainable
 
@@ -33,6 +35,8 @@ STEPS = {32**2: 50, 64**2: 40, 128**2: 30, 256**2: 20}
 _LARGE = 10
 #: Random starts of the full ensemble's first member.
 _RESTARTS = 2
+#: Queries of Square for each step of the others.
+_QUERIES = 5
 #: Predictions averaged for each gradient of a method that draws anew at every one.
 _DRAWS = {FAST: 4, FULL: 16}
 
@@ -141,8 +145,9 @@ def make_ensemble(
     - fast: APGD on what the task is judged by: soft Dice (segmentation) or the margin. `steps` and
       `restarts` are its own.
     - full: the fast one; then, each with the steps that `STEPS` gives for the size of the image,
-      APGD onward from there, on the other losses and on the method's own training loss, and what
-      `zoo` has.
+      APGD onward from there, on the other losses and on the method's own training loss; of
+      classifiers also Square, and FAB (L2: CW and DeepFool as well) where torchattacks is
+      installed.
 
     Each gradient of a method is followed in every way that it offers (`Trainable.gradients`).
 
@@ -179,7 +184,7 @@ def make_ensemble(
         own = TrainingVictim(trainable, network, Progress(1, 1))
         attack = APGD(steps=count, norm=norm, draws=draws)
         members.append(Member("apgd-training", attack, own, segmentation))
-        members += _extra(trainable, network, norm)
+        members += _extra(trainable, network, norm, count, draws)
     return Ensemble(ScoreVictim(trainable, network), members)
 
 
@@ -224,8 +229,30 @@ def settings(ensemble: Ensemble | Single) -> list[dict[str, Any]]:
     ]
 
 
-def _extra(trainable: Trainable, network: nn.Module, norm: Norm) -> list[Member]:
-    return []
+def left_out(trainable: Trainable, norm: Norm) -> list[str]:
+    """Members of the full ensemble that cannot run where torchattacks is not installed."""
+    absent = trainable.task is Task.CLASSIFICATION and not zoo.available()
+    return [kind.__name__.lower() for kind in _borrowed(norm)] if absent else []
+
+
+def _borrowed(norm: Norm) -> list[type[Attack]]:
+    kinds: list[type[Attack]] = [zoo.FAB, zoo.CW, zoo.DeepFool]
+    return [kind for kind in kinds if norm in kind.norms]
+
+
+def _extra(
+    trainable: Trainable, network: nn.Module, norm: Norm, count: int, draws: int
+) -> list[Member]:
+    """Attacks that go about it in another way: without gradients, and to the nearest boundary."""
+    if trainable.task is not Task.CLASSIFICATION:
+        return []
+    attacks: list[Attack] = []
+    if norm in Square.norms:
+        attacks.append(Square(steps=_QUERIES * count, draws=draws))
+    if zoo.available():
+        attacks += [kind(steps=count, norm=norm, draws=draws) for kind in _borrowed(norm)]
+    victim = ScoreVictim(trainable, network, "margin")
+    return [Member(type(attack).__name__.lower(), attack, victim) for attack in attacks]
 
 
 def _named(attack: str, way: str) -> str:

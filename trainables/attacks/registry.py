@@ -13,6 +13,7 @@ ATTACKS = Registry(
         "pgd": "trainables.attacks.pgd:PGD",
         "segpgd": "trainables.attacks.pgd:SegPGD",
         "apgd": "trainables.attacks.apgd:APGD",
+        "square": "trainables.attacks.square:Square",
     },
 )
 
@@ -34,3 +35,8 @@ def make_attack(
         steps=steps, step_size=step_size, restarts=restarts, norm=norm, draws=draws
     )
     return attack
+
+
+def training_attacks() -> list[str]:
+    """Names of those that follow a gradient: without one, a batch takes thousands of queries."""
+    return [name for name in ATTACKS if make_attack(name).gradients]

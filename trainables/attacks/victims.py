@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -92,3 +93,10 @@ class TrainingVictim(ScoreVictim):
         with torch.no_grad():
             done = harm(self.answer(batch), self.trainable.task)
         return self.loss(batch), done
+
+
+def mean_harm(victim: Victim, batch: Batch, draws: int) -> Tensor:
+    """(B,) without gradient: the harm (`Victim.look`), the mean of `draws`; −inf for NaN."""
+    with torch.no_grad():
+        harm = torch.stack([victim.look(batch)[1] for _ in range(draws)]).mean(0)
+    return harm.masked_fill(harm.isnan(), -math.inf)
