@@ -15,7 +15,8 @@ def nyquist_share(maps: Tensor) -> float:
     """The share of the maps' spectral power that lies at the Nyquist frequency of either axis.
 
     Each map less its mean is weighed with a Hann window, so that its edges, which the transform
-    joins, add nothing; power is summed over all maps.
+    joins, add nothing. The window spreads a frequency over the bins beside it, which are counted
+    with it. Power is summed over all maps.
 
     Args:
         maps: (n, H, W) of even sides.
@@ -30,9 +31,11 @@ def nyquist_share(maps: Tensor) -> float:
     window = torch.outer(*sides)
     mean = (maps.double() * window).sum((-2, -1), keepdim=True) / window.sum()
     power = torch.fft.fft2((maps - mean) * window).abs().square().sum(0)
-    highest = power[height // 2].sum() + power[:, width // 2].sum()
+    rows, columns = (
+        (torch.arange(n, device=maps.device) - n // 2).abs() <= 1 for n in (height, width)
+    )
     total = power.sum()
-    return float((highest - power[height // 2, width // 2]) / total) if total else 0.0
+    return float(power[rows[:, None] | columns].sum() / total) if total else 0.0
 
 
 def smoothed(mask: Tensor) -> Tensor:

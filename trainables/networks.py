@@ -17,7 +17,8 @@ from data_pipelines.schema import Manifest
 
 #: Resolutions of the U-Net. On one CPU core a 64 x 64 epoch of 320 images takes 0.5, 0.6 and 0.7 s
 #: with 3, 4 and 5 at width 16; on discs among distractors they reach Dice 0.74, 0.83 and 0.84 in
-#: eight epochs. Residual units double the time (1.0 to 1.5 s) and gain nothing there.
+#: eight epochs (measured with transposed convolutions). Residual units double the time (1.0 to
+#: 1.5 s) and gain nothing there.
 LEVELS = 4
 #: Most groups of channels that are normalised apart (Wu & He 2018, arXiv 1803.08494, use 32).
 _GROUPS = 8
@@ -90,12 +91,15 @@ class SmoothUNet(UNet):
     of 2 pixels in the output, trained or not (Odena et al. 2016, "Deconvolution and checkerboard
     artifacts", Distill). Linear interpolation has a zero at that frequency. It comes after the
     convolution, at the coarse resolution: parameters and time are those of MONAI's network,
-    whereas convolving at the fine one takes three times as long.
+    whereas convolving at the fine one takes three times as long. Every stride is 2, or building it
+    raises ValueError.
     """
 
     def _get_up_layer(
         self, in_channels: int, out_channels: int, strides: int, is_top: bool
     ) -> nn.Module:
+        if strides != 2:
+            raise ValueError(f"a stride of {strides}: the decoder doubles")
         convolution = Convolution(
             self.dimensions,
             in_channels,
