@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from monai.networks.blocks import ResidualUnit
+from monai.networks.blocks import Convolution, ResidualUnit
 from monai.networks.layers.factories import Pool
 from monai.networks.nets import UNet
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from data_pipelines.schema import Manifest
 
 #: Resolutions of the U-Net. On one CPU core a 64 x 64 epoch of 320 images takes 0.5, 0.6 and 0.7 s
 #: with 3, 4 and 5 at width 16; on discs among distractors they reach Dice 0.74, 0.83 and 0.84 in
-#: eight epochs. Residual units double the time (1.0 to 1.5 s) and gain nothing there.
+#: eight epochs (measured with transposed convolutions). Residual units double the time (1.0 to
+#: 1.5 s) and gain nothing there.
 LEVELS = 4
 #: Most groups of channels that are normalised apart (Wu & He 2018, arXiv 1803.08494, use 32).
 _GROUPS = 8
@@ -66,8 +67,56 @@ class PadToMultiple(nn.Module):
         return output[(..., *(slice(n) for n in size))]
 
 
+class LinearUpsample(nn.Module):
+    """Doubles every spatial side by linear interpolation, in any number of dimensions.
+
+    Gives what `F.interpolate(..., scale_factor=2, align_corners=False)` gives, as a product with a
+    fixed matrix for each side: on a GPU the gradient of torch's own adds in an order that changes
+    from run to run, and a trial must repeat to the bit.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, *spatial) to (B, C, *(2 · spatial))."""
+        for dim in range(2, features.ndim):
+            unit = torch.eye(features.shape[dim], dtype=features.dtype, device=features.device)
+            weights = F.interpolate(unit[None], scale_factor=2.0, mode="linear")[0]
+            features = (features.movedim(dim, -1) @ weights).movedim(-1, dim)
+        return features
+
+
+class SmoothUNet(UNet):
+    """MONAI's U-Net, with a convolution and linear interpolation for each transposed convolution.
+
+    A transposed convolution of stride 2 adds more terms at every other pixel, which leaves a grid
+    of 2 pixels in the output, trained or not (Odena et al. 2016, "Deconvolution and checkerboard
+    artifacts", Distill). Linear interpolation has a zero at that frequency. It comes after the
+    convolution, at the coarse resolution: parameters and time are those of MONAI's network,
+    whereas convolving at the fine one takes three times as long. Every stride is 2, or building it
+    raises ValueError.
+    """
+
+    def _get_up_layer(
+        self, in_channels: int, out_channels: int, strides: int, is_top: bool
+    ) -> nn.Module:
+        if strides != 2:
+            raise ValueError(f"a stride of {strides}: the decoder doubles")
+        convolution = Convolution(
+            self.dimensions,
+            in_channels,
+            out_channels,
+            kernel_size=self.up_kernel_size,
+            act=self.act,
+            norm=self.norm,
+            dropout=self.dropout,
+            bias=self.bias,
+            conv_only=is_top,
+            adn_ordering=self.adn_ordering,
+        )
+        return nn.Sequential(convolution, LinearUpsample())
+
+
 def unet(manifest: Manifest, width: int, outputs: int) -> nn.Module:
-    """A MONAI U-Net for the manifest's images, 2-D or 3-D, standardising first.
+    """A `SmoothUNet` for the manifest's images, 2-D or 3-D, standardising first.
 
     Instance normalisation, as it is the same in training and evaluation and keeps every sample
     independent of its batch: an attack on one image then never moves another.
@@ -77,7 +126,7 @@ def unet(manifest: Manifest, width: int, outputs: int) -> nn.Module:
         outputs: Output channels, at full resolution.
     """
     dims = manifest.spatial_dims
-    net = UNet(
+    net = SmoothUNet(
         spatial_dims=dims,
         in_channels=manifest.channels,
         out_channels=outputs,

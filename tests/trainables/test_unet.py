@@ -1,15 +1,20 @@
 """The U-Nets' own promises; what every trainable promises is in test_trainable_contract.py."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
+from checkerboard import nyquist_share, smoothed, transposed_unet, truth_shares
 
 from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Task
+from data_pipelines.prepare import prepare
+from data_pipelines.schema import Batch, Manifest, Split, Task
+from data_pipelines.streams import Samples
 from trainables.contract import Progress
 from trainables.losses import RISKS
-from trainables.networks import PadToMultiple, Standardise, unet
+from trainables.networks import LinearUpsample, PadToMultiple, SmoothUNet, Standardise, unet
 from trainables.registry import TRAINABLES
 from trainables.unet import ClassicalUNet, EvidentialUNet
 
@@ -43,7 +48,8 @@ def manifest(shape: tuple[int, ...] = (1, 16, 16), **changes: object) -> Manifes
 def batch(shape: tuple[int, ...] = (1, 16, 16), size: int = 3) -> Batch:
     generator = torch.Generator().manual_seed(0)
     image = torch.rand((size, *shape), generator=generator)
-    mask = (image[:, :1] > 0.7).float()
+    # Regions, as lesions are, not single pixels.
+    mask = (F.avg_pool2d(image[:, :1], 5, stride=1, padding=2) > 0.5).float()
     return Batch(sample_id=tuple(map(str, range(size))), image=image, mask=mask)
 
 
@@ -95,6 +101,113 @@ def test_padding_gives_the_size_back_and_repeats_edges(size: tuple[int, int]) ->
 def test_output_has_the_image_size(shape: tuple[int, ...]) -> None:
     network = unet(manifest(shape), width=2, outputs=2)
     assert network(torch.rand(2, *shape)).shape == (2, 2, *shape[1:])
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (1, 5), (4, 6, 8)])
+def test_upsampling_is_linear_interpolation_and_so_is_its_gradient(shape: tuple[int, ...]) -> None:
+    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
+    features = torch.rand(2, 3, *shape, dtype=torch.float64, requires_grad=True)
+    ours, torchs = LinearUpsample()(features), F.interpolate(features, scale_factor=2, mode=mode)
+    torch.testing.assert_close(ours, torchs)
+    weights = torch.rand_like(ours)
+    gradients = [torch.autograd.grad((out * weights).sum(), features)[0] for out in (ours, torchs)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_decoder_costs_no_parameter() -> None:
+    counts = [
+        sum(p.numel() for p in make(manifest(), 8, 2).parameters())
+        for make in (unet, transposed_unet)
+    ]
+    assert counts[0] == counts[1]
+
+
+def test_a_stride_that_interpolation_does_not_undo_is_refused() -> None:
+    with pytest.raises(ValueError, match="a stride of 1"):
+        SmoothUNet(2, 1, 1, channels=[2, 4, 8], strides=[2, 1])
+
+
+def test_the_nyquist_share_is_that_of_closed_forms() -> None:
+    row = torch.arange(32)
+    board = ((row[:, None] + row) % 2).double()
+    wave = torch.cos(2 * math.pi * 3 * row / 32).double().expand(32, 32)
+    stripes = (row % 2).double().expand(32, 32) - 0.5
+    assert nyquist_share(board[None]) == pytest.approx(1)
+    assert nyquist_share(wave[None]) == pytest.approx(0, abs=1e-12)
+    # Orthogonal, of powers 1/2 and 1/4.
+    assert nyquist_share((wave + stripes)[None]) == pytest.approx(1 / 3)
+    assert nyquist_share(torch.full((1, 32, 32), 0.3)) == 0
+
+
+def test_the_smoothed_truth_is_the_mean_of_nine_pixels() -> None:
+    mask = torch.zeros(1, 8, 8)
+    mask[0, 3, 3] = 1
+    expected = torch.zeros(1, 8, 8)
+    expected[0, 2:5, 2:5] = 1 / 9
+    torch.testing.assert_close(smoothed(mask), expected)
+
+
+@pytest.fixture(scope="module", params=["phantoms", "lungs"])
+def xrays(request, tmp_path_factory) -> tuple[Manifest, Batch, Batch]:
+    """64 px: what they are, a few to train on, and others."""
+    out = tmp_path_factory.mktemp("data") / request.param
+    if request.param == "phantoms":
+        prepare(None, "phantoms", out, size=64, count=80)
+    else:
+        folder = request.getfixturevalue("real_data") / "covid19_cxr_segmentations"
+        prepare(folder, "covid-cxr-segmentations", out, size=64, target="lung")
+    train, test = (Samples.read(out, split) for split in (Split.TRAIN, Split.TEST))
+    return Manifest.load(out), train.batch(range(48)), test.batch(range(len(test)))
+
+
+def grids(
+    name: str,
+    make: Callable[[Manifest, int, int], torch.nn.Module],
+    xrays: tuple[Manifest, Batch, Batch],
+    epochs: int,
+) -> dict[str, float]:
+    """Nyquist shares of every map, over those of the smoothed truth; of real and constant images.
+
+    The network is trained so many epochs, or not at all.
+    """
+    described, train, test = xrays
+    torch.manual_seed(0)
+    model = TRAINABLES[name](CONFIG, described)
+    network = make(described, 8, model.outputs)
+    optimiser = torch.optim.Adam(network.parameters(), 5e-3)
+    for epoch in range(epochs):
+        for start in range(0, len(train), 8):
+            rows = train.select(range(start, start + 8))
+            optimiser.zero_grad()
+            model.loss(network, rows, Progress(epoch, 20)).total.backward()
+            optimiser.step()
+    network.eval()
+    assert test.mask is not None
+    truth = truth_shares(test.mask[:, 0])
+    ratios = {}
+    for value in (None, 0.0, 0.5):
+        image = test.image if value is None else torch.full_like(test.image[:1], value)
+        with torch.inference_mode():
+            prediction = model.predict(network, test.with_image(image))
+        maps = {"probability": prediction.probability[:, 0], **prediction.uncertainty}
+        for kind, drawn in maps.items():
+            reference = truth["probability" if kind == "probability" else "uncertainty"]
+            ratios[f"{kind}, {value}"] = nyquist_share(drawn) / reference
+    return ratios
+
+
+@pytest.mark.parametrize("epochs", [0, 6])
+@pytest.mark.parametrize("name", ["unet", "evidential-unet"])
+def test_no_map_has_a_checkerboard(xrays, name: str, epochs: int) -> None:
+    ratios = grids(name, unet, xrays, epochs)
+    assert {kind: ratio for kind, ratio in ratios.items() if ratio > 1} == {}
+
+
+@pytest.mark.parametrize("epochs", [0, 6])
+@pytest.mark.parametrize("name", ["unet", "evidential-unet"])
+def test_every_map_of_transposed_convolutions_has_one(xrays, name: str, epochs: int) -> None:
+    ratios = grids(name, transposed_unet, xrays, epochs)
+    assert {kind: ratio for kind, ratio in ratios.items() if ratio <= 1} == {}
 
 
 def test_samples_do_not_see_each_other_even_in_training_mode() -> None:
