@@ -19,7 +19,16 @@ from data_pipelines.schema import Task
 from distributed.statistics import Estimate, Floats, Statistic, bootstrap
 from trainables.evaluation import CLEAN, EvaluationPlan
 from trainables.metrics.calibration import CALIBRATION_BINS
-from trainables.metrics.catalog import AREAS, NLL_CLAMP, attacked_name, corrupted_name
+from trainables.metrics.catalog import (
+    AREAS,
+    NLL_CLAMP,
+    SKILL,
+    attacked_name,
+    corrupted_name,
+    leaf,
+    metric_info,
+)
+from trainables.metrics.skill import Figures, best_trivial, skill
 from trainables.sample_scores import SampleScores
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
@@ -41,6 +50,7 @@ def estimates(
     names: Iterable[str],
     patients: Sequence[Hashable],
     kept: NDArray[np.bool_] | None = None,
+    trivial: Figures | None = None,
 ) -> dict[str, Estimate]:
     """Figures by their full names, those left out that samples' scores do not tell.
 
@@ -50,13 +60,18 @@ def estimates(
         names: Such as "dice_area", "clean.auroc", "attacked.dice".
         patients: Of each sample.
         kept: (n,) the samples to judge by; all if None.
+        trivial: What the trivial predictors reach on the split, for skills: the interval is that of
+            the model against the best of them as it stands.
     """
     there = np.ones(len(patients), dtype=bool) if kept is None else kept
     chosen = [patient for patient, here in zip(patients, there, strict=True) if here]
     found: dict[str, Estimate] = {}
-    for name in names:
-        leaf, weights = _terms(name, plan)
-        make = STATISTICS[scores.task].get(leaf)
+    wanted = list(names)
+    skills = [name for name in wanted if name.startswith(f"{SKILL}.")]
+    plain = [name.removeprefix(f"{SKILL}.") for name in skills]
+    for name in dict.fromkeys([*plain, *(n for n in wanted if n not in skills)]):
+        own, weights = _terms(name, plan)
+        make = STATISTICS[scores.task].get(own)
         if make is None or not weights or not weights.keys() <= {*scores.conditions}:
             continue
         parts = [
@@ -64,7 +79,18 @@ def estimates(
             for condition, weight in weights.items()
         ]
         found[name] = bootstrap(_combined(parts), chosen)
-    return found
+    for name, of in zip(skills, plain, strict=True):
+        if of in found:
+            found[name] = _skill(of, found[of], trivial or {})
+    return {name: found[name] for name in wanted if name in found}
+
+
+def _skill(name: str, value: Estimate, trivial: Figures) -> Estimate:
+    info = metric_info(name)
+    reference = best_trivial(trivial, leaf(name))[1]
+    ends = (skill(end, reference, info) for end in (value.value, value.low, value.high))
+    middle, *others = ends
+    return Estimate(middle, min(others), max(others))
 
 
 def group_estimates(
@@ -145,6 +171,12 @@ def _ratio(amount: Floats, count: Floats, empty: float = math.nan) -> Floats:
 
 def _mean(values: NDArray[Any]) -> Statistic:
     return lambda weights: _ratio(weights @ values, weights.sum(axis=1))
+
+
+def _some(values: NDArray[Any], counted: NDArray[Any]) -> Statistic:
+    """The mean over some of the images; NaN for a resample without any."""
+    amount, count = np.where(counted, values, 0).astype(np.float64), counted.astype(np.float64)
+    return lambda weights: _ratio(weights @ amount, weights @ count)
 
 
 def _micro(part: NDArray[Any], whole: NDArray[Any]) -> Statistic:
@@ -234,6 +266,8 @@ def _brier(columns: Columns) -> Statistic:
 #: What samples' scores tell of a split, by a metric's own name.
 STATISTICS: dict[Task, dict[str, Callable[[Columns], Statistic]]] = {
     Task.SEGMENTATION: {
+        "dice_lesion": lambda c: _some(c["dice"], c["lesion_pixels"] > 0),
+        "false_alarms": lambda c: _some(c["predicted_pixels"] > 0, c["lesion_pixels"] == 0),
         "dice": lambda c: _mean(c["dice"]),
         "iou": _iou,
         "dice_micro": lambda c: _micro(
@@ -253,6 +287,6 @@ STATISTICS: dict[Task, dict[str, Callable[[Columns], Statistic]]] = {
 }  # fmt: skip
 #: What is told of groups; the first decides which condition is the worst.
 GROUP_METRICS: dict[Task, tuple[str, ...]] = {
-    Task.SEGMENTATION: ("dice", "ece_region"),
+    Task.SEGMENTATION: ("dice_lesion", "false_alarms", "ece_region"),
     Task.CLASSIFICATION: ("balanced_accuracy", "auroc", "ece"),
 }

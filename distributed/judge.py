@@ -35,7 +35,7 @@ from search_spaces.study import Study
 from trainables.attacks import FULL as FULL_ATTACK
 from trainables.evaluation import Evaluation, EvaluationPlan
 from trainables.metrics.catalog import attacked_name
-from trainables.metrics.skill import triviality
+from trainables.metrics.skill import Figures, triviality
 from trainables.metrics.trivial import Prior
 from trainables.registry import TRAINABLES
 from trainables.reliance import reliance, weighed_samples
@@ -157,7 +157,10 @@ def judge_model(
         card["attack"] = attack_card(training, study.evaluation, few, metrics, final)
     path = _card(run, record)
     if judged.gathered is not None:
-        card |= _estimated(judged.gathered, again, study, plan, data, run, path)
+        known = {Split.TEST: trivial, Split.VAL: validation.trivial()}
+        if ood is not None:
+            known[Split.OOD] = ood.trivial()
+        card |= _estimated(judged.gathered, again, known, study, plan, data, run, path)
     if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
     # Last: a model with a card is judged, and is not judged again.
@@ -184,6 +187,7 @@ class _Judged:
 def _estimated(
     gathered: Mapping[Split, SampleScores],
     again: SampleScores | None,
+    trivial: Mapping[Split, Figures],
     study: Study,
     plan: EvaluationPlan,
     data: Folder,
@@ -202,10 +206,11 @@ def _estimated(
         scores, patients = gathered[split], where[split].patients
         names = headline_names(scores.task, plan, asked)
         part["estimates"][str(split)] = {
-            **where[split].counts, "figures": _plain(estimates(scores, plan, names, patients)),
+            **where[split].counts,
+            "figures": _plain(estimates(scores, plan, names, patients, trivial=trivial[split])),
         }  # fmt: skip
         if split is Split.TEST and again is not None:
-            final = _plain(estimates(again, plan, names, patients))
+            final = _plain(estimates(again, plan, names, patients, trivial=trivial[split]))
             part["estimates"][str(split)]["final"] = final
     groups = group_estimates(gathered[Split.TEST], plan, where[Split.TEST].patients)
     for row in groups.get("rows", ()):
