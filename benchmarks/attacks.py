@@ -1,0 +1,343 @@
+"""What an attack is worth: fronts of three data sets under PGD-7 as it was, fast and full ensemble.
+
+Searches a front on each data set with the shipped studies, judges its models on the test split, and
+attacks them again by the attack that this project judged with before: PGD-7 on the cross-entropy of
+float32 probabilities, last iterate, one start. Beside them stands a classifier trained without any
+defence until it is sure of itself. Writes docs/results/attacks.md.
+
+    python benchmarks/attacks.py --data DATA --out runs/attacks [--json FILE] [--quick]
+
+DATA holds `covid19_cxr_qata_layout`, `lgg-mri-segmentation` and `medmnist`; with --quick, generated
+X-rays stand for all of them. What is there already is not done again: a second call writes the
+document anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_pipelines.corruptions.seeds import draw_seeds
+from data_pipelines.prepare import prepare
+from data_pipelines.schema import Batch, Manifest, Split, Task
+from data_pipelines.streams.indexed import Samples
+from distributed.checkpoints import load_model
+from distributed.checks import evaluation_plan
+from distributed.ledger import State
+from distributed.robustness import EFFORT, SAMPLES
+from distributed.run import STUDY, Run
+from distributed.sweep import sweep
+from distributed.training import TrialTraining
+from distributed.version import VERSION
+from search_spaces.space import Space
+from search_spaces.study import load
+from trainables.attacks import FAST, FULL, ScoreVictim, make_attack
+from trainables.attacks.ensemble import STEPS
+from trainables.evaluation import Evaluation, EvaluationPlan, evaluate
+from trainables.metrics.catalog import attacked_name
+from trainables.registry import TRAINABLES
+
+#: The attack before, beside the names of the ensembles.
+BEFORE = "pgd-7"
+TABLE = Path(__file__).parents[1] / "docs" / "results" / "attacks.md"
+#: Held in every study: nothing but attacks is of interest here.
+COMMON = ("evaluation.corruptions=[]", "evaluation.final=full", "search.seed=0")
+#: An undefended classifier of ordinary settings, and long enough a training to be sure.
+UNDEFENDED = {
+    "epochs": 30, "learning_rate": 0.01, "weight_decay": 1e-6, "batch_size": 64, "regime": "none",
+    "corruption_share": 0.0, "seed": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A data set and how a front on it is searched.
+
+    Attributes:
+        source: Below the folder of the data sets; "" for generated ones.
+        metric: What is told of its models at each ε.
+        undefended: Whether `UNDEFENDED` is trained on it.
+    """
+
+    title: str
+    layout: str
+    source: str
+    size: int
+    study: str
+    settings: tuple[str, ...]
+    metric: str
+    undefended: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+PROBLEMS = {
+    "xrays": Problem(
+        "Chest X-rays, infection, 64 px",
+        "qata-cov19",
+        "covid19_cxr_qata_layout/QaTa-COV19-v2",
+        64,
+        "evidential",
+        ("search.trials=10",),
+        "dice_lesion",
+    ),
+    "mri": Problem(
+        "Brain MRI, tumour, 64 px",
+        "lgg",
+        "lgg-mri-segmentation/kaggle_3m",
+        64,
+        "evidential",
+        ("search.trials=10", "space.epochs=20"),
+        "dice_lesion",
+    ),
+    "pneumonia": Problem(
+        "PneumoniaMNIST, 28 px",
+        "medmnist",
+        "medmnist/pneumoniamnist.npz",
+        28,
+        "classification",
+        ("search.trials=10",),
+        "accuracy",
+        undefended=True,
+    ),
+}
+QUICK = {
+    "phantoms": Problem(
+        "Generated X-rays, 32 px",
+        "phantoms",
+        "",
+        32,
+        "quick",
+        (
+            "search.trials=3",
+            "space.epochs=2",
+            "space.width=4",
+            "constraints=[]",
+            "objectives=[dice_lesion_area, clean.brier]",
+        ),
+        "dice_lesion",
+        options={"count": 60},
+    )
+}
+
+
+class ProbabilityVictim(ScoreVictim):
+    """What was attacked before: the cross-entropy of the probability, as float32 rounds it."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        said = self.trainable.predict(self.network, batch)
+        truth = batch.mask if self.trainable.task is Task.SEGMENTATION else batch.label
+        assert truth is not None
+        p = said.probability
+        if p.shape[1] > 1:
+            tiny = torch.finfo(torch.float32).tiny
+            return F.nll_loss(p.clamp_min(tiny).log(), truth, reduction="none")
+        p, truth = p.flatten(1), truth.reshape(len(p), -1).float()
+        return F.binary_cross_entropy(p, truth, reduction="none").mean(1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="the folder of the data sets")
+    parser.add_argument("--out", type=Path, required=True, help="where runs and figures are kept")
+    parser.add_argument(
+        "--table", type=Path, help="the document; docs/results/attacks.md if left out"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--quick", action="store_true", help="generated data, minutes")
+    arguments = parser.parse_args()
+    problems = QUICK if arguments.quick else PROBLEMS
+    rows = [
+        row
+        for name, problem in problems.items()
+        for row in measured(problem, arguments.data, arguments.out / name)
+    ]
+    text = document(rows, problems)
+    table = arguments.table or (arguments.out / "attacks.md" if arguments.quick else TABLE)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(text, encoding="utf-8")
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"rows": rows}, indent=2))
+
+
+def measured(problem: Problem, sources: Path | None, out: Path) -> list[dict[str, Any]]:
+    """A row for each model of the problem's front, and for the undefended one; kept in `out`."""
+    kept = out / "rows.json"
+    if kept.is_file():
+        rows: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
+        return rows
+    data = out / "data"
+    source = sources / problem.source if sources and problem.source else None
+    prepare(source, problem.layout, data, size=problem.size, **problem.options)
+    study = load(problem.study, [*problem.settings, *COMMON, f"data={data}"])
+    folder = out / "run"
+    run = Run.open(folder) if (folder / STUDY).is_file() else sweep(study, folder)
+    plan = evaluation_plan(study)
+    rows = []
+    for record in run.ledger.of(State.COMPLETED):
+        card = run.evaluation / f"{record.id}.json"
+        if card.is_file():
+            training = TrialTraining(record.config, Manifest.load(data), plan)
+            load_model(run.checkpoints / record.id, training.network)
+            told = json.loads(card.read_text(encoding="utf-8"))
+            rows.append(_row(problem, record.id, training, data, told))
+    if problem.undefended:
+        rows.append(_row(problem, "undefended", _undefended(data, plan), data, None))
+    kept.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+    return rows
+
+
+def _undefended(data: Path, plan: EvaluationPlan) -> TrialTraining:
+    config = {**Space(["classifier"], {}).defaults("classifier"), **UNDEFENDED}
+    training = TrialTraining(config, Manifest.load(data), plan)
+    samples = Samples.read(data, Split.TRAIN)
+    for _ in range(config["epochs"]):
+        training.epoch(samples)
+    return training
+
+
+def _row(
+    problem: Problem,
+    name: str,
+    training: TrialTraining,
+    data: Path,
+    card: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """A model under the three attacks, on the test split; seconds are of this process' CPU."""
+    samples = Samples.read(data, Split.TEST)
+    judge = partial(training.evaluate, samples, batch_size=32, corrupted=False)
+    figures, spent = {}, {}
+    for attack, run in {BEFORE: partial(_before, training, samples), FAST: judge}.items():
+        began = time.process_time()
+        figures[attack] = run().compute()
+        spent[attack] = time.process_time() - began
+    if card is None:
+        figures[FULL] = judge(attack=FULL).compute()
+        few = samples.batch(range(min(len(samples), SAMPLES["full"])))
+        masking = training.masking(few, max(training.plan.budgets), EFFORT["full"]).as_json()
+    else:
+        figures[FULL], masking = card["metrics"], card["attack"]["masking"]
+    names = {f"{e:g}": f"{attacked_name(e)}.{problem.metric}" for e in training.plan.budgets}
+    return {
+        "data": problem.title,
+        "model": name,
+        "trainable": training.config["trainable"],
+        "regime": training.config["regime"],
+        "metric": problem.metric,
+        "clean": figures[FAST][f"clean.{problem.metric}"],
+        "attacked": {a: {e: f[n] for e, n in names.items()} for a, f in figures.items()},
+        "seconds": spent,
+        "signs": list(masking["signs"]),
+        "masking": masking["figures"],
+    }
+
+
+def _before(training: TrialTraining, samples: Samples) -> Evaluation:
+    """PGD-7 on probabilities, last iterate, one start: how every model was judged."""
+    trainable = TRAINABLES[training.config["trainable"]](training.config, training.manifest)
+    victim = ProbabilityVictim(trainable, training.network)
+    attack = make_attack("pgd", steps=7)
+
+    def attacked(batch: Batch, epsilon: float, _: Tensor | None) -> Batch:
+        return attack(victim, batch, epsilon, seeds=draw_seeds(batch.sample_id, "attack"))
+
+    batches = (batch for batch in samples.sweep(32))
+    return evaluate(
+        trainable,
+        training.network,
+        batches,
+        training.plan,
+        corrupt=lambda batch, *_: batch,
+        attack=attacked,
+    )
+
+
+def document(rows: Sequence[Mapping[str, Any]], problems: Mapping[str, Problem]) -> str:
+    """docs/results/attacks.md."""
+    sides = {steps: round(size**0.5) for size, steps in STEPS.items()}
+    budgets = ", ".join(f"{steps} up to {side} x {side} pixels" for steps, side in sides.items())
+    parts = [
+        "# What the attack is worth",
+        f"Made by `benchmarks/attacks.py` with trustsweep {VERSION}, torch {torch.__version__} on "
+        f"{platform.machine()}; do not edit.",
+        "The fronts of shipped studies, judged on the test split under three attacks. **Before**: "
+        "PGD-7 on the cross-entropy of float32 probabilities (last iterate, one start), by which "
+        "models were judged until now. The **fast** ensemble judges every trial of a search, the "
+        "**full** one a front. L∞, ε on the [0, 1] scale. Steps of each attack in the full "
+        f"ensemble: {budgets}, 10 above.",
+    ]
+    for problem in problems.values():
+        parts += _table(problem.title, [row for row in rows if row["data"] == problem.title])
+    parts += ["## What follows", "\n".join(_findings(rows))]
+    parts.append(
+        "Signs of masking are looked for on 48 test samples; `trainables/attacks/masking.py` says "
+        "how. A model that was chosen under the fast ensemble is rather one that it is too kind to."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _findings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    front = [row for row in rows if row["model"] != "undefended"]
+    if not front:
+        return ["- No model stands on a front."]
+    gaps = [gap for row in front for gap in _gaps(row, FAST)]
+    spent = {attack: sum(row["seconds"][attack] for row in front) for attack in (BEFORE, FAST)}
+    return [
+        f"- Fast above full, over {len(front)} models of the fronts and every ε: "
+        f"{sum(gaps) / len(gaps):.3f} on average, {max(gaps):.3f} at worst (aimed at: .02, .05).",
+        f"- Before above full: {max(gap for row in front for gap in _gaps(row, BEFORE)):.3f} at "
+        "worst on the fronts, "
+        f"{max(gap for row in rows for gap in _gaps(row, BEFORE)):.3f} over all rows.",
+        f"- CPU time of an evaluation, clean pass and metrics included: {spent[FAST]:.0f} s under "
+        f"the fast ensemble, {spent[BEFORE]:.0f} s under the attack before: "
+        f"{spent[FAST] / spent[BEFORE]:.2f} times (aimed at: 1.5).",
+        f"- Signs of gradient masking: {_signs(front)}.",
+    ]
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return [f"## {title}", "No model stands on the front."]
+    attacks, budgets = (BEFORE, FAST, FULL), list(rows[0]["attacked"][FULL])
+    columns = [(e, attack) for e in budgets for attack in attacks]
+    names = {BEFORE: "before", FAST: "fast", FULL: "full"}
+    head = ["model", "regime", "clean", *(f"ε {e} {names[a]}" for e, a in columns), "signs"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in rows:
+        figures = [row["clean"], *(row["attacked"][attack][e] for e, attack in columns)]
+        cells = [f"{row['trainable']} {row['model']}", row["regime"]]
+        cells += [f"{figure:.3f}" for figure in figures]
+        lines.append(f"| {' | '.join([*cells, ', '.join(row['signs']) or 'none'])} |")
+    measure = {"dice_lesion": "Dice of images with a lesion"}.get(rows[0]["metric"], "Accuracy")
+    return [f"## {title}", f"{measure}.", "\n".join(lines)]
+
+
+def _gaps(row: Mapping[str, Any], attack: str) -> list[float]:
+    """At each ε, how much higher a model stands under an attack than under the full ensemble."""
+    given, full = row["attacked"][attack], row["attacked"][FULL]
+    return [given[e] - full[e] for e in full]
+
+
+def _signs(rows: Sequence[Mapping[str, Any]]) -> str:
+    marked = [row for row in rows if row["signs"]]
+    if not marked:
+        return f"none on any of {len(rows)} models"
+    kinds = sorted({sign for row in marked for sign in row["signs"]})
+    return f"{len(marked)} of {len(rows)} models ({', '.join(kinds)})"
+
+
+if __name__ == "__main__":
+    main()
