@@ -1,0 +1,33 @@
+"""The benchmark of attacks, run small, so that it does not rot."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_quick_run_writes_its_table_and_is_not_done_twice(tmp_path: Path) -> None:
+    figures = tmp_path / "attacks.json"
+    command = [
+        sys.executable, str(ROOT / "benchmarks" / "attacks.py"), "--quick",
+        "--out", str(tmp_path / "out"), "--json", str(figures),
+    ]  # fmt: skip
+    first = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert first.returncode == 0, first.stderr[-2000:]
+    rows = json.loads(figures.read_text())["rows"]
+    assert rows
+    for row in rows:
+        fast, full = (row["attacked"][attack] for attack in ("fast", "full"))
+        assert full.keys() == {"0.005", "0.01", "0.02"}
+        # The ensemble's first member is the fast one.
+        assert all(full[e] <= fast[e] + 1e-9 for e in full)
+    document = (tmp_path / "out" / "attacks.md").read_text()
+    assert "Signs of gradient masking" in document
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert again.returncode == 0
+    assert (tmp_path / "out" / "attacks.md").read_text() == document

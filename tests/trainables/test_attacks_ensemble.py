@@ -1,0 +1,271 @@
+"""Ensembles of attacks: no weaker than their members, and no more robust for being surer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import Batch, Manifest, Task
+from search_spaces.space import Space
+from trainables.attacks import FAST, FULL, ScoreVictim, adversary, make_attack
+from trainables.attacks.ensemble import Ensemble, full_steps, make_ensemble, settings
+from trainables.attacks.losses import LOSSES, answer, harm
+from trainables.attacks.masking import SIGNS, Effort, masking
+from trainables.contract import Loss, Prediction, Progress, Trainable
+from trainables.registry import TRAINABLES
+
+torch.set_num_threads(1)
+NOW = Progress(3, 6)
+SEEDS = torch.arange(12)
+
+
+def manifest(classes: int = 2) -> Manifest:
+    return Manifest(
+        name="toy",
+        tasks=tuple(Task),
+        image_shape=(1, 16, 16),
+        image_scale=1.0,
+        classes=("a", "b", "c", "d")[:classes],
+        mean=(0.4,),
+        std=(0.2,),
+        split_counts={"train": 12},
+        columns={},
+        fingerprint="0",
+    )
+
+
+def squares(size: int = 12, classes: int = 2) -> Batch:
+    """Bright squares on noise, one quadrant for each class; the last image has none."""
+    generator = torch.Generator().manual_seed(2)
+    image = 0.4 * torch.rand((size, 1, 16, 16), generator=generator)
+    mask, label = torch.zeros(size, 1, 16, 16), torch.zeros(size, dtype=torch.long)
+    for row in range(size - 1):
+        label[row] = row % classes
+        top, left = 8 * int(label[row] // 2), 8 * int(label[row] % 2)
+        mask[row, 0, top + 1 : top + 7, left + 1 : left + 7] = 1
+    image = (image + 0.25 * mask).clamp(0, 1)
+    return Batch(sample_id=tuple(map(str, range(size))), image=image, mask=mask, label=label)
+
+
+def trained(name: str, classes: int = 2, steps: int = 40) -> tuple[Trainable, nn.Module, Batch]:
+    config = {**Space([name], {}).defaults(name), "width": 4}
+    trainable: Trainable = TRAINABLES[name](config, manifest(classes))
+    data = squares(classes=classes)
+    torch.manual_seed(0)
+    network = trainable.network().train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        trainable.loss(network, data, NOW).total.backward()
+        optimiser.step()
+    return trainable, network.eval(), data
+
+
+@pytest.fixture(scope="module")
+def unet() -> tuple[Trainable, nn.Module, Batch]:
+    return trained("evidential-unet")
+
+
+@pytest.fixture(scope="module")
+def classifier() -> tuple[Trainable, nn.Module, Batch]:
+    return trained("classifier", classes=4)
+
+
+def done(setting: tuple[Trainable, nn.Module, Batch], worse: Batch) -> Tensor:
+    trainable, network, _ = setting
+    with torch.no_grad():
+        return ScoreVictim(trainable, network).look(worse)[1]
+
+
+@pytest.mark.parametrize("kind", ["unet", "classifier"])
+@pytest.mark.parametrize("epsilon", [0.02, 0.08])
+def test_is_no_weaker_on_any_image_than_each_of_its_members(
+    kind: str, epsilon: float, request: pytest.FixtureRequest
+) -> None:
+    setting = request.getfixturevalue(kind)
+    trainable, network, data = setting
+    ensemble = make_ensemble(FULL, trainable, network, steps=3)
+    assert isinstance(ensemble, Ensemble)
+    worst = done(setting, ensemble(data, epsilon, SEEDS))
+    assert bool((worst >= done(setting, data)).all())
+    for member in ensemble.members:
+        if member.onward:  # begins at what the others found
+            continue
+        alone = done(setting, member.attack(member.victim, data, epsilon, seeds=SEEDS))
+        if trainable.task is Task.SEGMENTATION:
+            assert bool((worst >= alone - 1e-6).all()), member.name
+        else:
+            assert not bool(((alone > 0) & (worst <= 0)).any()), member.name
+
+
+@pytest.mark.parametrize("kind", ["unet", "classifier"])
+def test_stays_in_the_ball_and_goes_on_from_a_smaller_one(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    setting = request.getfixturevalue(kind)
+    trainable, network, data = setting
+    attack = adversary(FAST, trainable, network, steps=4)
+    worse, harms = None, [done(setting, data)]
+    for epsilon in (0.01, 0.03, 0.09):
+        found = attack(data, epsilon, SEEDS, worse)
+        worse = found.image
+        assert float((worse - data.image).abs().max()) <= epsilon + 1e-6
+        assert 0 <= float(worse.min()) <= float(worse.max()) <= 1
+        harms.append(done(setting, found))
+    # More room never does less harm, image by image.
+    assert all(bool((more >= less).all()) for less, more in zip(harms, harms[1:], strict=False))
+
+
+def test_gradients_are_counted(unet: tuple) -> None:
+    trainable, network, data = unet
+    attack = adversary(FAST, trainable, network, steps=4)
+    attack(data, 0.02, SEEDS)
+    assert attack.gradients == 5 * len(data)
+    single = adversary("pgd", trainable, network, steps=4)
+    single(data, 0.02, SEEDS)
+    assert single.gradients == 4 * len(data)
+
+
+def test_settings_name_every_member(classifier: tuple) -> None:
+    trainable, network, _ = classifier
+    told = settings(make_ensemble(FULL, trainable, network, steps=3))
+    assert {"apgd-margin", "apgd-cross-entropy", "apgd-dlr", "apgd-training", "square"} <= {
+        member["name"] for member in told
+    }
+    steps = full_steps(trainable.manifest.image_shape)
+    assert {m["steps"] for m in told if m["name"] == "apgd-dlr"} == {steps}
+
+
+def test_an_unknown_ensemble_is_refused(unet: tuple) -> None:
+    with pytest.raises(UserError, match="no ensemble"):
+        make_ensemble("strong", *unet[:2], steps=3)
+
+
+def test_a_gate_is_attacked_with_and_without_its_gradient() -> None:
+    config = {**Space(["draf"], {}).defaults("draf"), "width": 4}
+    for through, other in ((True, "weights held"), (False, "through the weights")):
+        draf = TRAINABLES["draf"]({**config, "through_uncertainty": through}, manifest())
+        torch.manual_seed(0)
+        network, data = draf.network().eval(), squares()
+        ways = draf.gradients(network)
+        assert list(ways) == ["own", other]
+        torch.testing.assert_close(ways["own"](data), ways[other](data))
+        names = [m["name"] for m in settings(adversary(FAST, draf, network, steps=3))]
+        assert names == ["apgd-margin", f"apgd-margin ({other})"]
+        assert network.through is through
+
+
+# Losses and harm
+
+
+@pytest.mark.parametrize("name", [n for n in LOSSES if n != "cross-entropy"])
+@pytest.mark.parametrize("columns", [1, 4])
+def test_sure_scores_have_a_gradient_of_the_same_direction(name: str, columns: int) -> None:
+    """Of probabilities in float32 there would be none: all are 0 or 1 at a hundredfold."""
+    torch.manual_seed(3)
+    scores = 4 * torch.randn(6, columns, *([8, 8] if columns == 1 else []))
+    mask = (torch.rand(6, 1, 8, 8) > 0.5).float()
+    batch = Batch(sample_id=tuple("abcdef"), image=mask, mask=mask, label=torch.arange(6) % columns)
+    task = Task.SEGMENTATION if columns == 1 else Task.CLASSIFICATION
+    signs = []
+    for factor in (1.0, 100.0):
+        at = (scores * factor).requires_grad_()
+        (gradient,) = torch.autograd.grad(LOSSES[name](answer(at, batch, task)).sum(), at)
+        assert bool(gradient.isfinite().all())
+        signs.append(gradient.sign())
+    assert bool(signs[0].any())
+    assert torch.equal(*signs)
+
+
+def test_cross_entropy_keeps_a_gradient_where_float32_rounds_the_probability() -> None:
+    for margin in (20.0, 80.0, 500.0):
+        score = torch.tensor([[margin]], requires_grad=True)
+        batch = Batch(sample_id=("a",), image=torch.zeros(1, 1), label=torch.ones(1).long())
+        loss = LOSSES["cross-entropy"](answer(score, batch, Task.CLASSIFICATION))
+        (gradient,) = torch.autograd.grad(loss.sum(), score)
+        assert float(score.detach().sigmoid()) == 1 or margin < 17
+        assert float(gradient) < 0
+
+
+def test_harm_is_the_measure_itself() -> None:
+    scores = torch.tensor([[[[3.0, -1.0], [2.0, -4.0]]], [[[-1.0, -1.0], [-2.0, -4.0]]]])
+    mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]], [[[0.0, 0.0], [0.0, 0.0]]]])
+    batch = Batch(sample_id=("a", "b"), image=mask, mask=mask)
+    found = harm(answer(scores, batch, Task.SEGMENTATION), Task.SEGMENTATION)
+    # One of two lesion pixels found, one false alarm: Dice ½. Nothing in nothing: 1.
+    torch.testing.assert_close(found, torch.tensor([0.5, 0.0]).double(), atol=0.07, rtol=0)
+    classes = answer(
+        torch.tensor([[1.0, 4.0, 2.0]]),
+        Batch(sample_id=("a",), image=mask[:1], label=torch.tensor([2])),
+        Task.CLASSIFICATION,
+    )
+    assert harm(classes, Task.CLASSIFICATION).tolist() == [2.0]
+
+
+# Signs of masking
+
+
+class Masked(Trainable):
+    """A method that hides its gradient in one way or another, over an honest one."""
+
+    def __init__(self, inner: Trainable, hide: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(inner.config, inner.manifest)
+        self.inner, self.hide = inner, hide
+        self.task, self.uncertainties = inner.task, inner.uncertainties  # type: ignore[misc]
+
+    def network(self) -> nn.Module:
+        return self.inner.network()
+
+    def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
+        return self.inner.loss(network, batch, progress)
+
+    def predict(self, network: nn.Module, batch: Batch) -> Prediction:
+        said = self.inner.predict(network, batch)
+        return Prediction(self.hide(said.scores), said.uncertainty)
+
+
+def quantised(scores: Tensor) -> Tensor:
+    """Steps without a slope."""
+    return (scores * 4).round() / 4
+
+
+def saturated(scores: Tensor) -> Tensor:
+    """Of probabilities that float32 has rounded: a hundredfold sureness, lost on the way back."""
+    return (scores * 100).softmax(1).log()
+
+
+@pytest.mark.parametrize("kind", ["unet", "classifier"])
+def test_an_honest_undefended_model_has_no_sign(kind: str, request: pytest.FixtureRequest) -> None:
+    trainable, network, data = request.getfixturevalue(kind)
+    found = masking(trainable, network, data, 0.06, seeds=SEEDS, effort=Effort(30, 100))
+    assert found.signs == ()
+    assert found.figures["many_steps"] < found.figures["clean"]
+    assert found.samples == len(data)
+
+
+@pytest.mark.parametrize("hide", [quantised, saturated])
+def test_hidden_gradients_show(hide: Callable, classifier: tuple) -> None:
+    trainable, network, data = classifier
+    masked = Masked(trainable, hide)
+    found = masking(masked, network, data, 0.2, seeds=SEEDS, effort=Effort(20, 300))
+    assert {"zero-gradient", "no-ascent", "large-radius"} <= set(found.signs)
+    assert found.as_json()["signs"] == {name: SIGNS[name] for name in found.signs}
+
+
+def test_an_attack_without_gradients_gives_them_away(classifier: tuple) -> None:
+    trainable, network, data = classifier
+    found = masking(
+        Masked(trainable, quantised), network, data, 0.3, seeds=SEEDS, effort=Effort(20, 300)
+    )
+    assert "black-box" in found.signs
+
+
+def test_a_single_attack_is_to_compare_with(unet: tuple) -> None:
+    trainable, network, data = unet
+    attack = adversary("pgd", trainable, network, steps=3)
+    expected = make_attack("pgd", steps=3)(ScoreVictim(trainable, network), data, 0.02, seeds=SEEDS)
+    assert torch.equal(attack(data, 0.02, SEEDS).image, expected.image)
