@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -117,7 +118,7 @@ def test_stays_in_the_ball_and_goes_on_from_a_smaller_one(
         assert 0 <= float(worse.min()) <= float(worse.max()) <= 1
         harms.append(done(setting, found))
     # More room never does less harm, image by image.
-    assert all(bool((more >= less).all()) for less, more in zip(harms, harms[1:], strict=False))
+    assert all(bool((more >= less).all()) for less, more in pairwise(harms))
 
 
 def test_gradients_are_counted(unet: tuple) -> None:
