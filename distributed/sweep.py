@@ -360,7 +360,6 @@ def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
 
 def _report(run: Run, front: list[Record], objectives: list[Objective], console: Console) -> None:
     from distributed.report import write_report
-    from distributed.report.wording import attack_lines
 
     page = write_report(run.path)
     ledger = run.ledger
@@ -375,7 +374,7 @@ def _report(run: Run, front: list[Record], objectives: list[Objective], console:
         console.print(f"No completed trial keeps {bounds}, so there is no front.", highlight=False)
     else:
         console.print("No trial completed, so there is no front; trials.csv says why.")
-    for line in [*trivial_lines(found.remarks, len(completed)), *attack_lines(found)]:
+    for line in trivial_lines(found.remarks, len(completed)):
         console.print(line, style="yellow", highlight=False, soft_wrap=True)
     for record in ledger.of(State.FAILED):
         console.print(f"failed: {record.id} ({record.reason})", highlight=False)
@@ -385,10 +384,13 @@ def _report(run: Run, front: list[Record], objectives: list[Objective], console:
 def _say_of_test(found: RunFolder, console: Console) -> None:
     """The front's models on the test split and against the baseline, as far as was judged."""
     from distributed.report.seeds import findings
+    from distributed.report.wording import attack_lines
 
     if told := choices(found):
         console.print(on_test_table(told))
         console.print(counted(counts(found)), highlight=False)
+    for line in attack_lines(found):
+        console.print(line, highlight=False, soft_wrap=True)
     again = comparison.repeats(found)
     if again.repeated:
         for sentence in findings(again):

@@ -130,12 +130,12 @@ def front(run: Run) -> Figure | None:
     masked = [t.metrics for t in trials if t.id in run.masked]
     if masked:
         axes.scatter(
-            [m[x.name] for m in masked], [m[y.name] for m in masked], s=240, marker="^",
+            [m[x.name] for m in masked], [m[y.name] for m in masked], s=200, marker="^",
             facecolors="none", edgecolors=WARNING, linewidths=1.2, label=MASKED,
         )  # fmt: skip
     axes.set_xlabel(_axis(x, "validation"))
     axes.set_ylabel(_axis(y, "validation"))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, labelspacing=0.9)
     return figure
 
 
@@ -303,9 +303,11 @@ def attack_curves(contents: Contents) -> Figure | None:
                 )  # fmt: skip
         if name in trivial:
             axes.axhline(trivial[name], color=QUIET, lw=1.2, ls=":", label="ignores the image")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set_xlabel("attack budget ε on the [0, 1] pixel scale")
         axes.set_ylabel(f"{name} on the test split")
-    grid[0, 0].legend()
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2)
     return figure
 
 

@@ -125,14 +125,12 @@ def attack_lines(run: Run) -> list[str]:
         )
     elif name["search"] != FULL:
         lines += _gap_line(run, cards, name["search"])
-    signs: dict[str, list[str]] = {}
-    for card in cards:
-        for meaning in card.signs.values():
-            signs.setdefault(meaning, []).append(card.id)
-    for meaning, models in signs.items():
+    signed = [f"{card.id} ({'; '.join(card.signs.values())})" for card in cards if card.signs]
+    if signed:
+        more = f" and {len(signed) - NAMED} more" if len(signed) > NAMED else ""
         lines.append(
-            f"{len(models)} of {plural(len(cards), 'attacked model')} with a sign of gradient "
-            f"masking: {meaning} ({', '.join(models[:NAMED])}{', ...' * (len(models) > NAMED)})."
+            f"Signs of gradient masking in {len(signed)} of {plural(len(cards), 'model')} of the "
+            f"front: {', '.join(signed[:NAMED])}{more}."
         )
     missing = list(dict.fromkeys(member for c in cards for member in c.attack["left_out"]))
     if missing:
@@ -152,15 +150,13 @@ def _gap_line(run: Run, cards: Sequence[Evaluation], search: str) -> list[str]:
     for name in asked or areas:
         gaps = [card.attack["gap"].get(name, math.nan) for card in cards]
         if gaps := [gap for gap in gaps if not math.isnan(gap)]:
-            told.append(
-                f"{name} by {gap_number(math.fsum(gaps) / len(gaps))} on average and "
-                f"{gap_number(max(gaps))} at most"
-            )
+            mean = math.fsum(gaps) / len(gaps)
+            told.append(f"{name} by {mean:.3f} on average, {max(gaps):.3f} at most")
     if not told:
         return []
     return [
-        f"On the test split the front looks more robust under the attack of the search ({search}) "
-        f"than under the full one: {', '.join(told)}."
+        f"Under the attack of the search ({search}) the front looks more robust on test than under "
+        f"the full one: {'; '.join(told)}."
     ]
 
 
