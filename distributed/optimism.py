@@ -2,8 +2,9 @@
 
 The front is made of the best of many trials by their figures on the validation split, so these
 figures are too good: in part they are luck with those images. What is left of it on images that no
-choice has seen is the honest figure, and the difference the optimism of choosing. Works from a run
-folder alone.
+choice has seen is the honest figure, and the difference the optimism of choosing. Both are under
+the attack of the search; where the full ensemble judged the front, its figure stands beside them.
+Works from a run folder alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from distributed.front import Objective
 from distributed.run_folder import Evaluation, Run, Trial
 from distributed.statistics import Estimate
+from trainables.metrics.catalog import under_attack
 
 #: Splits as they are written out.
 SPLITS = {"train": "training", "val": "validation", "test": "test", "ood": "unseen sites"}
@@ -27,7 +29,9 @@ class Choice:
 
     Attributes:
         validation: What it was chosen by.
-        test: What it gives on images that no choice has seen.
+        test: What it gives on images that no choice has seen, under the attack of the search.
+        full: The same under the full ensemble; NaN for what no attack touches, and where the front
+            was judged by the attack of the search alone.
         optimism: How much better the first is than the second, in the objective's own direction.
     """
 
@@ -35,11 +39,22 @@ class Choice:
     objective: Objective
     validation: Estimate
     test: Estimate
+    full: Estimate
 
     @property
     def optimism(self) -> float:
         gap = self.validation.value - self.test.value
         return gap if self.objective.direction == "max" else -gap
+
+    @property
+    def attacked(self) -> bool:
+        """Whether there is a figure under the full ensemble."""
+        return not math.isnan(self.full.value)
+
+    @property
+    def quoted(self) -> Estimate:
+        """The figure to quote: on the test split, under the strongest attack that judged it."""
+        return self.full if self.attacked else self.test
 
 
 def measured(run: Run) -> list[Objective]:
@@ -50,7 +65,13 @@ def measured(run: Run) -> list[Objective]:
 def choices(run: Run) -> list[Choice]:
     """The models of the front that were judged on the test split, on each measured objective."""
     return [
-        Choice(trial.id, objective, _validation(trial, card, objective), estimate(card, objective))
+        Choice(
+            trial.id,
+            objective,
+            _validation(trial, card, objective),
+            estimate(card, objective),
+            under_full(card, objective),
+        )
         for trial in run.front
         if (card := run.evaluations.get(trial.id)) is not None and card.split == "test"
         for objective in measured(run)
@@ -58,12 +79,20 @@ def choices(run: Run) -> list[Choice]:
 
 
 def estimate(card: Evaluation, objective: Objective, split: str = "test") -> Estimate:
-    """A figure of a card with its interval; NaN where the card does not have it."""
+    """A figure under the attack of the search, with its interval; NaN where a card lacks it."""
     told = card.estimates.get(split, {}).get("figures", {}).get(objective.name)
-    if told is not None:
-        return Estimate(**{end: _number(told.get(end)) for end in ("value", "low", "high")})
-    value = card.metrics.get(objective.name) if split == card.split else None
-    return Estimate(_number(value), math.nan, math.nan)
+    # The metrics of a card are under the attack that judged it last.
+    other = card.fully_attacked and under_attack(objective.name)
+    value = None if split != card.split or other else card.metrics.get(objective.name)
+    return _estimate(told, value)
+
+
+def under_full(card: Evaluation, objective: Objective) -> Estimate:
+    """A figure of the card's split under the full ensemble, with its interval; see `Choice`."""
+    if not (card.fully_attacked and under_attack(objective.name)):
+        return _estimate(None, None)
+    told = card.estimates.get(card.split, {}).get("final", {}).get(objective.name)
+    return _estimate(told, card.metrics.get(objective.name))
 
 
 def mean_optimism(found: Sequence[Choice]) -> dict[str, float]:
@@ -103,6 +132,12 @@ def _validation(trial: Trial, card: Evaluation, objective: Objective) -> Estimat
     """The figure that the search saw; its interval is that of the same images judged again."""
     again = estimate(card, objective, "val")
     return Estimate(trial.metrics[objective.name], again.low, again.high)
+
+
+def _estimate(told: Mapping[str, Any] | None, value: float | None) -> Estimate:
+    """What a card tells of a figure, or the bare value."""
+    found = told or {"value": value}
+    return Estimate(**{end: _number(found.get(end)) for end in ("value", "low", "high")})
 
 
 def _number(value: Any) -> float:

@@ -16,6 +16,7 @@ from rich.text import Text
 from distributed.front import Objective
 from distributed.ledger import Record, State
 from distributed.optimism import Choice
+from distributed.statistics import Estimate
 
 
 def duration(seconds: float) -> str:
@@ -158,23 +159,33 @@ def front_table(
 
 
 def on_test_table(found: Sequence[Choice]) -> Table:
-    """The front's models on the test split beside the figures that they were chosen by."""
+    """The front's models on the test split beside the figures that they were chosen by.
+
+    Both are under the attack of the search; last come those under the full one, where it judged.
+    """
     title = "On the test split, which no choice has seen (95 % intervals by patient bootstrap)"
+    full = any(choice.attacked for choice in found)
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in ("trial", "objective"):
         table.add_column(name, overflow="fold")
     for name in ("validation", "test", "95 %", "optimism of choosing"):
         table.add_column(name, justify="right")
+    if full:
+        for name in ("test, full attack", "95 %"):
+            table.add_column(name, justify="right")
     for choice in found:
-        test = choice.test
-        interval = "" if np.isnan(test.low) else f"{test.low:.3f} to {test.high:.3f}"
         arrow = "↑" if choice.objective.direction == "max" else "↓"
         table.add_row(
             choice.model,
             f"{choice.objective.name} {arrow}",
             f"{choice.validation.value:.4f}",
-            "" if np.isnan(test.value) else f"{test.value:.4f}",
-            interval,
+            *_with_interval(choice.test),
             "" if np.isnan(choice.optimism) else f"{choice.optimism:+.4f}",
+            *(_with_interval(choice.full) if full else ()),
         )
     return table
+
+
+def _with_interval(found: Estimate) -> tuple[str, str]:
+    value = "" if np.isnan(found.value) else f"{found.value:.4f}"
+    return value, "" if np.isnan(found.low) else f"{found.low:.3f} to {found.high:.3f}"

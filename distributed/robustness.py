@@ -10,7 +10,7 @@ from data_pipelines.streams import Stream
 from distributed.training import TrialTraining
 from search_spaces.study import Evaluation as EvaluationSettings
 from trainables.attacks import FULL
-from trainables.attacks.masking import Effort
+from trainables.attacks.masking import SIGNS, Effort
 from trainables.evaluation import Evaluation
 from trainables.metrics.catalog import AREAS, attacked_name
 from trainables.sample_scores import SampleScores
@@ -50,7 +50,7 @@ def attack_card(
         - left_out: members of the latter that need torchattacks, where it is not installed.
         - gap: by metric of the curves and areas, how much higher it stands under the attack of the
           search than under the full one; empty where nothing but the former ran.
-        - masking: see `Masking.as_json`.
+        - masking: see `Masking.as_json`; and as `meanings` what every sign means, set or not.
         Empty where nothing is attacked.
     """
     plan = training.plan
@@ -65,7 +65,8 @@ def attack_card(
     part["final"] = training.attack_settings(FULL) if full else part["search"]
     part["left_out"] = training.attacks_left_out() if full else []
     part["gap"] = _gap(plan.budgets, fast, full) if full else {}
-    part["masking"] = training.masking(few, max(plan.budgets), EFFORT[settings.final]).as_json()
+    found = training.masking(few, max(plan.budgets), EFFORT[settings.final])
+    part["masking"] = {**found.as_json(), "meanings": dict(SIGNS)}
     return part
 
 

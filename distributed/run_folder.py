@@ -25,6 +25,10 @@ from trainables.metrics.skill import triviality
 
 Value = float | str
 REQUIRED = ("id", "state", "reason", "epochs", "seconds")
+#: The name of the full ensemble, as `trainables.attacks`, which needs torch, defines it.
+FULL = "full"
+#: What a model with a sign of masked gradients is called.
+MASKED = "possible gradient masking"
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ class MetricInfo:
 class Evaluation:
     """What one model gave on the test split, and its arrays where they were kept.
 
-    `trivial`, `triviality`, `selective`, `ood`, `weights`, `estimates` and `groups` are as
-    `distributed.judge` writes them; empty where a card has none.
+    `trivial`, `triviality`, `selective`, `ood`, `weights`, `estimates`, `groups` and `attack` are
+    as `distributed.judge` writes them; empty where a card has none.
     """
 
     id: str
@@ -85,6 +89,17 @@ class Evaluation:
     weights: dict[str, Any] = field(default_factory=dict)
     estimates: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, Any] = field(default_factory=dict)
+    attack: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fully_attacked(self) -> bool:
+        """Whether its figures under attack are those under the full ensemble."""
+        return bool(self.attack) and self.attack["name"]["final"] == FULL
+
+    @property
+    def signs(self) -> dict[str, str]:
+        """The signs of gradient masking that are set, each with its meaning."""
+        return dict(self.attack.get("masking", {}).get("signs", {}))
 
 
 @dataclass(frozen=True)
@@ -203,6 +218,21 @@ class Run:
         return {trial: remark for trial, remark in told.items() if remark}
 
     @cached_property
+    def masked(self) -> dict[str, str]:
+        """The judged models with a sign of gradient masking, and what the signs are."""
+        told = {e.id: "; ".join(e.signs.values()) for e in self.evaluations.values()}
+        return {model: f"{MASKED}: {signs}" for model, signs in told.items() if signs}
+
+    @cached_property
+    def warnings(self) -> dict[str, str]:
+        """What to know of a model before its figures are believed: `remarks` and `masked`."""
+        both = (self.remarks, self.masked)
+        return {
+            model: "; ".join(told[model] for told in both if model in told)
+            for model in dict.fromkeys([*self.remarks, *self.masked])
+        }
+
+    @cached_property
     def spotlight(self) -> list[Evaluation]:
         """Up to three evaluated models spread over the front: both ends and the middle."""
         shown = [self.evaluations[t.id] for t in self.front if t.id in self.evaluations]
@@ -307,6 +337,7 @@ def _evaluation(path: Path) -> Evaluation:
         weights=raw.get("weights") or {},
         estimates=raw.get("estimates") or {},
         groups=raw.get("groups") or {},
+        attack=raw.get("attack") or {},
     )
 
 

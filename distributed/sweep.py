@@ -36,18 +36,17 @@ from distributed.progress import Progress, front_table, on_test_table
 from distributed.repeats import repeats
 from distributed.resume import check_changes, teach
 from distributed.run import Run, identifier
+from distributed.run_folder import Run as RunFolder
 from distributed.run_folder import read_run
 from distributed.stopping.policy import Verdict
 from distributed.trivial import (
     Trivial,
-    load_figures,
     read_trivial,
     save_figures,
     trivial_lines,
 )
 from distributed.version import VERSION, code_revision
 from search_spaces.study import Study
-from trainables.metrics.skill import triviality
 
 if TYPE_CHECKING:
     from distributed.slot import SlotSettings
@@ -365,32 +364,33 @@ def _report(run: Run, front: list[Record], objectives: list[Objective], console:
     page = write_report(run.path)
     ledger = run.ledger
     completed = ledger.of(State.COMPLETED, SEARCH)
-    figures = load_figures(run.path).get(Split.VAL)
-    remarks = {r.id: told for r in completed if (told := triviality(r.metrics, figures))}
+    found = read_run(run.path)
     if front:
         title = f"The front: {len(front)} of {len(completed)} models, by figures of validation"
-        console.print(front_table(front, objectives, title, remarks))
-        _say_of_test(run, console)
+        console.print(front_table(front, objectives, title, found.warnings))
+        _say_of_test(found, console)
     elif completed:
         bounds = ", ".join(map(str, run.study.constraints))
         console.print(f"No completed trial keeps {bounds}, so there is no front.", highlight=False)
     else:
         console.print("No trial completed, so there is no front; trials.csv says why.")
-    for line in trivial_lines(remarks, len(completed)):
+    for line in trivial_lines(found.remarks, len(completed)):
         console.print(line, style="yellow", highlight=False, soft_wrap=True)
     for record in ledger.of(State.FAILED):
         console.print(f"failed: {record.id} ({record.reason})", highlight=False)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
 
-def _say_of_test(run: Run, console: Console) -> None:
+def _say_of_test(found: RunFolder, console: Console) -> None:
     """The front's models on the test split and against the baseline, as far as was judged."""
     from distributed.report.seeds import findings
+    from distributed.report.wording import attack_lines
 
-    found = read_run(run.path)
     if told := choices(found):
         console.print(on_test_table(told))
         console.print(counted(counts(found)), highlight=False)
+    for line in attack_lines(found):
+        console.print(line, highlight=False, soft_wrap=True)
     again = comparison.repeats(found)
     if again.repeated:
         for sentence in findings(again):

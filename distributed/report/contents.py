@@ -8,6 +8,7 @@ from pathlib import Path
 from distributed.comparison import Repeats, repeats, save
 from distributed.optimism import Choice, choices
 from distributed.report.abstention import Abstention, abstentions
+from distributed.report.attacks import Attacks, attacks
 from distributed.report.beside import Beside, beside
 from distributed.report.class_panel import ClassPanel, class_panel
 from distributed.report.costs import Cost, Growth, costs, growth
@@ -35,6 +36,7 @@ class Contents:
         panels, class_panels: Test images, of segmentations or of classes.
         abstentions: What the front's models are right about where they may abstain.
         beside: The front beside predictors that ignore the image; None where they are not known.
+        attacks: What robustness rests on; None where nothing was attacked.
         worsenings: What each method loses as a corruption gets worse.
         weighings: Which modality carried each prediction.
         choices: The front's models on the test split, beside what they were chosen by.
@@ -54,6 +56,7 @@ class Contents:
     class_panels: list[ClassPanel]
     abstentions: list[Abstention]
     beside: Beside | None
+    attacks: Attacks | None
     worsenings: list[Worsening]
     weighings: list[Weighing]
     choices: list[Choice]
@@ -82,6 +85,7 @@ def gather(folder: Path) -> Contents:
         class_panels=[p for p in map(class_panel, run.spotlight) if p is not None],
         abstentions=abstentions(run),
         beside=beside(run),
+        attacks=attacks(run),
         worsenings=worsenings(run),
         weighings=weighings(run),
         choices=choices(run),

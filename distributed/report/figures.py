@@ -14,17 +14,18 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from distributed.front import Objective
 from distributed.optimism import SPLITS, Choice, choices
+from distributed.report.attacks import search_curves
 from distributed.report.class_figures import corruption_curves, risk_coverage
 from distributed.report.class_panel import Answer, ClassPanel
 from distributed.report.contents import Contents
 from distributed.report.costs import Growth
 from distributed.report.importance import ESTIMATOR, Importances
-from distributed.report.palette import PALETTE, QUIET, colour, mark
+from distributed.report.palette import PALETTE, QUIET, WARNING, colour, mark
 from distributed.report.panel import Panel
 from distributed.report.parallel import Axis, Line
 from distributed.report.seeds import middle
 from distributed.report.wording import BETTER, roles
-from distributed.run_folder import Evaluation, Run
+from distributed.run_folder import MASKED, Evaluation, Run
 from distributed.statistics import Estimate
 
 #: The part of cividis that shows on white: its yellow end does not.
@@ -126,9 +127,15 @@ def front(run: Run) -> Figure | None:
             [m[x.name] for m in blind], [m[y.name] for m in blind], s=80, color="#30363d",
             marker="x", linewidths=1.2, label="trivial: one answer for all, or no better",
         )  # fmt: skip
+    masked = [t.metrics for t in trials if t.id in run.masked]
+    if masked:
+        axes.scatter(
+            [m[x.name] for m in masked], [m[y.name] for m in masked], s=200, marker="^",
+            facecolors="none", edgecolors=WARNING, linewidths=1.2, label=MASKED,
+        )  # fmt: skip
     axes.set_xlabel(_axis(x, "validation"))
     axes.set_ylabel(_axis(y, "validation"))
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, labelspacing=0.9)
     return figure
 
 
@@ -148,15 +155,16 @@ def _on_test(axes: Axes, run: Run, x: Objective, y: Objective) -> None:
         if x.name not in found or y.name not in found:
             continue
         across, up = found[x.name], found[y.name]
-        if not np.isfinite([across.test.value, up.test.value]).all():
+        if not np.isfinite([across.quoted.value, up.quoted.value]).all():
             continue
         axes.plot(
-            [across.validation.value, across.test.value], [up.validation.value, up.test.value],
+            [across.validation.value, across.quoted.value],
+            [up.validation.value, up.quoted.value],
             color=QUIET, lw=0.9, ls=":", zorder=1,
         )  # fmt: skip
-        reach = [[[_end(c.test, "low")], [_end(c.test, "high")]] for c in (across, up)]
+        reach = [[[_end(c.quoted, "low")], [_end(c.quoted, "high")]] for c in (across, up)]
         axes.errorbar(
-            across.test.value, up.test.value, xerr=reach[0], yerr=reach[1], marker="D", ms=5,
+            across.quoted.value, up.quoted.value, xerr=reach[0], yerr=reach[1], marker="D", ms=5,
             mfc="white", mec="#30363d", ecolor=QUIET, elinewidth=0.8, ls="", label=label, zorder=3,
         )  # fmt: skip
         label = None
@@ -288,11 +296,18 @@ def attack_curves(contents: Contents) -> Figure | None:
                 lw=0.9 if place is None else 1.8, zorder=2 if place is None else 3,
                 label=None if place is None else f"trial {model.id}, {told[model.id]}",
             )  # fmt: skip
+            if place is not None and name in (searched := search_curves(model)):
+                axes.plot(
+                    model.curves["epsilon"], searched[name], color=colour(place), lw=1.0, ls="--",
+                    label="attack of the search" if not place else None,
+                )  # fmt: skip
         if name in trivial:
             axes.axhline(trivial[name], color=QUIET, lw=1.2, ls=":", label="ignores the image")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set_xlabel("attack budget ε on the [0, 1] pixel scale")
         axes.set_ylabel(f"{name} on the test split")
-    grid[0, 0].legend()
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2)
     return figure
 
 

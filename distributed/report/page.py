@@ -29,6 +29,7 @@ from distributed.report.thinning import MOST_ROWS, listed_trials, shown_metrics
 from distributed.report.wording import (
     BETTER,
     duration,
+    gap_number,
     headline,
     number,
     resume_line,
@@ -62,7 +63,7 @@ def _render(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, duration=duration, tile=_data_uri)
+    environment.filters.update(number=number, duration=duration, gap=gap_number, tile=_data_uri)
     scripts = [Markup(get_plotlyjs()), *(Markup(_asset(name)) for name in SCRIPTS)]
     run, found = contents.run, contents.repeats
     metrics = shown_metrics(run)

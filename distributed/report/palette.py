@@ -8,6 +8,7 @@ PALETTE = (
 )
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")
 QUIET = "#9aa3ad"
+WARNING = "#a8480a"
 
 
 def colour(place: int) -> str:

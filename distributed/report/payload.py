@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from distributed.optimism import SPLITS
+from distributed.report.attacks import search_curves
 from distributed.report.contents import Contents
 from distributed.report.palette import PALETTE
 from distributed.report.seeds import middle
@@ -67,6 +68,7 @@ def _columns(run: Run, metrics: list[str]) -> dict[str, Any]:
         "front": [t.id in front for t in trials],
         "feasible": [run.feasible(t) for t in trials],
         "remark": [run.remarks.get(t.id, "") for t in trials],
+        "masked": [run.masked.get(t.id, "") for t in trials],
         "config": {key: [t.config.get(key) for t in trials] for key in _keys(trials)},
         "metrics": {
             name: [t.metrics.get(name) for t in trials]
@@ -84,13 +86,18 @@ def _drawn(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "id": evaluation.id,
         "curves": evaluation.curves,
+        "searched": search_curves(evaluation),
         "reliability": evaluation.reliability,
     }
 
 
 def _test(evaluation: Evaluation, metrics: list[str]) -> dict[str, list[float]]:
-    """Value and interval of the metrics on the test split; a cost is no figure of it."""
-    told = evaluation.estimates.get("test", {}).get("figures", {})
+    """Value and interval of the metrics on the test split; a cost is no figure of it.
+
+    Those under attack are under the strongest that judged the model.
+    """
+    estimates = evaluation.estimates.get("test", {})
+    told = {**estimates.get("figures", {}), **estimates.get("final", {})}
     return {
         name: [evaluation.metrics[name], *(told.get(name, {}).get(end) for end in ("low", "high"))]
         for name in metrics

@@ -10,10 +10,11 @@ from itertools import pairwise
 
 from distributed.front import Direction, Objective
 from distributed.ledger import SEARCH
-from distributed.optimism import choices, estimate, mean_optimism, measured
-from distributed.run_folder import Run, Trial
+from distributed.optimism import choices, mean_optimism, measured
+from distributed.run_folder import FULL, MASKED, Evaluation, Run, Trial
 from distributed.statistics import Estimate
 from distributed.trivial import trivial_lines
+from trainables.metrics.catalog import AREAS
 
 BETTER: dict[Direction | None, str] = {
     "max": "higher is better",
@@ -84,6 +85,7 @@ def headline(run: Run) -> list[str]:
             f"Trial {run.front[0].id} is best at all of it: {_values(run.front[0], run)}"
             f"{_warned(run.front[0], run)}.",
             *trivial,
+            *attack_lines(run),
             *optimism(run),
         ]
     ends = []
@@ -100,7 +102,67 @@ def headline(run: Run) -> list[str]:
             f"Going from the best {second} to the best {first} gains {number(gained)} of {first} "
             f"and costs {number(paid)} of {second}, on validation."
         )
-    return [*sentences, *trivial, *optimism(run)]
+    return [*sentences, *trivial, *attack_lines(run), *optimism(run)]
+
+
+def attacked(run: Run) -> list[Evaluation]:
+    """The front's models whose cards say what they were attacked with."""
+    return [e for t in run.front if (e := run.evaluations.get(t.id)) is not None and e.attack]
+
+
+def attack_lines(run: Run) -> list[str]:
+    """What to know of the attacks that judged the front; empty where nothing was attacked."""
+    cards = attacked(run)
+    if not cards:
+        return []
+    name = cards[0].attack["name"]
+    lines = []
+    if name["final"] != FULL:
+        lines.append(
+            f"The front was judged by the attack of the search ({name['search']}) alone: a "
+            "stronger one may find its models less robust. For the full one, sweep with "
+            f"--set evaluation.final={FULL}."
+        )
+    elif name["search"] != FULL:
+        lines += _gap_line(run, cards, name["search"])
+    signed = [f"{card.id} ({'; '.join(card.signs.values())})" for card in cards if card.signs]
+    if signed:
+        more = f" and {len(signed) - NAMED} more" if len(signed) > NAMED else ""
+        lines.append(
+            f"Signs of gradient masking in {len(signed)} of {plural(len(cards), 'model')} of the "
+            f"front: {', '.join(signed[:NAMED])}{more}."
+        )
+    missing = list(dict.fromkeys(member for c in cards for member in c.attack["left_out"]))
+    if missing:
+        lines.append(
+            f"The full attack went without {', '.join(missing)}: torchattacks is not installed "
+            "(pip install --no-deps torchattacks==3.5.1)."
+        )
+    return lines
+
+
+def _gap_line(run: Run, cards: Sequence[Evaluation], search: str) -> list[str]:
+    """How much more robust the models look under the attack of the search than under the full."""
+    known = list(dict.fromkeys(name for card in cards for name in card.attack["gap"]))
+    areas = [name for name in known if name in AREAS]
+    asked = [o.name for o in run.objectives if o.name in known]
+    told = []
+    for name in asked or areas:
+        gaps = [card.attack["gap"].get(name, math.nan) for card in cards]
+        if gaps := [gap for gap in gaps if not math.isnan(gap)]:
+            mean = math.fsum(gaps) / len(gaps)
+            told.append(f"{name} by {mean:.3f} on average, {max(gaps):.3f} at most")
+    if not told:
+        return []
+    return [
+        f"Under the attack of the search ({search}) the front looks more robust on test than under "
+        f"the full one: {'; '.join(told)}."
+    ]
+
+
+def gap_number(gap: float) -> str:
+    """Three decimals; what a figure loses to another attack is rarely known better."""
+    return "" if math.isnan(gap) else f"{gap:+.3f}".replace("-0.000", "0").replace("+0.000", "0")
 
 
 def optimism(run: Run) -> list[str]:
@@ -118,13 +180,15 @@ def optimism(run: Run) -> list[str]:
 def roles(run: Run) -> dict[str, str]:
     """What each front model is best at: "best dice_area", or "in between" where it is at no end.
 
-    With it stands what is trivial about the model: "best clean.ece, predicts nothing".
+    With it stands what to know of the model: "best clean.ece, predicts nothing".
     """
     told: dict[str, str] = {}
     for trial in run.front:
         ends = [o.name for o in run.objectives if _best(run, o) is trial]
         told[trial.id] = "best " + " and ".join(ends) if ends else "in between"
-        told[trial.id] += _warned(trial, run)
+        remark = [run.remarks[trial.id]] if trial.id in run.remarks else []
+        masked = [MASKED] if trial.id in run.masked else []
+        told[trial.id] = ", ".join([told[trial.id], *remark, *masked])
     return told
 
 
@@ -164,7 +228,7 @@ def _best(run: Run, objective: Objective) -> Trial:
 
 
 def _warned(trial: Trial, run: Run) -> str:
-    return f", {run.remarks[trial.id]}" if trial.id in run.remarks else ""
+    return f", {run.warnings[trial.id]}" if trial.id in run.warnings else ""
 
 
 def _values(trial: Trial, run: Run) -> str:
@@ -173,9 +237,11 @@ def _values(trial: Trial, run: Run) -> str:
     card = run.evaluations.get(trial.id)
     if card is None or card.split != "test" or not measured(run):
         return f"{told} on validation"
-    test = [(o, estimate(card, o)) for o in measured(run)]
+    test = [c for c in choices(run) if c.model == trial.id and not math.isnan(c.quoted.value)]
     seen = " and ".join(
-        f"{o.name} {number(e.value)}{interval(e)}" for o, e in test if not math.isnan(e.value)
+        f"{c.objective.name} {number(c.quoted.value)}{interval(c.quoted)}"
+        f"{' under the full attack' if c.attacked else ''}"
+        for c in test
     )
     return f"{told} on validation; on test {seen}" if seen else f"{told} on validation"
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,17 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def judged(
-    data: Path, folder: Path, trainable: str, evaluation: dict[str, Any], stage: str = SEARCH
+    data: Path,
+    folder: Path,
+    trainable: str,
+    evaluation: dict[str, Any],
+    stage: str = SEARCH,
+    objectives: Sequence[str] = ("clean.auroc",),
 ) -> Judged:
     """The card and arrays of a network as it was initialised."""
     study = Study.model_validate(
         {
-            "name": "judged", "trainables": [trainable], "objectives": ["clean.auroc"],
+            "name": "judged", "trainables": [trainable], "objectives": list(objectives),
             "evaluation": {"corruptions": ["gaussian-noise"], "severities": [1, 5], **evaluation},
         }
     )  # fmt: skip

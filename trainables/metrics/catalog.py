@@ -316,6 +316,12 @@ def leaf(name: str) -> str:
     return name.rpartition(".")[2].removesuffix(_AREA)
 
 
+def under_attack(name: str) -> bool:
+    """Whether a full name is a figure of attacked images, as areas and shifts are too."""
+    plain = name.removeprefix(f"{SKILL}.")
+    return plain in AREAS or plain.partition(".")[0].partition("@")[0] in ("attacked", "shift")
+
+
 def all_names(
     epsilons: Iterable[float],
     corruption_cells: Iterable[tuple[str, int]],

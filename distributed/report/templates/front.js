@@ -92,6 +92,8 @@ function drawFront() {
       marker: { symbol: "circle-open", size: 18, color: ink("--ink"), line: { width: 1.6 } } },
     { ...points(drawn.filter((t) => t.remark)), mode: "markers", name: "trivial: one answer for all, or no better", hoverinfo: "skip",
       marker: { symbol: "x-thin", size: 16, line: { color: ink("--ink"), width: 1.8 } }, visible: drawn.some((t) => t.remark) },
+    { ...points(drawn.filter((t) => t.masked)), mode: "markers", name: "possible gradient masking", hoverinfo: "skip",
+      marker: { symbol: "triangle-up-open", size: 34, color: ink("--bad"), line: { width: 1.8 } }, visible: drawn.some((t) => t.masked) },
   ], {
     xaxis: { title: { text: axisTitle(x, "validation") } }, yaxis: { title: { text: axisTitle(y, "validation") } },
     hovermode: "closest", showlegend: true,

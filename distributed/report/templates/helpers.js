@@ -23,7 +23,7 @@ function rows(columns) {
     Object.entries(table).map(([key, values]) => [key, values[i]]).filter(([, value]) => value !== null));
   return columns.id.map((id, i) => ({
     id, state: columns.state[i], epochs: columns.epochs[i], front: columns.front[i], feasible: columns.feasible[i],
-    remark: columns.remark[i],
+    remark: columns.remark[i], masked: columns.masked[i],
     config: present(columns.config, i), metrics: present(columns.metrics, i),
   }));
 }
@@ -58,7 +58,7 @@ function axisTitle(name, split) {
 function describe(trial) {
   const metrics = REPORT.objectives.map((o) => `${plain(o.name)}: <b>${short(trial.metrics[o.name])}</b>`);
   const config = Object.entries(trial.config).map(([key, value]) => `${plain(key)}: ${short(value)}`);
-  const remark = trial.remark ? [`<b>${plain(trial.remark)}</b>`] : [];
+  const remark = [trial.remark, trial.masked].filter((told) => told).map((told) => `<b>${plain(told)}</b>`);
   const head = `<b>trial ${plain(trial.id)}</b>, on validation`;
   return [head, ...remark, ...metrics, "", ...config].join("<br>");
 }

@@ -76,6 +76,13 @@ function drawAttack() {
   });
   const others = traces.filter((t) => t.legendgroup === "other");
   others.forEach((trace, i) => { trace.showlegend = i === 0; });
+  const searched = models.filter((m) => REPORT.spotlight.includes(m.id) && m.searched[name]);
+  traces.push(...searched.map((model, i) => ({
+    x: model.curves.epsilon, y: model.searched[name], mode: "lines", name: "the same under the attack of the search",
+    legendgroup: "searched", legendrank: 9, showlegend: i === 0,
+    line: { color: colour(REPORT.spotlight.indexOf(model.id)), width: 1.4, dash: "dash" },
+    hovertemplate: `trial ${plain(model.id)}, attack of the search<br>ε = %{x}<br>${plain(name)} %{y:.3f}<extra></extra>`,
+  })));
   if (name in REPORT.trivial && models.length) {
     const ends = models[0].curves.epsilon;
     traces.push({
