@@ -177,7 +177,7 @@ def test_the_readmes_study_is_one(tmp_path):
     file.write_text(readme.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
     study = load(file)
     assert study.name == "mine"
-    assert study.constraints[0].violation(0.5) > 0
+    assert study.constraints[0].violation(0.01) > 0
 
 
 @pytest.mark.parametrize("name", ["evidential", "evidential-arms", "quick"])
