@@ -1,58 +1,62 @@
 """What an attack is worth: fronts of three data sets under PGD-7 as it was, fast and full ensemble.
 
-Searches a front on each data set with the shipped studies, judges its models on the test split, and
-attacks them again by the attack that this project judged with before: PGD-7 on the cross-entropy of
-float32 probabilities, last iterate, one start. Beside them stands a classifier trained without any
-defence until it is sure of itself. Writes docs/results/attacks.md.
+On each data set, random configurations of a shipped study's space are trained and judged on the
+validation split by the fast ensemble, as in a search; the models of their front are then attacked
+on the test split, also by the attack that this project judged with before: PGD-7 on the cross-entropy
+of float32 probabilities, last iterate, one start. Beside them stands a classifier trained without
+any defence until it is sure of itself. Writes docs/results/attacks.md.
 
-    python benchmarks/attacks.py --data DATA --out runs/attacks [--json FILE] [--quick]
+    python benchmarks/attacks.py --data DATA --out runs/attacks [--jobs N] [--json FILE] [--quick]
 
 DATA holds `covid19_cxr_qata_layout`, `lgg-mri-segmentation` and `medmnist`; with --quick, generated
-X-rays stand for all of them. What is there already is not done again: a second call writes the
-document anew.
+X-rays stand for all of them. Every training and every judged model is kept: a second call goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optuna
 import torch
 import torch.nn.functional as F
+from optuna.samplers import RandomSampler
 from torch import Tensor
 
 from data_pipelines.corruptions.seeds import draw_seeds
 from data_pipelines.prepare import prepare
-from data_pipelines.schema import Batch, Manifest, Split, Task
+from data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
+from data_pipelines.storage import Folder
 from data_pipelines.streams.indexed import Samples
-from distributed.checkpoints import load_model
-from distributed.checks import evaluation_plan
-from distributed.ledger import State
+from distributed.checkpoints import load_model, save_model
+from distributed.checks import evaluation_plan, objectives_of, task_of
+from distributed.front import pareto_mask
 from distributed.robustness import EFFORT, SAMPLES
-from distributed.run import STUDY, Run
-from distributed.sweep import sweep
 from distributed.training import TrialTraining
+from distributed.trivial import read_trivial
 from distributed.version import VERSION
-from search_spaces.space import Space
-from search_spaces.study import load
+from search_spaces.study import Study, load
 from trainables.attacks import FAST, FULL, ScoreVictim, make_attack
 from trainables.attacks.ensemble import STEPS
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate
 from trainables.metrics.catalog import attacked_name
+from trainables.metrics.trivial import Prior
 from trainables.registry import TRAINABLES
 
 #: The attack before, beside the names of the ensembles.
 BEFORE = "pgd-7"
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "attacks.md"
 #: Held in every study: nothing but attacks is of interest here.
-COMMON = ("evaluation.corruptions=[]", "evaluation.final=full", "search.seed=0")
+COMMON = ("evaluation.corruptions=[]", "search.seed=0")
 #: An undefended classifier of ordinary settings, and long enough a training to be sure.
 UNDEFENDED = {
     "epochs": 30, "learning_rate": 0.01, "weight_decay": 1e-6, "batch_size": 64, "regime": "none",
@@ -155,15 +159,18 @@ def main() -> None:
     parser.add_argument(
         "--table", type=Path, help="the document; docs/results/attacks.md if left out"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--quick", action="store_true", help="generated data, minutes")
     arguments = parser.parse_args()
     problems = QUICK if arguments.quick else PROBLEMS
-    rows = [
-        row
-        for name, problem in problems.items()
-        for row in measured(problem, arguments.data, arguments.out / name)
-    ]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.jobs, mp_context=spawn) as workers:
+        rows = [
+            row
+            for name, problem in problems.items()
+            for row in measured(problem, arguments.data, arguments.out / name, workers)
+        ]
     text = document(rows, problems)
     table = arguments.table or (arguments.out / "attacks.md" if arguments.quick else TABLE)
     table.parent.mkdir(parents=True, exist_ok=True)
@@ -173,76 +180,109 @@ def main() -> None:
         arguments.json.write_text(json.dumps({"rows": rows}, indent=2))
 
 
-def measured(problem: Problem, sources: Path | None, out: Path) -> list[dict[str, Any]]:
+def measured(
+    problem: Problem, sources: Path | None, out: Path, workers: ProcessPoolExecutor
+) -> list[dict[str, Any]]:
     """A row for each model of the problem's front, and for the undefended one; kept in `out`."""
-    kept = out / "rows.json"
-    if kept.is_file():
-        rows: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
-        return rows
     data = out / "data"
-    source = sources / problem.source if sources and problem.source else None
-    prepare(source, problem.layout, data, size=problem.size, **problem.options)
+    if not (data / MANIFEST_NAME).is_file():
+        source = sources / problem.source if sources and problem.source else None
+        prepare(source, problem.layout, data, size=problem.size, **problem.options)
     study = load(problem.study, [*problem.settings, *COMMON, f"data={data}"])
-    folder = out / "run"
-    run = Run.open(folder) if (folder / STUDY).is_file() else sweep(study, folder)
-    plan = evaluation_plan(study)
-    rows = []
-    for record in run.ledger.of(State.COMPLETED):
-        card = run.evaluation / f"{record.id}.json"
-        if card.is_file():
-            training = TrialTraining(record.config, Manifest.load(data), plan)
-            load_model(run.checkpoints / record.id, training.network)
-            told = json.loads(card.read_text(encoding="utf-8"))
-            rows.append(_row(problem, record.id, training, data, told))
+    draws = optuna.create_study(sampler=RandomSampler(seed=study.search.seed))
+    space = study.search_space()
+    configs = {f"{i:02d}": space.suggest(draws.ask()) for i in range(study.search.trials)}
+    prior = read_trivial(Folder(data), Manifest.load(data), task_of(study)).prior
+    train = partial(_trained, data, out, evaluation_plan(study), prior)
+    figures = dict(zip(configs, workers.map(train, configs, configs.values()), strict=True))
+    names = _front(study, figures)
+    chosen = {name: configs[name] for name in names}
     if problem.undefended:
-        rows.append(_row(problem, "undefended", _undefended(data, plan), data, None))
-    kept.write_text(json.dumps(rows, indent=2), encoding="utf-8")
-    return rows
+        chosen["undefended"] = {**space.defaults("classifier"), **UNDEFENDED}
+        workers.submit(train, "undefended", chosen["undefended"]).result()
+    row = partial(_row, problem, data, out, evaluation_plan(study))
+    return list(workers.map(row, chosen, chosen.values()))
 
 
-def _undefended(data: Path, plan: EvaluationPlan) -> TrialTraining:
-    config = {**Space(["classifier"], {}).defaults("classifier"), **UNDEFENDED}
-    training = TrialTraining(config, Manifest.load(data), plan)
+def _front(study: Study, figures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The models that keep the study's constraints and that no other beats, on validation."""
+    fit = [
+        name
+        for name, found in figures.items()
+        if all(c.violation(found[c.metric]) <= 0 for c in study.constraints)
+    ]
+    objectives = objectives_of(study)
+    values = [[figures[name][o.name] for o in objectives] for name in fit]
+    mask = pareto_mask(values, [o.direction for o in objectives])
+    return [name for name, member in zip(fit, mask, strict=True) if member]
+
+
+def _trained(
+    data: Path,
+    out: Path,
+    plan: EvaluationPlan,
+    prior: Prior | None,
+    name: str,
+    config: Mapping[str, Any],
+) -> dict[str, float]:
+    """Train a model unless that was done, and judge it on validation."""
+    torch.set_num_threads(1)
+    kept = out / f"{name}.json"
+    if kept.is_file():
+        known: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
+        return known
+    training = TrialTraining(config, Manifest.load(data), plan, prior=prior)
     samples = Samples.read(data, Split.TRAIN)
     for _ in range(config["epochs"]):
         training.epoch(samples)
-    return training
+    figures = training.evaluate(Samples.read(data, Split.VAL), batch_size=32).compute()
+    save_model(out / "models" / name, training.network, {"config": dict(config)})
+    kept.write_text(json.dumps(figures), encoding="utf-8")
+    return figures
 
 
 def _row(
     problem: Problem,
-    name: str,
-    training: TrialTraining,
     data: Path,
-    card: Mapping[str, Any] | None,
+    out: Path,
+    plan: EvaluationPlan,
+    name: str,
+    config: Mapping[str, Any],
 ) -> dict[str, Any]:
     """A model under the three attacks, on the test split; seconds are of this process' CPU."""
+    torch.set_num_threads(1)
+    kept = out / f"{name}-test.json"
+    if kept.is_file():
+        row: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return row
+    training = TrialTraining(config, Manifest.load(data), plan)
+    load_model(out / "models" / name, training.network)
     samples = Samples.read(data, Split.TEST)
-    judge = partial(training.evaluate, samples, batch_size=32, corrupted=False)
+    judge = partial(training.evaluate, samples, batch_size=32)
     figures, spent = {}, {}
-    for attack, run in {BEFORE: partial(_before, training, samples), FAST: judge}.items():
+    ways = {BEFORE: partial(_before, training, samples), FAST: judge}
+    ways[FULL] = partial(judge, attack=FULL)
+    for attack, run in ways.items():
         began = time.process_time()
         figures[attack] = run().compute()
         spent[attack] = time.process_time() - began
-    if card is None:
-        figures[FULL] = judge(attack=FULL).compute()
-        few = samples.batch(range(min(len(samples), SAMPLES["full"])))
-        masking = training.masking(few, max(training.plan.budgets), EFFORT["full"]).as_json()
-    else:
-        figures[FULL], masking = card["metrics"], card["attack"]["masking"]
-    names = {f"{e:g}": f"{attacked_name(e)}.{problem.metric}" for e in training.plan.budgets}
-    return {
+    few = samples.batch(range(min(len(samples), SAMPLES["full"])))
+    masking = training.masking(few, max(plan.budgets), EFFORT["full"])
+    names = {f"{e:g}": f"{attacked_name(e)}.{problem.metric}" for e in plan.budgets}
+    row = {
         "data": problem.title,
         "model": name,
-        "trainable": training.config["trainable"],
-        "regime": training.config["regime"],
+        "trainable": config["trainable"],
+        "regime": config["regime"],
         "metric": problem.metric,
         "clean": figures[FAST][f"clean.{problem.metric}"],
         "attacked": {a: {e: f[n] for e, n in names.items()} for a, f in figures.items()},
         "seconds": spent,
-        "signs": list(masking["signs"]),
-        "masking": masking["figures"],
+        "signs": list(masking.signs),
+        "masking": masking.figures,
     }
+    kept.write_text(json.dumps(row, indent=2), encoding="utf-8")
+    return row
 
 
 def _before(training: TrialTraining, samples: Samples) -> Evaluation:
@@ -273,7 +313,8 @@ def document(rows: Sequence[Mapping[str, Any]], problems: Mapping[str, Problem])
         "# What the attack is worth",
         f"Made by `benchmarks/attacks.py` with trustsweep {VERSION}, torch {torch.__version__} on "
         f"{platform.machine()}; do not edit.",
-        "The fronts of shipped studies, judged on the test split under three attacks. **Before**: "
+        "The fronts of random configurations of shipped studies' spaces, chosen on validation by "
+        "the fast ensemble and judged on the test split under three attacks. **Before**: "
         "PGD-7 on the cross-entropy of float32 probabilities (last iterate, one start), by which "
         "models were judged until now. The **fast** ensemble judges every trial of a search, the "
         "**full** one a front. L∞, ε on the [0, 1] scale. Steps of each attack in the full "
