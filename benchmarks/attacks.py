@@ -2,8 +2,8 @@
 
 On each data set, random configurations of a shipped study's space are trained and judged on the
 validation split by the fast ensemble, as in a search; the models of their front are then attacked
-on the test split, also by the attack that this project judged with before: PGD-7 on the cross-entropy
-of float32 probabilities, last iterate, one start. Beside them stands a classifier trained without
+on the test split, also by the attack that this project judged with before: PGD-7 on the
+cross-entropy of float32 probabilities, last iterate, one start. Beside them stands a classifier trained without
 any defence until it is sure of itself. Writes docs/results/attacks.md.
 
     python benchmarks/attacks.py --data DATA --out runs/attacks [--jobs N] [--json FILE] [--quick]
