@@ -194,12 +194,13 @@ def test_a_model_with_a_sign_is_marked_wherever_the_front_is_shown(
     edited: Callable[[Edit], Path],
 ) -> None:
     path = edited(signs("black-box", "zero-gradient"))
+    head, row = (path / "trials.csv").read_text().splitlines()
+    (path / "trials.csv").write_text(f"{head},metric.clean.empty_share\n{row},1\n")
     run = read_run(path)
     words = f"{MASKED}: {SIGNS['black-box']}; {SIGNS['zero-gradient']}"
     assert run.masked == {"model": words}
-    # As it was initialised, the model is no better than one that ignores the image, too.
     short = f"{MASKED} (black-box, zero-gradient)"
-    assert run.warnings["model"].endswith(f"; {short}")
+    assert run.warnings == {"model": f"predicts nothing; {short}"}
     assert roles(run)["model"].endswith(MASKED)
     assert any(s.endswith(f"{short}.") for s in headline(run))
     told = f"{SIGNS['black-box']}; {SIGNS['zero-gradient']}"
