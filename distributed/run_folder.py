@@ -225,11 +225,12 @@ class Run:
 
     @cached_property
     def warnings(self) -> dict[str, str]:
-        """What to know of a model before its figures are believed: `remarks` and `masked`."""
-        both = (self.remarks, self.masked)
+        """What to know of a model before its figures are believed, short: names of the signs."""
+        named = {m: f"{MASKED} ({', '.join(self.evaluations[m].signs)})" for m in self.masked}
+        both = (self.remarks, named)
         return {
             model: "; ".join(told[model] for told in both if model in told)
-            for model in dict.fromkeys([*self.remarks, *self.masked])
+            for model in dict.fromkeys([*self.remarks, *named])
         }
 
     @cached_property

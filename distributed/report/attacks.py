@@ -148,7 +148,7 @@ def _robustness(card: Evaluation) -> Robustness:
     strongest = attacked_name(max(card.attack["epsilons"]))
     shown = [n for n in AREAS if n in gap] + [n for n in gap if n.startswith(f"{strongest}.")]
     words = {
-        name: f"{value:.0%}" if name in _SHARES else f"{value:.2f}"
+        name: f"{100 * value:.0f} %" if name in _SHARES else f"{value:.2f}"
         for name, value in {
             **figures, "both": figures["many_steps"] - figures["black_box_beyond"],
         }.items()

@@ -176,6 +176,8 @@ def test_the_terminal_ends_with_front_failures_and_report(run):
     output = (run.parent / "output.txt").read_text()
     assert "The front:" in output
     assert output.count("\nfailed: ") == 4
+    assert "test, full attack" in output
+    assert "Under the attack of the search (fast) the front looks more robust on test" in output
     assert output.rstrip().endswith(f"Report: {run / 'report.html'}")
     assert "Traceback" not in output
     assert (run / "report.html").read_text().count("<html") == 1
