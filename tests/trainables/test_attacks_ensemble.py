@@ -192,6 +192,29 @@ def test_cross_entropy_keeps_a_gradient_where_float32_rounds_the_probability() -
         assert float(gradient) < 0
 
 
+def test_soft_dice_keeps_a_gradient_where_a_lesion_is_surely_found() -> None:
+    """σ(z) is 1 in float32 from z = 17 on, and its gradient exactly 0; that of σ(−z) is not."""
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2, :2] = 1
+    scores = torch.where(mask > 0, 14.0, -2.0).requires_grad_()
+    batch = Batch(sample_id=("a",), image=mask, mask=mask)
+    loss = LOSSES["dice"](answer(scores, batch, Task.SEGMENTATION))
+    (gradient,) = torch.autograd.grad(loss.sum(), scores)
+    assert bool((gradient[mask > 0] < 0).all())
+    assert bool((gradient[mask == 0] > 0).all())
+
+
+def test_harm_knows_infinite_scores() -> None:
+    """They stand for probabilities of 0 and 1; one wrong beside one right is no NaN."""
+    scores = torch.tensor([[[[torch.inf, -torch.inf], [-torch.inf, 1.0]]]])
+    mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    batch = Batch(sample_id=("a",), image=mask, mask=mask)
+    found = harm(answer(scores, batch, Task.SEGMENTATION), Task.SEGMENTATION)
+    torch.testing.assert_close(found, torch.tensor([0.5]).double(), atol=0.07, rtol=0)
+    broken = answer(scores.index_fill(3, torch.tensor([1]), torch.nan), batch, Task.SEGMENTATION)
+    assert bool(harm(broken, Task.SEGMENTATION).isnan().all())
+
+
 def test_harm_is_the_measure_itself() -> None:
     scores = torch.tensor([[[[3.0, -1.0], [2.0, -4.0]]], [[[-1.0, -1.0], [-2.0, -4.0]]]])
     mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]], [[[0.0, 0.0], [0.0, 0.0]]]])
@@ -246,6 +269,13 @@ def test_an_honest_undefended_model_has_no_sign(kind: str, request: pytest.Fixtu
     assert found.signs == ()
     assert found.figures["many_steps"] < found.figures["clean"]
     assert found.samples == len(data)
+
+
+def test_an_attack_without_gradients_keeps_to_the_ball_of_l2(unet: tuple) -> None:
+    """ε of L2 is the length of a whole image's change; as one of L∞ it would destroy any model."""
+    found = masking(*unet, 0.5, seeds=SEEDS, norm="l2", effort=Effort(10, 40))
+    assert "black-box" not in found.signs
+    assert found.figures["many_steps"] < found.figures["black_box"] <= found.figures["clean"]
 
 
 @pytest.mark.parametrize("hide", [quantised, saturated])

@@ -6,6 +6,7 @@ nothing; a model with one is to be looked at before its figures are believed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +108,9 @@ def masking(
     many = check.after(APGD(steps=effort.steps, restarts=2, norm=norm), epsilon)
     more = check.after(APGD(steps=2 * effort.steps, restarts=3, norm=norm), epsilon)
     large = check.after(APGD(steps=effort.steps), LARGE)
-    blind = check.after(make_attack("square", steps=effort.queries), epsilon)
+    # Square knows no L2 ball; of the L∞ balls within it, this is the largest.
+    within = epsilon if norm == "linf" else epsilon / math.sqrt(batch.image[:1].numel())
+    blind = check.after(make_attack("square", steps=effort.queries), within)
     figures = {
         "clean": check.performance(check.clean),
         "single_step": check.performance(once),
