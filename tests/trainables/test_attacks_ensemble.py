@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Task
+from data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
 from search_spaces.space import Space
 from trainables.attacks import FAST, FULL, ScoreVictim, adversary, make_attack
 from trainables.attacks.ensemble import Ensemble, full_steps, make_ensemble, settings
@@ -276,6 +277,27 @@ def test_an_attack_without_gradients_keeps_to_the_ball_of_l2(unet: tuple) -> Non
     found = masking(*unet, 0.5, seeds=SEEDS, norm="l2", effort=Effort(10, 40))
     assert "black-box" not in found.signs
     assert found.figures["many_steps"] < found.figures["black_box"] <= found.figures["clean"]
+
+
+def test_an_image_that_is_absent_hides_no_gradient() -> None:
+    config = {**Space(["draf"], {}).defaults("draf"), "width": 4}
+    both = dataclasses.replace(
+        manifest(),
+        tabular=(Feature(name="age"), Feature(name="height")),
+        modalities=(
+            Modality(name="x-ray", kind=Kind.IMAGE, column="image"),
+            Modality(name="table", kind=Kind.TABULAR, column="tabular"),
+        ),
+    )
+    draf = TRAINABLES["draf"](config, both)
+    torch.manual_seed(0)
+    network = draf.network().eval()
+    present = torch.ones(12, 2)
+    present[::2, 0] = 0
+    data = dataclasses.replace(squares(), tabular=torch.randn(12, 2), present=present)
+    found = masking(draf, network, data, 0.1, seeds=SEEDS, effort=Effort(2, 2))
+    assert (found.samples, found.figures["zero_gradient"]) == (6, 0)
+    assert not {"zero-gradient", "no-ascent"} & set(found.signs)
 
 
 @pytest.mark.parametrize("hide", [quantised, saturated])

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch, Task
+from data_pipelines.schema import Batch, Manifest, Task
 from trainables.attacks.apgd import APGD
 from trainables.attacks.engine import Attack, Norm, frozen
 from trainables.attacks.losses import Answer, harm
@@ -95,12 +95,16 @@ def masking(
 
     The loss is that of the fast ensemble: soft Dice, or the margin.
 
+    Samples whose image is absent are left out where any other has one: no attack can move them.
+
     Args:
         epsilon: > 0; what the model is judged at.
         seeds: (B,) integers, see `Attack`.
     """
     loss = "dice" if trainable.task is Task.SEGMENTATION else "margin"
     victim = ScoreVictim(trainable, network, loss)
+    rows = _attackable(batch, trainable.manifest)
+    batch, seeds = batch.select(rows), None if seeds is None else seeds[rows]
     check = _Check(victim, batch, seeds)
     effort = effort or Effort()
     fgsm = "fgsm" if norm == "linf" else "pgd"
@@ -134,6 +138,16 @@ def masking(
     }
     signs = tuple(name for name, here in found.items() if here)
     return Masking(len(batch), epsilon, figures, signs)
+
+
+def _attackable(batch: Batch, manifest: Manifest) -> list[int]:
+    """The samples that have an image; all if none has, as then nothing can be attacked."""
+    everyone = list(range(len(batch)))
+    if batch.present is None or not manifest.modalities:
+        return everyone
+    columns = [place for place, m in enumerate(manifest.modalities) if m.column == "image"]
+    there = (batch.present[:, columns] > 0).any(dim=1)
+    return [row for row in everyone if there[row]] or everyone
 
 
 class _Check:
