@@ -270,11 +270,16 @@ def test_an_honest_undefended_model_has_no_sign(kind: str, request: pytest.Fixtu
     assert found.signs == ()
     assert found.figures["many_steps"] < found.figures["clean"]
     assert found.samples == len(data)
+    parts = masking(
+        trainable, network, data, 0.06, seeds=SEEDS, effort=Effort(30, 100), batch_size=5
+    )
+    assert parts.figures == pytest.approx(found.figures, abs=1e-3)
 
 
 def test_an_attack_without_gradients_keeps_to_the_ball_of_l2(unet: tuple) -> None:
     """ε of L2 is the length of a whole image's change; as one of L∞ it would destroy any model."""
-    found = masking(*unet, 0.5, seeds=SEEDS, norm="l2", effort=Effort(10, 40))
+    trainable, network, data = unet
+    found = masking(trainable, network, data, 0.5, seeds=SEEDS, norm="l2", effort=Effort(10, 40))
     assert "black-box" not in found.signs
     assert found.figures["many_steps"] < found.figures["black_box"] <= found.figures["clean"]
 
