@@ -17,6 +17,7 @@ from trainables.attacks import FAST, FULL, ScoreVictim, adversary, make_attack
 from trainables.attacks.ensemble import Ensemble, full_steps, make_ensemble, settings
 from trainables.attacks.losses import LOSSES, answer, harm
 from trainables.attacks.masking import SIGNS, Effort, masking
+from trainables.attacks.victims import TrainingVictim
 from trainables.contract import Loss, Prediction, Progress, Trainable
 from trainables.registry import TRAINABLES
 
@@ -142,6 +143,30 @@ def test_settings_name_every_member(classifier: tuple) -> None:
     assert {m["steps"] for m in told if m["name"] == "apgd-dlr"} == {steps}
 
 
+def test_the_training_loss_is_that_of_the_end_of_training(unet: tuple) -> None:
+    trainable, network, _ = unet
+    longer = type(trainable)({**trainable.config, "epochs": 20}, trainable.manifest)
+    members = make_ensemble(FULL, longer, network, steps=1).members
+    (own,) = [m.victim for m in members if isinstance(m.victim, TrainingVictim)]
+    assert own.progress == Progress(20, 20)
+
+
+def test_a_model_that_breaks_under_attack_is_not_robust(classifier: tuple) -> None:
+    trainable, network, data = classifier
+    clean = trainable.predict(network, data).scores.argmax(1)
+
+    class Breaking(Masked):
+        def predict(self, network: nn.Module, batch: Batch) -> Prediction:
+            said = self.inner.predict(network, batch)
+            turned = said.scores.argmax(1) != clean[[int(name) for name in batch.sample_id]]
+            scores = said.scores.masked_fill(turned.unsqueeze(1), torch.nan)
+            return Prediction(scores, said.uncertainty)
+
+    breaking = Breaking(trainable, torch.clone)
+    worse = adversary(FAST, breaking, network, steps=7)(data, 0.2, SEEDS)
+    assert bool(breaking.predict(network, worse).scores.isnan().any())
+
+
 def test_an_unknown_ensemble_is_refused(unet: tuple) -> None:
     with pytest.raises(UserError, match="no ensemble"):
         make_ensemble("strong", *unet[:2], steps=3)
@@ -213,7 +238,7 @@ def test_harm_knows_infinite_scores() -> None:
     found = harm(answer(scores, batch, Task.SEGMENTATION), Task.SEGMENTATION)
     torch.testing.assert_close(found, torch.tensor([0.5]).double(), atol=0.07, rtol=0)
     broken = answer(scores.index_fill(3, torch.tensor([1]), torch.nan), batch, Task.SEGMENTATION)
-    assert bool(harm(broken, Task.SEGMENTATION).isnan().all())
+    assert harm(broken, Task.SEGMENTATION).tolist() == [torch.inf]
 
 
 def test_harm_is_the_measure_itself() -> None:

@@ -102,7 +102,12 @@ def harm(said: Answer, task: Task) -> Tensor:
       0 or 1) the mean margin decides, which counts for less than any pixel does.
     - Classification: minus the margin: above 0 where the class is wrong, and the surer of it the
       worse. Of several labels, minus the mean of theirs.
+    - A score that is no number: inf. A model that breaks there must not pass for a robust one.
     """
+    return _harm(said, task).nan_to_num(math.inf, math.inf, -math.inf)
+
+
+def _harm(said: Answer, task: Task) -> Tensor:
     if task is not Task.SEGMENTATION:
         return -said.margin.mean(dim=1)
     predicted, lesion = said.scores.squeeze(1) > 0, said.truth > 0.5

@@ -234,5 +234,5 @@ class _Check:
     def _score(self, batch: Batch) -> Tensor:
         said = self._answer(batch)
         if self._segmentation:
-            return (1 - harm(said, Task.SEGMENTATION)).cpu()
+            return (1 - harm(said, Task.SEGMENTATION)).clamp(0, 1).cpu()
         return said.right.double().mean(dim=1).cpu()
