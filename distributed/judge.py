@@ -139,7 +139,7 @@ def judge_model(
     }
     arrays: Arrays = {}
     if record.stage == SEARCH and manifest.image_shape:
-        arrays = training.panel(_panel_batch(samples), strongest)
+        arrays = training.panel(panel_batch(samples), strongest)
         arrays["epsilon"] = np.array(strongest, dtype=np.float32)
     count = manifest.split_counts.get(Split.OOD, 0)
     ood = judged.split(Split.OOD, CLEAN) if count else None
@@ -153,7 +153,7 @@ def judge_model(
         card |= weights
         arrays |= shown if record.stage == SEARCH else {}
     if plan.budgets:
-        few = _panel_batch(samples, SAMPLES[study.evaluation.final])
+        few = panel_batch(samples, SAMPLES[study.evaluation.final])
         card["attack"] = attack_card(training, study.evaluation, few, metrics, final)
     path = _card(run, record)
     if judged.gathered is not None:
@@ -238,7 +238,7 @@ def _weights(
         return corrupt(batch, MIXED, MIXED_SEVERITY, manifest=manifest, suite=suite)
 
     device = training.device
-    few = _drawn(samples, WEIGHED_SAMPLES).to(device)
+    few = samples.batch(_drawn(samples, WEIGHED_SAMPLES)).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         arrays = weighed_samples(trainable, training.network, few, mixed(few))
         if not arrays:
@@ -253,17 +253,22 @@ def _card(run: Path, record: Record) -> Path:
     return run / "evaluation" / f"{record.id}.json"
 
 
-def _drawn(samples: Streamed, count: int) -> Batch:
+def _drawn(samples: Streamed, count: int) -> list[int]:
     """The same samples for every model, drawn by a fixed hash."""
     order = np.argsort(draw_seeds(samples.sample_ids, "panel").numpy())
-    return samples.batch(order[:count].tolist())
+    return [int(row) for row in order[:count]]
 
 
-def _panel_batch(samples: Streamed, count: int = PANEL_IMAGES) -> Batch:
+def panel_batch(samples: Streamed, count: int = PANEL_IMAGES) -> Batch:
     """So many images, the same for every model; those with a lesion come first."""
-    batch = _drawn(samples, count * 8)
-    rows = list(range(len(batch)))
-    if batch.mask is not None:
-        lesion = batch.mask.flatten(1).any(dim=1).tolist()
-        rows = sorted(rows, key=lambda row: not lesion[row])
-    return batch.select(rows[:count])
+    rows = _drawn(samples, count * 8)
+    empty: list[bool] = []
+    # A few at a time, as so many volumes would fill a machine.
+    for few in (rows[i : i + PANEL_IMAGES] for i in range(0, len(rows), PANEL_IMAGES)):
+        mask = samples.batch(few).mask
+        if mask is None:
+            return samples.batch(rows[:count])
+        empty += (~mask.flatten(1).any(dim=1)).tolist()
+    # Stable: else in the order that they were drawn in.
+    order = sorted(range(len(rows)), key=empty.__getitem__)
+    return samples.batch([rows[place] for place in order[:count]])

@@ -65,7 +65,8 @@ def attack_card(
     part["final"] = training.attack_settings(FULL) if full else part["search"]
     part["left_out"] = training.attacks_left_out() if full else []
     part["gap"] = _gap(plan.budgets, fast, full) if full else {}
-    found = training.masking(few, max(plan.budgets), EFFORT[settings.final])
+    effort, size = EFFORT[settings.final], settings.batch_size
+    found = training.masking(few, max(plan.budgets), effort, batch_size=size)
     part["masking"] = {**found.as_json(), "meanings": dict(SIGNS)}
     return part
 

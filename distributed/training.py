@@ -208,7 +208,9 @@ class TrialTraining:
         """See `ensemble.left_out`."""
         return left_out(self._method(FULL).trainable, self.plan.norm)
 
-    def masking(self, batch: Batch, epsilon: float, effort: Effort) -> Masking:
+    def masking(
+        self, batch: Batch, epsilon: float, effort: Effort, *, batch_size: int | None = None
+    ) -> Masking:
         """Signs on some samples that gradients are hidden; see `masking.masking`."""
         trainable = self._method(FULL).trainable
         with self._autocast():
@@ -220,6 +222,7 @@ class TrialTraining:
                 seeds=draw_seeds(batch.sample_id, "masking"),
                 norm=self.plan.norm,
                 effort=effort,
+                batch_size=batch_size,
             )
 
     def cost_metrics(self) -> dict[str, float]:

@@ -158,8 +158,9 @@ class Evaluation(_Section):
 
     `attack` judges every trial: "fast", an ensemble of few gradients, or a single attack by name to
     compare with. `attack_steps` and `restarts` are its own. `final` judges the models of the front
-    once more, on the test split: "full", an ensemble of many attacks, or "fast". `norm` is how ε is
-    measured: "linf", the most that a pixel changes, or "l2", the length of an image's change.
+    on the test split: "full", an ensemble of many attacks, beside `attack`; "fast", `attack` alone,
+    whatever it is. `norm` is how ε is measured: "linf", the most that a pixel changes, or "l2", the
+    length of an image's change.
     """
 
     epsilons: list[float] = [0.0, 0.005, 0.01, 0.02]

@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from data_pipelines.corruptions.seeds import draw_seeds
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import Manifest, Split, Task
 from data_pipelines.shards import read_table
 from data_pipelines.storage import Folder
+from data_pipelines.streams import Streamed
 from distributed.checkpoints import save_model
 from distributed.checks import evaluation_plan
-from distributed.judge import judge_model
+from distributed.judge import judge_model, panel_batch
 from distributed.ledger import SEARCH, SEEDS, Record
 from distributed.sample_table import SALT, salt
 from distributed.selective import COVERAGES
@@ -142,6 +144,17 @@ def test_a_repeat_has_a_card_alone(sites: Path, tmp_path: Path) -> None:
     card, arrays = judged(sites, tmp_path, "draf", {"epsilons": [0]}, SEEDS)
     assert card["weights"]
     assert not arrays
+
+
+def test_a_panel_has_those_with_a_lesion_first_in_the_order_of_the_draw(sites: Path) -> None:
+    """As if all that were drawn had been in memory at once."""
+    samples = Streamed(Folder(sites), Split.TRAIN, Manifest.load(sites))
+    drawn = samples.batch(np.argsort(draw_seeds(samples.sample_ids, "panel").numpy())[:64].tolist())
+    assert drawn.mask is not None
+    lesion = drawn.mask.flatten(1).any(dim=1).tolist()
+    assert not all(lesion)
+    expected = sorted(range(len(drawn)), key=lambda row: not lesion[row])[:8]
+    assert panel_batch(samples, 8).sample_id == drawn.select(expected).sample_id
 
 
 def test_without_attacks_the_panel_is_clean(phantoms: Path, tmp_path: Path) -> None:

@@ -84,11 +84,12 @@ def test_what_a_blind_model_can_win_needs_a_constraint_on_a_skill(
 
 
 def test_proper_scores_and_discrimination_need_none() -> None:
-    check(study(objectives=["balanced_accuracy_area", "clean.brier", "clean.e_aurc"]), MANIFEST)
+    check(study(objectives=["balanced_accuracy_area", "clean.brier", "clean.aurc"]), MANIFEST)
 
 
-def test_false_alarms_alone_are_won_by_predicting_nothing() -> None:
-    alarms = study(trainables=["unet"], objectives=["dice_lesion_area", "clean.false_alarms"])
+@pytest.mark.parametrize("name", ["clean.false_alarms", "clean.e_aurc"])
+def test_false_alarms_and_referral_are_won_by_predicting_nothing(name: str) -> None:
+    alarms = study(trainables=["unet"], objectives=["dice_lesion_area", name])
     with pytest.raises(UserError, match=r"skill\.clean\.dice_lesion"):
         check(alarms, dataclasses.replace(MANIFEST, tasks=(Task.SEGMENTATION,)))
 

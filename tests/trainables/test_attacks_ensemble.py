@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Task
+from data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
 from search_spaces.space import Space
 from trainables.attacks import FAST, FULL, ScoreVictim, adversary, make_attack
 from trainables.attacks.ensemble import Ensemble, full_steps, make_ensemble, settings
 from trainables.attacks.losses import LOSSES, answer, harm
 from trainables.attacks.masking import SIGNS, Effort, masking
+from trainables.attacks.victims import TrainingVictim
 from trainables.contract import Loss, Prediction, Progress, Trainable
 from trainables.registry import TRAINABLES
 
@@ -141,6 +143,30 @@ def test_settings_name_every_member(classifier: tuple) -> None:
     assert {m["steps"] for m in told if m["name"] == "apgd-dlr"} == {steps}
 
 
+def test_the_training_loss_is_that_of_the_end_of_training(unet: tuple) -> None:
+    trainable, network, _ = unet
+    longer = type(trainable)({**trainable.config, "epochs": 20}, trainable.manifest)
+    members = make_ensemble(FULL, longer, network, steps=1).members
+    (own,) = [m.victim for m in members if isinstance(m.victim, TrainingVictim)]
+    assert own.progress == Progress(20, 20)
+
+
+def test_a_model_that_breaks_under_attack_is_not_robust(classifier: tuple) -> None:
+    trainable, network, data = classifier
+    clean = trainable.predict(network, data).scores.argmax(1)
+
+    class Breaking(Masked):
+        def predict(self, network: nn.Module, batch: Batch) -> Prediction:
+            said = self.inner.predict(network, batch)
+            turned = said.scores.argmax(1) != clean[[int(name) for name in batch.sample_id]]
+            scores = said.scores.masked_fill(turned.unsqueeze(1), torch.nan)
+            return Prediction(scores, said.uncertainty)
+
+    breaking = Breaking(trainable, torch.clone)
+    worse = adversary(FAST, breaking, network, steps=7)(data, 0.2, SEEDS)
+    assert bool(breaking.predict(network, worse).scores.isnan().any())
+
+
 def test_an_unknown_ensemble_is_refused(unet: tuple) -> None:
     with pytest.raises(UserError, match="no ensemble"):
         make_ensemble("strong", *unet[:2], steps=3)
@@ -190,6 +216,29 @@ def test_cross_entropy_keeps_a_gradient_where_float32_rounds_the_probability() -
         (gradient,) = torch.autograd.grad(loss.sum(), score)
         assert float(score.detach().sigmoid()) == 1 or margin < 17
         assert float(gradient) < 0
+
+
+def test_soft_dice_keeps_a_gradient_where_a_lesion_is_surely_found() -> None:
+    """σ(z) is 1 in float32 from z = 17 on, and its gradient exactly 0; that of σ(−z) is not."""
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2, :2] = 1
+    scores = torch.where(mask > 0, 14.0, -2.0).requires_grad_()
+    batch = Batch(sample_id=("a",), image=mask, mask=mask)
+    loss = LOSSES["dice"](answer(scores, batch, Task.SEGMENTATION))
+    (gradient,) = torch.autograd.grad(loss.sum(), scores)
+    assert bool((gradient[mask > 0] < 0).all())
+    assert bool((gradient[mask == 0] > 0).all())
+
+
+def test_harm_knows_infinite_scores() -> None:
+    """They stand for probabilities of 0 and 1; one wrong beside one right is no NaN."""
+    scores = torch.tensor([[[[torch.inf, -torch.inf], [-torch.inf, 1.0]]]])
+    mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    batch = Batch(sample_id=("a",), image=mask, mask=mask)
+    found = harm(answer(scores, batch, Task.SEGMENTATION), Task.SEGMENTATION)
+    torch.testing.assert_close(found, torch.tensor([0.5]).double(), atol=0.07, rtol=0)
+    broken = answer(scores.index_fill(3, torch.tensor([1]), torch.nan), batch, Task.SEGMENTATION)
+    assert harm(broken, Task.SEGMENTATION).tolist() == [torch.inf]
 
 
 def test_harm_is_the_measure_itself() -> None:
@@ -246,6 +295,39 @@ def test_an_honest_undefended_model_has_no_sign(kind: str, request: pytest.Fixtu
     assert found.signs == ()
     assert found.figures["many_steps"] < found.figures["clean"]
     assert found.samples == len(data)
+    parts = masking(
+        trainable, network, data, 0.06, seeds=SEEDS, effort=Effort(30, 100), batch_size=5
+    )
+    assert parts.figures == pytest.approx(found.figures, abs=1e-3)
+
+
+def test_an_attack_without_gradients_keeps_to_the_ball_of_l2(unet: tuple) -> None:
+    """ε of L2 is the length of a whole image's change; as one of L∞ it would destroy any model."""
+    trainable, network, data = unet
+    found = masking(trainable, network, data, 0.5, seeds=SEEDS, norm="l2", effort=Effort(10, 40))
+    assert "black-box" not in found.signs
+    assert found.figures["many_steps"] < found.figures["black_box"] <= found.figures["clean"]
+
+
+def test_an_image_that_is_absent_hides_no_gradient() -> None:
+    config = {**Space(["draf"], {}).defaults("draf"), "width": 4}
+    both = dataclasses.replace(
+        manifest(),
+        tabular=(Feature(name="age"), Feature(name="height")),
+        modalities=(
+            Modality(name="x-ray", kind=Kind.IMAGE, column="image"),
+            Modality(name="table", kind=Kind.TABULAR, column="tabular"),
+        ),
+    )
+    draf = TRAINABLES["draf"](config, both)
+    torch.manual_seed(0)
+    network = draf.network().eval()
+    present = torch.ones(12, 2)
+    present[::2, 0] = 0
+    data = dataclasses.replace(squares(), tabular=torch.randn(12, 2), present=present)
+    found = masking(draf, network, data, 0.1, seeds=SEEDS, effort=Effort(2, 2))
+    assert (found.samples, found.figures["zero_gradient"]) == (6, 0)
+    assert not {"zero-gradient", "no-ascent"} & set(found.signs)
 
 
 @pytest.mark.parametrize("hide", [quantised, saturated])

@@ -181,7 +181,9 @@ def make_ensemble(
         )
         for loss in others:
             members += apgd(loss, count, thorough=segmentation)
-        own = TrainingVictim(trainable, network, Progress(1, 1))
+        # As at the end of its training, where what grows with the epochs has its full weight.
+        end = int(trainable.config.get("epochs", 1))
+        own = TrainingVictim(trainable, network, Progress(end, end))
         attack = APGD(steps=count, norm=norm, draws=draws)
         members.append(Member("apgd-training", attack, own, segmentation))
         members += _extra(trainable, network, norm, count, draws)

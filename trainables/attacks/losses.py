@@ -18,6 +18,9 @@ from torch import Tensor
 from data_pipelines.registry import Registry
 from data_pipelines.schema import Batch, Task
 
+#: Margins of infinite scores, where they are averaged.
+_MOST = torch.finfo(torch.float32).max
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -99,7 +102,12 @@ def harm(said: Answer, task: Task) -> Tensor:
       0 or 1) the mean margin decides, which counts for less than any pixel does.
     - Classification: minus the margin: above 0 where the class is wrong, and the surer of it the
       worse. Of several labels, minus the mean of theirs.
+    - A score that is no number: inf. A model that breaks there must not pass for a robust one.
     """
+    return _harm(said, task).nan_to_num(math.inf, math.inf, -math.inf)
+
+
+def _harm(said: Answer, task: Task) -> Tensor:
     if task is not Task.SEGMENTATION:
         return -said.margin.mean(dim=1)
     predicted, lesion = said.scores.squeeze(1) > 0, said.truth > 0.5
@@ -108,7 +116,8 @@ def harm(said: Answer, task: Task) -> Tensor:
     # float32 would round away what decides between equals.
     dice = torch.where(either == 0, 1.0, 2 * both.double() / either.clamp(min=1))
     # 2/n² is less than the least difference of two values of Dice of n pixels.
-    depth = said.margin.double().mean(dim=1).tanh()
+    # Clamped, as an infinite margin on either side would have a mean that is no number.
+    depth = said.margin.double().clamp(-_MOST, _MOST).mean(dim=1).tanh()
     return 1 - dice - depth / said.margin.shape[1] ** 2
 
 
@@ -165,8 +174,9 @@ def soft_dice(said: Answer, sharpness: float = 16.0) -> Tensor:
     from 8 to 64. One pixel is added to both sides, so that an image without lesion has a gradient.
     """
     lesion = (said.truth > 0.5).to(said.scores)
-    signed = torch.where(said.truth > 0.5, said.tempered, -said.tempered)
-    predicted = torch.sigmoid(sharpness * signed)
+    # Of the wrong side, as σ of what is surely right rounds to 1, where it has no gradient.
+    wrong = torch.sigmoid(-sharpness * said.tempered)
+    predicted = torch.where(said.truth > 0.5, 1 - wrong, wrong)
     both, either = (predicted * lesion).sum(dim=1), (predicted + lesion).sum(dim=1)
     return 1 - (2 * both + 1) / (either + 1)
 

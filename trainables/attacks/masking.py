@@ -6,14 +6,15 @@ nothing; a model with one is to be looked at before its figures are believed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch, Task
+from data_pipelines.schema import Batch, Manifest, Task
 from trainables.attacks.apgd import APGD
 from trainables.attacks.engine import Attack, Norm, frozen
 from trainables.attacks.losses import Answer, harm
@@ -89,25 +90,33 @@ def masking(
     seeds: Tensor | None = None,
     norm: Norm = "linf",
     effort: Effort | None = None,
+    batch_size: int | None = None,
 ) -> Masking:
     """Look for signs of gradient masking on a batch with its truth.
 
     The loss is that of the fast ensemble: soft Dice, or the margin.
 
+    Samples whose image is absent are left out where any other has one: no attack can move them.
+
     Args:
         epsilon: > 0; what the model is judged at.
         seeds: (B,) integers, see `Attack`.
+        batch_size: How many samples pass the network at once; None for all.
     """
     loss = "dice" if trainable.task is Task.SEGMENTATION else "margin"
     victim = ScoreVictim(trainable, network, loss)
-    check = _Check(victim, batch, seeds)
+    rows = _attackable(batch, trainable.manifest)
+    batch, seeds = batch.select(rows), None if seeds is None else seeds[rows]
+    check = _Check(victim, batch, seeds, batch_size or len(batch))
     effort = effort or Effort()
     fgsm = "fgsm" if norm == "linf" else "pgd"
     once = check.after(make_attack(fgsm, steps=1, norm=norm), epsilon)
     many = check.after(APGD(steps=effort.steps, restarts=2, norm=norm), epsilon)
     more = check.after(APGD(steps=2 * effort.steps, restarts=3, norm=norm), epsilon)
     large = check.after(APGD(steps=effort.steps), LARGE)
-    blind = check.after(make_attack("square", steps=effort.queries), epsilon)
+    # Square knows no L2 ball; of the L∞ balls within it, this is the largest.
+    within = epsilon if norm == "linf" else epsilon / math.sqrt(batch.image[:1].numel())
+    blind = check.after(make_attack("square", steps=effort.queries), within)
     figures = {
         "clean": check.performance(check.clean),
         "single_step": check.performance(once),
@@ -133,17 +142,36 @@ def masking(
     return Masking(len(batch), epsilon, figures, signs)
 
 
+def _attackable(batch: Batch, manifest: Manifest) -> list[int]:
+    """The samples that have an image; all if none has, as then nothing can be attacked."""
+    everyone = list(range(len(batch)))
+    if batch.present is None or not manifest.modalities:
+        return everyone
+    columns = [place for place, m in enumerate(manifest.modalities) if m.column == "image"]
+    there = (batch.present[:, columns] > 0).any(dim=1)
+    return [row for row in everyone if there[row]] or everyone
+
+
 class _Check:
     """Attacks on one batch, and what each leaves of the performance."""
 
-    def __init__(self, victim: ScoreVictim, batch: Batch, seeds: Tensor | None) -> None:
-        self._victim, self._batch, self._seeds = victim, batch, seeds
+    def __init__(self, victim: ScoreVictim, batch: Batch, seeds: Tensor | None, size: int) -> None:
+        self._victim, self._batch = victim, batch
+        rows = list(range(len(batch)))
+        self._parts = [
+            (batch.select(some), None if seeds is None else seeds[some])
+            for some in (rows[start : start + size] for start in rows[::size])
+        ]
         self._segmentation = victim.trainable.task is Task.SEGMENTATION
-        self.clean = self._score(batch)
+        self.clean = self._each(lambda part, _: self._score(part))
 
     def after(self, attack: Attack, epsilon: float) -> Tensor:
         """(B,): how right each answer still is."""
-        return self._score(attack(self._victim, self._batch, epsilon, seeds=self._seeds))
+
+        def score(part: Batch, seeds: Tensor | None) -> Tensor:
+            return self._score(attack(self._victim, part, epsilon, seeds=seeds))
+
+        return self._each(score)
 
     def performance(self, score: Tensor) -> float:
         """See `Masking.figures`."""
@@ -152,7 +180,7 @@ class _Check:
     def chance(self) -> float:
         """What a model that never looks at the image can reach: one class, or the full mask."""
         if not self._segmentation:
-            said = self._answer(self._batch)
+            said = self._answer(self._parts[0][0])
             classes = max(2, said.scores.shape[1])
             return 1 / classes + POINT
         assert self._batch.mask is not None
@@ -161,25 +189,35 @@ class _Check:
 
     def zero_gradient(self) -> float:
         """Share of samples with no gradient at the clean image, or one that is no number."""
-        batch = self._batch
-        with torch.inference_mode(False), torch.enable_grad(), frozen(self._victim.network):
-            image = batch.image.detach().clone().requires_grad_()
-            loss = self._victim.loss(batch.with_image(image)).sum()
-            (gradient,) = torch.autograd.grad(loss, image, allow_unused=True)
-        if gradient is None:
-            return 1.0
-        moves = (gradient != 0) & gradient.isfinite()
-        return float((~moves.flatten(1).any(dim=1)).float().mean())
+        return float(self._each(lambda part, _: self._still(part)).mean())
 
     def no_ascent(self, epsilon: float, norm: Norm) -> float:
         """Share of samples whose loss does not rise by small steps uphill from the clean image."""
         attack = PGD(
             steps=_SMALL_STEPS, step_size=epsilon / _SMALL_STEPS, norm=norm, random_start=False
         )
-        after = attack(self._victim, self._batch, epsilon)
-        with torch.inference_mode(False), torch.no_grad(), frozen(self._victim.network):
-            rises = self._victim.loss(after) > self._victim.loss(self._batch)
-        return float((~rises).float().mean())
+
+        def level(part: Batch, _: Tensor | None) -> Tensor:
+            after = attack(self._victim, part, epsilon)
+            with torch.inference_mode(False), torch.no_grad(), frozen(self._victim.network):
+                return ~(self._victim.loss(after) > self._victim.loss(part))
+
+        return float(self._each(level).double().mean())
+
+    def _each(self, found: Callable[[Batch, Tensor | None], Tensor]) -> Tensor:
+        """(B,) on the CPU, of parts that the memory holds."""
+        return torch.cat([found(part, seeds).cpu() for part, seeds in self._parts])
+
+    def _still(self, batch: Batch) -> Tensor:
+        """(B,) float64: 1 where nothing says which way to go."""
+        with torch.inference_mode(False), torch.enable_grad(), frozen(self._victim.network):
+            image = batch.image.detach().clone().requires_grad_()
+            loss = self._victim.loss(batch.with_image(image)).sum()
+            (gradient,) = torch.autograd.grad(loss, image, allow_unused=True)
+        if gradient is None:
+            return torch.ones(len(batch), dtype=torch.double)
+        moves = (gradient != 0) & gradient.isfinite()
+        return (~moves.flatten(1).any(dim=1)).double()
 
     @property
     def _counted(self) -> Tensor:
@@ -196,5 +234,5 @@ class _Check:
     def _score(self, batch: Batch) -> Tensor:
         said = self._answer(batch)
         if self._segmentation:
-            return (1 - harm(said, Task.SEGMENTATION)).cpu()
+            return (1 - harm(said, Task.SEGMENTATION)).clamp(0, 1).cpu()
         return said.right.double().mean(dim=1).cpu()

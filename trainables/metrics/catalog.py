@@ -199,7 +199,8 @@ METRICS: dict[str, MetricInfo] = _table(
         "Error (1 - Dice, or the share of wrong images) among the most certain images, mean over "
         "how many are kept",
     ),
-    _least(
+    # Empty masks are all equally wrong on lesions, so that any order of them is the best.
+    _blind(
         "e_aurc", _REFERRAL, "aurc above that of the best order of the same images; 0 is perfect"
     ),
 )
