@@ -3,8 +3,8 @@
 On each data set, random configurations of a shipped study's space are trained and judged on the
 validation split by the fast ensemble, as in a search; the models of their front are then attacked
 on the test split, also by the attack that this project judged with before: PGD-7 on the
-cross-entropy of float32 probabilities, last iterate, one start. Beside them stands a classifier trained without
-any defence until it is sure of itself. Writes docs/results/attacks.md.
+cross-entropy of float32 probabilities, last iterate, one start. Beside them stands a classifier
+trained without any defence until it is sure of itself. Writes docs/results/attacks.md.
 
     python benchmarks/attacks.py --data DATA --out runs/attacks [--jobs N] [--json FILE] [--quick]
 
@@ -92,7 +92,7 @@ PROBLEMS = {
         "covid19_cxr_qata_layout/QaTa-COV19-v2",
         64,
         "evidential",
-        ("search.trials=10",),
+        ("search.trials=6",),
         "dice_lesion",
     ),
     "mri": Problem(
@@ -101,7 +101,7 @@ PROBLEMS = {
         "lgg-mri-segmentation/kaggle_3m",
         64,
         "evidential",
-        ("search.trials=10", "space.epochs=20"),
+        ("search.trials=6", "space.epochs=10"),
         "dice_lesion",
     ),
     "pneumonia": Problem(
@@ -110,7 +110,7 @@ PROBLEMS = {
         "medmnist/pneumoniamnist.npz",
         28,
         "classification",
-        ("search.trials=10",),
+        ("search.trials=6",),
         "accuracy",
         undefended=True,
     ),

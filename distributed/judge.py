@@ -116,7 +116,7 @@ def judge_model(
     evaluation = judged.split(Split.TEST)
     metrics, trivial = evaluation.compute(), evaluation.trivial()
     hardest, again = evaluation, None
-    if plan.budgets and study.evaluation.final == FULL_ATTACK:
+    if plan.budgets and study.evaluation.final == FULL_ATTACK != plan.attack:
         if judged.gathered is not None:
             again = SampleScores(evaluation.task, plan.uncertainty)
         hardest = attacked_again(training, samples, size, again)

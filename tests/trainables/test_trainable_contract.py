@@ -239,11 +239,13 @@ def test_every_map_it_names_ranks_its_images(name: str, measure: str) -> None:
 
 
 class Scaled(Trainable):
-    """A method whose scores are multiplied by a constant: the same decisions, another certainty."""
+    """A method whose scores are multiplied by a constant, and those of one column also raised to
+    an odd power: the same decisions, another certainty.
+    """
 
-    def __init__(self, inner: Trainable, factor: float) -> None:
+    def __init__(self, inner: Trainable, factor: float, power: int = 1) -> None:
         super().__init__(inner.config, inner.manifest)
-        self.inner, self.factor = inner, factor
+        self.inner, self.factor, self.power = inner, factor, power
         self.task, self.uncertainties = inner.task, inner.uncertainties  # type: ignore[misc]
 
     def network(self) -> torch.nn.Module:
@@ -254,11 +256,14 @@ class Scaled(Trainable):
 
     def predict(self, network: torch.nn.Module, batch: Batch) -> Prediction:
         said = self.inner.predict(network, batch)
-        return replace(said, scores=said.scores * self.factor)
+        return replace(said, scores=self.scaled(said.scores))
+
+    def scaled(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores * scores.abs() ** (self.power - 1) * self.factor
 
     def gradients(self, network: torch.nn.Module) -> dict[str, Callable[[Batch], torch.Tensor]]:
         ways = self.inner.gradients(network).items()
-        return {name: lambda batch, way=way: way(batch) * self.factor for name, way in ways}
+        return {name: lambda batch, way=way: self.scaled(way(batch)) for name, way in ways}
 
 
 @every_number_of_classes
@@ -273,9 +278,9 @@ def test_a_surer_network_is_no_more_robust(name: str, classes: int) -> None:
         optimiser.step()
     network.eval()
 
-    def performance(factor: float, epsilon: float) -> float:
+    def performance(factor: float, epsilon: float, power: int = 1) -> float:
         """Share of right answers or mean Dice under the attack of a search."""
-        scaled = Scaled(trainable, factor)
+        scaled = Scaled(trainable, factor, power)
         attack = adversary("fast", scaled, network, steps=5)
         worse = attack(data, epsilon, seeds=torch.arange(len(data)))
         with torch.no_grad():
@@ -289,6 +294,8 @@ def test_a_surer_network_is_no_more_robust(name: str, classes: int) -> None:
         honest = performance(1, epsilon)
         assert performance(10, epsilon) == pytest.approx(honest, abs=0.01)
         assert performance(100, epsilon) == pytest.approx(honest, abs=0.01)
+        if trainable.predict(network, data).scores.shape[1] == 1:
+            assert performance(1, epsilon, power=5) == pytest.approx(honest, abs=0.02)
 
 
 @every

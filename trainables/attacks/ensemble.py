@@ -142,7 +142,7 @@ def make_ensemble(
 ) -> Ensemble:
     """The ensemble called `name`, one of `ENSEMBLES`.
 
-    - fast: APGD on what the task is judged by: soft Dice (segmentation) or the margin. `steps` and
+    - fast: APGD on what the task is judged by: Dice (segmentation) or the margin. `steps` and
       `restarts` are its own.
     - full: the fast one; then, each with the steps that `STEPS` gives for the size of the image,
       APGD onward from there, on the other losses and on the method's own training loss; of
@@ -170,12 +170,13 @@ def make_ensemble(
 
     segmentation = trainable.task is Task.SEGMENTATION
     first = "dice" if segmentation else "margin"
-    members = apgd(first, steps, restarts, thorough=True)
+    # However many ways, about as many steps.
+    members = apgd(first, -(-steps // len(ways)), restarts, thorough=True)
     if name == FULL:
         count = full_steps(trainable.manifest.image_shape)
         members += apgd(first, count, _RESTARTS, thorough=True, onward=True)
         others = (
-            ("sharp-dice", "cross-entropy", "masked-cross-entropy", "jensen-shannon")
+            ("soft-dice", "cross-entropy", "masked-cross-entropy", "jensen-shannon")
             if segmentation
             else ("cross-entropy", "dlr")
         )

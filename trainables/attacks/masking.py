@@ -94,7 +94,7 @@ def masking(
 ) -> Masking:
     """Look for signs of gradient masking on a batch with its truth.
 
-    The loss is that of the fast ensemble: soft Dice, or the margin.
+    The loss is that of the fast ensemble: Dice, or the margin.
 
     Samples whose image is absent are left out where any other has one: no attack can move them.
 
