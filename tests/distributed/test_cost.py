@@ -50,11 +50,12 @@ def test_counts_are_those_of_the_closed_form(data):
     training.evaluate(val, CLEAN, batch_size=8)
     assert counts(training) == (seen, seen, 2 * seen)
     training.evaluate(val, LEVELS.evaluation(0), batch_size=8)
-    # Half of the samples and of 4 steps, 2 restarts, 2 budgets above 0.
-    rung = -(-len(val) // 2) * 2 * 2 * 2
+    # Half of the samples and of 4 steps, each ascent with a gradient at its start, 2 restarts, 2
+    # budgets above 0.
+    rung = -(-len(val) // 2) * (2 + 1) * 2 * 2
     assert counts(training) == (seen, seen, 2 * seen + rung)
     training.evaluate(val, FULL, batch_size=8)
-    assert counts(training) == (seen, seen, 2 * seen + rung + len(val) * 4 * 2 * 2)
+    assert counts(training) == (seen, seen, 2 * seen + rung + len(val) * (4 + 1) * 2 * 2)
 
 
 def test_every_cost_of_the_catalogue_is_measured(data):

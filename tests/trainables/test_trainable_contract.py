@@ -215,7 +215,7 @@ def test_every_regime_attacks_it(name: str, regime: str) -> None:
         "regime": regime, "share": 0.5, "attack": "pgd", "attack_steps": 2, "epsilon": 0.05,
         "selection_measure": "default", "selection_score": "mean",
     }  # fmt: skip
-    result = from_config(settings)(trainable, network, toy(), NOW, step=1)
+    result = from_config(settings)(trainable, network, toy(), step=1)
     assert len(result.rows) == {"none": 0, "all": 4, "alternating": 4}.get(regime, 2)
     moved = (result.batch.image - toy().image).abs().flatten(1).amax(1)
     assert tuple(moved.nonzero().flatten().tolist()) == result.rows
