@@ -226,6 +226,7 @@ def settings(ensemble: Ensemble | Single) -> list[dict[str, Any]]:
             "norm": member.attack.norm,
             "draws": member.attack.draws,
             "gradients": member.attack.gradients,
+            "queries": getattr(member.attack, "queries", 0),
             "attacks": "every sample" if member.thorough else "samples still right",
         }
         for member in ensemble.members

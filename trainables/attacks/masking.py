@@ -33,7 +33,7 @@ SIGNS: Mapping[str, str] = {
     "no-ascent": "the loss does not rise along the attack",
 }
 
-#: A difference of performance above which a sign is set.
+#: Room above what chance gives.
 POINT = 0.01
 #: Share of the samples, and of the performance, above which the others are set.
 SHARE = 0.02
@@ -131,7 +131,7 @@ def masking(
     # A single sample is no sign.
     some = max(SHARE, 1.5 / len(batch))
     found = {
-        "single-step": figures["many_steps"] - figures["single_step"] > POINT,
+        "single-step": figures["many_steps"] - figures["single_step"] > some,
         "black-box": figures["black_box_beyond"] > some,
         "more-steps": figures["many_steps"] - figures["more_steps"] > some,
         "large-radius": figures["large_radius"] > check.chance(),
