@@ -134,7 +134,7 @@ def test_both_attacks_stand_there_with_all_their_settings(full: Path) -> None:
     assert "Attacks L∞ norm, ε = 0.01, 0.02 on the [0, 1] pixel scale." in page
     for member in [*settings.search, *settings.final]:
         row = [member[key] for key in ("name", "steps", "restarts", "draws")]
-        row += [number(member["gradients"]), member["attacks"]]
+        row += [number(member["gradients"]), number(member["queries"]), member["attacks"]]
         assert " ".join(map(str, row)) in page
     assert ASK not in page
     assert "pip install" not in page
