@@ -176,9 +176,7 @@ def dice(said: Answer) -> Tensor:
     w = q · e^(−q / 0.05) · (what Dice loses when the pixel turns), the gradient is that of
     −Σ w · margin / |margin|, the last |margin| held. So the attack is the same whatever constant
     the scores are multiplied by, and whatever power they are raised to: a method that flattens its
-    scores around the decision hides nothing. On real X-rays of 64 px, seven steps of it did as much
-    harm to scores to the ninth power as to plain ones (Dice .27 of .54), where a soft Dice of
-    σ(16 · margin) left .49.
+    scores around the decision hides nothing.
     """
     margin, lesion = said.margin, said.truth > 0.5
     height = margin.detach().abs()
