@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,12 +113,6 @@ class TrialTraining:
             p_miss=config["p_miss"],
         )
         self._corrupt = partial(corrupt, manifest=manifest, suite=plan.suite)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=config["learning_rate"],
-            weight_decay=config["weight_decay"],
-            foreach=True,
-        )
         self.epochs_done = 0
         # Gradients are averaged through this wrapper; attacks and evaluation use the bare network,
         # as differentiating with respect to images would upset the wrapper's reducer.
@@ -126,6 +120,17 @@ class TrialTraining:
         if self.rank.world > 1:
             ids = [self.device] if self._on_gpu else None
             self._synchronised = DistributedDataParallel(self.network, device_ids=ids)
+
+    @cached_property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Made where it is first asked for: torch loads its compiler with it, which takes seconds
+        that a process which only judges need not wait."""
+        return torch.optim.AdamW(
+            self.network.parameters(),
+            lr=self.config["learning_rate"],
+            weight_decay=self.config["weight_decay"],
+            foreach=True,
+        )
 
     def epoch(self, samples: Stream) -> dict[str, float]:
         """Train one epoch. Returns its mean losses, counts and seconds.

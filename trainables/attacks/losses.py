@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +19,9 @@ from torch import Tensor
 from data_pipelines.registry import Registry
 from data_pipelines.schema import Batch, Task
 
-#: Margins of infinite scores, where they are averaged.
 #: A pixel's rank by |margin| at which it counts e times less.
 _NEAR = 0.05
+#: Margins of infinite scores, where they are averaged.
 _MOST = torch.finfo(torch.float32).max
 
 
@@ -39,7 +40,7 @@ class Answer:
     scores: Tensor
     truth: Tensor
 
-    @property
+    @cached_property
     def margin(self) -> Tensor:
         """(B, n): score of the truth less the best other one; 0 where the truth is unknown."""
         if self.truth.dtype == torch.long:
@@ -49,7 +50,7 @@ class Answer:
         signed = torch.where(self.truth > 0.5, self.scores.squeeze(1), -self.scores.squeeze(1))
         return signed.masked_fill(self.truth.isnan(), 0)
 
-    @property
+    @cached_property
     def right(self) -> Tensor:
         """(B, n) bool. A tie is the first class (background), as `argmax` has it."""
         if self.truth.dtype == torch.long:
@@ -181,7 +182,10 @@ def dice(said: Answer) -> Tensor:
     margin, lesion = said.margin, said.truth > 0.5
     height = margin.detach().abs()
     size = margin.shape[1]
-    rank = height.argsort(dim=1).argsort(dim=1).to(margin) / size
+    # As a second argsort would give it, which takes as long as the first.
+    order = height.argsort(dim=1)
+    places = torch.arange(size, device=order.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, places).to(margin) / size
     predicted = said.right == lesion
     both = (predicted & lesion).sum(dim=1, keepdim=True)
     either = predicted.sum(dim=1, keepdim=True) + lesion.sum(dim=1, keepdim=True)
