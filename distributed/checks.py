@@ -36,6 +36,7 @@ def check(study: Study, manifest: Manifest) -> None:
     _trains_by_gradients(study)
     if not manifest.image_shape:
         _without_attacks(study)
+    _within_images(study, manifest)
     _usable_corruptions(study, manifest)
     fidelity.check(study, manifest)
     _repeatable(study)
@@ -191,6 +192,16 @@ def _trains_by_gradients(study: Study) -> None:
             if name not in usable:
                 why = "searches without gradients" if name in ATTACKS else "is unknown"
                 raise UserError(f"{key}: {name!r} {why}. Train with one of: {', '.join(usable)}.")
+
+
+def _within_images(study: Study, manifest: Manifest) -> None:
+    """An L2 ball that holds every image says nothing of a model."""
+    most, diagonal = study.evaluation.epsilons[-1], math.sqrt(math.prod(manifest.image_shape))
+    if study.evaluation.norm == "l2" and most > diagonal:
+        raise UserError(
+            f"evaluation.epsilons: within an l2 distance of {most:g} lies every image of "
+            f"{study.data}: no two are farther apart than {diagonal:.3g}. Give smaller ones."
+        )
 
 
 def _without_attacks(study: Study) -> None:

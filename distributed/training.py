@@ -193,7 +193,7 @@ class TrialTraining:
                 (self._moved(batch, level) for batch in batches),
                 plan,
                 corrupt=self._corrupt,
-                attack=partial(self._attack, trainable, plan, spent),
+                attack=partial(self._attack, trainable, plan, spent, level),
                 scores=scores,
                 prior=self.prior,
             )
@@ -201,7 +201,7 @@ class TrialTraining:
     def panel(self, batch: Batch, epsilon: float) -> dict[str, np.ndarray]:
         """What the report shows of some images, clean and attacked; see `evaluation.panel`."""
         trainable = self._method(FULL).trainable
-        attack = partial(self._attack, trainable, self.plan, Cost())
+        attack = partial(self._attack, trainable, self.plan, Cost(), FULL)
         with self._autocast():
             return panel(trainable, self.network, self._moved(batch, FULL), attack, epsilon)
 
@@ -298,6 +298,7 @@ class TrialTraining:
         trainable: Trainable,
         plan: EvaluationPlan,
         spent: Cost,
+        level: Level,
         batch: Batch,
         epsilon: float,
         start: Tensor | None,
@@ -305,9 +306,16 @@ class TrialTraining:
         """The evaluation's attack, on the predicted scores: the same for every method."""
         attack = self._adversary(trainable, plan)
         seeds = draw_seeds(batch.sample_id, "attack")
-        worse = attack(batch, epsilon, seeds, start)
+        worse = attack(batch, self._radius(epsilon, level), seeds, start)
         spent.attack_gradients += attack.gradients
         return worse
+
+    def _radius(self, epsilon: float, level: Level) -> float:
+        """ε for images of the level's size: a change of the same height for each pixel."""
+        full = self.manifest.image_shape[1:]
+        if self.plan.norm == "linf" or level.size(full) == tuple(full):
+            return epsilon
+        return epsilon * math.sqrt(math.prod(level.size(full)) / math.prod(full))
 
     def _adversary(
         self, trainable: Trainable, plan: EvaluationPlan, attack: str | None = None

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from itertools import count, islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -160,7 +160,7 @@ class Evaluation(_Section):
     compare with. `attack_steps` and `restarts` are its own. `final` judges the models of the front
     on the test split: "full", an ensemble of many attacks, beside `attack`; "fast", `attack` alone,
     whatever it is. `norm` is how ε is measured: "linf", the most that a pixel changes, or "l2", the
-    length of an image's change.
+    length of an image's change, for which `epsilons` have to be given.
     """
 
     epsilons: list[float] = [0.0, 0.005, 0.01, 0.02]
@@ -187,11 +187,24 @@ class Evaluation(_Section):
     @classmethod
     def _in_range(cls, values: list[float]) -> list[float]:
         for value in values:
-            if not (math.isfinite(value) and 0 <= value <= 1):
-                raise ValueError(f"ε = {value} is outside [0, 1], the pixel scale")
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"ε = {value} is no length: 0 or above, and finite")
         if 0.0 not in values:
             raise ValueError("0 (the clean images) must be one of the budgets")
         return sorted(set(values))
+
+    @model_validator(mode="after")
+    def _of_the_norm(self) -> Self:
+        if self.norm == "linf" and self.epsilons[-1] > 1:
+            raise ValueError(
+                f"epsilons: {self.epsilons[-1]:g} is outside [0, 1], the pixel scale of linf"
+            )
+        if self.norm == "l2" and "epsilons" not in self.model_fields_set:
+            raise ValueError(
+                "epsilons: those for linf are next to nothing for norm l2. Give its own: a change "
+                "by 0.01 of each of 64 x 64 pixels has a length of 0.64"
+            )
+        return self
 
 
 class Resources(_Section):

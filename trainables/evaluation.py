@@ -52,7 +52,7 @@ class EvaluationPlan:
     """What is measured beside the clean images.
 
     Attributes:
-        epsilons: Attack budgets on the [0, 1] scale, ascending, 0 among them.
+        epsilons: Attack budgets by `norm` on the [0, 1] scale, ascending, 0 among them.
         attack, attack_steps, restarts, norm: For whoever makes the attack.
         corruptions: (name, severity) pairs.
         suite: Gives the parameters of the severities, for whoever corrupts.

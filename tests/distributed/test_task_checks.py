@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,18 @@ def test_a_skill_that_nobody_can_have_is_refused() -> None:
         with pytest.raises(UserError, match=why):
             check_defined(study(trainables=["unet"], objectives=[name]), perfect, Split.VAL)
     check_defined(study(trainables=["unet"], objectives=["clean.ece"]), perfect, Split.VAL)
+
+
+def test_a_ball_that_holds_every_image_is_refused(phantoms: Path) -> None:
+    manifest = Manifest.load(phantoms)
+    diagonal = math.sqrt(math.prod(manifest.image_shape))
+    for most, refused in ((diagonal, False), (diagonal * 1.01, True)):
+        asked = study(
+            trainables=["unet"], objectives=["dice_lesion_area"], data=str(phantoms),
+            evaluation={"norm": "l2", "epsilons": [0, most]},
+        )  # fmt: skip
+        with pytest.raises(UserError, match="within an l2 distance") if refused else nullcontext():
+            check(asked, manifest)
 
 
 def test_a_sweep_is_refused_before_it_starts(phantoms: Path) -> None:

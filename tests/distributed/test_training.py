@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -216,6 +217,17 @@ def test_small_images_train_and_are_judged_at_their_rung(data):
         best = max(row["dice_lesion"] for row in figures.values())
         expected = (values["clean.dice_lesion"] - best) / (1 - best)
         assert values["skill.clean.dice_lesion"] == pytest.approx(expected)
+
+
+def test_the_budget_of_l2_shrinks_with_the_images_at_a_rung(data):
+    manifest, _, val = data
+    # No two images are farther apart, and a ball beyond that is refused: at half the size, half.
+    diagonal = float(np.sqrt(np.prod(manifest.image_shape)))
+    plan = dataclasses.replace(PLAN, epsilons=(0.0, diagonal), norm="l2", corruptions=())
+    training = TrialTraining(config(), manifest, plan, levels=growing(image_size=0.5))
+    for level in (training.levels.evaluation(0), FULL):
+        values = training.evaluate(val, level, batch_size=8).compute()
+        assert 0 <= values[f"attacked@{diagonal:g}.dice"] <= values["clean.dice"]
 
 
 @pytest.mark.parametrize(

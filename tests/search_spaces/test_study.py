@@ -15,6 +15,11 @@ def minimal(**changes) -> dict:
     return {"name": "s", "trainables": ["unet"], "objectives": ["dice_area"], **changes}
 
 
+def test_budgets_of_l2_are_lengths_and_may_lie_above_one():
+    study = parse(minimal(evaluation={"norm": "l2", "epsilons": [2.5, 0]}), "s")
+    assert study.evaluation.epsilons == [0.0, 2.5]
+
+
 def test_a_resolved_study_reads_back_the_same(tmp_path):
     study = load("evidential", ["search.trials=3", "constraints=['clean.dice >= 0.5']"])
     (tmp_path / "study.yaml").write_text(study.to_yaml())
@@ -46,7 +51,9 @@ def test_numbers_without_a_dot_are_numbers(tmp_path):
         (minimal(trainables=[]), ["trainables"]),
         (minimal(trainables=["unett"]), ["unett", "did you mean 'unet'"]),
         (minimal(trainables=["unet", "unet"]), ["trainables", "listed twice"]),
-        (minimal(evaluation={"epsilons": [0, 1.5]}), ["evaluation.epsilons", "1.5", "[0, 1]"]),
+        (minimal(evaluation={"epsilons": [0, 1.5]}), ["evaluation", "epsilons", "1.5", "[0, 1]"]),
+        (minimal(evaluation={"epsilons": [0, -1]}), ["evaluation.epsilons", "-1", "0 or above"]),
+        (minimal(evaluation={"norm": "l2"}), ["evaluation", "epsilons", "norm l2", "Give its own"]),
         (minimal(evaluation={"epsilons": [0.01]}), ["evaluation.epsilons", "0 (the clean images)"]),
         (minimal(evaluation={"severities": [6]}), ["evaluation.severities"]),
         (minimal(constraints=["clean.dice > 0.5"]), ["constraints", "metric >= number"]),

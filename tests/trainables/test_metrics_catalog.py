@@ -117,7 +117,7 @@ def test_a_wrong_name_is_refused_with_the_nearest(wrong: str, right: str) -> Non
     "wrong",
     [
         "", ".", "clean.", ".dice", "clean@1.dice", "attacked@.dice", "attacked@0.dice",
-        "attacked@2.dice", "attacked@nan.dice", "corrupted@contrast-down.dice", "clean.spearman",
+        "attacked@inf.dice", "attacked@nan.dice", "corrupted@contrast-down.dice", "clean.spearman",
         "corrupted@contrast-down-6.dice", "corrupted@-3.dice", "shift@x.auroc", "clean.dice_area",
     ],
 )  # fmt: skip

@@ -365,12 +365,12 @@ def _where(kind: str, detail: str, one: bool) -> str | None:
 
 
 def _canonical_epsilon(text: str) -> str | None:
-    """The ε that `text` means, as names write it; None for no number in (0, 1]."""
+    """The ε that `text` means, as names write it; None for no finite number above 0."""
     try:
         epsilon = float(text)
     except ValueError:
         return None
-    return epsilon_text(epsilon) if 0 < epsilon <= 1 else None
+    return epsilon_text(epsilon) if 0 < epsilon < math.inf else None
 
 
 def _hint(name: str) -> str:
