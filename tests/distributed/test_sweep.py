@@ -202,6 +202,7 @@ def test_more_trials_may_be_asked_for_and_what_has_finished_is_not_run_again(pha
         "search": {"trials": 2, "sampler": "random"},
         "seeds": 1,
         "baseline": None,
+        "evaluation": {**STUDY["evaluation"], "final": "fast"},
     }
     for key in ("risk", "kl_weight"):
         del study["space"][key]

@@ -34,6 +34,7 @@ STUDY = {
     "evaluation": {
         "epsilons": [0, 0.01],
         "attack": "fgsm",
+        "final": "fast",
         "attack_steps": 1,
         "corruptions": ["gaussian-noise"],
         "severities": [3],
