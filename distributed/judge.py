@@ -53,7 +53,8 @@ Arrays = dict[str, np.ndarray]
 
 
 def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
-    """Write `evaluation/<id>.json` for each of the models, where it is not there already.
+    """Write `evaluation/<id>.json` for each of the models, unless it is there and tells what the
+    study asks for now: a stronger last attack, or other objectives, are judged anew.
 
     A model of the search gets `evaluation/<id>.npz` as well, for the samples that the report shows,
     and `evaluation/<id>.parquet` with what each sample scored.
@@ -76,9 +77,18 @@ def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
                 prepared.trivial.prior,
             )
             for record in records
-            if not _card(run.path, record).is_file()
+            if not is_judged(run.path, record, prepared.study)
         ]
     )
+
+
+def is_judged(run: Path, record: Record, study: Study) -> bool:
+    """Whether a model's card in a run folder tells what the study asks for."""
+    path = _card(run, record)
+    if not path.is_file():
+        return False
+    card = json.loads(path.read_text(encoding="utf-8"))
+    return bool(card.get("asked") == _asked(study, record))
 
 
 def judge_model(
@@ -92,7 +102,8 @@ def judge_model(
 ) -> None:
     """Write one model's card, and its arrays and table where it has any.
 
-    The card holds the model's `id`, `config` and the revision of the `code` that trained it, the
+    The card holds the model's `id`, `config` and the revision of the `code` that trained it,
+    what the study `asked` for, the
     test split's `metrics`, `curves` against ε and `reliability` diagrams, under the attack that the
     study's `evaluation.final` names; `attack` (see `robustness.attack_card`); `trivial`, the
     figures of the predictors that ignore the image, and `triviality`, a phrase where the model is
@@ -128,6 +139,7 @@ def judge_model(
         "classes": list(manifest.classes),
         "config": record.config,
         "code": record.code,
+        "asked": _asked(study, record),
         "metrics": metrics | (final or {}),
         "trivial": trivial,
         "triviality": triviality(metrics, trivial),
@@ -163,7 +175,7 @@ def judge_model(
         card |= _estimated(judged.gathered, again, known, study, plan, data, run, path)
     if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
-    # Last: a model with a card is judged, and is not judged again.
+    # Last: a model with such a card is judged, and is not judged again.
     write_atomically(path, json.dumps(card, indent=2))
 
 
@@ -251,6 +263,14 @@ def _weights(
 
 def _card(run: Path, record: Record) -> Path:
     return run / "evaluation" / f"{record.id}.json"
+
+
+def _asked(study: Study, record: Record) -> dict[str, Any]:
+    """What a study may ask for anew of a model that is judged already."""
+    metrics = {*study.objectives, *(constraint.metric for constraint in study.constraints)}
+    # Repeats have no estimates, which alone depend on what is asked for.
+    named = sorted(metrics) if record.stage == SEARCH else []
+    return {"final": study.evaluation.final, "metrics": named}
 
 
 def _drawn(samples: Streamed, count: int) -> list[int]:

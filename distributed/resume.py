@@ -13,9 +13,12 @@ from distributed.run import Run
 from distributed.stopping.policy import Policy, Verdict
 from distributed.version import code_revision
 from search_spaces.study import Study
+from trainables.attacks import FULL
 
 #: What every figure of a run depends on alike: with another value, its trials do not compare.
 _FIXED = ("evaluation", "fidelity")
+#: But for this, which judges no trial of the search: a front may be judged anew by more.
+_FINAL = "evaluation.final"
 #: Stands for the revision of the code among the changes.
 CODE = "code"
 
@@ -42,7 +45,12 @@ def check_changes(run: Run, study: Study, manifest: Manifest, accepted: Iterable
             "that one with --data, or start a new run."
         )
     texts = {key: f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(changed)}
-    if broken := [text for key, text in texts.items() if _within(key, _FIXED)]:
+    broken = [
+        text
+        for key, text in texts.items()
+        if _within(key, _FIXED) and (key != _FINAL or new[key] != FULL)
+    ]
+    if broken:
         raise UserError(
             f"{run.path}: {'; '.join(broken)}. Its trials were judged otherwise and would not "
             f"compare. Start a new run, which may learn from it: --warm-start {run.path}."

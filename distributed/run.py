@@ -170,7 +170,8 @@ def identifier(study: Study, manifest: Manifest) -> Callable[[Mapping[str, Any]]
         trial_id,
         data_fingerprint=manifest.fingerprint,
         code=code_revision(),
-        evaluation=study.evaluation.model_dump(mode="json"),
+        # What judges the front in the end changes no trial.
+        evaluation=study.evaluation.model_dump(mode="json", exclude={"final"}),
     )
 
 

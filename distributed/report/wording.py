@@ -120,8 +120,8 @@ def attack_lines(run: Run) -> list[str]:
     if name["final"] != FULL:
         lines.append(
             f"The front was judged by the attack of the search ({name['search']}) alone: a "
-            "stronger one may find its models less robust. For the full one, sweep with "
-            f"--set evaluation.final={FULL}."
+            "stronger one may find its models less robust. For the full one: trustsweep sweep "
+            f"--resume RUN --set evaluation.final={FULL}."
         )
     elif name["search"] != FULL:
         lines += _gap_line(run, cards, name["search"])

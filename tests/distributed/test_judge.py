@@ -18,7 +18,7 @@ from data_pipelines.storage import Folder
 from data_pipelines.streams import Streamed
 from distributed.checkpoints import save_model
 from distributed.checks import evaluation_plan
-from distributed.judge import judge_model, panel_batch
+from distributed.judge import is_judged, judge_model, panel_batch
 from distributed.ledger import SEARCH, SEEDS, Record
 from distributed.sample_table import SALT, salt
 from distributed.selective import COVERAGES
@@ -29,7 +29,8 @@ from search_spaces.study import Study
 from trainables.metrics.skill import triviality
 
 EPSILON, WORST = 0.02, "corrupted@gaussian-noise-5"
-ATTACKED = {"epsilons": [0, EPSILON], "attack_steps": 1}
+ATTACKED = {"epsilons": [0, EPSILON], "attack_steps": 1, "final": "fast"}
+THOROUGHLY = {**ATTACKED, "final": "full"}
 Judged = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
@@ -41,6 +42,17 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def study_of(
+    trainable: str, evaluation: dict[str, Any], objectives: Sequence[str] = ("clean.auroc",)
+) -> Study:
+    return Study.model_validate(
+        {
+            "name": "judged", "trainables": [trainable], "objectives": list(objectives),
+            "evaluation": {"corruptions": ["gaussian-noise"], "severities": [1, 5], **evaluation},
+        }
+    )  # fmt: skip
+
+
 def judged(
     data: Path,
     folder: Path,
@@ -50,12 +62,7 @@ def judged(
     objectives: Sequence[str] = ("clean.auroc",),
 ) -> Judged:
     """The card and arrays of a network as it was initialised."""
-    study = Study.model_validate(
-        {
-            "name": "judged", "trainables": [trainable], "objectives": list(objectives),
-            "evaluation": {"corruptions": ["gaussian-noise"], "severities": [1, 5], **evaluation},
-        }
-    )  # fmt: skip
+    study = study_of(trainable, evaluation, objectives)
     manifest = Manifest.load(data)
     config = Space([trainable], {"epochs": 1}).defaults(trainable)
     record = Record("model", config, stage=stage)
@@ -70,7 +77,7 @@ def judged(
 
 @pytest.fixture(scope="module")
 def classifier(sites: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    return judged(sites, tmp_path_factory.mktemp("run"), "classifier", ATTACKED)
+    return judged(sites, tmp_path_factory.mktemp("run"), "classifier", THOROUGHLY)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +153,30 @@ def test_a_repeat_has_a_card_alone(sites: Path, tmp_path: Path) -> None:
     assert not arrays
 
 
+def test_a_card_that_tells_less_than_is_asked_for_now_is_made_anew(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    plan = {"epsilons": [0], "final": "fast"}
+    judged(phantoms, tmp_path, "unet", plan, objectives=("clean.dice",))
+    record, repeat = (Record("model", {}, stage=stage) for stage in (SEARCH, SEEDS))
+    same, other = (study_of("unet", plan, [name]) for name in ("clean.dice", "clean.nll"))
+    more = study_of("unet", {**plan, "final": "full"}, ["clean.dice"])
+    assert is_judged(tmp_path, record, same)
+    assert not is_judged(tmp_path, record, more)
+    assert not is_judged(tmp_path, record, other)
+    assert not is_judged(tmp_path / "elsewhere", record, same)
+    # No figure of a repeat depends on the objectives.
+    path = tmp_path / "evaluation" / "model.json"
+    judge_model(
+        same, Folder(phantoms), Manifest.load(phantoms),
+        Record("model", Space(["unet"], {"epochs": 1}).defaults("unet"), stage=SEEDS),
+        tmp_path, tmp_path / "checkpoints",
+    )  # fmt: skip
+    assert is_judged(tmp_path, repeat, other)
+    path.write_text(json.dumps({"id": "model"}))  # of an earlier version
+    assert not is_judged(tmp_path, repeat, same)
+
+
 def test_a_panel_has_those_with_a_lesion_first_in_the_order_of_the_draw(sites: Path) -> None:
     """As if all that were drawn had been in memory at once."""
     samples = Streamed(Folder(sites), Split.TRAIN, Manifest.load(sites))
@@ -191,7 +222,7 @@ def test_a_card_says_what_ignoring_the_image_would_give(phantoms: Path, tmp_path
 
 
 def test_a_held_out_site_is_judged_of_segmentations_too(sites: Path, tmp_path: Path) -> None:
-    card, _ = judged(sites, tmp_path, "unet", ATTACKED)
+    card, _ = judged(sites, tmp_path, "unet", THOROUGHLY)
     assert card["ood"]["samples"] == Manifest.load(sites).split_counts["ood"]
     clean = {m for m in card["metrics"] if m.removeprefix("skill.").startswith("clean.")}
     assert card["ood"]["metrics"].keys() == clean

@@ -23,6 +23,7 @@ RAW = {
     "objectives": ["dice_area", "clean.ece"],
     "search": {"trials": 8},
     "space": {"epochs": 4},
+    "evaluation": {"final": "fast"},
 }
 
 
@@ -58,6 +59,8 @@ def run(tmp_path, phantoms) -> Run:
         (["space.epochs=5", "space.seed=1"], ["space"], ["space.epochs", "space.seed"]),
         (["objectives=[dice_area]"], ["objectives"], ["objectives"]),
         (["seeds=5"], ["seeds"], ["seeds"]),
+        # The front may be judged by more.
+        (["evaluation.final=full"], ["evaluation.final"], ["evaluation.final"]),
     ],
 )
 def test_what_was_meant_to_change_is_accepted_and_listed(
@@ -76,6 +79,7 @@ def test_what_was_meant_to_change_is_accepted_and_listed(
         (["space.epochs=5"], [], ["space.epochs: 4 -> 5"]),
         (["space.seed=1"], [], ["space.seed: None -> 1"]),
         (["evaluation.attack_steps=9"], ["evaluation"], ["attack_steps: 7 -> 9", "--warm-start"]),
+        (["evaluation.final=full"], [], ["evaluation.final: fast -> full", "--accept KEY"]),
         (["fidelity.data=0.5"], ["fidelity.data"], ["fidelity.data: 1.0 -> 0.5", "--warm-start"]),
     ],
 )

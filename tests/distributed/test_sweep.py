@@ -74,6 +74,12 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def finals(cards: Path, ids: set[str] | None = None) -> set[str]:
+    """The attacks that have judged these models (all, if not given) in the end."""
+    found = {path.stem: json.loads(path.read_text()) for path in cards.glob("*.json")}
+    return {found[name]["attack"]["name"]["final"] for name in ids or found}
+
+
 def searched(run: Path) -> list[dict[str, str]]:
     """The rows of the first stage."""
     return [row for row in rows(run / "trials.csv") if row["stage"] == "search"]
@@ -212,8 +218,15 @@ def test_more_trials_may_be_asked_for_and_what_has_finished_is_not_run_again(pha
     )
     assert first.returncode == 0, first.stdout + first.stderr
     before = (tmp_path / "run" / "ledger.jsonl").read_bytes()
-    again = trustsweep("sweep", "--resume", tmp_path / "run", "--trials", 3)
+    cards = tmp_path / "run" / "evaluation"
+    assert finals(cards) == {"fast"}
+    again = trustsweep(
+        "sweep", "--resume", tmp_path / "run", "--trials", 3, "--set", "evaluation.final=full"
+    )
     assert again.returncode == 0, again.stdout + again.stderr
+    # What stands on the front now was judged anew; what has left it keeps its card.
+    front = {row["id"] for row in rows(tmp_path / "run" / "front.csv")}
+    assert finals(cards, front) == {"full"}
     assert "2 trials have ended and stay as they are" in again.stdout
     after = (tmp_path / "run" / "ledger.jsonl").read_bytes()
     assert after.startswith(before)
