@@ -10,6 +10,7 @@ LAYOUTS = Registry(
         "covid-cxr-segmentations": (
             "data_pipelines.layouts.covid_cxr_segmentations:CovidCxrSegmentations"
         ),
+        "hannover-covid": "data_pipelines.layouts.hannover_covid:HannoverCovid",
         "lgg": "data_pipelines.layouts.lgg:Lgg",
         "medmnist": "data_pipelines.layouts.medmnist:MedMnist",
         "mimic": "data_pipelines.layouts.mimic:Mimic",

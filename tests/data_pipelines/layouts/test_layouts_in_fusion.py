@@ -16,6 +16,7 @@ from trainables.registry import TRAINABLES
 MODELS = [name for name, cls in TRAINABLES.items() if issubclass(cls, FusionTrainable)]
 #: The kinds of modalities that each has.
 LAYOUTS = {
+    "hannover-covid": {"image", "tabular"},
     "lgg": {"image", "tabular"},
     "mimic": {"image", "series", "tabular"},
     "physionet2012": {"series", "tabular"},
