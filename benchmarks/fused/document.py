@@ -5,15 +5,27 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
 
 import numpy as np
 import torch
 
-from data_pipelines.schema import Manifest
-from distributed.statistics import Summary, holm, paired_t_test, summarise
+from data_pipelines.schema import Manifest, Split
+from distributed.statistics import Estimate, corrected_t_test, holm
 from distributed.version import VERSION
-from fused.claims import Claim
-from fused.figures import BASELINES, COLUMNS, COVERAGE, METHOD, Arm, metric
+from fused.claims import HELD, NOT_HELD, NOT_TESTABLE, Claim
+from fused.figures import (
+    BASELINES,
+    CARD_COLUMNS,
+    COLUMNS,
+    METHOD,
+    Arm,
+    by_patient,
+    card_values,
+    corrupted,
+)
+from fused.models import CHOSEN_BY, COVERAGE
 
 ABLATIONS = {
     "no-detection": "λ = 0",
@@ -28,118 +40,183 @@ ABLATIONS = {
 
 _CLAIMS = {
     "drop": "1. AUROC drops by less than 5 % on corrupted or missing modalities, where that of a "
-    "baseline drops by more than 10 % (mean over every corruption and severity, in % of the "
-    "clean AUROC).",
-    "calibration": "2. ECE is at least 30 % below that of deterministic fusion (clean test split).",
-    "abstention": f"3. Abstention raises precision (macro; threshold of the {COVERAGE:.0%} surest "
-    "of the validation split).",
+    "baseline drops by more than 10 % (mean over every corruption and severity, in % of the clean "
+    "AUROC). Tested: DRAF's drop less the rival's.",
+    "calibration": "2. ECE is at least 30 % below that of deterministic fusion (clean). Tested: "
+    "DRAF's ECE less 0.7 times the rival's.",
+    "abstention": f"3. Abstention raises precision (macro; the {COVERAGE:.0%} surest, by a "
+    "threshold of the validation split). Tested: the gain, and the gain less the rival's, which "
+    "abstains by its own uncertainty.",
     "reliability": "4. The weights follow quality (Spearman's ρ of r_m and the severity of each "
-    "modality's corruption, mean over the samples' own, below 0).",
+    "modality's corruption, mean over the samples' own). Tested: ρ below 0 and below the null of "
+    "severities permuted within each sample.",
 }
 
 
-def document(
-    found: dict[str, dict[str, Arm]], manifests: dict[str, Manifest], claims: Sequence[Claim]
-) -> str:
+@dataclass(frozen=True)
+class Told:
+    """One data set.
+
+    Attributes:
+        manifests: Of the folds.
+        tuned, defaults: By arm; the former without ablations.
+        moved: By (arm, fold) whether tuning chose something else than the defaults.
+    """
+
+    manifests: Sequence[Manifest]
+    tuned: Mapping[str, Arm]
+    defaults: Mapping[str, Arm]
+    moved: Mapping[tuple[str, str], bool]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Training and test samples of a fold, on average."""
+        counts = [manifest.split_counts for manifest in self.manifests]
+        return (
+            round(mean(c[Split.TRAIN] for c in counts)),
+            round(mean(c[Split.TEST] for c in counts)),
+        )
+
+
+def document(told: Mapping[str, Told], claims: Sequence[Claim], candidates: int, seeds: int) -> str:
     parts = [
         "# Reliability-aware fusion and its baselines",
         f"Made by `benchmarks/fusion.py` with trustsweep {VERSION}, torch {torch.__version__} on "
         f"{platform.machine()}; do not edit.",
-        "Every model has the same encoders, optimiser, number of epochs and training corruptions, "
-        "and its method's own parameters at their defaults: nothing was tuned, for any of them. "
-        f"Mean ± standard deviation (ddof 1) over seeds {_seeds(found)}, on the test split; where "
-        "a site was held out, on all of it. The splits are one draw: the seeds vary training "
-        "alone, so what the tests show holds for these patients.",
+        "## What does not hold",
+        _summary(claims),
+        "## How it was compared",
+        "Every method has the same encoders, optimiser, epochs, training corruptions, splits and "
+        f"seeds, and the same tuning budget: on each fold {candidates} configurations of its own "
+        f"space, the defaults among them, of which the one with the least `{CHOSEN_BY}` on "
+        "validation is trained again under "
+        f"{'another seed' if seeds == 1 else f'{seeds} other seeds'} and judged on the test "
+        "samples of the fold. Every patient is a test patient of one fold. Intervals (95 %) are "
+        "by patient bootstrap of the mean over folds and seeds. p is of the corrected t-test over "
+        "folds (Nadeau & Bengio 2003), Holm-adjusted over all tests of a claim. A claim is held "
+        "where the adjusted p is below .05 and the interval of what is tested lies on its side "
+        "of 0.",
         "## The proposal's claims",
         *_claim_tables(claims),
         "## Figures",
         "mixed quality: every modality is made worse on its own with probability 0.1 to 1, at a "
         "random severity; missing: p_miss 0.1 to 0.7; noise: Gaussian, of images or of values. "
-        "Each is AUROC, the mean over five severities. drop %: of all of these against clean.",
+        "Each is AUROC, the mean over five severities. drop %: of all of these against clean. "
+        f"abstention: gain of precision at {COVERAGE:.0%}. ECE floor: what a perfectly calibrated "
+        "model would show at this number of samples.",
     ]
-    for name, arms in found.items():
-        parts += _tables(name, arms, manifests[name])
+    for name, one in told.items():
+        parts += _tables(name, one)
     return "\n\n".join(parts) + "\n"
+
+
+def _summary(claims: Sequence[Claim]) -> str:
+    lines = []
+    for claim, text in _CLAIMS.items():
+        rows = [c for c in claims if c.claim == claim]
+        counts = [
+            f"{verdict}: {times}"
+            for verdict in (NOT_HELD, NOT_TESTABLE, HELD)
+            if (times := sum(c.verdict == verdict for c in rows))
+        ]
+        lines.append(
+            f"- Claim {text.partition('.')[0]}, of {len(rows)} tests: {', '.join(counts)}."
+        )
+    return "\n".join(lines)
 
 
 def _claim_tables(claims: Sequence[Claim]) -> list[str]:
     parts = []
     for claim, text in _CLAIMS.items():
-        rows = [c for c in claims if c.claim == claim]
-        held = sum(c.held for c in rows)
         lines = [
-            "| data | against | DRAF | other | difference | p | p (Holm) | |",
+            "| data | against | DRAF | other | tested | p | p (Holm) | |",
             "|---|---|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {c.data} | {c.against} | {c.method:.3f} | {c.other:.3f} | {c.difference:+.3f} | "
-            f"{_p(c.p)} | {_p(c.p_holm)} | {'held' if c.held else 'not held'} |"
-            for c in rows
+            f"| {c.data} | {c.against} | {c.method:.3f} | {c.other:.3f} | "
+            f"{_interval(c.tested, signed=True)} | {_p(c.p)} | {_p(c.p_holm)} | {c.verdict} |"
+            for c in claims
+            if c.claim == claim
         ]
-        parts += [f"{text} **Held in {held} of {len(rows)}.**", "\n".join(lines)]
+        parts += [text, "\n".join(lines)]
     return parts
 
 
-def _tables(name: str, arms: dict[str, Arm], manifest: Manifest) -> list[str]:
-    counts = ", ".join(f"{count} {split}" for split, count in manifest.split_counts.items())
-    modalities = ", ".join(m.name for m in manifest.sources)
-    models = {METHOD: "**DRAF**", **{b: b for b in BASELINES}}
+def _tables(name: str, told: Told) -> list[str]:
+    first = told.manifests[0]
+    patients = len({*told.tuned[METHOD].patients})
+    train, test = told.sizes
+    modalities = ", ".join(m.name for m in first.sources)
+    outside = first.split_counts.get(Split.OOD, 0)
+    site = f", {outside} samples of a site held out" if outside else ""
     parts = [
         f"### {name}",
-        f"Layout `{manifest.name}`, {counts} samples; modalities {modalities}; fingerprint "
-        f"`{manifest.fingerprint[:12]}`.",
-        _table({label: arms[key] for key, label in models.items()}),
+        f"Layout `{first.name}`, {patients} patients; {len(told.manifests)} folds of {train} "
+        f"training and {test} test samples{site}; modalities {modalities}; fingerprint of the "
+        f"first fold `{first.fingerprint[:12]}`. Tuning moved {sum(told.moved.values())} of "
+        f"{len(told.moved)} choices away from the defaults.",
     ]
-    ablated = {text: arms[key] for key, text in ABLATIONS.items() if key in arms}
+    for title, arms in (("tuned", told.tuned), ("defaults", told.defaults)):
+        shown = {METHOD: "**DRAF**", **{b: b for b in BASELINES}}
+        parts += [
+            f"#### {name}, {title}",
+            _table({label: arms[key] for key, label in shown.items()}),
+        ]
+    ablated = {text: told.defaults[key] for key, text in ABLATIONS.items() if key in told.defaults}
     if ablated:
         parts += [
-            f"#### {name}: DRAF without its parts",
-            _table({"**DRAF**": arms[METHOD], **ablated}),
-            _ablation_tests(arms[METHOD], ablated),
+            f"#### {name}: DRAF without its parts, at the defaults",
+            _table({"**DRAF**": told.defaults[METHOD], **ablated}),
+            _ablation_tests(told.defaults[METHOD], ablated, told.sizes),
         ]
     return parts
 
 
 def _table(arms: Mapping[str, Arm]) -> str:
-    shown = {
-        column: figure
-        for column, figure in COLUMNS.items()
-        if any(np.isfinite(arm.values(figure)).any() for arm in arms.values())
+    cells = {
+        name: [_interval(by_patient(arm, figure)) for figure in COLUMNS.values()]
+        + [_number(float(np.mean(card_values(arm, path)))) for path in CARD_COLUMNS.values()]
+        for name, arm in arms.items()
     }
-    lines = [f"| | {' | '.join(shown)} |", f"|---|{'---|' * len(shown)}"]
-    for name, arm in arms.items():
-        cells = [_cell(summarise(arm.values(figure))) for figure in shown.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    names = [*COLUMNS, *CARD_COLUMNS]
+    kept = [i for i in range(len(names)) if any(row[i] for row in cells.values())]
+    lines = [f"| | {' | '.join(names[i] for i in kept)} |", f"|---|{'---|' * len(kept)}"]
+    lines += [f"| {name} | {' | '.join(row[i] for i in kept)} |" for name, row in cells.items()]
     return "\n".join(lines)
 
 
-def _ablation_tests(whole: Arm, ablated: Mapping[str, Arm]) -> str:
+def _ablation_tests(whole: Arm, ablated: Mapping[str, Arm], sizes: tuple[int, int]) -> str:
     """Each ablation less the whole, on what the study searches for."""
-    pairs = [
-        (text, name, arm.values(metric(name)), whole.values(metric(name)))
-        for text, arm in ablated.items()
-        for name in ("corrupted.auroc", "corrupted.ece")
-    ]
-    tests = [paired_t_test(mine, theirs) for _, _, mine, theirs in pairs]
+    figures = {"AUROC, corrupted": corrupted("auroc"), "ECE, corrupted": corrupted("ece")}
+    pairs = [(text, name, arm) for text, arm in ablated.items() for name in figures]
+    tests = [
+        corrected_t_test(
+            arm.values(figures[name]), whole.values(figures[name]),
+            n_train=sizes[0], n_test=sizes[1],
+        )
+        for _, name, arm in pairs
+    ]  # fmt: skip
     adjusted = holm([test.p for test in tests])
     lines = ["| without | figure | difference | p (Holm) |", "|---|---|---|---|"]
-    lines += [
-        f"| {text} | {name} | {test.difference:+.4f} | {_p(float(p))} |"
-        for (text, name, _, _), test, p in zip(pairs, tests, adjusted, strict=True)
-    ]
+    for (text, name, arm), p in zip(pairs, adjusted, strict=True):
+        difference = by_patient(arm, figures[name], whole)
+        lines.append(f"| {text} | {name} | {_interval(difference, signed=True)} | {_p(float(p))} |")
     return "\n".join(lines)
 
 
-def _cell(value: Summary) -> str:
-    if not value.n:
+def _interval(value: Estimate, *, signed: bool = False) -> str:
+    if math.isnan(value.value):
         return ""
-    digits = 1 if abs(value.mean) >= 10 else 3
-    return f"{value.mean:.{digits}f} ± {value.std:.{digits}f}"
+    sign = "+" if signed else ""
+    digits = 1 if abs(value.value) >= 10 else 3
+    middle = f"{value.value:{sign}.{digits}f}"
+    if math.isnan(value.low):
+        return middle
+    return f"{middle} ({value.low:{sign}.{digits}f} to {value.high:{sign}.{digits}f})"
 
 
-def _seeds(found: dict[str, dict[str, Arm]]) -> str:
-    seeds = {seed for arms in found.values() for arm in arms.values() for seed in arm.cards}
-    return ", ".join(map(str, sorted(seeds)))
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
 
 
 def _p(value: float) -> str:

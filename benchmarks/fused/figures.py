@@ -1,15 +1,19 @@
-"""What the judge's cards say of each model, as the columns of a table."""
+"""What is told of the models of benchmarks/fusion.py: figures, over folds and seeds, by patient."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from distributed.statistics import summarise
+from data_pipelines.schema import Task
+from distributed.estimates import STATISTICS
+from distributed.statistics import Estimate, Floats, Statistic, bootstrap
+from fused.models import Judged
 
 #: What the study `fusion-arms` calls DRAF.
 METHOD = "baseline"
@@ -23,96 +27,170 @@ BASELINES = (
     "drfuse",
 )
 
-#: Of the shares to answer (`distributed.selective`), the one that the third claim is tested at.
-COVERAGE = 0.8
-
-Figure = Callable[[dict[str, Any]], float]
+#: Of one model: how often each of its test samples was drawn, (r, n), to values (r,).
+Figure = Callable[[Judged], Statistic]
 
 
-class Arm(NamedTuple):
-    """The cards of one model by seed."""
+@dataclass(frozen=True)
+class Arm:
+    """The models of one method (or ablation) on one data set: by fold, one for each seed.
 
-    cards: dict[int, dict[str, Any]]
+    Every patient is a test patient of one fold.
+    """
+
+    folds: Sequence[Sequence[Judged]]
 
     def values(self, figure: Figure) -> list[float]:
-        """By ascending seed."""
-        return [figure(self.cards[seed]) for seed in sorted(self.cards)]
+        """By fold, the mean over its seeds."""
+        return [float(np.mean([_value(figure, model) for model in fold])) for fold in self.folds]
+
+    def by_seed(self, figure: Figure) -> list[list[float]]:
+        """By fold and seed."""
+        return [[_value(figure, model) for model in fold] for fold in self.folds]
+
+    @property
+    def patients(self) -> list[tuple[int, str]]:
+        """Of the test samples of all folds, in order."""
+        return [(i, who) for i, fold in enumerate(self.folds) for who in fold[0].patients]
+
+    def statistic(self, figure: Figure) -> Statistic:
+        """Of the samples of all folds: the mean over folds and seeds."""
+        sizes = [len(fold[0].patients) for fold in self.folds]
+        ends = np.cumsum(sizes)
+        made = [[figure(model) for model in fold] for fold in self.folds]
+
+        def statistic(weights: Floats) -> Floats:
+            parts = zip(made, ends - sizes, ends, strict=True)
+            folds = [
+                np.mean([model(weights[:, start:end]) for model in fold], axis=0)
+                for fold, start, end in parts
+            ]
+            return np.asarray(np.mean(folds, axis=0), dtype=np.float64)
+
+        return statistic
 
 
-def metric(name: str) -> Figure:
-    return lambda card: float(card["metrics"].get(name, math.nan))
+def by_patient(arm: Arm, figure: Figure, other: Arm | None = None, share: float = 1.0) -> Estimate:
+    """A figure with its interval, or what it lies above `share` times another arm's."""
+    mine = arm.statistic(figure)
+    if other is None:
+        return bootstrap(mine, arm.patients)
+    if arm.patients != other.patients:
+        raise ValueError("arms of different test samples")
+    theirs = other.statistic(figure)
+    return bootstrap(lambda weights: mine(weights) - share * theirs(weights), arm.patients)
 
 
-def _under(corruption: str, name: str) -> Figure:
-    """The mean over the five severities of one corruption."""
+def _value(figure: Figure, model: Judged) -> float:
+    return float(figure(model)(np.ones((1, len(model.patients))))[0])
 
-    def figure(card: dict[str, Any]) -> float:
-        values = [card["metrics"][f"corrupted@{corruption}-{s}.{name}"] for s in range(1, 6)]
-        return float(np.mean(values))
+
+def clean(name: str) -> Figure:
+    """Of the clean images, by a name of `STATISTICS`."""
+    return _under(lambda condition: condition == "clean", name)
+
+
+def corrupted(name: str, kind: str = "") -> Figure:
+    """The mean over all severities of one corruption, or of all."""
+    return _under(lambda condition: condition.startswith(f"corrupted@{kind}"), name)
+
+
+def _under(chosen: Callable[[str], bool], name: str) -> Figure:
+    make = STATISTICS[Task.CLASSIFICATION][name]
+
+    def figure(model: Judged) -> Statistic:
+        parts = [make(columns) for condition, columns in model.scores.items() if chosen(condition)]
+        return lambda weights: np.mean([part(weights) for part in parts], axis=0)
 
     return figure
 
 
-def _noise(name: str) -> Figure:
-    def figure(card: dict[str, Any]) -> float:
-        kind = next(n for n in ("gaussian-noise", "value-noise") if _has(card, n))
-        return _under(kind, name)(card)
+def drop(model: Judged) -> Statistic:
+    """Loss of AUROC in % of the clean one, mean over every corruption and severity."""
+    worse, whole = corrupted("auroc")(model), clean("auroc")(model)
+    return lambda weights: 100 * (1 - worse(weights) / whole(weights))
+
+
+def noise(model: Judged) -> Statistic:
+    """AUROC under Gaussian noise, of images or of values."""
+    kinds = ("gaussian-noise", "value-noise")
+    kind = next(k for k in kinds if f"corrupted@{k}-1" in model.scores)
+    return corrupted("auroc", kind)(model)
+
+
+def gain(model: Judged) -> Statistic:
+    """Macro precision of the answers that the model is sure of, less that of all answers."""
+    columns = model.scores["clean"]
+    truth, predicted = columns["truth"], columns["predicted"]
+    sure = columns["uncertainty"] <= model.threshold
+    whole = _precision(truth, predicted, np.ones(len(truth), dtype=bool))
+    part = _precision(truth, predicted, sure)
+    return lambda weights: part(weights) - whole(weights)
+
+
+def _precision(truth: NDArray[Any], predicted: NDArray[Any], kept: NDArray[np.bool_]) -> Statistic:
+    """Mean over the classes that are predicted at all."""
+    classes = np.unique(truth)
+    said = (predicted[:, None] == classes) & kept[:, None]
+    right = said & (truth[:, None] == classes)
+
+    def statistic(weights: Floats) -> Floats:
+        named, hit = weights @ said, weights @ right
+        there = named > 0
+        ratio = np.divide(hit, named, out=np.zeros_like(hit), where=there)
+        count = there.sum(axis=1)
+        return np.where(count > 0, ratio.sum(axis=1) / np.maximum(count, 1), math.nan)
+
+    return statistic
+
+
+def of_card(*path: str) -> Callable[[Judged], float]:
+    """A number of the card, NaN where it has none."""
+
+    def figure(model: Judged) -> float:
+        found: Any = model.card
+        for key in path:
+            found = found.get(key, {}) if isinstance(found, Mapping) else {}
+        return float(found) if isinstance(found, int | float) else math.nan
 
     return figure
 
 
-def _has(card: dict[str, Any], corruption: str) -> bool:
-    return f"corrupted@{corruption}-1.auroc" in card["metrics"]
+def card_values(arm: Arm, path: tuple[str, ...]) -> list[float]:
+    """Of a number of the cards, by fold, the mean over its seeds."""
+    figure = of_card(*path)
+    return [float(np.mean([figure(model) for model in fold])) for fold in arm.folds]
 
 
-def _ood(name: str) -> Figure:
-    return lambda card: float(card.get("ood", {}).get("metrics", {}).get(f"clean.{name}", math.nan))
-
-
-def drop(card: dict[str, Any]) -> float:
-    """Loss of AUROC, in % of the clean, mean over every corruption and severity."""
-    metrics = card["metrics"]
-    return float(100 * (1 - metrics["corrupted.auroc"] / metrics["clean.auroc"]))
-
-
-def precision(card: dict[str, Any]) -> float:
-    return float(card["selective"]["conditions"]["clean"]["all"]["precision"])
-
-
-def precision_accepted(card: dict[str, Any]) -> float:
-    targets = [entry["target"] for entry in card["selective"]["thresholds"]]
-    accepted = card["selective"]["conditions"]["clean"]["accepted"][targets.index(COVERAGE)]
-    return float(accepted["precision"])
-
-
-def weights(card: dict[str, Any]) -> float:
-    return float(card.get("weights", {}).get("within", math.nan))
-
-
+#: The columns of a table: what samples tell, and what only the cards have.
 COLUMNS: dict[str, Figure] = {
-    "AUROC": metric("clean.auroc"),
-    "mixed quality": _under("mixed-quality", "auroc"),
-    "missing": _under("modality-drop", "auroc"),
-    "noise": _noise("auroc"),
-    "held-out site": _ood("auroc"),
+    "AUROC": clean("auroc"),
+    "mixed quality": corrupted("auroc", "mixed-quality"),
+    "missing": corrupted("auroc", "modality-drop"),
+    "noise": noise,
     "drop %": drop,
-    "accuracy": metric("clean.accuracy"),
-    "F1": metric("clean.f1"),
-    "ECE": metric("clean.ece"),
-    "ECE, corrupted": metric("corrupted.ece"),
-    "ECE, site": _ood("ece"),
-    "Brier": metric("clean.brier"),
-    "NLL": metric("clean.nll"),
-    "AURC": metric("clean.aurc"),
-    "ρ(r, severity)": weights,
+    "accuracy": clean("accuracy"),
+    "ECE": clean("ece"),
+    "ECE, corrupted": corrupted("ece"),
+    "Brier": clean("brier"),
+    "NLL": clean("nll"),
+    "abstention": gain,
+}
+CARD_COLUMNS: dict[str, tuple[str, ...]] = {
+    "held-out site": ("ood", "clean.auroc"),
+    "ECE, site": ("ood", "clean.ece"),
+    "ECE floor": ("metrics", "clean.ece_floor"),
+    "ρ(r, severity)": ("reliance", "within"),
 }
 
 
-def rows(arms: dict[str, Arm]) -> dict[str, dict[str, dict[str, float]]]:
+def rows(arms: Mapping[str, Arm]) -> dict[str, dict[str, list[list[float]]]]:
+    """Every figure by arm, column, fold and seed, ready for JSON."""
     return {
-        name: {
-            column: dataclasses.asdict(summarise(arm.values(figure)))
-            for column, figure in COLUMNS.items()
+        name: {column: arm.by_seed(figure) for column, figure in COLUMNS.items()}
+        | {
+            column: [[of_card(*path)(model) for model in fold] for fold in arm.folds]
+            for column, path in CARD_COLUMNS.items()
         }
         for name, arm in arms.items()
     }
