@@ -56,7 +56,7 @@ class Augmentation:
         if flips not in FLIPS:
             known = ", ".join(FLIPS)
             raise UserError(
-                f"config: 'flips' is {flips!r}{nearest(str(flips), FLIPS)} Known: {known}."
+                f"config: 'flips' is {flips!r}{nearest(str(flips), list(FLIPS))} Known: {known}."
             )
         self._strength = float(strength)
         self._flips = flips

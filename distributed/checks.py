@@ -12,6 +12,7 @@ from data_pipelines.schema import Manifest, Split, Task
 from distributed import fidelity
 from distributed.front import Objective
 from distributed.recipe import WORDS, check_balance
+from search_spaces.space import Parameter, Value
 from search_spaces.study import Study
 from trainables.attacks import ATTACKS, ENSEMBLES, make_attack, training_attacks
 from trainables.evaluation import EvaluationPlan
@@ -55,7 +56,7 @@ def _usable_recipe(study: Study, task: Task) -> None:
     for trainable in study.trainables:
         space = study.search_space().of(trainable)
         for key, known in WORDS.items():
-            for value in space[key].choices or [space[key].value]:
+            for value in _listed(space[key]):
                 try:
                     word({key: value}, key, known)
                 except UserError as error:
@@ -70,10 +71,14 @@ def _usable_encoder(study: Study, manifest: Manifest) -> None:
     """Each file that a network may start from, tried on the network of the space's defaults."""
     space = study.search_space()
     for trainable in study.trainables:
-        parameter = space.of(trainable)["encoder"]
-        for file in filter(None, parameter.choices or [parameter.value]):
+        for file in filter(None, _listed(space.of(trainable)["encoder"])):
             config = {**space.defaults(trainable), "encoder": file}
             load_encoder(TRAINABLES[trainable](config, manifest).network(), Path(str(file)))
+
+
+def _listed(parameter: Parameter) -> list[Value]:
+    """What a parameter that is no range may be."""
+    return [v for v in (*(parameter.choices or ()), parameter.value) if v is not None]
 
 
 def _usable_attack(study: Study) -> None:

@@ -202,7 +202,8 @@ class Average(nn.Module):
     def update(self, network: nn.Module) -> None:
         """Take in the weights after an optimiser step."""
         decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
-        mine, theirs = list(self.network.parameters()), list(network.parameters())
+        mine: list[Tensor] = list(self.network.parameters())
+        theirs: list[Tensor] = list(network.parameters())
         torch._foreach_lerp_(mine, theirs, 1 - decay)
         for buffer, value in zip(self.network.buffers(), network.buffers(), strict=True):
             buffer.copy_(value)

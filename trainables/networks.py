@@ -241,6 +241,7 @@ def residual_units(
     strides = [1 if unit < full_size else 2 for unit in range(depth)]
     units: list[nn.Module] = []
     for (before, after), stride in zip(itertools.pairwise(widths), strides, strict=True):
+        unit: nn.Module
         if convolutions == 1:
             unit = ResidualUnit(
                 dims, before, after, strides=stride, subunits=1, act="relu", norm=norm

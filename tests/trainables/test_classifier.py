@@ -184,7 +184,7 @@ def test_an_encoder_of_other_classes_lends_all_but_the_last_layer(tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"width": 16}, r"'1\..*' is \(16, .*, here \(8, "),
+        ({"width": 16}, r"'1\..*' is \(16,.*, here \(8,"),
         (None, "holds no weight of this network"),
     ],
     ids=str,
