@@ -28,9 +28,13 @@ from data_pipelines.storage import Folder
 
 _SPOOL, _STAMP = "spool", "fingerprint"
 SKIPPED_NAME = "skipped.csv"
+#: Pixels a side where none are asked for and the images have no one size of their own up to
+#: `LARGEST_OWN`, which a sweep on one machine can still train on.
+DEFAULT_SIZE, LARGEST_OWN = 64, 128
 _SKIPPED = "skipped"
 #: In a manifest's `preprocessing`: a `PatientSource`, and the digest of the user's list.
 _PATIENTS, _PATIENT_LIST = "patients", "patient_list"
+_RESIZED = "all images have {} pixels a side and become {}; --size chooses another"
 _COPY = "images are copies of another and left out"
 _LEFT_OUT = "images are left out: their patients are in a split that is held out from theirs"
 
@@ -57,7 +61,7 @@ def prepare(
     layout: str,
     out: str | Path | Folder,
     *,
-    size: int,
+    size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
     skip_bad: bool = False,
@@ -78,7 +82,9 @@ def prepare(
         folder: The folder; None for a layout that generates its images.
         layout: A name of `LAYOUTS`.
         out: Where the shards go, a path or a URL. The same data set there already is left as it is.
-        size: Images become `size` pixels a side.
+        size: Images become `size` pixels a side. None: they keep their own size where the layout
+            knows that all of them share one (`Layout.own_size`) of at most `LARGEST_OWN`; else
+            `DEFAULT_SIZE`.
         seed: Of the split, and of generated images.
         overwrite: Replace another data set at `out`.
         skip_bad: Leave out the cases that cannot be used, and list them in `skipped.csv` beside
@@ -99,17 +105,20 @@ def prepare(
         BadFiles: after trying every file, naming all that cannot be used; before that for what is
             wrong with `patients`. Nothing is written then but, where they are many, their list.
     """
-    if size < 1 or seed < 0:
+    if (size is not None and size < 1) or seed < 0:
         raise UserError(f"size is at least 1 and seed at least 0, not {size} and {seed}.")
     if dtype not in SCALES:
         raise UserError(f"dtype: {' or '.join(SCALES)}, not {dtype!r}.")
     target = Folder(out)
     source: Layout[Any] = LAYOUTS[layout].create(
-        folder, size=size, seed=seed, options=options, patients=patients
+        folder, size=size or DEFAULT_SIZE, seed=seed, options=options, patients=patients
     )
+    own = source.own_size() if size is None else None
+    if own is not None and own <= LARGEST_OWN:
+        source.size = own
     arrangement = Arrangement.parse(ratios, ood_site, folds, seed)
     parameters = {
-        "size": size,
+        "size": source.size,
         "seed": seed,
         "dtype": dtype,
         **arrangement.to_dict(),
@@ -140,7 +149,10 @@ def prepare(
         publish(scratch, target, (_SPOOL, _STAMP))
     read = sum(len(chunk.rows) for chunk in chunks)
     counted = [f"{count} of {read} {note}" for note, count in notes.items() if count]
-    warnings = (*going_on, *_of_patients(source), *source.remarks(), *_told(skipped), *counted)
+    sized = [] if own in (None, source.size) else [_RESIZED.format(own, source.size)]
+    warnings = (
+        *going_on, *_of_patients(source), *source.remarks(), *sized, *_told(skipped), *counted
+    )  # fmt: skip
     folders = tuple(name for name in manifests if name)
     return PrepareReport(next(iter(manifests.values())), warnings, folders=folders)
 

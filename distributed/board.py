@@ -43,7 +43,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Begun:
-    """How far a trial had come: its epochs, or the figures of its finished model."""
+    """How far a trial had come: its epochs, and the figures of its model if that is finished."""
 
     epochs: int = 0
     metrics: dict[str, float] | None = None
@@ -56,9 +56,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate the validation split as far as `level` asks."""
+    """Evaluate the validation split as far as `level` asks.
+
+    `final` for the model that is kept: with patience, that of the best epoch.
+    """
 
     level: Level
+    final: bool = False
 
 
 @dataclass(frozen=True)

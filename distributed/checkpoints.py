@@ -1,7 +1,8 @@
 """Checkpoints: safetensors with JSON beside the tensors, written so that a kill leaves none half.
 
-`state-<epochs>.safetensors` lets a trial go on; `model.safetensors` and `model.json` are what is
-left of a finished one.
+`state-<epochs>.safetensors` lets a trial go on; `best.safetensors` is the model of its best epoch
+so far, where it has patience; `model.safetensors` and `model.json` are what is left of a finished
+one.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from data_pipelines.machine import replacing, write_atomically
+from distributed.recipe import Best
 
 MODEL, CARD = "model.safetensors", "model.json"
+_BEST = "best.safetensors"
 
 
 def save_state(folder: Path, tensors: Mapping[str, torch.Tensor], epochs: int) -> None:
@@ -51,26 +54,52 @@ def latest_epochs(folder: Path) -> int:
     return 0
 
 
+def save_best(folder: Path, network: torch.nn.Module, best: Best) -> None:
+    """Persist the model of the best epoch so far, in place of the one before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{k}": v for k, v in _plain(network).items()}
+    tensors["epoch"] = torch.tensor(best.epoch)
+    tensors["loss"] = torch.tensor(best.loss, dtype=torch.float64)
+    _save(folder / _BEST, tensors)
+
+
+def find_best(folder: Path) -> Best | None:
+    """The best epoch of which a model is kept; None where there is none that can be read."""
+    path = folder / _BEST
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            return Best(int(file.get_tensor("epoch")), float(file.get_tensor("loss")))
+    except SafetensorError:
+        return None
+
+
+def load_best(folder: Path, network: torch.nn.Module) -> None:
+    """Fill `network` with the weights of `save_best`."""
+    stored = load_file(folder / _BEST)
+    network.load_state_dict(
+        {k.removeprefix("model."): v for k, v in stored.items() if k.startswith("model.")}
+    )
+
+
 def save_model(folder: Path, network: torch.nn.Module, card: Mapping[str, Any]) -> None:
     """Persist a finished network with its card (config, metrics), and drop the training states."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    _save(folder / MODEL, tensors)
+    _save(folder / MODEL, _plain(network))
     write_atomically(folder / CARD, json.dumps(card, indent=2, sort_keys=True))
     discard_states(folder)
 
 
-def finished_metrics(folder: Path) -> dict[str, float] | None:
-    """The figures of a model that `save_model` has kept whole, else None."""
+def finished_card(folder: Path) -> dict[str, Any] | None:
+    """The card of a model that `save_model` has kept whole, else None."""
     card = folder / CARD
-    if not card.is_file():
-        return None
-    return dict(json.loads(card.read_text(encoding="utf-8"))["metrics"])
+    return dict(json.loads(card.read_text(encoding="utf-8"))) if card.is_file() else None
 
 
 def discard_states(folder: Path) -> None:
     """Free the space of a trial that will not go on."""
-    for state in folder.glob("state-*.safetensors"):
+    for state in (*folder.glob("state-*.safetensors"), folder / _BEST):
         state.unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
@@ -79,6 +108,10 @@ def discard_states(folder: Path) -> None:
 def load_model(folder: Path, network: torch.nn.Module) -> None:
     """Fill `network` with the weights of `save_model`."""
     network.load_state_dict(load_file(folder / MODEL))
+
+
+def _plain(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
 
 
 def _state_name(epochs: int) -> str:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 from data_pipelines.corruptions import CORRUPTIONS
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest, Split, Task
 from distributed import fidelity
 from distributed.front import Objective
+from distributed.recipe import WORDS, check_balance
+from search_spaces.space import Parameter, Value
 from search_spaces.study import Study
 from trainables.attacks import ATTACKS, ENSEMBLES, make_attack, training_attacks
 from trainables.evaluation import EvaluationPlan
 from trainables.metrics.catalog import COSTS, METRICS, SKILL, all_names, leaf, metric_info
 from trainables.metrics.skill import Figures, best_trivial, skill
+from trainables.networks import load_encoder
 from trainables.registry import TRAINABLES
+from trainables.settings import word
 
 
 def check(study: Study, manifest: Manifest) -> None:
@@ -38,11 +43,43 @@ def check(study: Study, manifest: Manifest) -> None:
         _without_attacks(study)
     _within_images(study, manifest)
     _usable_corruptions(study, manifest)
+    _usable_recipe(study, task)
+    _usable_encoder(study, manifest)
     fidelity.check(study, manifest)
     _repeatable(study)
     objectives_of(study)
     _known_metrics(study, (c.metric for c in study.constraints), "constraints")
     _sighted(study)
+
+
+def _usable_recipe(study: Study, task: Task) -> None:
+    """The words of a training recipe, each that a trial may draw."""
+    for trainable in study.trainables:
+        space = study.search_space().of(trainable)
+        for key, known in WORDS.items():
+            for value in _listed(space[key]):
+                try:
+                    word({key: value}, key, known)
+                except UserError as error:
+                    raise UserError(
+                        f"space.{key}: {str(error).removeprefix('config: ')}"
+                    ) from error
+                if key == "class_balance" and value != "none":
+                    check_balance(task)
+
+
+def _usable_encoder(study: Study, manifest: Manifest) -> None:
+    """Each file that a network may start from, tried on the network of the space's defaults."""
+    space = study.search_space()
+    for trainable in study.trainables:
+        for file in filter(None, _listed(space.of(trainable)["encoder"])):
+            config = {**space.defaults(trainable), "encoder": file}
+            load_encoder(TRAINABLES[trainable](config, manifest).network(), Path(str(file)))
+
+
+def _listed(parameter: Parameter) -> list[Value]:
+    """What a parameter that is no range may be."""
+    return [v for v in (*(parameter.choices or ()), parameter.value) if v is not None]
 
 
 def _usable_attack(study: Study) -> None:

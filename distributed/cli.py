@@ -44,7 +44,14 @@ def prepare(
     out: Annotated[
         str, typer.Option(help="Where the shards go: a folder, or a URL (s3://...).")
     ] = ("data/phantoms"),
-    size: Annotated[int, typer.Option(min=8, help="Images become SIZE pixels a side.")] = 64,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Images become SIZE pixels a side. Left out: their own size where all are known "
+            "to share one of up to 128, else 64.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split (and of generated images).")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another data set at --out.")

@@ -19,8 +19,8 @@ from trainables.registry import TRAINABLES
 
 #: Sizes of images are multiples of it, so that networks that halve them four times need no padding.
 _MULTIPLE = 16
-#: Parameters that the order of samples and the schedule of the whole training hang on.
-_CONSTANT = ("seed", "epochs", "batch_size")
+#: Parameters that the network, the order of samples or the whole training hang on.
+_CONSTANT = ("seed", "epochs", "batch_size", "patience", "full_size")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,9 @@ PANEL_IMAGES, WEIGHED_SAMPLES = 6, 24
 #: What weights of modalities are compared with: every modality worse on its own.
 MIXED, MIXED_SEVERITY = "mixed-quality", 5
 
+#: What temperature scaling is told of.
+TEMPERED = ("ece", "mce", "ece_region", "nll", "brier")
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -107,20 +110,21 @@ def judge_model(
     test split's `metrics`, `curves` against ε and `reliability` diagrams, under the attack that the
     study's `evaluation.final` names; `attack` (see `robustness.attack_card`); `trivial`, the
     figures of the predictors that ignore the image, and `triviality`, a phrase where the model is
-    no better; `selective` (see `distributed.selective`); `ood` (its samples and their clean
-    metrics) where the data have that split; and `weights` (see `Reliance`, with the modalities'
-    names) where the method weighs modalities. Of models of the search also `estimates` (by split
-    the counts of images, patients and sites, and headline figures with their 95 % intervals, under
-    the attack of the search; of the test split those under the full one beside them, as `final`)
-    and `groups` (see `estimates.group_estimates`), and beside it every sample's scores (see
-    `sample_table`). `prior` is what the trivial predictors know of the train split.
+    no better; `selective` (see `distributed.selective`); `temperature` (see `_cooled`); `ood` (its
+    samples and their clean metrics) where the data have that split; and `weights` (see `Reliance`,
+    with the modalities' names) where the method weighs modalities. Of models of the search also
+    `estimates` (by split the counts of images, patients and sites, and headline figures with their
+    95 % intervals, under the attack of the search; of the test split those under the full one
+    beside them, as `final`) and `groups` (see `estimates.group_estimates`), and beside it every
+    sample's scores (see `sample_table`). `prior` is what the trivial predictors know of the train
+    split.
     """
     import torch
 
     plan = evaluation_plan(study)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     training = TrialTraining(record.config, manifest, plan, device=device, prior=prior)
-    load_model(checkpoints / record.id, training.network)
+    load_model(checkpoints / record.id, training.model)
     size = study.evaluation.batch_size
     samples = Streamed(data, Split.TEST, manifest)
     judged = _Judged(training, data, size, gather=record.stage == SEARCH)
@@ -160,6 +164,7 @@ def judge_model(
     # Intervals are of what the search judged by; thresholds need the clean images alone.
     validation = judged.split(Split.VAL, CLEAN if judged.gathered is None else FULL)
     card["selective"] = selective(validation, evaluation, ood)
+    card["temperature"] = _cooled(training, data, size, validation, metrics)
     if evaluation.task is Task.CLASSIFICATION:
         weights, shown = _weights(training, samples, size)
         card |= weights
@@ -194,6 +199,33 @@ class _Judged:
             scores = self.gathered[split] = SampleScores(task, training.plan.uncertainty)
         samples = Streamed(self._data, split, training.manifest)
         return training.evaluate(samples, level, batch_size=self._size, scores=scores)
+
+
+def _cooled(
+    training: TrialTraining,
+    data: Folder,
+    size: int,
+    validation: Evaluation,
+    metrics: Figures | Mapping[str, float],
+) -> dict[str, Any]:
+    """What temperature scaling makes of the clean figures of calibration.
+
+    Returns:
+        "value", T as fitted on the validation split, and by split the clean metrics of
+        `TEMPERED` that the task has, "before" and "after" their scores were divided by it.
+    """
+    val, test = (Streamed(data, split, training.manifest) for split in (Split.VAL, Split.TEST))
+    value = training.fit_temperature(val, size)
+    before = {Split.VAL: validation.compute(), Split.TEST: metrics}
+    found: dict[str, Any] = {"value": value}
+    for split, samples in ((Split.VAL, val), (Split.TEST, test)):
+        after = training.evaluate(samples, CLEAN, batch_size=size, temperature=value).compute()
+        names = [name for name in TEMPERED if f"clean.{name}" in after]
+        found[str(split)] = {
+            when: {name: values[f"clean.{name}"] for name in names}
+            for when, values in (("before", before[split]), ("after", after))
+        }
+    return found
 
 
 def _estimated(
@@ -252,11 +284,11 @@ def _weights(
     device = training.device
     few = samples.batch(_drawn(samples, WEIGHED_SAMPLES)).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        arrays = weighed_samples(trainable, training.network, few, mixed(few))
+        arrays = weighed_samples(trainable, training.model, few, mixed(few))
         if not arrays:
             return {}, {}
         batches = (mixed(batch.to(device)) for batch in samples.sweep(size))
-        found = reliance(trainable, training.network, batches).compute()
+        found = reliance(trainable, training.model, batches).compute()
     names = [modality.name for modality in manifest.sources]
     return {"weights": {"modalities": names, "corruption": MIXED, **found}}, arrays
 

@@ -12,6 +12,8 @@ from distributed.ledger import State
 #: Keys of a result: the figures so far, whether they are final, the rung that they were measured
 #: at, why the trial failed, and what failed outside of it.
 METRICS, FINISHED, RUNG, FAILED, OUTSIDE = "metrics", "finished", "rung", "failed", "outside"
+#: Among what an evaluation gives to a slot: 1 where a trial's patience is at its end.
+EXHAUSTED = "exhausted"
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +166,30 @@ class Run:
 
 
 def identifier(study: Study, manifest: Manifest) -> Callable[[Mapping[str, Any]], str]:
-    """What names a trial of this study by its config; see `trial_id`."""
-    return partial(
-        trial_id,
-        data_fingerprint=manifest.fingerprint,
-        code=code_revision(),
-        # What judges the front in the end changes no trial.
-        evaluation=study.evaluation.model_dump(mode="json", exclude={"final"}),
-    )
+    """What names a trial of this study by its config; see `trial_id`.
+
+    Of a file that the network starts from (`encoder`), its content counts, not its name.
+    """
+    code = code_revision()
+    # What judges the front in the end changes no trial.
+    evaluation = study.evaluation.model_dump(mode="json", exclude={"final"})
+
+    def identify(config: Mapping[str, Any]) -> str:
+        if config.get("encoder"):
+            config = {**config, "encoder": _content(str(config["encoder"]))}
+        return trial_id(config, manifest.fingerprint, code, evaluation)
+
+    return identify
+
+
+@cache
+def _content(file: str) -> str:
+    """The digest of a file; its name where it is not there, as on a machine that only reports."""
+    try:
+        with Path(file).open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError:
+        return file
 
 
 def is_feasible(record: Record, constraints: Sequence[Constraint]) -> bool:

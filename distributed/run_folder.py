@@ -71,8 +71,8 @@ class MetricInfo:
 class Evaluation:
     """What one model gave on the test split, and its arrays where they were kept.
 
-    `trivial`, `triviality`, `selective`, `ood`, `weights`, `estimates`, `groups` and `attack` are
-    as `distributed.judge` writes them; empty where a card has none.
+    `trivial`, `triviality`, `selective`, `ood`, `weights`, `estimates`, `groups`, `attack` and
+    `temperature` are as `distributed.judge` writes them; empty where a card has none.
     """
 
     id: str
@@ -90,6 +90,7 @@ class Evaluation:
     estimates: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, Any] = field(default_factory=dict)
     attack: dict[str, Any] = field(default_factory=dict)
+    temperature: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fully_attacked(self) -> bool:
@@ -339,6 +340,7 @@ def _evaluation(path: Path) -> Evaluation:
         estimates=raw.get("estimates") or {},
         groups=raw.get("groups") or {},
         attack=raw.get("attack") or {},
+        temperature=raw.get("temperature") or {},
     )
 
 

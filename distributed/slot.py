@@ -34,7 +34,7 @@ from distributed.board import (
     Trial,
 )
 from distributed.fidelity import CLEAN, FULL, Level
-from distributed.outcome import FAILED, FINISHED, METRICS, OUTSIDE, RUNG
+from distributed.outcome import EXHAUSTED, FAILED, FINISHED, METRICS, OUTSIDE, RUNG
 from distributed.search import CONFIG, JUDGED, TRIAL
 from distributed.worker import WorkerSettings, work
 
@@ -69,6 +69,9 @@ class GroupLost(RuntimeError):
 
 class Slot(tune.Trainable):
     """One step is one epoch; the last one ends with the full evaluation.
+
+    A trial with patience is evaluated clean after every epoch, the last included; where its
+    patience ends, or with the last, the model of its best epoch is evaluated in full and kept.
 
     The Tune config is that of `distributed.search`. A trial of which a state is kept goes on from
     there: its first step then evaluates the epoch that was reached, which may be reported again.
@@ -130,10 +133,18 @@ class Slot(tune.Trainable):
             metrics |= trained
             self._epochs += 1
         last = self._epochs >= self._trial.config["epochs"]
-        measured = self._post(Evaluate(self._level(last)))
-        if isinstance(measured, Failure):
-            return measured
-        metrics |= measured
+        if self._trial.config["patience"]:
+            # At rungs too: where a trial ends must not depend on who judges it on its way.
+            measured = self._post(Evaluate(CLEAN))
+            if isinstance(measured, Failure):
+                return measured
+            last = bool(measured.pop(EXHAUSTED)) or last
+            metrics |= measured
+        if last or self._rung is not None or not self._trial.config["patience"]:
+            measured = self._post(Evaluate(self._level(last), last))
+            if isinstance(measured, Failure):
+                return measured
+            metrics |= measured
         if last and isinstance(lost := self._post(Finish(metrics)), Failure):
             return lost
         return self._result(metrics, last)
@@ -150,12 +161,10 @@ class Slot(tune.Trainable):
         return self._levels.rung(self._epochs) if self._judged else None
 
     def _result(self, metrics: dict[str, float], last: bool) -> dict[str, Any]:
-        if last:
-            self._epochs = self._trial.config["epochs"]
         return {
             METRICS: metrics,
             FINISHED: last,
-            RUNG: self._rung,
+            RUNG: None if last else self._rung,
             "training_iteration": self._epochs,
             "done": last,
         }

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,12 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from data_pipelines.augmentation import Augmentation
 from data_pipelines.corruptions.seeds import draw_seeds
 from data_pipelines.corruptions.suite import TrainingCorruption, corrupt
 from data_pipelines.schema import Batch, Manifest
-from data_pipelines.streams import Stream
+from data_pipelines.streams import Stream, Transform
 from distributed.cost import Cost, Meter
 from distributed.fidelity import FULL, Level, Levels, portion
+from distributed.recipe import Average, Recipe
+from distributed.temperature import Scaled, fit_temperature
 from search_spaces.study import Fidelity, Scheduler
 from trainables.attacks import adversary
 from trainables.attacks.ensemble import Ensemble, Single, left_out, settings
@@ -34,6 +38,7 @@ from trainables.attacks.masking import Effort, Masking, masking
 from trainables.contract import Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
 from trainables.metrics.trivial import Prior
+from trainables.networks import load_encoder
 from trainables.regimes import Regime, from_config
 from trainables.registry import TRAINABLES
 from trainables.sample_scores import SampleScores
@@ -83,8 +88,11 @@ class TrialTraining:
         rank: Rank | None = None,
         levels: Levels | None = None,
         prior: Prior | None = None,
+        network: Callable[[], nn.Module] | None = None,
     ) -> None:
         """Without `levels`, every epoch uses all of everything; `prior` as in `Evaluation`.
+
+        `network` makes another than the trainable's own, with the same outputs, to compare with.
 
         Raises `UserError` for a config that the trainable or the regime cannot use.
         """
@@ -99,7 +107,7 @@ class TrialTraining:
         self._meter = Meter(self.rank, self.device)
         torch.manual_seed(int(self._seed("init")))
         trainable = self._method(FULL).trainable
-        self.network: nn.Module = trainable.network().to(self.device)
+        self.network: nn.Module = (network or trainable.network)().to(self.device)
         if self._on_gpu and manifest.spatial_dims == 2:
             # torch's annotations leave out what its documentation has.
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -112,7 +120,14 @@ class TrialTraining:
             modality_corruption=config["modality_corruption"],
             p_miss=config["p_miss"],
         )
+        self._augmentation = Augmentation(
+            config["augmentation"], config["flips"], config["seed"], manifest=manifest
+        )
+        # One object for the whole training: streams tell trials apart by it.
+        self._transform = partial(_in_turn, (self._augmentation, self.corruption))
         self._corrupt = partial(corrupt, manifest=manifest, suite=plan.suite)
+        self._recipe = Recipe(config, trainable.task, prior)
+        self._average = Average(self.network, self._recipe.ema) if self._recipe.ema else None
         self.epochs_done = 0
         # Gradients are averaged through this wrapper; attacks and evaluation use the bare network,
         # as differentiating with respect to images would upset the wrapper's reducer.
@@ -125,12 +140,17 @@ class TrialTraining:
     def optimiser(self) -> torch.optim.Optimizer:
         """Made where it is first asked for: torch loads its compiler with it, which takes seconds
         that a process which only judges need not wait."""
-        return torch.optim.AdamW(
-            self.network.parameters(),
-            lr=self.config["learning_rate"],
-            weight_decay=self.config["weight_decay"],
-            foreach=True,
-        )
+        return self._recipe.make_optimiser(self.network)
+
+    @property
+    def patience(self) -> int:
+        """Epochs without a better one after which the training ends; 0 for all of them."""
+        return self._recipe.patience
+
+    @property
+    def model(self) -> nn.Module:
+        """What is judged and kept: the network, or with `ema` the mean of its weights."""
+        return self.network if self._average is None else self._average.network
 
     def epoch(self, samples: Stream) -> dict[str, float]:
         """Train one epoch. Returns its mean losses, counts and seconds.
@@ -138,6 +158,8 @@ class TrialTraining:
         Raises `Diverged` on every rank alike when the loss is not finite.
         """
         index, epochs = self.epochs_done, self.config["epochs"]
+        if not index and self.config["encoder"]:
+            self._start_from(Path(self.config["encoder"]))
         level = self.levels.training(index)
         method = self._method(level)
         steps = samples.steps(self.config["batch_size"], self.rank.world, level.data)
@@ -164,6 +186,7 @@ class TrialTraining:
         scores: SampleScores | None = None,
         attack: str | None = None,
         corrupted: bool = True,
+        temperature: float = 1.0,
     ) -> Evaluation:
         """This rank's part of an evaluation; merge the ranks' parts before computing.
 
@@ -175,6 +198,7 @@ class TrialTraining:
             scores: Gathers what each sample of this rank scored.
             attack: Instead of the plan's.
             corrupted: Whether the plan's corruptions are judged as well.
+            temperature: Scores are divided by it; see `distributed.temperature`.
         """
         plan = self.plan.clean() if level.clean else self.plan
         steps = portion(plan.attack_steps, level.evaluation_steps)
@@ -185,11 +209,13 @@ class TrialTraining:
             corruptions=plan.corruptions if corrupted else (),
         )
         trainable = self._method(level).trainable
+        if temperature != 1:
+            trainable = Scaled(trainable, temperature)
         batches = samples.sweep(batch_size, self.rank.index, self.rank.world, level.validation)
         with self._meter.running() as spent, self._autocast():
             return evaluate(
                 trainable,
-                self.network,
+                self.model,
                 (self._moved(batch, level) for batch in batches),
                 plan,
                 corrupt=self._corrupt,
@@ -198,12 +224,18 @@ class TrialTraining:
                 prior=self.prior,
             )
 
+    def fit_temperature(self, samples: Stream, batch_size: int) -> float:
+        """T of the least NLL on clean samples; see `temperature.fit_temperature`."""
+        batches = (self._moved(batch, FULL) for batch in samples.sweep(batch_size))
+        with self._autocast():
+            return fit_temperature(self._method(FULL).trainable, self.model, batches)
+
     def panel(self, batch: Batch, epsilon: float) -> dict[str, np.ndarray]:
         """What the report shows of some images, clean and attacked; see `evaluation.panel`."""
         trainable = self._method(FULL).trainable
         attack = partial(self._attack, trainable, self.plan, Cost(), FULL)
         with self._autocast():
-            return panel(trainable, self.network, self._moved(batch, FULL), attack, epsilon)
+            return panel(trainable, self.model, self._moved(batch, FULL), attack, epsilon)
 
     def attack_settings(self, attack: str | None = None) -> list[dict[str, Any]]:
         """The members of the evaluation's attack, or of another; see `ensemble.settings`."""
@@ -221,7 +253,7 @@ class TrialTraining:
         with self._autocast():
             return masking(
                 trainable,
-                self.network,
+                self.model,
                 self._moved(batch, FULL),
                 epsilon,
                 seeds=draw_seeds(batch.sample_id, "masking"),
@@ -240,6 +272,9 @@ class TrialTraining:
         for index, values in self.optimiser.state_dict()["state"].items():
             for key, value in values.items():
                 state[f"optimiser.{index}.{key}"] = torch.as_tensor(value)
+        if self._average is not None:
+            state |= {f"ema.{k}": v for k, v in self.model.state_dict().items()}
+            state["ema_updates"] = torch.tensor(self._average.updates)
         for name, figure in self.cost_metrics().items():
             state[name] = torch.tensor(figure, dtype=torch.float64)
         return {k: v.detach().cpu().contiguous() for k, v in state.items()}
@@ -255,8 +290,10 @@ class TrialTraining:
         Args:
             cost: `cost_metrics()` of later than the tensors, where an evaluation came between.
         """
-        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        self.network.load_state_dict(model)
+        self.network.load_state_dict(_below(tensors, "model."))
+        if self._average is not None:
+            self.model.load_state_dict(_below(tensors, "ema."))
+            self._average.updates = int(tensors["ema_updates"])
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimiser."):
@@ -280,6 +317,12 @@ class TrialTraining:
         trainable = TRAINABLES[config["trainable"]](config, self.manifest)
         return _Method(trainable, from_config(config))
 
+    def _start_from(self, file: Path) -> None:
+        """Where training begins, and only there: a model that is judged needs the file no more."""
+        load_encoder(self.network, file)
+        if self._average is not None:
+            self._average = Average(self.network, self._recipe.ema)
+
     def _batches(self, samples: Stream) -> Iterator[tuple[Batch, float]]:
         """Of the epoch that comes next, corrupted, as far as its level goes."""
         return samples.epoch(
@@ -288,7 +331,7 @@ class TrialTraining:
             epoch=self.epochs_done,
             rank=self.rank.index,
             world=self.rank.world,
-            transform=self.corruption,
+            transform=self._transform,
             epochs=self.config["epochs"],
             share=lambda epoch: self.levels.training(epoch).data,
         )
@@ -323,7 +366,7 @@ class TrialTraining:
         return adversary(
             attack or plan.attack,
             trainable,
-            self.network,
+            self.model,
             steps=plan.attack_steps,
             restarts=plan.restarts,
             norm=plan.norm,
@@ -354,11 +397,13 @@ class TrialTraining:
         with self._autocast():
             chosen = regime(trainable, self.network, batch, seeds=seeds, step=step)
             loss = trainable.loss(self._synchronised, chosen.batch, progress)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config["learning_rate"] * _cosine(progress)
+        total = self._recipe.weighted(loss.total, loss.per_sample, chosen.batch.label)
+        self._recipe.set_rates(self.optimiser, progress)
         self.optimiser.zero_grad(set_to_none=True)
-        (loss.total * weight).backward()
+        (total * weight).backward()
         self.optimiser.step()
+        if self._average is not None:
+            self._average.update(self.network)
         rows = len(batch)
         spent.images += rows
         spent.gradients += rows
@@ -383,9 +428,14 @@ class TrialTraining:
         return {**means, **counts, "train.seconds": spent.seconds}
 
 
-def _cosine(progress: Progress) -> float:
-    """Cosine annealing to zero over the whole training (Loshchilov & Hutter, 1608.03983)."""
-    return 0.5 * (1 + math.cos(math.pi * progress.epoch / progress.epochs))
+def _in_turn(transforms: Sequence[Transform], batch: Batch, epoch: int) -> Batch:
+    for transform in transforms:
+        batch = transform(batch, epoch)
+    return batch
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def resized(batch: Batch, level: Level) -> Batch:

@@ -29,14 +29,19 @@ from distributed.board import (
     Trial,
 )
 from distributed.checkpoints import (
-    finished_metrics,
+    find_best,
+    finished_card,
     latest_epochs,
+    load_best,
     load_state,
+    save_best,
     save_model,
     save_state,
 )
 from distributed.fidelity import Level, Levels
 from distributed.halt import outside
+from distributed.outcome import EXHAUSTED
+from distributed.recipe import Best
 from distributed.training import Diverged, Rank, TrialTraining, merge_ranks
 from search_spaces.study import Fidelity, Scheduler
 from trainables.evaluation import EvaluationPlan
@@ -100,6 +105,7 @@ class _Worker:
         self._samples: dict[Split, Stream] = {}
         self._trial: Trial | None = None
         self._training: TrialTraining | None = None
+        self._best: Best | None = None
 
     def resume(self, standing: Standing) -> None:
         """Take up a trial after a restart of the group, at its last acknowledged epoch."""
@@ -113,8 +119,8 @@ class _Worker:
                 return self._begin(trial)
             case Epoch():
                 return self._epoch()
-            case Evaluate(level=level):
-                return self._evaluate(level)
+            case Evaluate(level=level, final=final):
+                return self._evaluate(level, final)
             case Finish(metrics=metrics):
                 self._finish(metrics)
             case Leave():
@@ -126,7 +132,9 @@ class _Worker:
         # One rank looks: on shared storage the others may see a file a moment later.
         found = Begun()
         if self._rank.index == 0:
-            found = Begun(latest_epochs(trial.folder), finished_metrics(trial.folder))
+            found = Begun(latest_epochs(trial.folder))
+            if (card := finished_card(trial.folder)) is not None:
+                found = Begun(card.get("epochs", trial.config["epochs"]), card["metrics"])
         begun: Begun = _from_first_rank(found, self._rank)
         if begun.metrics is None:
             self._start(trial)
@@ -137,10 +145,14 @@ class _Worker:
         if epochs:
             assert self._trial is not None
             self._current().load(load_state(self._trial.folder, epochs), epochs, cost)
+            if self._current().patience:
+                found = find_best(self._trial.folder) if self._rank.index == 0 else None
+                self._best = _from_first_rank(found, self._rank)
 
     def _start(self, trial: Trial) -> None:
         self._end()
         self._trial = trial
+        self._best = None
         self._training = TrialTraining(
             trial.config,
             self._settings.manifest,
@@ -159,21 +171,46 @@ class _Worker:
             save_state(self._trial.folder, training.tensors(), training.epochs_done)
         return metrics
 
-    def _evaluate(self, level: Level) -> dict[str, float]:
+    def _evaluate(self, level: Level, final: bool) -> dict[str, float]:
         started = time.perf_counter()
         training = self._current()
+        if final:
+            self._take_best()
         part = training.evaluate(
             self._stream(Split.VAL), level, batch_size=self._settings.evaluation_batch_size
         )
         metrics = merge_ranks(part, self._rank).compute()
+        if training.patience and level.clean and not final:
+            metrics[EXHAUSTED] = float(self._watch(metrics["clean.nll"]))
         seconds = time.perf_counter() - started
         return {**metrics, **training.cost_metrics(), "evaluate.seconds": seconds}
 
+    def _watch(self, loss: float) -> bool:
+        """Note the loss after the epoch that was reached; whether patience is at its end."""
+        training, before = self._current(), self._best
+        self._best = Best.of(before, training.epochs_done, loss)
+        if self._best is not before and self._rank.index == 0:
+            assert self._trial is not None
+            save_best(self._trial.folder, training.model, self._best)
+        return training.epochs_done - self._best.epoch >= training.patience
+
+    def _take_best(self) -> None:
+        """Have the model of the best epoch, which a new group of workers has not; no more is
+        trained then."""
+        if self._best is not None:
+            assert self._trial is not None
+            load_best(self._trial.folder, self._current().model)
+
     def _finish(self, metrics: dict[str, float]) -> None:
+        self._take_best()
         if self._rank.index == 0:
             assert self._trial is not None
-            card = {"id": self._trial.id, "config": self._trial.config, "metrics": metrics}
-            save_model(self._trial.folder, self._current().network, card)
+            done = self._current().epochs_done
+            card = {
+                "id": self._trial.id, "config": self._trial.config, "metrics": metrics,
+                "epochs": done, "epoch": done if self._best is None else self._best.epoch,
+            }  # fmt: skip
+            save_model(self._trial.folder, self._current().model, card)
         self._end()
 
     def _end(self) -> None:

@@ -20,7 +20,9 @@ class Classifier(Trainable):
     each (softmax). Smoothing by s gives the true class 1 − s + s/K of the target and every other
     one s/K (Szegedy et al. 2016, arXiv 1512.00567).
 
-    Config: `width`, `depth` (>= 1), `dropout` and `label_smoothing` (s), both in [0, 1].
+    Config: `width`, `depth` (>= 1), `convolutions` (1 or 2) of each of so many units, `full_size`,
+    how many of them come before the first that halves the image; `dropout` and `label_smoothing`
+    (s), both in [0, 1].
     """
 
     task = Task.CLASSIFICATION
@@ -38,11 +40,21 @@ class Classifier(Trainable):
         self._outputs = len(manifest.classes) if len(manifest.classes) > 2 else 1
         self._width = whole(config, "width", low=1)
         self._depth = whole(config, "depth", low=1)
+        self._convolutions = whole(config, "convolutions", low=1, high=2)
+        self._full_size = whole(config, "full_size", low=0, high=self._depth)
         self._dropout = number(config, "dropout", low=0, high=1)
         self._smoothing = number(config, "label_smoothing", low=0, high=1)
 
     def network(self) -> nn.Module:
-        return resnet(self.manifest, self._width, self._depth, self._outputs, self._dropout)
+        return resnet(
+            self.manifest,
+            self._width,
+            self._depth,
+            self._outputs,
+            self._dropout,
+            convolutions=self._convolutions,
+            full_size=self._full_size,
+        )
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
         per_sample = self._cross_entropy(network(batch.image).float(), _label(batch))

@@ -5,14 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import Convolution, ResidualUnit
-from monai.networks.layers.factories import Pool
+from monai.networks.layers.factories import Conv, Pool
+from monai.networks.layers.utils import get_norm_layer
 from monai.networks.nets import UNet
+from monai.networks.nets.resnet import ResNetBlock
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest
 
 #: Resolutions of the U-Net. On one CPU core a 64 x 64 epoch of 320 images takes 0.5, 0.6 and 0.7 s
@@ -139,46 +145,114 @@ def unet(manifest: Manifest, width: int, outputs: int) -> nn.Module:
     )
 
 
-def resnet(manifest: Manifest, width: int, depth: int, outputs: int, dropout: float) -> nn.Module:
-    """A residual network of MONAI's units for images of any size, 2-D or 3-D, standardising first.
-
-    Each unit halves the image and holds one convolution beside its shortcut. On one CPU core an
-    epoch of 500 images of 28 x 28 then takes 0.09 s at width 8 and depth 3; AUROC on PneumoniaMNIST
-    is 0.977 after eight. A second convolution doubles the time and gives 0.978; not halving in the
-    first unit doubles it again and gives 0.915.
+def resnet(
+    manifest: Manifest,
+    width: int,
+    depth: int,
+    outputs: int,
+    dropout: float,
+    *,
+    convolutions: int = 1,
+    full_size: int = 0,
+) -> nn.Module:
+    """A residual network for images of any size, 2-D or 3-D, standardising first.
 
     Group normalisation, as it keeps every sample independent of its batch (as in `unet`) and, other
     than instance normalisation, works down to a single pixel.
 
     Args:
-        width: Channels of the first unit, at half the image's size; doubled by each further one.
+        width: Channels of the first unit; doubled by each further one.
         depth: Units.
         outputs: Raw outputs, (B, outputs).
         dropout: Probability that a pooled feature is left out in training, in [0, 1].
+        convolutions, full_size: See `residual_units`.
     """
     dims = manifest.spatial_dims
     head = [Pool["ADAPTIVEAVG", dims](1), nn.Flatten(), nn.Dropout(dropout)]
     return nn.Sequential(
         Standardise(manifest.mean, manifest.std, dims),
-        *residual_units(dims, manifest.channels, width, depth),
+        *residual_units(
+            dims, manifest.channels, width, depth, convolutions=convolutions, full_size=full_size
+        ),
         *head,
         nn.Linear(width * 2 ** (depth - 1), outputs),
     )
 
 
-def residual_units(dims: int, channels: int, width: int, depth: int) -> nn.Sequential:
+def load_encoder(network: nn.Module, file: Path) -> None:
+    """Fill a network with the weights of a safetensors file that have the names of its own.
+
+    The last layer stays as it is where the file's has another shape or is missing, as of other
+    classes. So do weights that the file lacks, and buffers: images are standardised by the
+    statistics of the data that are trained on.
+
+    Raises:
+        UserError: for a path that is not absolute, a file that cannot be read, one without any of
+            the network's weights, and for a weight of another shape.
+    """
+    if not file.is_absolute():
+        raise UserError(f"encoder: {file} is not absolute. Workers run in folders of their own.")
+    try:
+        stored = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"encoder: {file}: cannot be read as safetensors ({error}).") from error
+    own = dict(network.named_parameters())
+    last = next(reversed(own)).rpartition(".")[0]
+    shared = {n: t for n, t in stored.items() if n in own}
+    shared = {
+        n: t for n, t in shared.items() if t.shape == own[n].shape or n.rpartition(".")[0] != last
+    }
+    if not any(name.rpartition(".")[0] != last for name in shared):
+        raise UserError(
+            f"encoder: {file}: holds no weight of this network, such as {next(iter(own))!r}."
+        )
+    for name, tensor in shared.items():
+        if tensor.shape != own[name].shape:
+            raise UserError(
+                f"encoder: {file}: {name!r} is {tuple(tensor.shape)}, here "
+                f"{tuple(own[name].shape)}. Give the network the width and depth of the file's."
+            )
+    with torch.no_grad():
+        for name, tensor in shared.items():
+            own[name].copy_(tensor)
+
+
+def residual_units(
+    dims: int,
+    channels: int,
+    width: int,
+    depth: int,
+    *,
+    convolutions: int = 1,
+    full_size: int = 0,
+) -> nn.Sequential:
     """The body of `resnet`: images to features of width · 2^(depth − 1) channels.
 
     Args:
         dims: Spatial dimensions, 2 or 3.
         channels: Of the images.
         width, depth: As for `resnet`.
+        convolutions: Of each unit beside its shortcut: 1 (MONAI's `ResidualUnit`), or 2 (the basic
+            block of He et al. 2016, arXiv 1512.03385, MONAI's `ResNetBlock`).
+        full_size: Of the units, the first that do not halve the image, 0 to `depth`.
     """
     norm = ("GROUP", {"num_groups": math.gcd(width, _GROUPS)})
     widths = [channels, *(width * 2**level for level in range(depth))]
-    return nn.Sequential(
-        *(
-            ResidualUnit(dims, before, after, strides=2, subunits=1, act="relu", norm=norm)
-            for before, after in itertools.pairwise(widths)
-        )
-    )
+    strides = [1 if unit < full_size else 2 for unit in range(depth)]
+    units: list[nn.Module] = []
+    for (before, after), stride in zip(itertools.pairwise(widths), strides, strict=True):
+        unit: nn.Module
+        if convolutions == 1:
+            unit = ResidualUnit(
+                dims, before, after, strides=stride, subunits=1, act="relu", norm=norm
+            )
+        else:
+            shortcut = nn.Sequential(
+                Conv["CONV", dims](before, after, 1, stride=stride, bias=False),
+                get_norm_layer(norm, dims, after),
+            )
+            unit = ResNetBlock(
+                before, after, spatial_dims=dims, stride=stride, downsample=shortcut, norm=norm
+            )
+        units.append(unit)
+    return nn.Sequential(*units)

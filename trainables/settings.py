@@ -22,11 +22,13 @@ def number(
     return float(value)
 
 
-def whole(config: Mapping[str, Any], key: str, low: int) -> int:
-    """The whole number at `key`, at least `low`. Raises `UserError` naming the key."""
+def whole(config: Mapping[str, Any], key: str, low: int, high: float = math.inf) -> int:
+    """The whole number at `key`, in [low, high]. Raises `UserError` naming the key."""
     value = _present(config, key)
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise UserError(f"config: {key!r} must be a whole number from {low} up, not {value!r}.")
+    if value > high:
+        raise UserError(f"config: {key!r} is {value}, above {high:g}.")
     return value
 
 

@@ -12,6 +12,7 @@ from trainables.losses import (
     RISKS,
     annealing,
     cross_entropy,
+    marginal_ace,
     misleading_evidence,
     soft_dice,
     split_by_truth,
@@ -43,18 +44,26 @@ class _UNet(Trainable):
 
 
 class ClassicalUNet(_UNet):
-    """Sigmoid output; pixel-wise cross-entropy plus weighted soft Dice.
+    """Sigmoid output; pixel-wise cross-entropy plus weighted soft Dice and calibration error.
 
-    Config: `width`, `dice_weight` (>= 0).
+    Config: `width`, `dice_weight` and `ace_weight` (>= 0), the weight of `losses.marginal_ace`.
     """
 
     uncertainties = ("bernoulli-variance", "entropy")
     outputs = 1
 
+    def __init__(self, config: Config, manifest: Manifest) -> None:
+        super().__init__(config, manifest)
+        self._ace_weight = number(config, "ace_weight", low=0)
+
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
         logit, mask = network(batch.image).float(), _mask(batch)
         bce = cross_entropy(logit, mask).flatten(1).mean(1)
-        return _sum({"bce": bce, "dice": self._dice(logit.sigmoid(), mask)})
+        p = logit.sigmoid()
+        terms = {"bce": bce, "dice": self._dice(p, mask)}
+        if self._ace_weight:
+            terms["ace"] = self._ace_weight * marginal_ace(p, mask)
+        return _sum(terms)
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
         scores = self.scores(network, batch)

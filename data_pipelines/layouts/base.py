@@ -93,6 +93,10 @@ class Layout(ABC, Generic[Case]):
         """Every image that `load` reads a sample from, where `takes_patients`."""
         yield from ()
 
+    def own_size(self) -> int | None:
+        """The side that all images of the folder share, where it is known without reading them."""
+        return None
+
     @property
     def patient_source(self) -> PatientSource:
         """How `Sample.patient_id` is known."""

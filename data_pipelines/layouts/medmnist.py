@@ -277,6 +277,12 @@ class MedMnist(Layout[Entry]):
             source=self._path,
         )
 
+    def own_size(self) -> int | None:
+        dims = 3 if self._flag.solid else 2
+        shapes = npz_shapes(self._path)
+        sides = {side for s in _SPLITS for side in shapes[f"{s}_images"][1 : 1 + dims]}
+        return sides.pop() if len(sides) == 1 else None
+
     def source_digest(self) -> str:
         return digest(self._path.parent, [self._path])
 

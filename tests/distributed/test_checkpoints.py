@@ -9,13 +9,17 @@ from distributed.checkpoints import (
     CARD,
     MODEL,
     discard_states,
-    finished_metrics,
+    find_best,
+    finished_card,
     latest_epochs,
+    load_best,
     load_model,
     load_state,
+    save_best,
     save_model,
     save_state,
 )
+from distributed.recipe import Best
 
 
 def state(value: float) -> dict[str, torch.Tensor]:
@@ -58,22 +62,38 @@ def test_where_no_state_is_whole_a_trial_begins_anew(tmp_path):
 def test_a_finished_model_is_kept_with_its_card_and_its_states_go(tmp_path):
     network = torch.nn.Linear(3, 2)
     save_state(tmp_path, state(1), 1)
-    assert finished_metrics(tmp_path) is None
+    assert finished_card(tmp_path) is None
     card = {"id": "a", "config": {"lr": 0.1}, "metrics": {"dice": 0.5, "ece": 0.25}}
     save_model(tmp_path, network, card)
     assert names(tmp_path) == sorted([CARD, MODEL])
-    assert finished_metrics(tmp_path) == card["metrics"]
+    assert finished_card(tmp_path) == card
     assert json.loads((tmp_path / CARD).read_text()) == card
     other = torch.nn.Linear(3, 2)
     load_model(tmp_path, other)
     assert torch.equal(other.weight, network.weight)
 
 
+def test_the_best_epoch_is_kept_beside_the_states_and_goes_with_them(tmp_path):
+    networks = [torch.nn.Linear(3, 2) for _ in range(3)]
+    assert find_best(tmp_path) is None
+    save_state(tmp_path, state(1), 1)
+    for epoch, network in enumerate(networks[:2], 1):
+        save_best(tmp_path, network, Best(epoch, 1 / epoch))
+    assert find_best(tmp_path) == Best(2, 0.5)
+    load_best(tmp_path, networks[2])
+    assert torch.equal(networks[2].weight, networks[1].weight)
+    assert latest_epochs(tmp_path) == 1
+    save_model(tmp_path, networks[2], {"metrics": {}})
+    assert names(tmp_path) == sorted([CARD, MODEL])
+    (tmp_path / "best.safetensors").write_bytes(b"half")
+    assert find_best(tmp_path) is None
+
+
 def test_a_model_without_its_card_is_not_finished(tmp_path):
     """The card is written last: a kill between the two leaves the states to go on from."""
     save_state(tmp_path, state(4), 4)
     (tmp_path / MODEL).write_bytes(b"any")
-    assert finished_metrics(tmp_path) is None
+    assert finished_card(tmp_path) is None
     assert latest_epochs(tmp_path) == 4
 
 

@@ -112,6 +112,18 @@ def test_the_curve_and_the_metrics_tell_of_the_same_images(
         )
 
 
+def test_temperature_is_fitted_on_validation_and_told_of_both_splits(classifier: Judged) -> None:
+    card = classifier[0]
+    found = card["temperature"]
+    assert found["value"] > 0
+    # On the split that it was fitted on the likelihood cannot fall.
+    assert found["val"]["after"]["nll"] <= found["val"]["before"]["nll"] + 1e-6
+    for name, value in found["test"]["before"].items():
+        assert value == card["metrics"][f"clean.{name}"]
+    assert found["test"]["after"]["nll"] != found["test"]["before"]["nll"]
+    assert "ece_region" not in found["test"]["after"]
+
+
 def test_a_held_out_site_has_metrics_of_its_own(classifier: Judged, sites: Path) -> None:
     card, _ = classifier
     assert card["ood"]["samples"] == Manifest.load(sites).split_counts["ood"]

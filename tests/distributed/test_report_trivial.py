@@ -60,6 +60,10 @@ def card(model: str) -> dict[str, Any]:
             "thresholds": [{"target": 0.9, "threshold": 0.3, "coverage": 0.9}],
             "conditions": {"clean": condition},
         },
+        "temperature": {
+            "value": 1.875,
+            "test": {"before": {"ece": 0.125, "nll": 0.5}, "after": {"ece": 0.0625, "nll": 0.375}},
+        },
     }  # fmt: skip
 
 
@@ -127,6 +131,7 @@ def test_the_page_marks_it_and_shows_what_ignoring_the_image_reaches(tmp_path: P
         "A flat line alone proves nothing",
         "perfect at this n",
         "0.021",
+        "1.88 0.125 0.0625 0.5 0.375",
         "A cross over a mark: the model gives every image one answer",
     ):
         assert told in elements.text, told

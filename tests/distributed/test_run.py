@@ -9,7 +9,7 @@ from data_pipelines.schema import Manifest
 from distributed.checks import objectives_of
 from distributed.ledger import Record, State
 from distributed.report import write_report
-from distributed.run import Run
+from distributed.run import Run, identifier
 from search_spaces.study import Study
 from trainables.metrics.catalog import COSTS
 
@@ -105,3 +105,12 @@ def test_a_run_is_never_written_over(run, tmp_path):
         Run.create(run.path)
     with pytest.raises(UserError, match="no run here"):
         Run.open(tmp_path)
+
+
+def test_an_encoder_counts_by_its_content_in_the_name_of_a_trial(phantoms, tmp_path):
+    identify = identifier(STUDY, Manifest.load(phantoms))
+    for name, content in {"a": b"1", "b": b"1", "c": b"2"}.items():
+        (tmp_path / name).write_bytes(content)
+    names = [identify({"encoder": str(tmp_path / name)}) for name in ("a", "b", "c")]
+    assert names[0] == names[1] != names[2]
+    assert identify({"encoder": ""}) not in names

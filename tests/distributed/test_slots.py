@@ -15,9 +15,11 @@ import ray
 from ray import tune
 
 from data_pipelines.schema import Manifest, Split
-from data_pipelines.streams import Mode, Source, materialise
+from data_pipelines.streams import Mode, Samples, Source, materialise
+from distributed.checkpoints import finished_card, load_model
 from distributed.outcome import FAILED, FINISHED, OUTSIDE, RUNG, metrics_of
 from distributed.slot import REQUEST, Slot, SlotSettings
+from distributed.training import TrialTraining
 from distributed.worker import WorkerSettings
 from search_spaces.space import Space
 from search_spaces.study import Scheduler
@@ -41,6 +43,8 @@ CONFIG = Space(
 ).defaults("evidential-unet")
 RUNGS = [0.125, 0.25, 0.5]
 OTHER = {**CONFIG, "seed": 5, "learning_rate": 0.01, "risk": "type-2"}
+#: Ends long before its twelve epochs: with such steps the NLL is never again what it was at first.
+PATIENT = {**CONFIG, "epochs": 12, "patience": 2, "learning_rate": 0.3, "schedule": "constant"}
 BROKEN = {**CONFIG, "learning_rate": 1e30}
 
 
@@ -51,6 +55,8 @@ class Results(tune.Callback):
         self.all: dict[str, list[dict]] = {}
         self.last: dict[str, dict] = {}
         self.slots: dict[str, int] = {}
+        #: Of the run.
+        self.folder = Path()
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
         self.all.setdefault(trial.config["trial"], []).append(result)
@@ -86,6 +92,7 @@ def run(
         patience=0.0,
     )
     results = results or Results()
+    results.folder = folder
     tune.Tuner(
         tune.with_resources(
             tune.with_parameters(
@@ -113,7 +120,8 @@ def run(
 
 def value(spec, key, configs):
     name = spec.config.item
-    return {"trial": name, "config": configs[name], "judged": name != "unjudged"}[key]
+    judged = name != "unjudged" and not configs[name]["patience"]
+    return {"trial": name, "config": configs[name], "judged": judged}[key]
 
 
 def figures(result: dict) -> dict:
@@ -131,6 +139,7 @@ def undisturbed(local_ray, phantoms, tmp_path_factory) -> Results:
     folder = tmp_path_factory.mktemp("undisturbed")
     order = {"first": CONFIG, "other": OTHER, "broken": BROKEN, "again": CONFIG}
     order["unjudged"] = {**CONFIG, "seed": 9}
+    order["patient"] = PATIENT
     return run(phantoms, folder, order)
 
 
@@ -155,6 +164,24 @@ def test_a_judged_trial_names_its_rungs_and_is_evaluated_as_far_as_they_ask(undi
     assert "clean.dice" in metrics_of(early)
     assert "dice_area" not in metrics_of(early)
     assert metrics_of(last).keys() >= metrics_of(undisturbed.last["first"]).keys()
+
+
+def test_patience_ends_a_trial_with_the_model_of_its_best_epoch(undisturbed, phantoms):
+    results = undisturbed.all["patient"]
+    assert [r["training_iteration"] for r in results] == list(range(1, len(results) + 1))
+    assert [r[FINISHED] for r in results] == [*(False for _ in results[1:]), True]
+    assert 2 < len(results) < PATIENT["epochs"]
+    losses = {r["training_iteration"]: metrics_of(r)["clean.nll"] for r in results[:-1]}
+    best = min(losses, key=losses.get)
+    assert len(results) == best + PATIENT["patience"]
+
+    assert metrics_of(results[-1])["clean.nll"] == losses[best]
+    card = finished_card(undisturbed.folder / "checkpoints" / "patient")
+    assert (card["epoch"], card["epochs"]) == (best, len(results))
+    training = TrialTraining(PATIENT, Manifest.load(phantoms), PLAN)
+    load_model(undisturbed.folder / "checkpoints" / "patient", training.model)
+    judged = training.evaluate(Samples.read(phantoms, Split.VAL), batch_size=8).compute()
+    assert judged["clean.nll"] == pytest.approx(losses[best], rel=1e-6)
 
 
 def test_trials_flow_through_one_slot(undisturbed):
@@ -212,11 +239,14 @@ def train_workers() -> list[int]:
     return found
 
 
-def test_a_killed_worker_costs_no_trial_and_changes_no_figure(undisturbed, phantoms, tmp_path):
+@pytest.mark.parametrize(("config", "name"), [(CONFIG, "first"), (PATIENT, "patient")])
+def test_a_killed_worker_costs_no_trial_and_changes_no_figure(
+    undisturbed, phantoms, tmp_path, config, name
+):
     with kill(train_workers, tmp_path) as killed:
-        results = run(phantoms, tmp_path, {"victim": CONFIG, "next": OTHER})
+        results = run(phantoms, tmp_path, {"victim": config, "next": OTHER})
     assert killed
-    assert figures(results.last["victim"]) == figures(undisturbed.last["first"])
+    assert figures(results.last["victim"]) == figures(undisturbed.last[name])
     assert figures(results.last["next"]) == figures(undisturbed.last["other"])
     assert (tmp_path / "checkpoints/victim/model.safetensors").is_file()
 
@@ -255,6 +285,15 @@ def test_a_trial_is_taken_up_where_another_slot_has_left_it(local_ray, phantoms,
     assert [r["training_iteration"] for r in again.all["whole"]] == [3]
     assert figures(again.last["rest"]) == figures(again.last["whole"]) == figures(whole)
     assert not list(tmp_path.glob("checkpoints/*/state-*"))
+
+
+def test_patience_is_kept_where_another_slot_takes_up_a_trial(undisturbed, phantoms, tmp_path):
+    """Left after the epoch before its last: what was best is not forgotten."""
+    last = undisturbed.last["patient"]["training_iteration"]
+    run(phantoms, tmp_path, {"patient": PATIENT}, stop=last - 1)
+    again = run(phantoms, tmp_path, {"patient": PATIENT})
+    assert [r["training_iteration"] for r in again.all["patient"]] == [last - 1, last]
+    assert figures(again.last["patient"]) == figures(undisturbed.last["patient"])
 
 
 def test_two_workers_train_and_judge_together(local_ray, phantoms, tmp_path):

@@ -160,3 +160,26 @@ def test_a_sweep_is_refused_before_it_starts(phantoms: Path) -> None:
     assert figures.keys() == {"val", "test"}
     assert figures["val"]["empty mask"]["dice_lesion"] == 0
     assert prepare(asked, nodes, prepared.trivial).trivial is prepared.trivial
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({"optimiser": {"choices": ["adamw", "sdg"]}}, r"space.optimiser: .*did you mean 'sgd'"),
+        ({"schedule": "cosin"}, r"space.schedule: .*did you mean 'cosine'"),
+        ({"flips": "left"}, r"space.flips: .*did you mean 'left-right'"),
+    ],
+    ids=str,
+)
+def test_a_misspelt_recipe_is_refused_before_it_starts(space: dict, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        check(study(space=space, objectives=["clean.auroc"]), MANIFEST)
+
+
+def test_weights_of_classes_need_classes() -> None:
+    pixels = dataclasses.replace(MANIFEST, tasks=(Task.SEGMENTATION,))
+    wanted = study(
+        trainables=["unet"], objectives=["dice_lesion_area"], space={"class_balance": "weights"}
+    )
+    with pytest.raises(UserError, match="segmentation has no class of each image"):
+        check(wanted, pixels)

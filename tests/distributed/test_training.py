@@ -54,18 +54,31 @@ def growing(rungs=(0.5,), epochs=3, **shares) -> Levels:
     return Levels(Fidelity(**shares), Scheduler(rungs=list(rungs)), epochs)
 
 
-@pytest.mark.parametrize("trainable", list(TRAINABLES))
-def test_a_restart_from_a_checkpoint_changes_nothing(data, tmp_path, trainable):
+RECIPE = {"augmentation": 0.5, "flips": "left-right", "ema": 0.9, "schedule": "one-cycle"}
+
+
+@pytest.mark.parametrize(
+    ("trainable", "more"),
+    [
+        *((name, {}) for name in TRAINABLES),
+        ("unet", RECIPE),
+        ("classifier", {**RECIPE, "optimiser": "sgd", "class_balance": "weights"}),
+    ],
+    ids=str,
+)
+def test_a_restart_from_a_checkpoint_changes_nothing(data, tmp_path, trainable, more):
     manifest, train, val = data
     levels = growing(data=0.5, image_size=0.5)
+    prior = Prior.of(train.sweep(8), TRAINABLES[trainable].task)
+    chosen = config(trainable, **more)
     through, broken = (
-        TrialTraining(config(trainable), manifest, PLAN, levels=levels) for _ in range(2)
+        TrialTraining(chosen, manifest, PLAN, levels=levels, prior=prior) for _ in range(2)
     )
     for training in (through, broken):
         training.epoch(train)
     save_state(tmp_path, broken.tensors(), 1)
     torch.randn(100)  # whatever else ran in the process since
-    resumed = TrialTraining(config(trainable), manifest, PLAN, levels=levels)
+    resumed = TrialTraining(chosen, manifest, PLAN, levels=levels, prior=prior)
     resumed.load(load_state(tmp_path, 1), 1)
     assert same(through, resumed)
     for training in (through, resumed):
@@ -90,6 +103,63 @@ def test_training_learns(data):
     after = training.evaluate(val, CLEAN, batch_size=8).compute()
     assert losses[-1] < 0.8 * losses[0]
     assert after["clean.nll"] < before["clean.nll"]
+
+
+def test_the_mean_of_the_weights_is_judged_and_kept(data, tmp_path):
+    manifest, train, val = data
+    plain, mean = (TrialTraining(config(ema=decay), manifest, PLAN) for decay in (0.0, 0.99))
+    assert plain.model is plain.network
+    for training in (plain, mean):
+        training.epoch(train)
+    # The same training; what is judged is another network.
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(plain.network.parameters(), mean.network.parameters(), strict=True)
+    )
+    figures = [t.evaluate(val, batch_size=8).compute() for t in (plain, mean)]
+    assert figures[0]["clean.nll"] != figures[1]["clean.nll"]
+    assert figures[0]["attacked.nll"] != figures[1]["attacked.nll"]
+    save_model(tmp_path, mean.model, {"id": "a"})
+    judged = TrialTraining(config(ema=0.99), manifest, PLAN)
+    load_model(tmp_path, judged.model)
+    assert judged.evaluate(val, batch_size=8).compute() == figures[1]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_training_may_start_from_the_weights_of_a_file(data, tmp_path, ema):
+    manifest, train, _ = data
+    first = TrialTraining(config("classifier", depth=2), manifest, PLAN)
+    first.epoch(train)
+    save_model(tmp_path, first.model, {"id": "a"})
+    file = str(tmp_path / "model.safetensors")
+    # A rate of 0: what training begins with is what it ends with.
+    still = {"depth": 2, "learning_rate": 0.0, "weight_decay": 0.0, "ema": ema, "seed": 7}
+    second = TrialTraining(config("classifier", encoder=file, **still), manifest, PLAN)
+    assert not same_weights(second.model, first.model)
+    second.epoch(train)
+    assert same_weights(second.model, first.model)
+    # Once begun it needs the file no more.
+    resumed = TrialTraining(
+        config("classifier", encoder=str(tmp_path / "gone"), **still), manifest, PLAN
+    )
+    resumed.load(second.tensors(), 1)
+    resumed.epoch(train)
+    assert same_weights(resumed.model, first.model)
+
+
+def same_weights(a, b):
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return all(torch.allclose(mine, yours, atol=1e-6) for mine, yours in pairs)
+
+
+def test_augmentation_reaches_the_training_and_not_the_evaluation(data):
+    manifest, train, val = data
+    plain, other = (TrialTraining(config(augmentation=s), manifest, PLAN) for s in (0.0, 0.5))
+    figures = [t.evaluate(val, batch_size=8).compute() for t in (plain, other)]
+    assert figures[0] == figures[1]
+    for training in (plain, other):
+        training.epoch(train)
+    assert not same(plain, other)
 
 
 def test_the_attack_budget_is_told(data):
@@ -141,7 +211,7 @@ def test_a_finished_model_reads_back_and_drops_its_states(data, tmp_path):
         "state-00002.safetensors",
         "state-00003.safetensors",
     ]
-    save_model(tmp_path, training.network, {"id": "a"})
+    save_model(tmp_path, training.model, {"id": "a"})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
     other = TrialTraining(config(seed=9), manifest, PLAN)
     load_model(tmp_path, other.network)

@@ -436,7 +436,7 @@ def trained() -> tuple[ClassicalUNet, nn.Module, Batch]:
         columns={},
         fingerprint="0",
     )
-    model = ClassicalUNet({"width": 4, "dice_weight": 0.5}, manifest)
+    model = ClassicalUNet({"width": 4, "dice_weight": 0.5, "ace_weight": 0.0}, manifest)
     torch.manual_seed(0)
     network = model.network()
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)

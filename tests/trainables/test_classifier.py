@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 
 from data_pipelines.errors import UserError
@@ -15,10 +16,14 @@ from trainables.attacks import ScoreVictim, make_attack
 from trainables.classifier import Classifier
 from trainables.contract import Progress
 from trainables.evaluation import EvaluationPlan, evaluate
+from trainables.networks import load_encoder
 from trainables.regimes import from_config
 
 torch.set_num_threads(1)
-CONFIG = {"width": 8, "depth": 3, "dropout": 0.0, "label_smoothing": 0.0}
+CONFIG = {
+    "width": 8, "depth": 3, "convolutions": 1, "full_size": 0, "dropout": 0.0,
+    "label_smoothing": 0.0,
+}  # fmt: skip
 NOW = Progress(0, 6)
 
 
@@ -89,9 +94,13 @@ def test_smoothing_is_the_same_with_one_output_and_with_two(smoothing: float) ->
     torch.testing.assert_close(loss.total, -(target * log_p).sum())
 
 
-def test_samples_do_not_see_each_other_even_in_training_mode() -> None:
+SHAPES = [{}, {"convolutions": 2}, {"convolutions": 2, "full_size": 1}, {"full_size": 3}]
+
+
+@pytest.mark.parametrize("more", SHAPES, ids=str)
+def test_samples_do_not_see_each_other_even_in_training_mode(more: dict) -> None:
     torch.manual_seed(0)
-    network = Classifier(CONFIG, manifest()).network().train()
+    network = Classifier({**CONFIG, **more}, manifest()).network().train()
     image = batch([0, 1, 0]).image
     torch.testing.assert_close(network(image)[1:2], network(image[1:2]), atol=1e-5, rtol=1e-4)
 
@@ -103,9 +112,28 @@ def test_dropout_is_drawn_in_training_alone() -> None:
     assert torch.equal(network.eval()(image), network(image))
 
 
+@pytest.mark.parametrize("more", SHAPES, ids=str)
+def test_units_halve_after_those_of_full_size(more: dict) -> None:
+    network = Classifier({**CONFIG, **more}, manifest()).network()
+    assert isinstance(network, nn.Sequential)
+    sides, features = [], network[0](torch.rand(1, 1, 28, 28))
+    for unit in network[1:4]:
+        features = unit(features)
+        sides.append(features.shape[-1])
+    expected = {0: [14, 7, 4], 1: [28, 14, 7], 3: [28, 28, 28]}
+    assert sides == expected[more.get("full_size", 0)]
+    kernels = [
+        m for m in network[1].modules() if isinstance(m, nn.Conv2d) and m.kernel_size[0] == 3
+    ]
+    # The shortcut's own of MONAI's unit is 3 x 3 as well where it halves.
+    if more.get("convolutions") == 2:
+        assert len(kernels) == 2
+
+
+@pytest.mark.parametrize("more", SHAPES, ids=str)
 @pytest.mark.parametrize("side", [1, 7, 28, 65])
-def test_images_may_have_any_size(side: int) -> None:
-    network = Classifier(CONFIG, manifest()).network()
+def test_images_may_have_any_size(side: int, more: dict) -> None:
+    network = Classifier({**CONFIG, **more}, manifest()).network()
     assert bool(network(torch.rand(2, 1, side, side)).isfinite().all())
 
 
@@ -114,6 +142,8 @@ def test_images_may_have_any_size(side: int) -> None:
     [
         ("width", 0, "'width' must be a whole number"),
         ("depth", 1.5, "'depth' must be a whole number"),
+        ("convolutions", 3, "'convolutions' is 3, above 2"),
+        ("full_size", 4, "'full_size' is 4, above 3"),
         ("dropout", 1.2, "'dropout' is 1.2, outside"),
         ("label_smoothing", -0.1, "'label_smoothing' is -0.1, outside"),
     ],
@@ -134,6 +164,50 @@ def test_bad_value_is_named(key: str, value: object, message: str) -> None:
 def test_data_that_do_not_fit_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Classifier(CONFIG, manifest(**changes))
+
+
+def test_an_encoder_of_other_classes_lends_all_but_the_last_layer(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    lent = Classifier(CONFIG, manifest(5, mean=(0.1,))).network()
+    save_file(lent.state_dict(), file)
+    network = Classifier(CONFIG, manifest(3)).network()
+    last = {n: p.clone() for n, p in network.named_parameters()}
+    load_encoder(network, file)
+    theirs = dict(lent.named_parameters())
+    for name, mine in network.named_parameters():
+        expected = last[name] if name.startswith("7.") else theirs[name]
+        assert torch.equal(mine, expected), name
+    # Images are standardised by the statistics of the data at hand.
+    assert network[0].mean.item() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"width": 16}, r"'1\..*' is \(16,.*, here \(8,"),
+        (None, "holds no weight of this network"),
+    ],
+    ids=str,
+)
+def test_weights_that_do_not_fit_are_named(tmp_path: Path, changes: dict, told: str) -> None:
+    file = tmp_path / "weights.safetensors"
+    tensors = {"layer1.weight": torch.zeros(3)}
+    if changes is not None:
+        tensors = Classifier({**CONFIG, **changes}, manifest()).network().state_dict()
+    save_file(tensors, file)
+    with pytest.raises(UserError, match=told):
+        load_encoder(Classifier(CONFIG, manifest()).network(), file)
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    network = Classifier(CONFIG, manifest()).network()
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        load_encoder(network, tmp_path / "absent")
+    (tmp_path / "text").write_text("weights")
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        load_encoder(network, tmp_path / "text")
+    with pytest.raises(UserError, match="not absolute"):
+        load_encoder(network, Path("weights.safetensors"))
 
 
 def test_learns_pneumonia_and_withstands_what_it_was_trained_against(real_data: Path) -> None:

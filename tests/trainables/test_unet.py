@@ -22,6 +22,7 @@ torch.set_num_threads(1)
 CONFIG = {
     "width": 4,
     "dice_weight": 0.5,
+    "ace_weight": 0.0,
     "risk": "cross-entropy",
     "kl_weight": 0.1,
     "kl_anneal_epochs": 10,
@@ -276,6 +277,19 @@ def test_classical_loss_is_cross_entropy_plus_dice() -> None:
     )
     prediction = model.predict(Fixed(torch.tensor([logit])), everything)
     assert prediction.uncertainty["bernoulli-variance"].mean().item() == pytest.approx(p * (1 - p))
+
+
+def test_calibration_error_enters_the_loss_with_its_weight() -> None:
+    data = batch()
+    fixed = Fixed(torch.tensor([0.7]))
+    plain, more = (
+        ClassicalUNet({**CONFIG, "ace_weight": weight}, manifest()).loss(fixed, data, START)
+        for weight in (0.0, 0.5)
+    )
+    p = torch.tensor(0.7).sigmoid()
+    gap = (p - data.mask.flatten(1).mean(1)).abs()
+    torch.testing.assert_close(more.per_sample, plain.per_sample + 0.5 * gap)
+    assert "ace" not in plain.parts
 
 
 @pytest.mark.parametrize("name", ["unet", "evidential-unet"])

@@ -14,6 +14,7 @@ from data_pipelines.prepare import prepare
 from data_pipelines.problems import BadFile
 from data_pipelines.sample import Sample
 from data_pipelines.schema import Split, Task
+from data_pipelines.streams import Samples
 
 SPLITS = ("train", "val", "test")
 
@@ -95,6 +96,23 @@ def test_real_set_is_prepared_with_official_splits(real_data, tmp_path):
     assert counts["val"] <= 78
     assert counts["test"] == 156
     assert any("names no patients" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "expected"), [(28, None, 28), (28, 40, 40), (128, None, 128), (160, None, 64)]
+)
+def test_images_keep_their_one_size_unless_it_is_large(tmp_path, side, size, expected):
+    arrays = _arrays("breastmnist", side=side)
+    np.savez(tmp_path / "breastmnist.npz", **arrays)
+    report = prepare(tmp_path / "breastmnist.npz", "medmnist", tmp_path / "out", size=size)
+    assert report.manifest.image_shape == (1, expected, expected)
+    assert report.manifest.preprocessing["size"] == expected
+    told = [w for w in report.warnings if "--size" in w]
+    assert bool(told) == (expected == 64)
+    if expected == side:
+        shards = Samples.read(tmp_path / "out", Split.TRAIN)
+        kept = {(b.image * 255).round().byte().numpy().tobytes() for b in shards.sweep(1)}
+        assert kept == {image.tobytes() for image in arrays["train_images"]}
 
 
 def test_several_files_want_a_flag(tmp_path):

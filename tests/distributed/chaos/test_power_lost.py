@@ -2,7 +2,7 @@
 
 import pytest
 
-from distributed.checkpoints import finished_metrics, latest_epochs, load_state, save_state
+from distributed.checkpoints import finished_card, latest_epochs, load_state, save_state
 from distributed.ledger import Ledger, Record, State
 
 
@@ -27,7 +27,7 @@ def test_what_was_being_written_is_in_nobodys_way(tmp_path, tensors):
     (tmp_path / "model.safetensors").write_bytes(b"a model whose card was not written")
     save_state(tmp_path, tensors, 1)
     assert latest_epochs(tmp_path) == 1
-    assert finished_metrics(tmp_path) is None
+    assert finished_card(tmp_path) is None
     assert load_state(tmp_path, 1).keys() == tensors.keys()
 
 
