@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from efficiency.measure import Reached, Runs, cheaper, interval, reached, row
+from efficiency.measure import Reached, Runs, cheaper, interval, ratio, reached, row
 from efficiency.problems import FUNCTIONS, PAIRS, Analytic, Recorded
-from efficiency.ways import Way
+from efficiency.stopping import RULES, RUNGS
+from efficiency.ways import SAMPLERS, Way
 
 #: Exponents of forecast's threshold beside its own.
 OWN_DOUBT = 4.0
@@ -35,6 +35,7 @@ def findings(runs: Mapping[str, Runs], curves: Path) -> dict[str, Any]:
 
     `curves` is the file of recorded trainings.
     """
+    runs = {name: {way: of[way] for way in sorted(of, key=_place)} for name, of in runs.items()}
     problems = [Recorded(curves, pair) for pair in PAIRS]
     problems = [problem for problem in problems if UNSTOPPED in runs.get(problem.name, {})]
     functions = [
@@ -74,6 +75,13 @@ def _recorded(problems: Sequence[Recorded], runs: Mapping[str, Runs]) -> dict[st
     }
 
 
+def _place(way: str) -> tuple[int, int, int]:
+    """Samplers, rules and rungs as they are listed, rather than as they were run."""
+    sampler, rule, *rungs = way.split()
+    place = list(RUNGS).index(rungs[0]) if rungs else 0
+    return list(SAMPLERS).index(sampler), list(RULES).index(rule), place
+
+
 def _doubted(way: str) -> bool:
     return way.split()[-1].replace(".", "").isdigit()
 
@@ -84,14 +92,14 @@ def _over_pairs(found: Found, way: str) -> dict[str, Any]:
     of runs that get there, over all pairs and of the worst, and the share of the cost spent."""
     pairs = [(ways[way], ways[UNSTOPPED].only(ways[way].seeds)) for ways in found.values()]
 
-    def ratio(rows: Any) -> float:
-        return geometric_mean([a.expected(rows) / b.expected(rows) for a, b in pairs])
+    def mean_ratio(rows: Any) -> Any:
+        return np.exp(np.mean([np.log(ratio(mine, full, rows)) for mine, full in pairs], axis=0))
 
     shares = [float(np.isfinite(mine.cost).mean()) for mine, _ in pairs]
     return {
         "runs": len(pairs[0][0].seeds),
-        "expected": interval(ratio, len(pairs[0][0].seeds)),
-        "dearest": max(mine.expected() / full.expected() for mine, full in pairs),
+        "expected": interval(mean_ratio, len(pairs[0][0].seeds)),
+        "dearest": max(float(ratio(mine, full)) for mine, full in pairs),
         "reached": float(np.mean(shares)),
         "least_reached": min(shares),
         "spent": float(np.mean([mine.total.sum() / full.total.sum() for mine, full in pairs])),
@@ -108,7 +116,7 @@ def _exponents(found: Found) -> dict[str, Any]:
     ratios = {
         doubt: {
             name: (
-                of_pair[way].only(seeds).expected() / of_pair[UNSTOPPED].only(seeds).expected(),
+                float(ratio(of_pair[way].only(seeds), of_pair[UNSTOPPED].only(seeds))),
                 float(np.isfinite(of_pair[way].only(seeds).cost).mean()),
             )
             for name, of_pair in found.items()
@@ -150,5 +158,5 @@ def _function(problem: Analytic, runs: Runs) -> dict[str, Any]:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Infinite where one of them is; no number where one is none."""
-    return math.inf if math.inf in values else float(np.exp(np.mean(np.log(values))))
+    """Infinite where one of them is."""
+    return float(np.exp(np.mean(np.log(values))))

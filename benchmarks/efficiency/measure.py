@@ -83,16 +83,17 @@ class Reached:
     total: Floats
     final: Floats
 
-    def expected(self, rows: NDArray[np.intp] | slice = slice(None)) -> float:
+    def expected(self, rows: NDArray[np.intp] | slice = slice(None)) -> Floats:
         """The expected cost until the goal, of a search that is begun anew whenever it fails.
 
         All that was spent until the goal or to the end, over the number of runs that reached it
         (expected running time: Hansen, Auger, Ros, Mersmann, Tušar, Brockhoff 2021, "COCO", 4);
-        infinite where none did.
+        infinite where none did. `rows` (..., n) are resamples of the runs: (...,).
         """
         cost, total = self.cost[rows], self.total[rows]
-        count = np.isfinite(cost).sum()
-        return float(np.minimum(cost, total).sum() / count) if count else math.inf
+        count = np.isfinite(cost).sum(axis=-1)
+        spent = np.minimum(cost, total).sum(axis=-1)
+        return np.where(count > 0, spent / np.maximum(count, 1), np.inf)
 
     def only(self, seeds: Sequence[int]) -> Reached:
         """The runs of these seeds, in their order."""
@@ -149,11 +150,11 @@ def row(way: Reached, baseline: Reached) -> dict[str, Any]:
     return {
         "runs": len(seeds),
         "reached": (count / len(seeds), float(share.low), float(share.high)),
-        "expected": interval(
-            lambda rows: _ratio(mine.expected(rows), theirs.expected(rows)), len(seeds)
+        "expected": interval(lambda rows: ratio(mine, theirs, rows), len(seeds)),
+        "spent": interval(
+            lambda rows: mine.total[rows].sum(axis=-1) / theirs.total[rows].sum(axis=-1), len(seeds)
         ),
-        "spent": interval(lambda r: float(mine.total[r].sum() / theirs.total[r].sum()), len(seeds)),
-        "final": interval(lambda r: float(np.median(mine.final[r])), len(seeds)),
+        "final": interval(lambda rows: np.median(mine.final[rows], axis=-1), len(seeds)),
     }
 
 
@@ -172,15 +173,16 @@ def finals_of(history: Sequence[Trial]) -> Floats:
     return np.array([trial.values for trial in history if trial.rung is None])
 
 
-def _ratio(mine: float, theirs: float) -> float:
-    return math.inf if math.isinf(theirs) else mine / theirs
+def ratio(mine: Reached, theirs: Reached, rows: NDArray[np.intp] | slice = slice(None)) -> Floats:
+    """Expected costs, one as a multiple of the other; infinite where either is."""
+    own, other = mine.expected(rows), theirs.expected(rows)
+    return np.where(np.isfinite(other), own / np.where(np.isfinite(other), other, 1.0), np.inf)
 
 
-def interval(figure: Callable[[Any], float], count: int) -> tuple[float, float, float]:
-    """A figure of rows, and its percentile interval over bootstrap resamples of them."""
+def interval(figure: Callable[[Any], Floats], count: int) -> tuple[float, float, float]:
+    """A figure of rows (..., count), and its percentile interval over bootstrap resamples."""
     draws = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
-    values = np.array([figure(rows) for rows in draws])
     tail = (1 - _LEVEL) / 2
     # Infinite values sort last; interpolating with one would be no number.
-    low, high = np.quantile(values, [tail, 1 - tail], method="closest_observation")
-    return figure(np.arange(count)), float(low), float(high)
+    low, high = np.quantile(figure(draws), [tail, 1 - tail], method="closest_observation")
+    return float(figure(np.arange(count))), float(low), float(high)

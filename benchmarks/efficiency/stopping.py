@@ -41,10 +41,10 @@ RULES = {
     rule.name: rule
     for rule in (
         Rule("none", "no stopping", settings={"policy": "none"}),
-        Rule("asha", "Ray's ASHA, mean of objectives, scale known", known=True),
+        Rule("asha", "Ray's ASHA", known=True),
         Rule(
             "scalarised",
-            "halving by the mean of objectives",
+            "halving, scalarised",
             settings={"policy": "halving", "ranking": "scalarised"},
         ),
         Rule(
@@ -52,7 +52,7 @@ RULES = {
             "halving by fronts (MO-ASHA)",
             settings={"policy": "halving", "ranking": "hypervolume"},
         ),
-        Rule("ridge", "plain ridge regression"),
+        Rule("ridge", "ridge regression"),
         Rule("forecast", "forecast", settings={"policy": "forecast"}),
     )
 }
@@ -69,7 +69,10 @@ def picked(rungs: Sequence[float], steps: Sequence[int]) -> list[int]:
 
     Raises ValueError where a rung is no step at which the problem is measured.
     """
-    return [*(list(steps).index(int(share * steps[-1])) for share in rungs), len(steps) - 1]
+    places = {float(step): place for place, step in enumerate(steps)}
+    if missing := [share for share in rungs if share * steps[-1] not in places]:
+        raise ValueError(f"not measured at {missing} of the full length")
+    return [*(places[share * steps[-1]] for share in rungs), len(steps) - 1]
 
 
 def policy_of(
