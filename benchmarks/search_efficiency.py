@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
@@ -116,7 +118,7 @@ def main() -> None:
     write_atomically(table, text)
     print(text)
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(found, indent=1) + "\n")
+        write_atomically(arguments.json, json.dumps(_finite(found), indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -142,6 +144,15 @@ def _arguments() -> argparse.Namespace:
         arguments.samplers = ["random", "guide", "tpe"]
         arguments.parts = [RECORDED, FUNCTION]
     return arguments
+
+
+def _finite(found: Any) -> Any:
+    """JSON has no infinity: what is never reached costs null."""
+    if isinstance(found, dict):
+        return {key: _finite(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_finite(value) for value in found]
+    return None if isinstance(found, float) and math.isinf(found) else found
 
 
 def _search(

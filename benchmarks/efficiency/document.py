@@ -98,13 +98,13 @@ def _defaults(recorded: Mapping[str, Any]) -> str:
         ours = "random scalarised 1/4"
         chosen += (
             f" On recorded trainings that scheduler costs {_number(every[ours]['expected'])} "
-            f"times no stopping and reaches 95 % in {_percent(every[ours]['reached'])} of runs; "
+            f"times no stopping and reaches 95 % in {_percent(every[ours]['reached'])} of runs. "
             f"{_cheaper(recorded, ours, 'random forecast 1/4')}"
         )
     return (
         chosen + " TPE is the default sampler because it draws from the space of several "
-        "trainables; the Gaussian process, which finds the fronts of test functions sooner, models "
-        "only what all trials have, and is for studies of one trainable (`sampler: gp`)."
+        "trainables; the Gaussian process models only what all trials have, and is for studies of "
+        "one trainable (`sampler: gp`). Neither was chosen by the cost of finding a front."
     )
 
 
@@ -123,7 +123,11 @@ def _cheaper(recorded: Mapping[str, Any], way: str, than: str) -> str:
 
 def _exponent_fails(exponent: Mapping[str, Any] | None) -> list[str]:
     if not exponent:
-        return []
+        return [
+            f"The exponent {OWN_DOUBT:g} of forecast's threshold was set on the curves that it is "
+            "judged by here; choosing it on other pairs of measures has not been run yet "
+            "(`--parts exponent`). Its rows are flattered by so much."
+        ]
     chosen = list(exponent["chosen"].values())
     kept = sum(doubt == OWN_DOUBT for doubt in chosen)
     figures = exponent["by_exponent"]
