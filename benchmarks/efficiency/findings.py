@@ -90,20 +90,26 @@ def _over_pairs(found: Found, way: str) -> dict[str, Any]:
     """A way over all pairs: expected cost as a multiple of no stopping's (geometric mean over the
     pairs, bootstrap over orders, which all pairs share), of the pair where it is dearest, the share
     of runs that get there, over all pairs and of the worst, and the share of the cost spent."""
-    pairs = [(ways[way], ways[UNSTOPPED].only(ways[way].seeds)) for ways in found.values()]
+    seeds = _shared([ways[way] for ways in found.values()])
+    pairs = [(ways[way].only(seeds), ways[UNSTOPPED].only(seeds)) for ways in found.values()]
 
     def mean_ratio(rows: Any) -> Any:
         return np.exp(np.mean([np.log(ratio(mine, full, rows)) for mine, full in pairs], axis=0))
 
     shares = [float(np.isfinite(mine.cost).mean()) for mine, _ in pairs]
     return {
-        "runs": len(pairs[0][0].seeds),
-        "expected": interval(mean_ratio, len(pairs[0][0].seeds)),
+        "runs": len(seeds),
+        "expected": interval(mean_ratio, len(seeds)),
         "dearest": max(float(ratio(mine, full)) for mine, full in pairs),
         "reached": float(np.mean(shares)),
         "least_reached": min(shares),
         "spent": float(np.mean([mine.total.sum() / full.total.sum() for mine, full in pairs])),
     }
+
+
+def _shared(runs: Sequence[Reached]) -> list[int]:
+    """The seeds that all have."""
+    return sorted(set.intersection(*(set(of.seeds) for of in runs)))
 
 
 def _exponents(found: Found) -> dict[str, Any]:
@@ -112,7 +118,7 @@ def _exponents(found: Found) -> dict[str, Any]:
     ways = {OWN_DOUBT: "random forecast four", **names}
     if len(found) < len(PAIRS) or any(w not in found[n] for n in found for w in ways.values()):
         return {}
-    seeds = next(iter(found.values()))[names[DOUBTS[0]]].seeds
+    seeds = _shared([of_pair[way] for of_pair in found.values() for way in ways.values()])
     ratios = {
         doubt: {
             name: (
