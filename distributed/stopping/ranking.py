@@ -112,10 +112,17 @@ def _within(points: Floats, method: Ranking) -> Indices:
 
 
 def _scalarised(losses: Floats) -> Floats:
-    """The mean of the objectives, each from 0 (best) to 1 (worst): (n, m) to (n,)."""
-    low = losses.min(axis=0, initial=np.inf)
-    extent = losses.max(axis=0, initial=-np.inf) - low
-    return ((losses - low) / np.where(extent > 0, extent, 1.0)).mean(axis=1)
+    """The mean of the objectives, each from 0 (best) to 1 (worst): (n, m) to (n,).
+
+    What is infinite lies beyond the range of what is not, a whole extent of it.
+    """
+    finite = np.isfinite(losses)
+    low = losses.min(axis=0, initial=np.inf, where=finite)
+    high = losses.max(axis=0, initial=-np.inf, where=finite)
+    low, high = (np.where(np.isfinite(end), end, 0.0) for end in (low, high))
+    extent = np.where(high > low, high - low, 1.0)
+    within = (np.clip(losses, low, high) - low) / extent
+    return np.asarray((within + (losses > high) - (losses < low)).mean(axis=1))
 
 
 def _contributions(points: Floats) -> Floats:

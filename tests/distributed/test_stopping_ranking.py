@@ -63,6 +63,11 @@ def test_scalarised_is_the_order_of_the_mean_over_the_range():
     assert list(rank(losses, unbound(4), "scalarised")) == [0, 2, 1, 3]
 
 
+def test_what_is_infinite_is_behind_and_leaves_the_range_as_it_is():
+    losses = np.array([[np.inf, 0.0], [0.6, 0.5], [0.0, 1.0], [1.0, 0.0], [np.inf, np.inf]])
+    assert list(rank(losses, unbound(5), "scalarised")) == [2, 3, 1, 0, 4]
+
+
 @given(tables(), st.sampled_from(METHODS))
 def test_a_trial_without_figures_comes_last_and_moves_no_other(losses, method):
     broken = np.vstack([losses, np.full(losses.shape[1], np.nan)])
