@@ -6,7 +6,7 @@ DATA ?= data/phantoms
 # A new folder each time: a run is never written over.
 OUT ?= runs/phantoms-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: setup sweep test test-slow lint clean
+.PHONY: setup sweep test test-slow test-long lint clean
 
 setup: $(VENV)/.installed
 
@@ -29,12 +29,17 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not long"
 
-# Real clusters, whole sweeps, killed processes: three quarters of an hour on two cores. With
-# WITHIN=60, those that have not begun after so many minutes are skipped, and said to be.
+# Real clusters and whole sweeps, the most telling first. With WITHIN=45, those that have not begun
+# after so many minutes are skipped, and said to be.
 test-slow: setup
-	$(BIN)/python -m pytest -m slow $(if $(WITHIN),--within $(WITHIN) -rs)
+	$(BIN)/python -m pytest -m "slow and not long" $(if $(WITHIN),--within $(WITHIN) -rs)
+
+# Sweeps whose processes, nodes, disk and storage are taken from them: an hour and more. Before a
+# release, and when what they test has changed.
+test-long: setup
+	$(BIN)/python -m pytest -m long -rs
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,7 +5,7 @@ is one call for the batch, "one by one" the same code image by image, and the pe
 offers for one image: Pillow, scipy, numpy or MONAI, each in its own format and without conversion.
 "generator" is what noise costs to draw, beside torch's with a generator for each image.
 
-    python benchmarks/corruptions.py [--threads 1] [--json FILE]
+    python benchmarks/corruptions.py [--threads 1] [--json FILE] [--quick]
 """
 
 from __future__ import annotations
@@ -234,7 +234,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="calls; the fastest is given")
     parser.add_argument("--threads", type=int, default=1, help="of torch; the peers use one")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--quick", action="store_true", help="each corruption timed once")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.repeats = 1
     torch.set_num_threads(arguments.threads)
     batch, known = samples(), peers()
     rows = [generator(arguments.repeats)]

@@ -4,7 +4,7 @@ Runs the study `evidential-arms`, judges every model on the test split, and writ
 docs/results/evidential.md: mean and standard deviation over the seeds, and paired tests.
 
     trustsweep prepare "QaTa-COV19-v2" --layout qata-cov19 --size 128 --out data/qata
-    python benchmarks/evidential_arms.py --data data/qata --out runs/arms [--json FILE]
+    python benchmarks/evidential_arms.py --data data/qata --out runs/arms [--json FILE] [--quick]
 
 A second call with the same --out only writes the table again.
 """
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from data_pipelines.prepare import prepare as prepare_data
 from data_pipelines.schema import Manifest
 from distributed.judge import judge
 from distributed.ledger import State
@@ -47,6 +48,15 @@ COLUMNS = {
 #: What the method claims: guidance by uncertainty beats chance, the control and no attack at all.
 TESTED = ("attacked@0.02.dice", "clean.ece_region", "clean.ause")
 RIVALS = ("random", "certain", "none")
+TABLE = Path("docs/results/evidential.md")
+#: Small, to see that everything runs.
+QUICK = (
+    "space.epochs=1",
+    "space.width=4",
+    "space.seed={choices: [0, 1]}",
+    "search={trials: 16, sampler: grid}",
+    "evaluation={attack_steps: 1, corruptions: [], final: fast}",
+)
 
 Figures = dict[tuple[str, str], dict[str, dict[int, float]]]
 
@@ -55,17 +65,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="a prepared folder")
+    parser.add_argument("--data", type=Path, help="a prepared folder; not for --quick")
     parser.add_argument("--out", type=Path, required=True, help="the run folder, new or finished")
-    parser.add_argument("--table", type=Path, default=Path("docs/results/evidential.md"))
+    parser.add_argument("--table", type=Path, help=f"instead of {TABLE}")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--quick", action="store_true", help="generated data, minutes")
     arguments = parser.parse_args()
-    study = load("evidential-arms", [f"data={arguments.data}"])
+    if arguments.quick:
+        arguments.data = arguments.out.with_name(f"{arguments.out.name}-data")
+        prepare_data(None, "phantoms", arguments.data, size=32, count=96)
+    elif arguments.data is None:
+        parser.error("--data is needed: a prepared folder")
+    study = load("evidential-arms", [f"data={arguments.data}", *(QUICK if arguments.quick else ())])
     run = _run(study, arguments.out)
     figures = _figures(run)
     text = _document(figures, study, Manifest.load(arguments.data))
-    arguments.table.parent.mkdir(parents=True, exist_ok=True)
-    arguments.table.write_text(text, encoding="utf-8")
+    table = arguments.table or (arguments.out / TABLE.name if arguments.quick else TABLE)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(text, encoding="utf-8")
     print(text)
     if arguments.json:
         arguments.json.write_text(json.dumps({"rows": _rows(figures)}, indent=2))

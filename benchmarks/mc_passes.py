@@ -4,7 +4,7 @@ An encoder's stem draws nothing and is computed once; its tail is one batch of T
 everything T times, as a loop over forward passes does. Rounds are paired; the median of the ratios
 is given.
 
-    python benchmarks/mc_passes.py [--passes 20] [--rounds 15] [--json FILE]
+    python benchmarks/mc_passes.py [--passes 20] [--rounds 15] [--json FILE] [--quick]
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--quick", action="store_true", help="one round of two passes")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.passes, arguments.rounds = 2, 1
     torch.set_num_threads(1)
     rows = list(_rows(arguments.passes, arguments.rounds))
     print(f"| model | input | {arguments.passes} passes, ms | as many full passes, ms | ratio |")

@@ -1,141 +1,168 @@
-"""Training cost until a search has the front, five ways side by side.
+"""What a search costs until it has the front: rules of stopping and samplers side by side.
 
-Ways: Ray Tune's OptunaSearch as its guide writes it, random search, random search with a scalarised
-ASHA, `halving`, and `forecast` (on random configs, and with samplers of a study); on test functions
-also what tells sampler and stopping apart. Problems: recorded curves of real trainings (replay),
-test functions with known fronts behind curves that mislead (zdt1 to 3, dtlz2), and live training on
-real data. Costs are of training 64 trials.
+Three parts. `recorded`: 64 recorded trainings in random orders, every pair of a measure of Dice and
+one of calibration, every rule of stopping at the same rungs. `exponent`: the same for what else the
+exponent of forecast's threshold might be. `functions`: test functions with known fronts behind
+curves that mislead, samplers with and without stopping. Costs are of training and of every
+evaluation, at rungs and at the end. Writes docs/results/search_efficiency.md.
 
-    python benchmarks/search_efficiency.py [--problems replay zdt1 ...] [--seeds 5] [--orders 200]
-        [--json FILE] [--figures DIR] [--cache DIR]
+    python benchmarks/search_efficiency.py --data FOLDER [--out runs/search_efficiency]
+        [--parts recorded ...] [--orders 20] [--seeds 20] [--json FILE] [--quick]
 
-Live trainings are kept under --cache, so that a second call only trains what is new.
+FOLDER holds `learning_curves`. Finished searches are kept under --out, so that a call that was
+ended, or that asks for more orders or seeds, goes on where it was; --seeds 0 writes the document
+from what is there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from efficiency.figures import draw
-from efficiency.live import LIVE, Live
-from efficiency.measure import Measured, finals_of
+import torch
+from efficiency.document import document
+from efficiency.findings import DOUBTS, findings
+from efficiency.measure import finals_of
 from efficiency.problem import Problem
-from efficiency.problems import FUNCTIONS, Analytic, Recorded
-from efficiency.ways import TRIALS, WAYS, sweep
-from replay import Played
+from efficiency.problems import FUNCTIONS, PAIRS, Analytic, Recorded
+from efficiency.stopping import RULES
+from efficiency.ways import Trial, Way, sweep
 
 from data_pipelines.machine import write_atomically
 
-REPLAY = "replay"
-PROBLEMS = (REPLAY, *FUNCTIONS, *LIVE)
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+CURVES = Path("learning_curves") / "xray_lungs_64_configs.jsonl"
+TABLE = Path("docs/results/search_efficiency.md")
+RECORDED, EXPONENT, FUNCTION = "recorded", "exponent", "functions"
+PARTS = (RECORDED, EXPONENT, FUNCTION)
+STOPPED = [
+    *((rule, rungs) for rule in RULES if rule != "none" for rungs in ("1/8", "1/4")),
+    ("forecast", "four"),
+]
+ON_CURVES = [Way("random"), *(Way("random", rule, rungs) for rule, rungs in STOPPED)]
+#: What else the exponent of forecast's threshold might have been.
+DOUBTED = [Way("random", "forecast", "four", doubt) for doubt in DOUBTS]
+#: The Gaussian process takes a minute a search.
+ON_FUNCTIONS = [
+    Way("random"),
+    Way("guide"),
+    Way("tpe"),
+    *(
+        Way("tpe", rule, rungs)
+        for rungs in ("1/4", "1/8")
+        for rule in ("scalarised", "forecast", "halving")
+    ),
+    Way("gp"),
+    Way("gp", "scalarised", "1/4"),
+    Way("gp", "forecast", "1/4"),
+]
+
+
+class Searches:
+    """Finished searches, a line of JSON each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.runs: dict[str, dict[str, dict[int, list[Trial]]]] = defaultdict(
+            lambda: defaultdict(dict)
+        )
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                entry = json.loads(line)
+                history = [Trial(*trial) for trial in entry["history"]]
+                self.runs[entry["problem"]][entry["way"]][entry["seed"]] = history
+
+    def run(self, problem: Problem, way: Way, seed: int) -> list[Trial]:
+        """The search of that seed, done now if it was not done before."""
+        known = self.runs[problem.name][way.name]
+        if seed not in known:
+            finals = None
+            if RULES[way.rule].known:
+                finals = finals_of(self.run(problem, Way("random"), seed))
+            known[seed] = sweep(problem, way, seed, finals)
+            entry = {"problem": problem.name, "way": way.name, "seed": seed, "history": known[seed]}
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        return known[seed]
 
 
 def main() -> None:
     arguments = _arguments()
     # What Optuna calls experimental (grouped TPE) has been there since 2.8.
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    arguments.cache.mkdir(parents=True, exist_ok=True)
-    results = _known(arguments.json)
-    for name in arguments.problems:
-        problem = _problem(name, arguments)
-        runs = _runs(problem, arguments.ways, _count(problem, arguments))
-        results[name] = Measured.of(problem, runs, arguments.median_of).to_dict()
-        if arguments.json:
-            content = {"trials": TRIALS, "problems": list(results.values())}
-            write_atomically(arguments.json, json.dumps(content) + "\n")
-    problems = [results[name] for name in PROBLEMS if name in results]
-    print(_text([row for problem in problems for row in problem["rows"]]))
-    if arguments.figures:
-        draw(problems, arguments.figures / "search_efficiency.png")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    searches = Searches(arguments.out / "searches.jsonl")
+    curves = arguments.data / CURVES
+    pairs = PAIRS[:2] if arguments.quick else PAIRS
+    for part, ways in ((RECORDED, ON_CURVES), (EXPONENT, DOUBTED)):
+        for pair in pairs if part in arguments.parts else ():
+            _search(searches, Recorded(curves, pair), ways, range(arguments.orders))
+    if FUNCTION in arguments.parts:
+        names = ["zdt1"] if arguments.quick else list(FUNCTIONS)
+        ways = [w for w in ON_FUNCTIONS if w.sampler in arguments.samplers]
+        for way in ways:
+            for name in names:
+                _search(searches, Analytic(name), [way], range(arguments.seeds))
+    found = findings(searches.runs, curves)
+    text = document(found)
+    table = arguments.table or (arguments.out / TABLE.name if arguments.quick else TABLE)
+    write_atomically(table, text)
+    print(text)
+    if arguments.json:
+        write_atomically(arguments.json, json.dumps(_finite(found), indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--seeds", type=int, default=5, help="sweeps of each way where it trains")
-    parser.add_argument("--orders", type=int, default=200, help="of the recorded trials")
-    parser.add_argument("--draws", type=int, default=25, help="sweeps of each test function")
+    parser.add_argument("--data", type=Path, required=True, help="holds learning_curves")
+    parser.add_argument("--out", type=Path, default=Path("runs/search_efficiency"))
     parser.add_argument(
-        "--median-of",
-        choices=("random", "optuna"),
-        default="random",
-        help="whose median trial hypervolumes are measured from",
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="the others stay as they are"
     )
-    parser.add_argument("--data", type=Path, default=DATA, help="the published folders")
-    parser.add_argument("--cache", type=Path, default=Path("runs/search_efficiency"))
-    parser.add_argument("--json", type=Path, help="results; of other problems, what it holds stays")
-    parser.add_argument("--figures", type=Path, help="a folder for the figure")
-    return parser.parse_args()
+    parser.add_argument("--orders", type=int, default=20, help="of the recorded trainings")
+    parser.add_argument("--seeds", type=int, default=20, help="of each search of a function")
+    parser.add_argument(
+        "--samplers", nargs="+", default=["random", "guide", "tpe", "gp"], help="on functions"
+    )
+    parser.add_argument("--table", type=Path, help=f"instead of {TABLE}")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--quick", action="store_true", help="few orders and seeds, seconds")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.orders = arguments.seeds = 2
+        arguments.samplers = ["random", "guide", "tpe"]
+        arguments.parts = [RECORDED, FUNCTION]
+    return arguments
 
 
-def _problem(name: str, arguments: argparse.Namespace) -> Problem:
-    if name == REPLAY:
-        return Recorded(arguments.data / "learning_curves" / "xray_lungs_64_configs.jsonl")
-    if name in FUNCTIONS:
-        return Analytic(name)
-    return Live(name, arguments.data, arguments.cache)
+def _finite(found: Any) -> Any:
+    """JSON has no infinity: what is never reached costs null."""
+    if isinstance(found, dict):
+        return {key: _finite(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_finite(value) for value in found]
+    return None if isinstance(found, float) and math.isinf(found) else found
 
 
-def _runs(problem: Problem, ways: Sequence[str], count: int) -> dict[str, dict[int, list[Played]]]:
-    """Ways under every seed: those asked for that the problem can have, and the full-length ones.
-
-    Random sweeps come first, as ASHA needs their range.
-    """
-    wanted = {*ways, "random", "optuna"}
-    if problem.pool is not None:
-        wanted = {way for way in wanted if WAYS[way].sampler == "random"}
-    if isinstance(problem, Live):
-        wanted -= {way for way in wanted if WAYS[way].untrained}
-    ordered = sorted(wanted, key=lambda way: way != "random")
-    runs: dict[str, dict[int, list[Played]]] = {way: {} for way in WAYS if way in ordered}
-    for seed in range(count):
-        for way in ordered:
-            if seed >= (WAYS[way].most or count):
-                continue
-            finals = None if way == "random" else finals_of(runs["random"][seed])
-            runs[way][seed] = sweep(problem, WAYS[way], seed, finals)
-        print(f"{problem.name}: seed {seed + 1} of {count}", file=sys.stderr)
-    return runs
-
-
-def _count(problem: Problem, arguments: argparse.Namespace) -> int:
-    if isinstance(problem, Live):
-        return int(arguments.seeds)
-    return int(arguments.orders if problem.pool else arguments.draws)
-
-
-def _known(path: Path | None) -> dict[str, Any]:
-    """Results of earlier calls, by problem."""
-    if path is None or not path.is_file():
-        return {}
-    return {problem["name"]: problem for problem in json.loads(path.read_text())["problems"]}
-
-
-def _text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table as Markdown; see the document for its columns."""
-    head = ("problem", "way", "runs", "there", "cost", "of first's", "in all", "end", "end, 5 %")
-    lines = [head, ("---",) * len(head)]
-    for row in rows:
-        way = WAYS[row["way"]].label if row["way"] in WAYS else row["way"]
-        figures = (_number(row[key]) for key in ("cost", "ratio", "spent", "final", "final_low"))
-        lines.append((row["problem"], way, str(row["runs"]), f"{row['reached']:.0%}", *figures))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _number(value: float | None) -> str:
-    return "never" if value is None else f"{value:.2f}"
+def _search(
+    searches: Searches, problem: Problem, ways: Sequence[Way], seeds: Iterable[int]
+) -> None:
+    for seed in seeds:
+        for way in ways:
+            searches.run(problem, way, seed)
+    for way in ways:
+        print(f"{problem.name}: {way.name}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ are driven as Tune drives them, in one process and without workers: 4 epochs a t
 the first two, 2 objectives and one constraint by a formula. Beside it, in the same run: as many
 trials through plain Optuna (ask, suggest, tell) with its own journal in a file.
 
-    python benchmarks/search_overhead.py [--trials 10000] [--json FILE]
+    python benchmarks/search_overhead.py [--trials 10000] [--json FILE] [--quick]
 """
 
 from __future__ import annotations
@@ -271,7 +271,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=MARKS[-1])
     parser.add_argument("--policy", default="forecast", choices=["forecast", "halving", "none"])
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--quick", action="store_true", help="a few dozen trials")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.trials = 40
     clock = Clock()
     for part, owners in PARTS.items():
         for owner, methods in owners:

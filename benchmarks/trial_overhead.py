@@ -5,7 +5,7 @@ cost is the wall time from the end of one trial to the end of the next, less wha
 spent on training and evaluation. The first trial of each way is left out: it also starts Ray's
 processes for a slot, and fills caches for both.
 
-    python benchmarks/trial_overhead.py [--trials 5] [--json FILE]
+    python benchmarks/trial_overhead.py [--trials 5] [--json FILE] [--quick]
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.streams import Samples, materialise
-from distributed.slot import METRICS, REQUEST, Slot, SlotSettings
+from distributed.outcome import metrics_of
+from distributed.search import CONFIG, JUDGED, TRIAL
+from distributed.slot import REQUEST, Slot, SlotSettings
 from distributed.sweep import ray_session
 from distributed.training import Rank, TrialTraining, merge_ranks
 from distributed.worker import WorkerSettings
@@ -45,7 +47,8 @@ class Clock(tune.Callback):
         self.ends: list[tuple[float, float]] = []
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        figures = trial.last_result.get(METRICS, trial.last_result)
+        # A nested trial reports its figures bare.
+        figures = metrics_of(trial.last_result) or trial.last_result
         work = sum(float(figures[name]) for name in WORK)
         self.ends.append((time.perf_counter(), work))
 
@@ -78,12 +81,12 @@ def nested_trial(config: dict[str, Any], settings: SlotSettings, datasets: Any) 
     """A Tune function trial that starts a TorchTrainer, as Ray's guide writes it."""
     ray.train.torch.TorchTrainer(
         nested_loop,
-        train_loop_config={"config": config["config"], "worker": settings.worker},
+        train_loop_config={"config": config[CONFIG], "worker": settings.worker},
         scaling_config=ray.train.ScalingConfig(
             num_workers=settings.workers, resources_per_worker=settings.resources_per_worker
         ),
         run_config=ray.train.RunConfig(
-            name=config["trial"],
+            name=config[TRIAL],
             storage_path=str(settings.storage),
             callbacks=[TuneReportCallback()],
         ),
@@ -103,7 +106,7 @@ def measure(
             tune.with_parameters(trainable, settings=settings, datasets=datasets),
             tune.PlacementGroupFactory([REQUEST]),
         ),
-        param_space={"trial": tune.grid_search(names), "config": config},
+        param_space={TRIAL: tune.grid_search(names), CONFIG: config, JUDGED: False},
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=trainable is Slot),
         run_config=tune.RunConfig(storage_path=str(settings.storage), callbacks=[clock], verbose=0),
     ).fit()
@@ -149,7 +152,10 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5, help="trials each way, the first left out")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--quick", action="store_true", help="two trials each way, 1 worker")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.trials, arguments.workers = 2, [1]
     with tempfile.TemporaryDirectory(prefix="trustsweep-benchmark-") as name:
         folder = Path(name)
         manifest = prepare(None, "phantoms", folder / "data", size=64, count=96).manifest

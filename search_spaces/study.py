@@ -51,38 +51,31 @@ class _Section(BaseModel):
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-#: Each rung costs an evaluation; beyond three quarters there is little left to save.
-_FORECAST = [0.25, 0.375, 0.5, 0.75]
-
-
 class Scheduler(_Section):
     """When trials that cannot reach the front are stopped. A study may write the policy alone.
 
-    `policy` is "forecast" (stop what by its forecast has next to no chance of reaching the front),
-    "halving" (MO-ASHA: keep the best of each rung) or "none". `rungs` are the shares of a trial's
-    own length at which it is judged; left out, they are `first` and its multiples by `factor`, and
-    for forecast without these a quarter and what follows: before that, slow starters look hopeless.
-    `factor`, `brackets` and `ranking` belong to halving; `risk`, the chance of reaching the front
-    below which a trial is stopped, and `learn_from`, trials that must run to the end before any is
-    stopped, belong to forecast.
+    `policy` is "halving" (ASHA: keep the best of each rung), "forecast" (stop what by its forecast
+    has next to no chance of reaching the front) or "none". `rungs` are the shares of a trial's own
+    length at which it is judged; left out, they are `first` and its multiples by `factor`: a
+    quarter and a half. Before a quarter, slow starters look hopeless and calibration foretells the
+    opposite of its end, and each rung costs an evaluation. `factor`, `brackets` and `ranking`
+    belong to halving; `risk`, the chance of reaching the front below which a trial is stopped, and
+    `learn_from`, trials that must run to the end before any is stopped, belong to forecast.
     """
 
-    policy: Literal["forecast", "halving", "none"] = "forecast"
+    policy: Literal["halving", "forecast", "none"] = "halving"
     rungs: list[Annotated[float, Field(gt=0, lt=1)]] | None = None
-    first: Annotated[float, Field(gt=0, lt=1)] = 0.125
+    first: Annotated[float, Field(gt=0, lt=1)] = 0.25
     factor: Annotated[float, Field(gt=1)] = 2.0
     brackets: Annotated[int, Field(ge=1)] = 1
-    ranking: Literal["hypervolume", "epsilon-net"] = "hypervolume"
+    ranking: Literal["scalarised", "hypervolume", "epsilon-net"] = "scalarised"
     risk: Annotated[float, Field(gt=0, lt=1)] = 0.15
     learn_from: Annotated[int, Field(ge=3)] = 8
 
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, raw: Any) -> Any:
-        given = {"policy": raw} if isinstance(raw, str) else raw
-        if not isinstance(given, Mapping) or given.get("policy", "forecast") != "forecast":
-            return given
-        return given if {"rungs", "first", "factor"} & {*given} else {**given, "rungs": _FORECAST}
+        return {"policy": raw} if isinstance(raw, str) else raw
 
     @property
     def shares(self) -> list[float]:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--within", type=float, metavar="MINUTES", help="skip the tests that would begin later"
     )
+
+
+#: The slow tests that say most about the whole come first, as the time may run out.
+FIRST = ("test_sweep.py", "test_slots.py")
+#: Markers of tests that take long, and what runs them.
+TIERS = {"slow": "make test-slow", "long": "make test-long"}
+_LEFT_OUT: Counter[str] = Counter()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`FIRST` first, by file, as a file's tests share what it starts."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else 9)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        _LEFT_OUT.update(tier for tier in TIERS if item.get_closest_marker(tier))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for tier, command in TIERS.items():
+        if _LEFT_OUT[tier]:
+            terminalreporter.write_line(f"left out: {_LEFT_OUT[tier]} {tier} tests ({command})")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,25 +1,27 @@
-"""What a search had for what it spent, measured from the median trial of full-length sweeps."""
+"""What a search had for what it spent, evaluations included, with intervals over its runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from replay import Played
+from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from distributed.front import Direction, hypervolume
 from efficiency.problem import Floats, Problem
+from efficiency.ways import Trial
 
-#: Of the full hypervolume, from which on a search counts as there.
+#: Of the goal's hypervolume, from which on a search counts as there.
 ENOUGH = 0.95
-#: Quantile of the runs' final hypervolumes that is to reach 0.98 of the full one.
-LOW = 0.05
-_POINTS = 81
+_RESAMPLES = 2000
+_LEVEL = 0.95
 
-#: way to seed to history
-Runs = Mapping[str, Mapping[int, Sequence[Played]]]
+#: Name of a way to seed to history.
+Runs = Mapping[str, Mapping[int, Sequence[Trial]]]
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,20 @@ class Trace:
 
     @classmethod
     def of(
-        cls, history: Sequence[Played], directions: Sequence[Direction], reference: Floats
+        cls,
+        history: Sequence[Trial],
+        directions: Sequence[Direction],
+        reference: Floats,
+        weight: float = 1.0,
     ) -> Trace:
-        ended = [played for played in history if not played.stopped]
-        values = np.array([played.values for played in ended])
+        """`weight` multiplies what evaluations cost; 0 leaves them out."""
+        each = [t.training + weight * t.evaluations * t.evaluation for t in history]
+        spent = np.cumsum(each)
+        ended = [i for i, trial in enumerate(history) if trial.rung is None]
+        values = np.array([history[i].values for i in ended])
         point = reference.tolist()
         volume = [hypervolume(values[: i + 1], directions, point) for i in range(len(ended))]
-        spent = np.array([played.spent for played in ended])
-        return cls(spent, np.array(volume), history[-1].spent)
+        return cls(spent[ended], np.array(volume), float(spent[-1]))
 
     @property
     def final(self) -> float:
@@ -57,126 +65,124 @@ class Trace:
         if volume <= 0:
             return 0.0
         reached = np.flatnonzero(self.volume >= volume)
-        return float(self.spent[reached[0]]) if len(reached) else np.inf
-
-    def at(self, spent: Floats) -> Floats:
-        """The hypervolume that there was when so much had been spent."""
-        steps = np.searchsorted(self.spent, spent, side="right")
-        return np.concatenate([[0.0], self.volume])[steps]
+        return float(self.spent[reached[0]]) if len(reached) else math.inf
 
 
 @dataclass(frozen=True)
-class Measured:
-    """All runs of a problem.
+class Reached:
+    """Runs of one way on one problem, by seed.
 
     Attributes:
-        reference: (m,) the point that hypervolumes are measured from.
-        traces: Way to seed to trace.
-        baseline: The way whose runs are the full-length sweeps.
+        cost: (n,) until the goal, infinite where it was not reached.
+        total: (n,) of the whole run.
+        final: (n,) hypervolume at the end, as a share of the full one.
     """
 
-    problem: Problem
-    reference: Floats
-    traces: Mapping[str, Mapping[int, Trace]]
-    baseline: str
+    seeds: tuple[int, ...]
+    cost: Floats
+    total: Floats
+    final: Floats
 
-    @classmethod
-    def of(cls, problem: Problem, runs: Runs, median_of: str = "random") -> Measured:
-        """The baseline is OptunaSearch, or a pool's whole in random order.
+    def expected(self, rows: NDArray[np.intp] | slice = slice(None)) -> Floats:
+        """The expected cost until the goal, of a search that is begun anew whenever it fails.
 
-        The reference is, per objective, the quantile `problem.reference` (the median) of the final
-        values of all trials of all runs of the full-length way `median_of`: the same for all ways
-        and seeds. Of random trials, it is a model that anybody has without a search.
+        All that was spent until the goal or to the end, over the number of runs that reached it
+        (expected running time: Hansen, Auger, Ros, Mersmann, Tušar, Brockhoff 2021, "COCO", 4);
+        infinite where none did. `rows` (..., n) are resamples of the runs: (...,).
         """
-        baseline = "optuna" if problem.pool is None else "random"
-        median_of = median_of if problem.pool is None else "random"
-        finals = np.concatenate([finals_of(run) for run in runs[median_of].values()])
-        signs = np.array([1.0 if o.direction == "min" else -1.0 for o in problem.objectives])
-        reference = signs * np.nanquantile(signs * finals, problem.reference, axis=0)
-        directions = [o.direction for o in problem.objectives]
-        traces = {
-            way: {seed: Trace.of(run, directions, reference) for seed, run in of_way.items()}
-            for way, of_way in runs.items()
-        }
-        return cls(problem, reference, traces, baseline)
+        cost, total = self.cost[rows], self.total[rows]
+        count = np.isfinite(cost).sum(axis=-1)
+        spent = np.minimum(cost, total).sum(axis=-1)
+        return np.where(count > 0, spent / np.maximum(count, 1), np.inf)
 
-    @property
-    def full(self) -> Mapping[int, Trace]:
-        """The full-length sweeps, by seed."""
-        return self.traces[self.baseline]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything that tables and figures need, as plain values."""
-        problem = self.problem
-        names = [o.name for o in problem.objectives]
-        return {
-            "name": problem.name,
-            "objectives": {o.name: o.direction for o in problem.objectives},
-            "steps": list(problem.steps),
-            "unit": problem.unit,
-            "reference": dict(zip(names, self.reference.tolist(), strict=True)),
-            "full_cost": _median([trace.total for trace in self.full.values()]),
-            "full_hypervolume": _median([trace.final for trace in self.full.values()]),
-            "rows": [
-                *(self._row(way, traces) for way, traces in self.traces.items()),
-                self._chance(),
-            ],
-            "curves": {way: self._curve(traces) for way, traces in self.traces.items()},
-        }
-
-    def _chance(self) -> dict[str, Any]:
-        """The row of the baseline's runs, each against the full-length sweep of the next seed.
-
-        What the same search with other luck would score: 0.98 of one sweep's hypervolume in 95 %
-        of runs is no fair demand where this falls short of it.
-        """
-        seeds = list(self.full)
-        others = [self.full[s] for s in (*seeds[1:], seeds[0])]
-        shifted = dict(zip(seeds, others, strict=True))
-        return self._row(f"{self.baseline}, another seed", shifted)
-
-    def _curve(self, traces: Mapping[int, Trace]) -> dict[str, list[float]]:
-        """Quartiles over runs of the hypervolume, and the cost, as shares of the full sweep's.
-
-        A way that spent less stands still from there on; its curve ends where its last run did.
-        """
-        end = max(trace.total / self.full[seed].total for seed, trace in traces.items())
-        cost = np.linspace(0, end, _POINTS)
-        volumes = [
-            trace.at(cost * self.full[seed].total) / self.full[seed].final
-            for seed, trace in traces.items()
-        ]
-        low, middle, high = np.quantile(volumes, [0.25, 0.5, 0.75], axis=0)
-        columns = {"cost": cost, "low": low, "median": middle, "high": high}
-        return {name: np.round(column, 4).tolist() for name, column in columns.items()}
-
-    def _row(self, way: str, traces: Mapping[int, Trace]) -> dict[str, Any]:
-        """Figures of a way over its runs, each against the full-length sweep of its seed."""
-        full = self.full
-        goals = {seed: ENOUGH * full[seed].final for seed in traces}
-        costs = {seed: trace.cost_to(goals[seed]) for seed, trace in traces.items()}
-        shares = [costs[seed] / full[seed].total for seed in traces]
-        ratios = [costs[seed] / full[seed].cost_to(goals[seed]) for seed in traces]
-        finals = [trace.final / full[seed].final for seed, trace in traces.items()]
-        return {
-            "problem": self.problem.name,
-            "way": way,
-            "runs": len(traces),
-            "reached": float(np.mean(np.isfinite(shares))),
-            "cost": _median(shares),
-            "ratio": _median(ratios),
-            "spent": _median([t.total / full[s].total for s, t in traces.items()]),
-            "final": float(np.median(finals)),
-            "final_low": float(np.quantile(finals, LOW)),
-        }
+    def only(self, seeds: Sequence[int]) -> Reached:
+        """The runs of these seeds, in their order."""
+        at = [self.seeds.index(seed) for seed in seeds]
+        return Reached(tuple(seeds), self.cost[at], self.total[at], self.final[at])
 
 
-def finals_of(history: Sequence[Played]) -> Floats:
+def reached(problem: Problem, runs: Runs, baseline: str, weight: float = 1.0) -> dict[str, Reached]:
+    """Every way's runs against goals that none of them set for itself.
+
+    Hypervolumes are measured from the quantile `problem.reference` (the median) of the final values
+    of all trials of the full-length random sweeps. A seed's goal is `ENOUGH` of the median final
+    hypervolume of the `baseline` under all other seeds; of a pool, which every full-length sweep
+    exhausts, of the pool's. So the baseline's own row says what it reaches under another seed.
+    """
+    finals = np.concatenate([finals_of(run) for run in runs["random none"].values()])
+    signs = np.array([1.0 if o.direction == "min" else -1.0 for o in problem.objectives])
+    reference = signs * np.nanquantile(signs * finals, problem.reference, axis=0)
+    directions = [o.direction for o in problem.objectives]
+    traces = {
+        way: {seed: Trace.of(run, directions, reference, weight) for seed, run in of_way.items()}
+        for way, of_way in runs.items()
+    }
+    ends = {seed: trace.final for seed, trace in traces[baseline].items()}
+
+    def full(seed: int) -> float:
+        others = [end for other, end in ends.items() if other != seed or problem.pool]
+        return float(np.median(others))
+
+    found = {}
+    for way, of_way in traces.items():
+        seeds = tuple(sorted(of_way))
+        found[way] = Reached(
+            seeds,
+            np.array([of_way[s].cost_to(ENOUGH * full(s)) for s in seeds]),
+            np.array([of_way[s].total for s in seeds]),
+            np.array([of_way[s].final / full(s) for s in seeds]),
+        )
+    return found
+
+
+def row(way: Reached, baseline: Reached) -> dict[str, Any]:
+    """A way's figures, each with its 95 % interval: (value, low, high).
+
+    `reached` is the share of runs (Wilson); `expected` the expected cost until the goal as a
+    multiple of the baseline's, `spent` the whole cost as a share of the baseline's, `final` the
+    median final hypervolume as a share of the full one (all three: paired bootstrap over seeds that
+    both have).
+    """
+    seeds = [seed for seed in way.seeds if seed in baseline.seeds]
+    mine, theirs = way.only(seeds), baseline.only(seeds)
+    count = int(np.isfinite(mine.cost).sum())
+    share = binomtest(count, len(seeds)).proportion_ci(_LEVEL, method="wilson")
+    return {
+        "runs": len(seeds),
+        "reached": (count / len(seeds), float(share.low), float(share.high)),
+        "expected": interval(lambda rows: ratio(mine, theirs, rows), len(seeds)),
+        "spent": interval(
+            lambda rows: mine.total[rows].sum(axis=-1) / theirs.total[rows].sum(axis=-1), len(seeds)
+        ),
+        "final": interval(lambda rows: np.median(mine.final[rows], axis=-1), len(seeds)),
+    }
+
+
+def cheaper(way: Reached, other: Reached) -> tuple[float, float, float]:
+    """The share of seeds under which a way reaches the goal for less than the other, and its
+    interval (Wilson). Where neither gets there, half counts."""
+    seeds = [seed for seed in way.seeds if seed in other.seeds]
+    mine, theirs = way.only(seeds).cost, other.only(seeds).cost
+    wins = float((mine < theirs).sum() + 0.5 * (mine == theirs).sum())
+    share = binomtest(round(wins), len(seeds)).proportion_ci(_LEVEL, method="wilson")
+    return wins / len(seeds), float(share.low), float(share.high)
+
+
+def finals_of(history: Sequence[Trial]) -> Floats:
     """(n, m) final values of the trials that ran to the end."""
-    return np.array([played.values for played in history if not played.stopped])
+    return np.array([trial.values for trial in history if trial.rung is None])
 
 
-def _median(values: Sequence[float]) -> float | None:
-    """The median, the upper of the middle two; None where it is infinite."""
-    middle = float(np.quantile(values, 0.5, method="higher"))
-    return middle if np.isfinite(middle) else None
+def ratio(mine: Reached, theirs: Reached, rows: NDArray[np.intp] | slice = slice(None)) -> Floats:
+    """Expected costs, one as a multiple of the other; infinite where either is."""
+    own, other = mine.expected(rows), theirs.expected(rows)
+    return np.where(np.isfinite(other), own / np.where(np.isfinite(other), other, 1.0), np.inf)
+
+
+def interval(figure: Callable[[Any], Floats], count: int) -> tuple[float, float, float]:
+    """A figure of rows (..., count), and its percentile interval over bootstrap resamples."""
+    draws = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
+    tail = (1 - _LEVEL) / 2
+    # Infinite values sort last; interpolating with one would be no number.
+    low, high = np.quantile(figure(draws), [tail, 1 - tail], method="closest_observation")
+    return float(figure(np.arange(count))), float(low), float(high)

@@ -21,7 +21,7 @@ class Point(NamedTuple):
 
     Attributes:
         cost: Of training it so far, from its start, in the problem's unit.
-        values: (m,) objectives; NaN where the training diverged.
+        values: (m,) objectives.
     """
 
     cost: float
@@ -49,9 +49,13 @@ class Problem(ABC):
     pool: int | None = None
 
     @abstractmethod
+    def evaluation(self, config: Config) -> float:
+        """What one evaluation of a trial costs, at a rung or at its end, in the unit of costs."""
+
+    @abstractmethod
     def suggest(self, trial: Suggester) -> Config:
         """A config, asked of an Optuna trial."""
 
     @abstractmethod
     def curve(self, config: Config, seed: int) -> Sequence[Point]:
-        """A point for each of `steps`; training may happen as they are read, in order."""
+        """A point for each of `steps`."""

@@ -1,28 +1,32 @@
-"""The ways to search that are compared: each a sampler and a rule of stopping."""
+"""The ways to search that are compared: each a sampler, a rule of stopping and its rungs."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import optuna
 from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
-from replay import Played, play
+from replay import play
 
-from distributed.front import Objective, pareto_mask
 from distributed.sampling import directions, make_sampler
-from distributed.stopping import make_policy
-from distributed.stopping.policy import Figures, Policy, Verdict
 from distributed.stopping.unstopped import Unstopped
-from efficiency.asha import FACTOR, ScalarisedAsha
-from efficiency.problem import Config, Floats, Point, Problem
-from search_spaces.study import Scheduler, Search
+from efficiency.problem import Config, Floats, Problem
+from efficiency.stopping import RULES, RUNGS, picked, policy_of
+from search_spaces.study import Search
 
 TRIALS = 64
+
+SAMPLERS = {
+    "guide": "Ray's OptunaSearch",
+    "random": "random",
+    "tpe": "TPE",
+    "gp": "Gaussian process",
+}
 
 
 @dataclass(frozen=True)
@@ -30,65 +34,93 @@ class Way:
     """A way to search.
 
     Attributes:
-        name, label: For the command line and figures, and for readers.
-        sampler: "guide" is Ray's OptunaSearch as its guide writes it, the others are a study's.
-        stopping: None runs every trial to its end; "foresight" is the bound of `Foresight`.
-        untrained: Only there to tell sampler and stopping apart, where trials cost nothing.
-        most: Runs at most, of a sampler that takes long.
+        sampler: Of `SAMPLERS`: "guide" is Ray's OptunaSearch as its guide writes it, the others
+            are a study's. A fixed pool is drawn from in random order.
+        rule: Of `RULES`.
+        rungs: Of `RUNGS`; "" without stopping.
+        doubt: Of forecast, instead of its own.
     """
 
-    name: str
-    label: str
     sampler: Literal["guide", "random", "tpe", "gp"]
-    stopping: Literal["asha", "halving", "forecast", "foresight"] | None = None
-    untrained: bool = False
-    most: int | None = None
+    rule: str = "none"
+    rungs: str = ""
+    doubt: float | None = None
+
+    @property
+    def name(self) -> str:
+        """A key of its own."""
+        parts = [self.sampler, self.rule, self.rungs]
+        if self.doubt is not None:
+            parts.append(f"{self.doubt:g}")
+        return " ".join(part for part in parts if part)
+
+    @property
+    def label(self) -> str:
+        """For readers, without the sampler."""
+        rungs = {"": "", "four": ", four rungs"}.get(self.rungs, f", from {self.rungs}")
+        return RULES[self.rule].label + rungs
 
 
-WAYS = {
-    way.name: way
-    for way in (
-        Way("optuna", "OptunaSearch, no stopping", "guide"),
-        Way("random", "random, no stopping", "random"),
-        Way("asha", "random, scalarised ASHA", "random", "asha"),
-        Way("halving", "random, halving", "random", "halving"),
-        Way("tpe", "TPE, no stopping", "tpe", untrained=True),
-        Way("forecast-random", "random, forecast", "random", "forecast"),
-        Way("forecast", "TPE, forecast", "tpe", "forecast"),
-        Way("forecast-gp", "Gaussian process, forecast", "gp", "forecast", most=5),
-        Way("foresight-random", "random, perfect foresight", "random", "foresight", untrained=True),
-        Way("foresight", "TPE, perfect foresight", "tpe", "foresight", untrained=True),
-    )
-}
+class Trial(NamedTuple):
+    """What became of a trial.
+
+    Attributes:
+        number: In order of the draws.
+        rung: Where it was stopped; None where it ran to the end.
+        training: What it cost to train, in the problem's unit.
+        evaluations: How often it was evaluated.
+        evaluation: What each of these cost.
+        values: (m,) what it measured last.
+    """
+
+    number: int
+    rung: int | None
+    training: float
+    evaluations: int
+    evaluation: float
+    values: list[float]
 
 
-def sweep(problem: Problem, way: Way, seed: int, finals: Floats | None = None) -> list[Played]:
-    """Search once, one trial at a time; what became of each of the `TRIALS` trials, in order.
+def sweep(problem: Problem, way: Way, seed: int, finals: Floats | None = None) -> list[Trial]:
+    """Search once, one trial at a time; each of the `TRIALS` trials in the order they ended.
 
-    `finals` (n, m) are of a full-length sweep of random configs, from which a scalarised objective
-    takes its scale.
+    `finals` (n, m) are of a full-length sweep, from which a rule that needs them has its scale.
     """
     source = _source(problem, way, seed)
-    # Stand in for the arrays that `play` asks for, as a live curve is trained while it is read.
-    values: list[Any] = []
-    costs: list[Any] = []
-    if way.stopping == "foresight":
-        policy: Policy = Foresight(problem.objectives, lambda trial: values[trial][-1])
-        picks = [0, len(problem.steps) - 1]
-    else:
-        policy, picks = _stopping(problem, way, seed, finals)
+    rungs = RUNGS[way.rungs] if way.rungs else ()
+    picks = picked(rungs, problem.steps)
+    policy = (
+        policy_of(way.rule, problem.objectives, rungs, finals, seed, way.doubt)
+        if rungs
+        else Unstopped(problem.objectives, rungs=0)
+    )
+    configs: list[Config] = []
+    values: list[Floats] = []
+    costs: list[Floats] = []
 
     def order() -> Iterator[int]:
-        for number in range(TRIALS):
-            curve = problem.curve(source.draw(number), seed)
-            values.append(_Column(curve, picks, "values"))
-            costs.append(_Column(curve, picks, "cost"))
+        for number in range(min(TRIALS, problem.pool or TRIALS)):
+            configs.append(source.draw(number))
+            curve = problem.curve(configs[-1], seed)
+            values.append(np.array([curve[i].values for i in picks]))
+            costs.append(np.array([curve[i].cost for i in picks]))
             yield number
 
-    history = []
+    history: list[Trial] = []
     for played in play(policy, values, costs, order()):
         source.tell(played.trial, None if played.stopped else played.values)
-        history.append(played)
+        point = len(picks) - 1 if played.rung is None else played.rung
+        training, evaluation = costs[played.trial][point], problem.evaluation(configs[played.trial])
+        history.append(
+            Trial(
+                played.trial,
+                played.rung,
+                float(training),
+                point + 1,
+                evaluation,
+                played.values.tolist(),
+            )
+        )
     return history
 
 
@@ -162,39 +194,10 @@ class Guide(Source):
         return config
 
     def tell(self, number: int, values: Floats | None) -> None:
-        assert values is not None
+        # Ray tells it of a stopped trial what that measured last, as of one that ended.
+        assert values is not None, "the guide's way stops nothing"
         result = dict(zip(self._names, values.tolist(), strict=True))
         self._search.on_trial_complete(str(number), result)
-
-
-class Foresight(Policy):
-    """Stops at its first rung what will end dominated: what no policy can better by much."""
-
-    def __init__(self, objectives: Sequence[Objective], final: Callable[[int], Floats]) -> None:
-        """`final` gives a trial's final values."""
-        super().__init__(objectives, rungs=1)
-        self._final = final
-        self._ended: list[Floats] = []
-
-    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
-        values = [*self._ended, self._final(int(trial))]
-        return Verdict(not pareto_mask(values, [o.direction for o in self.objectives])[-1])
-
-    def end(self, trial: str, figures: Figures | None) -> None:
-        self._ended.append(self._final(int(trial)))
-
-
-class _Column(Sequence[Any]):
-    """One field of some points of a curve, each read when it is asked for."""
-
-    def __init__(self, curve: Sequence[Point], picks: Sequence[int], field: str) -> None:
-        self._curve, self._picks, self._field = curve, picks, field
-
-    def __len__(self) -> int:
-        return len(self._picks)
-
-    def __getitem__(self, index: Any) -> Any:
-        return getattr(self._curve[self._picks[index]], self._field)
 
 
 def _source(problem: Problem, way: Way, seed: int) -> Source:
@@ -203,24 +206,3 @@ def _source(problem: Problem, way: Way, seed: int) -> Source:
     if way.sampler == "guide":
         return Guide(problem, seed)
     return Sampled(problem, way.sampler, seed)
-
-
-def _stopping(
-    problem: Problem, way: Way, seed: int, finals: Floats | None
-) -> tuple[Policy, list[int]]:
-    """The rule of stopping, and the points of a curve that it sees, the last among them.
-
-    Forecast has the rungs that a study gives it; halving geometric ones from the first step on.
-    """
-    *steps, length = problem.steps
-    if way.stopping is None:
-        return Unstopped(problem.objectives, rungs=0), [len(steps)]
-    if way.stopping == "forecast":
-        settings = Scheduler(policy="forecast")
-    else:
-        settings = Scheduler(policy="halving", first=1 / length, factor=FACTOR)
-    picks = [problem.steps.index(epoch) for epoch in settings.rung_epochs(length)] + [len(steps)]
-    if way.stopping == "asha":
-        assert finals is not None
-        return ScalarisedAsha(problem.objectives, [problem.steps[i] for i in picks], finals), picks
-    return make_policy(settings, problem.objectives, seed=seed), picks

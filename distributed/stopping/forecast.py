@@ -108,6 +108,7 @@ class Forecast(Policy):
         risk: The chance of reaching the front below which a trial is stopped, in (0, 1), at a rung
             that foretells everything.
         learn_from: Trials that run to the end before any is stopped; at least 3.
+        doubt: The exponent of the skill, how steeply the threshold falls with it.
         objectives, constraints, rungs, seed: See `Policy`.
     """
 
@@ -120,9 +121,11 @@ class Forecast(Policy):
         seed: int = 0,
         risk: float = 0.15,
         learn_from: int = 8,
+        doubt: float = DOUBT,
     ) -> None:
         super().__init__(objectives, constraints, rungs=rungs, seed=seed)
         self._risk = risk
+        self._doubt = doubt
         self._learn_from = learn_from
         self._curves: dict[str, _Curve] = {}
         self._full: dict[str, _Ended] = {}
@@ -202,7 +205,7 @@ class Forecast(Policy):
 
     def _judge(self, rung: int, model: _Model, forecast: Forecasts) -> Verdict:
         m = len(self.objectives)
-        risk = self._risk * model.ridge.skill.min() ** DOUBT
+        risk = self._risk * model.ridge.skill.min() ** self._doubt
         draws = forecast.mean + forecast.deviation * model.errors
         # One objective at a time: reducing an axis of two or three is slower by far.
         beaten = np.logical_and.reduce(

@@ -1,11 +1,13 @@
-"""Asynchronous successive halving for several objectives (MO-ASHA).
+"""Asynchronous successive halving for several objectives: ASHA on their mean, or MO-ASHA.
 
 At each rung a trial goes on if it is among the best ``1/factor`` of those that got there before
-it, in the order of `distributed.stopping.ranking`. With one objective that is ASHA in its stopping
-form, as Ray Tune's `ASHAScheduler` decides it: the first trial at a rung goes on, a later one
-stops where its figure lies below the ``1 - 1/factor`` quantile of what was recorded, interpolated
-linearly; here of the latest `WINDOW`, so that a decision takes bounded time. (The paper's own ASHA
-pauses trials and promotes them later, which a slot that holds one model at a time cannot do.)
+it, in the order of `distributed.stopping.ranking`: by the mean of the objectives, each between the
+best and the worst that the rung has seen, or by fronts (MO-ASHA). With one objective that is ASHA
+in its stopping form, as Ray Tune's `ASHAScheduler` decides it: the first trial at a rung goes on, a
+later one stops where its figure lies below the ``1 - 1/factor`` quantile of what was recorded,
+interpolated linearly; here of the latest `WINDOW`, so that a decision takes bounded time. (The
+paper's own ASHA pauses trials and promotes them later, which a slot that holds one model at a time
+cannot do.)
 
 With more brackets, a trial is given one at random; bracket b spares its trials the first b rungs.
 
@@ -56,7 +58,7 @@ class Halving(Policy):
     Args:
         factor: Above 1.
         brackets: How many; at least 1.
-        ranking: Order within a front.
+        ranking: The order; see `distributed.stopping.ranking.rank`.
         objectives, constraints, rungs, seed: See `Policy`.
     """
 
@@ -69,7 +71,7 @@ class Halving(Policy):
         seed: int = 0,
         factor: float = 2.0,
         brackets: int = 1,
-        ranking: Ranking = "hypervolume",
+        ranking: Ranking = "scalarised",
     ) -> None:
         super().__init__(objectives, constraints, rungs=rungs, seed=seed)
         self._factor = factor

@@ -2,8 +2,10 @@
 
 Trials stand in three tiers: those that keep every bound, those that break one (by how much), and
 those with a figure that is no number. The first tier is sorted into fronts, each front by what its
-members add to it. Figures enter as ranks among the trials compared, so the order depends neither
-on a metric's unit nor on any monotone rescaling of it.
+members add to it; or, "scalarised", by the mean of its objectives, each from 0 for the best to 1
+for the worst of the tier. Within a front figures enter as ranks among the trials compared, so that
+order depends neither on a metric's unit nor on any monotone rescaling of it; the scalarised one
+does not depend on unit and origin.
 
 Source: Schmucker, Donini, Zafar, Salinas, Archambeau (2021), "Multi-objective asynchronous
 successive halving"; Emmerich, Beume, Naujoks (2005), "An EMO algorithm using the hypervolume
@@ -22,7 +24,7 @@ from scipy.stats import rankdata
 from distributed.front import Direction, Floats, Objective, hypervolume
 from distributed.stopping.policy import Bound, Figures
 
-Ranking: TypeAlias = Literal["hypervolume", "epsilon-net"]
+Ranking: TypeAlias = Literal["hypervolume", "epsilon-net", "scalarised"]
 Indices: TypeAlias = NDArray[np.intp]
 
 
@@ -45,14 +47,20 @@ def rank(losses: Floats, violations: Floats, method: Ranking = "hypervolume") ->
         losses: (n, m), smaller is better; NaN is worst.
         violations: (n, c) by how much each trial breaks each bound, at most 0 where it keeps it.
         method: What goes first within a front: what adds most hypervolume to it, or what lies
-            farthest from those before it (ε-net).
+            farthest from those before it (ε-net). "scalarised" sorts without fronts; what
+            dominates another comes before it all the same.
 
     Returns:
         (n,) indices; of equals, the first stays first.
     """
     excess = np.where(is_broken(losses, violations), np.inf, total_violation(violations))
-    points = rankdata(losses, method="dense", axis=0) / max(1, len(losses))
-    ranked = [front[_within(points[front], method)] for front in fronts(losses, excess == 0)]
+    counted = max(1, np.isfinite(excess).sum())
+    points = rankdata(losses, method="dense", axis=0, nan_policy="omit") / counted
+    if method == "scalarised":
+        whole = np.flatnonzero(excess == 0)
+        ranked = [whole[np.argsort(_scalarised(losses[whole]), kind="stable")]]
+    else:
+        ranked = [front[_within(points[front], method)] for front in fronts(losses, excess == 0)]
     behind = np.flatnonzero(excess > 0)
     ranked.append(behind[np.argsort(excess[behind], kind="stable")])
     return np.concatenate(ranked)
@@ -101,6 +109,20 @@ def _within(points: Floats, method: Ranking) -> Indices:
     if method == "epsilon-net":
         return _farthest_first(points)
     return np.argsort(-_contributions(points), kind="stable")
+
+
+def _scalarised(losses: Floats) -> Floats:
+    """The mean of the objectives, each from 0 (best) to 1 (worst): (n, m) to (n,).
+
+    What is infinite lies beyond the range of what is not, a whole extent of it.
+    """
+    finite = np.isfinite(losses)
+    low = losses.min(axis=0, initial=np.inf, where=finite)
+    high = losses.max(axis=0, initial=-np.inf, where=finite)
+    low, high = (np.where(np.isfinite(end), end, 0.0) for end in (low, high))
+    extent = np.where(high > low, high - low, 1.0)
+    within = (np.clip(losses, low, high) - low) / extent
+    return np.asarray((within + (losses > high) - (losses < low)).mean(axis=1))
 
 
 def _contributions(points: Floats) -> Floats:

@@ -92,7 +92,7 @@ def test_a_submitted_sweep_leaves_a_front_and_a_report(head, phantoms, tmp_path)
             BIN / "ray", "job", "submit", "--working-dir", ROOT, "--",
             "trustsweep", "sweep", "evidential", "--data", phantoms, "--out", run, "--trials", "2",
             "--set", "space.epochs=1", "--set", "space.width=8",
-            "--set", "evaluation.attack_steps=1",
+            "--set", "evaluation.attack_steps=1", "--set", "evaluation.final=fast",
         ],
         env=head, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip

@@ -53,9 +53,9 @@ def test_with_one_objective_it_decides_as_asha(run, factor, direction):
                 break
 
 
-@given(RUNS)
-def test_no_trial_is_stopped_in_favour_of_one_that_it_dominates(run):
-    for trial, rung, ahead in play(Halving(BOTH, rungs=3), run):
+@given(RUNS, st.sampled_from(["scalarised", "hypervolume", "epsilon-net"]))
+def test_no_trial_is_stopped_in_favour_of_one_that_it_dominates(run, ranking):
+    for trial, rung, ahead in play(Halving(BOTH, rungs=3, ranking=ranking), run):
         ours = np.array(run[trial][rung]) * [-1, 1]
         for other in ahead:
             theirs = np.array(run[int(other)][rung]) * [-1, 1]

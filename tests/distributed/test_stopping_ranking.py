@@ -10,7 +10,7 @@ from distributed.front import Objective, hypervolume, pareto_mask
 from distributed.stopping.ranking import fronts, losses_of, rank, violations_of
 from search_spaces.study import Constraint
 
-METHODS = ("hypervolume", "epsilon-net")
+METHODS = ("hypervolume", "epsilon-net", "scalarised")
 
 
 def unbound(n: int) -> np.ndarray:
@@ -42,12 +42,37 @@ def test_layers_are_the_fronts_of_what_the_layers_before_left(losses):
     assert not len(left)
 
 
-@given(tables(), st.sampled_from(METHODS))
+@given(tables(), st.sampled_from(METHODS[:2]))
 def test_a_monotone_change_of_a_metric_changes_nothing(losses, method):
     warped = losses.copy()
     warped[:, 0] = np.exp(losses[:, 0]) - 7
     bounds = unbound(len(losses))
     assert list(rank(warped, bounds, method)) == list(rank(losses, bounds, method))
+
+
+@given(tables())
+def test_unit_and_origin_of_a_metric_change_nothing_of_the_scalarised_order(losses):
+    bounds = unbound(len(losses))
+    other = losses * 2.0 ** np.arange(losses.shape[1]) - 8
+    assert list(rank(other, bounds, "scalarised")) == list(rank(losses, bounds, "scalarised"))
+
+
+def test_scalarised_is_the_order_of_the_mean_over_the_range():
+    """0.5 + 0, 0 + 1, 0.25 + 0.25 and 1 + 0.5, halved."""
+    losses = np.array([[20, 1.0], [10, 3], [15, 1.5], [30, 2]])
+    assert list(rank(losses, unbound(4), "scalarised")) == [0, 2, 1, 3]
+
+
+def test_what_is_infinite_is_behind_and_leaves_the_range_as_it_is():
+    losses = np.array([[np.inf, 0.0], [0.6, 0.5], [0.0, 1.0], [1.0, 0.0], [np.inf, np.inf]])
+    assert list(rank(losses, unbound(5), "scalarised")) == [2, 3, 1, 0, 4]
+
+
+@given(tables(), st.sampled_from(METHODS))
+def test_a_trial_without_figures_comes_last_and_moves_no_other(losses, method):
+    broken = np.vstack([losses, np.full(losses.shape[1], np.nan)])
+    order = rank(broken, unbound(len(broken)), method)
+    assert list(order) == [*rank(losses, unbound(len(losses)), method), len(losses)]
 
 
 @given(tables(), st.data())

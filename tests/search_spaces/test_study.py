@@ -114,20 +114,22 @@ def test_a_grid_runs_every_combination_unless_a_scheduler_is_named():
     def policy(**search: object) -> str:
         return parse(minimal(search=search), "s").search.scheduler.policy
 
-    assert policy() == "forecast"
+    assert policy() == "halving"
     assert policy(sampler="grid") == "none"
-    assert policy(sampler="grid", scheduler="halving") == "halving"
+    assert policy(sampler="grid", scheduler="forecast") == "forecast"
     assert policy(scheduler="none") == "none"
 
 
 @pytest.mark.parametrize(
     ("settings", "epochs", "expected"),
     [
-        ({"policy": "halving"}, 16, {2: 0, 4: 1, 8: 2}),
-        ({"factor": 4}, 16, {2: 0, 8: 1}),
+        ({}, 16, {4: 0, 8: 1}),
+        ({"policy": "forecast"}, 16, {4: 0, 8: 1}),
+        ({"first": 0.125}, 16, {2: 0, 4: 1, 8: 2}),
+        ({"first": 0.125, "factor": 4}, 16, {2: 0, 8: 1}),
         ({"rungs": [0.5, 0.25, 0.5]}, 8, {2: 0, 4: 1}),
         (
-            {"policy": "halving"},
+            {"policy": "halving", "first": 0.125},
             4,
             {1: 1, 2: 2},
         ),  # two rungs fall on the first epoch: the higher stands

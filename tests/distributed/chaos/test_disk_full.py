@@ -60,7 +60,7 @@ def test_a_state_that_does_not_fit_leaves_the_one_before(disk, tensors):
     assert len(list((disk / "a").iterdir())) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_sweep_on_a_full_disk_says_so_and_goes_on_when_there_is_room(disk, sweeps, undisturbed):
     sweep = sweeps(disk / "run")

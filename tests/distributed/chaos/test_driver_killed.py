@@ -11,7 +11,7 @@ from distributed.ledger import END, LEDGER, Ledger, State
 from distributed.report import write_report
 from distributed.run import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 TRIALS = 10
 

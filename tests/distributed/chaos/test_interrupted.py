@@ -8,7 +8,7 @@ import pytest
 from distributed.halt import INTERRUPTED
 from distributed.ledger import END, State
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 
 def test_ctrl_c_finishes_the_epoch_and_a_second_one_leaves_at_once(sweeps, undisturbed, tmp_path):

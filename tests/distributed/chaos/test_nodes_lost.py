@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 
 from distributed.ledger import State
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 #: Ray takes a node for lost after three seconds of silence.
 HEALTH = {

@@ -8,7 +8,7 @@ import pytest
 from data_pipelines.storage import Folder
 from distributed.ledger import END
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 REMOTE, STREAMED = "s3://data/chaos", "resources.data=streamed"
 

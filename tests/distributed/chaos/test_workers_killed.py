@@ -7,7 +7,7 @@ import pytest
 
 from distributed.ledger import EPOCH
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 
 #: What Ray calls the processes of a slot: the one that Tune holds, its board, and its workers.
