@@ -38,7 +38,6 @@ STUDY = {
         "attack_steps": 1,
         "corruptions": ["gaussian-noise"],
         "severities": [3],
-        "final": "fast",
     },
     "resources": {"slots": 1, "gpus_per_worker": 0},
 }
