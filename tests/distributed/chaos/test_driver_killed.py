@@ -11,7 +11,7 @@ from distributed.ledger import END, LEDGER, Ledger, State
 from distributed.report import write_report
 from distributed.run import Run
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.timeout(3600)
 
 TRIALS = 10
 
@@ -57,11 +57,17 @@ def assert_opens(sweep) -> None:
 @pytest.mark.parametrize(
     ("changes", "kills"),
     [
-        ([], 20),
-        (["search.scheduler=halving"], 4),
-        (["search.scheduler={policy: forecast, learn_from: 3}"], 4),
+        # The one of its kind that every change is tried by.
+        pytest.param([], 2, id="twice", marks=pytest.mark.slow),
+        pytest.param([], 20, id="none", marks=pytest.mark.long),
+        pytest.param(["search.scheduler=halving"], 4, id="halving", marks=pytest.mark.long),
+        pytest.param(
+            ["search.scheduler={policy: forecast, learn_from: 3}"],
+            4,
+            id="forecast",
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=["none", "halving", "forecast"],
 )
 def test_a_driver_killed_again_and_again_ends_as_if_nothing_had_been(
     sweeps, undisturbed, tmp_path, changes, kills
