@@ -9,7 +9,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: Their own tests run them.
-ELSEWHERE = {"attacks", "decoder", "fusion"}
+ELSEWHERE = {"anchors", "attacks", "decoder", "fusion"}
 SCRIPTS = sorted(
     path.stem
     for path in BENCHMARKS.glob("*.py")
