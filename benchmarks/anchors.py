@@ -45,7 +45,7 @@ from distributed.fidelity import CLEAN
 from distributed.ledger import Record, State, trial_id
 from distributed.sampling import Sampling
 from distributed.statistics import Estimate, Floats, bootstrap, summarise
-from distributed.training import TrialTraining
+from distributed.training import Diverged, TrialTraining
 from distributed.trivial import read_trivial
 from distributed.version import VERSION
 from search_spaces.study import Study, load
@@ -277,7 +277,7 @@ def searched(
 def _search(
     study: Study, manifest: Manifest, out: Path, prior: Prior, workers: ProcessPoolExecutor
 ) -> list[Record]:
-    """Every trial of the study, drawn as the product draws them; those that are kept are taken."""
+    """Every trial that did not diverge, drawn as the product draws them; what is kept is taken."""
     evaluation = study.evaluation.model_dump()
 
     def identify(config: Mapping[str, Any]) -> str:
@@ -307,6 +307,9 @@ def _told(
     for job in wait(running, return_when=FIRST_COMPLETED).done:
         record = running.pop(job)
         row = job.result()
+        if reason := row.get("failed"):
+            sampling.tell(replace(record, state=State.FAILED, reason=reason))
+            continue
         record = replace(
             record, metrics=row["val"], seconds=row["cpu_seconds"], state=State.COMPLETED
         )
@@ -378,8 +381,14 @@ def _trained(
     network = partial(peer, manifest, int(config["width"])) if peer else None
     training = TrialTraining(config, manifest, plan, prior=prior, network=network)
     samples = Samples.read(data, Split.TRAIN)
-    for _ in range(config["epochs"]):
-        training.epoch(samples)
+    try:
+        for _ in range(config["epochs"]):
+            training.epoch(samples)
+    except Diverged as problem:
+        if test:  # a model that was chosen, or is compared, must not be missing from its row
+            raise
+        write_atomically(kept, json.dumps({"failed": str(problem)}))
+        return {"failed": str(problem)}
     spent = time.process_time() - began
     judged = training.evaluate(Samples.read(data, Split.VAL), CLEAN, batch_size=BATCH).compute()
     row: dict[str, Any] = {
