@@ -236,7 +236,7 @@ def _trained(
     for _ in range(config["epochs"]):
         training.epoch(samples)
     figures = training.evaluate(Samples.read(data, Split.VAL), batch_size=32).compute()
-    save_model(out / "models" / name, training.network, {"config": dict(config)})
+    save_model(out / "models" / name, training.model, {"config": dict(config)})
     kept.write_text(json.dumps(figures), encoding="utf-8")
     return figures
 
@@ -256,7 +256,7 @@ def _row(
         row: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return row
     training = TrialTraining(config, Manifest.load(data), plan)
-    load_model(out / "models" / name, training.network)
+    load_model(out / "models" / name, training.model)
     samples = Samples.read(data, Split.TEST)
     judge = partial(training.evaluate, samples, batch_size=32)
     figures, spent = {}, {}
@@ -288,7 +288,7 @@ def _row(
 def _before(training: TrialTraining, samples: Samples) -> Evaluation:
     """PGD-7 on probabilities, last iterate, one start: how every model was judged."""
     trainable = TRAINABLES[training.config["trainable"]](training.config, training.manifest)
-    victim = ProbabilityVictim(trainable, training.network)
+    victim = ProbabilityVictim(trainable, training.model)
     attack = make_attack("pgd", steps=7)
 
     def attacked(batch: Batch, epsilon: float, _: Tensor | None) -> Batch:
@@ -297,7 +297,7 @@ def _before(training: TrialTraining, samples: Samples) -> Evaluation:
     batches = (batch for batch in samples.sweep(32))
     return evaluate(
         trainable,
-        training.network,
+        training.model,
         batches,
         training.plan,
         corrupt=lambda batch, *_: batch,
