@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from data_pipelines.corruptions import suites
 from data_pipelines.errors import UserError
@@ -156,12 +164,13 @@ class Evaluation(_Section):
     length of an image's change, for which `epsilons` have to be given.
     """
 
+    # First, as what the budgets may be depends on it.
+    norm: Literal["linf", "l2"] = "linf"
     epsilons: list[float] = [0.0, 0.005, 0.01, 0.02]
     attack: str = "fast"
     attack_steps: Annotated[int, Field(ge=1)] = 7
     restarts: Annotated[int, Field(ge=1)] = 1
     final: Literal["fast", "full"] = "full"
-    norm: Literal["linf", "l2"] = "linf"
     suite: str = suites.DEFAULT_SUITE
     corruptions: list[str] = ["gaussian-noise", "gaussian-blur", "contrast-down"]
     severities: list[Annotated[int, Field(ge=1, le=5)]] = [1, 3, 5]
@@ -178,20 +187,18 @@ class Evaluation(_Section):
 
     @field_validator("epsilons")
     @classmethod
-    def _in_range(cls, values: list[float]) -> list[float]:
+    def _in_range(cls, values: list[float], info: ValidationInfo) -> list[float]:
         for value in values:
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"ε = {value} is no length: 0 or above, and finite")
+            if value > 1 and info.data.get("norm") == "linf":
+                raise ValueError(f"ε = {value} is outside [0, 1], the pixel scale of linf")
         if 0.0 not in values:
             raise ValueError("0 (the clean images) must be one of the budgets")
         return sorted(set(values))
 
     @model_validator(mode="after")
     def _of_the_norm(self) -> Self:
-        if self.norm == "linf" and self.epsilons[-1] > 1:
-            raise ValueError(
-                f"epsilons: {self.epsilons[-1]:g} is outside [0, 1], the pixel scale of linf"
-            )
         if self.norm == "l2" and "epsilons" not in self.model_fields_set:
             raise ValueError(
                 "epsilons: those for linf are next to nothing for norm l2. Give its own: a change "

@@ -51,7 +51,7 @@ def test_numbers_without_a_dot_are_numbers(tmp_path):
         (minimal(trainables=[]), ["trainables"]),
         (minimal(trainables=["unett"]), ["unett", "did you mean 'unet'"]),
         (minimal(trainables=["unet", "unet"]), ["trainables", "listed twice"]),
-        (minimal(evaluation={"epsilons": [0, 1.5]}), ["evaluation", "epsilons", "1.5", "[0, 1]"]),
+        (minimal(evaluation={"epsilons": [0, 1.5]}), ["evaluation.epsilons", "1.5", "[0, 1]"]),
         (minimal(evaluation={"epsilons": [0, -1]}), ["evaluation.epsilons", "-1", "0 or above"]),
         (minimal(evaluation={"norm": "l2"}), ["evaluation", "epsilons", "norm l2", "Give its own"]),
         (minimal(evaluation={"epsilons": [0.01]}), ["evaluation.epsilons", "0 (the clean images)"]),
