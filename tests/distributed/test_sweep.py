@@ -238,8 +238,9 @@ def test_more_trials_may_be_asked_for_and_what_has_finished_is_not_run_again(pha
     assert after[len(before) :].count(b'"event": "start"') == 1
     assert {row["number"] for row in rows(tmp_path / "run" / "trials.csv")} == {"0", "1", "2"}
     refused = trustsweep(
-        "sweep", tmp_path / "study.yaml", "--data", phantoms, "--resume", tmp_path / "run"
-    )
+        "sweep", tmp_path / "study.yaml", "--data", phantoms, "--resume", tmp_path / "run",
+        "--set", "evaluation.final=full",
+    )  # fmt: skip
     assert refused.returncode == 2
     assert "search.trials: 3 -> 2" in refused.stderr
 
