@@ -105,19 +105,18 @@ def judge_model(
 ) -> None:
     """Write one model's card, and its arrays and table where it has any.
 
-    The card holds the model's `id`, `config` and the revision of the `code` that trained it,
-    what the study `asked` for, the
-    test split's `metrics`, `curves` against ε and `reliability` diagrams, under the attack that the
-    study's `evaluation.final` names; `attack` (see `robustness.attack_card`); `trivial`, the
-    figures of the predictors that ignore the image, and `triviality`, a phrase where the model is
-    no better; `selective` (see `distributed.selective`); `temperature` (see `_cooled`); `ood` (its
-    samples and their clean metrics) where the data have that split; and `weights` (see `Reliance`,
-    with the modalities' names) where the method weighs modalities. Of models of the search also
-    `estimates` (by split the counts of images, patients and sites, and headline figures with their
-    95 % intervals, under the attack of the search; of the test split those under the full one
-    beside them, as `final`) and `groups` (see `estimates.group_estimates`), and beside it every
-    sample's scores (see `sample_table`). `prior` is what the trivial predictors know of the train
-    split.
+    The card holds the model's `id`, `config` and the revision of the `code` that trained it, what
+    the study `asked` for, the test split's `metrics`, `curves` against ε and `reliability`
+    diagrams, under the attack that the study's `evaluation.final` names; `attack` (see
+    `robustness.attack_card`); `trivial`, the figures of the predictors that ignore the image, and
+    `triviality`, a phrase where the model is no better; `selective` (see `distributed.selective`);
+    `temperature` (see `_cooled`); `ood` (its samples and their clean metrics) where the data have
+    that split; and `weights` (see `Reliance`, with the modalities' names) where the method weighs
+    modalities. Of models of the search also `estimates` (by split the counts of images, patients
+    and sites, and headline figures with their 95 % intervals, under the attack of the search; of
+    the test split those under the full one beside them, as `final`) and `groups` (see
+    `estimates.group_estimates`), and beside it every sample's scores (see `sample_table`). `prior`
+    is what the trivial predictors know of the train split.
     """
     import torch
 
