@@ -43,7 +43,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 import torch
-from ray.data import MaterializedDataset
+from ray.data.dataset import MaterializedDataset
 from ray.exceptions import RayError
 from torch.utils.data import DataLoader, Dataset
 

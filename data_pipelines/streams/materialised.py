@@ -10,7 +10,7 @@ from data_pipelines.schema import Split
 from data_pipelines.storage import Folder
 
 if TYPE_CHECKING:
-    from ray.data import MaterializedDataset
+    from ray.data.dataset import MaterializedDataset
 
 
 def materialise(
