@@ -13,9 +13,7 @@ from distributed.stopping import POLICIES
 from search_spaces.study import load, shipped_studies
 from trainables.attacks import ATTACKS
 from trainables.metrics.catalog import AREAS, COSTS, METRICS, SKILL, MetricInfo, metric_info
-from trainables.regimes import REGIMES
-from trainables.registry import TRAINABLES
-from trainables.uncertainty import MAPS
+from trainables.registry import MAPS, REGIMES, TRAINABLES
 
 _REGISTRIES: dict[str, Registry] = {
     "trainables": TRAINABLES,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from trainables.attacks.engine import Attack, Norm
-from trainables.attacks.ensemble import ENSEMBLES, FAST, FULL, adversary
-from trainables.attacks.registry import ATTACKS, make_attack, training_attacks
+from trainables.attacks.ensemble import adversary
+from trainables.attacks.registry import make_attack
 from trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
+from trainables.registry import ATTACKS, ENSEMBLES, FAST, FULL, training_attacks
 
 __all__ = [
     "ATTACKS",

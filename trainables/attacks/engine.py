@@ -50,6 +50,8 @@ class Attack(ABC):
 
     #: Whether `steps` and `step_size` mean something to it.
     iterative: ClassVar[bool] = True
+    #: Whether it asks for gradients, or for answers alone.
+    follows_gradients: ClassVar[bool] = True
     #: What `norm` may be.
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
