@@ -50,7 +50,7 @@ from distributed.trivial import read_trivial
 from distributed.version import VERSION
 from search_spaces.study import Study, load
 from trainables.evaluation import EvaluationPlan
-from trainables.metrics.trivial import Prior
+from trainables.metrics.prior import Prior
 from trainables.networks import PadToMultiple, Standardise
 from trainables.registry import TRAINABLES
 from trainables.sample_scores import SampleScores

@@ -45,12 +45,12 @@ from distributed.training import TrialTraining
 from distributed.trivial import read_trivial
 from distributed.version import VERSION
 from search_spaces.study import Study, load
-from trainables.attacks import FAST, FULL, ScoreVictim, make_attack
+from trainables.attacks import ScoreVictim, make_attack
 from trainables.attacks.ensemble import STEPS
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate
 from trainables.metrics.catalog import attacked_name
-from trainables.metrics.trivial import Prior
-from trainables.registry import TRAINABLES
+from trainables.metrics.prior import Prior
+from trainables.registry import FAST, FULL, TRAINABLES
 
 #: The attack before, beside the names of the ensembles.
 BEFORE = "pgd-7"

@@ -38,12 +38,12 @@ from distributed.callbacks import RunCallback
 from distributed.halt import Halt
 from distributed.journal import Journal
 from distributed.ledger import Ledger
-from distributed.outcome import FINISHED, METRICS, RUNG
+from distributed.outcome import CONFIG, FINISHED, METRICS, RUNG
 from distributed.progress import Progress
 from distributed.report import write_report
 from distributed.run import Run, identifier
 from distributed.sampling import Sampling, directions, make_sampler
-from distributed.search import CONFIG, ParetoSearch
+from distributed.search import ParetoSearch
 from distributed.study_scheduler import StudyScheduler
 from distributed.sweep import Prepared, prepare
 from distributed.version import VERSION, code_revision

@@ -4,22 +4,48 @@ The slot posts a command and waits; each rank takes it, does it and acknowledges
 dies, Ray Train restarts the whole group; the new group enters under a new token, learns which
 trial is under way and how many epochs of it were acknowledged, and gets the pending command
 again. Acknowledged commands are never replayed.
+
+Free of torch and Ray: a slot, which only waits, would take seconds to load them.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distributed.fidelity import Level
+from data_pipelines.schema import Manifest
+from data_pipelines.streams.modes import Source
+from distributed.fidelity import Level, Levels
+from search_spaces.study import Fidelity, Scheduler
+from trainables.evaluation.plan import EvaluationPlan
 from trainables.metrics.catalog import COSTS
+from trainables.metrics.prior import Prior
 
 #: A group may die this often during one command before the command is given up.
 MAX_RESTARTS = 2
 #: Seconds that ranks may lag behind the first one that reported an error.
 ERROR_GRACE = 10.0
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What every worker of a study is told once."""
+
+    manifest: Manifest
+    plan: EvaluationPlan
+    evaluation_batch_size: int
+    threads: int
+    source: Source = field(default_factory=Source)
+    fidelity: Fidelity = field(default_factory=Fidelity)
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    prior: Prior | None = None
+
+    def levels(self, config: Mapping[str, Any]) -> Levels:
+        """What a trial uses on its way."""
+        return Levels(self.fidelity, self.scheduler, int(config["epochs"]))
 
 
 @dataclass(frozen=True)
@@ -133,6 +159,7 @@ class Board:
         self._sequence = 0
         self._pending: _Pending | None = None
         self._posted = asyncio.Condition()
+        self._last_words = ""
 
     async def post(self, command: Command) -> Any:
         """Have every rank do `command`; rank 0's answer, or a `Failure`."""
@@ -169,6 +196,10 @@ class Board:
                 self._pending.changed.set()
         return self._standing
 
+    async def leave(self, reason: str) -> None:
+        """A rank could not get ready and ends; `reason` says why."""
+        self._last_words = reason
+
     async def next(self, after: int) -> tuple[int, Command]:
         """Wait for the first command after number `after`."""
         async with self._posted:
@@ -194,7 +225,9 @@ class Board:
     async def _outcome(self, pending: _Pending) -> Any:
         while True:
             if pending.restarts > MAX_RESTARTS:
-                return Failure(f"its workers died {pending.restarts} times", group_usable=True)
+                why = f" ({self._last_words})" if self._last_words else ""
+                reason = f"its workers died {pending.restarts} times{why}"
+                return Failure(reason, group_usable=True)
             if len(pending.answers) == self._world:
                 return pending.answers[0]
             if pending.errors:
@@ -221,3 +254,10 @@ class Board:
         usable = len(pending.errors) == self._world
         first = pending.errors[min(pending.errors)]
         return Failure(first.reason, group_usable=usable, outside=first.outside)
+
+
+def run_worker(config: dict[str, Any]) -> None:
+    """What Ray Train runs on each worker; the slot, which never trains, does without torch."""
+    from distributed.worker import work
+
+    work(config)

@@ -18,10 +18,9 @@ from distributed.front import Archive
 from distributed.halt import Halt
 from distributed.journal import Journal
 from distributed.ledger import SEARCH, Record, State
-from distributed.outcome import OUTSIDE, RUNG, metrics_of, outcome
+from distributed.outcome import OUTSIDE, RUNG, TRIAL, metrics_of, outcome
 from distributed.progress import Progress
 from distributed.run import Run, is_feasible, values_of
-from distributed.search import TRIAL
 from distributed.stopping.policy import Verdict
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from data_pipelines.layouts import LAYOUTS
 from data_pipelines.registry import Registry
 from distributed.stopping import POLICIES
 from search_spaces.study import load, shipped_studies
-from trainables.attacks import ATTACKS
 from trainables.metrics.catalog import AREAS, COSTS, METRICS, SKILL, MetricInfo, metric_info
-from trainables.registry import MAPS, REGIMES, TRAINABLES
+from trainables.registry import ATTACKS, MAPS, REGIMES, TRAINABLES
 
 _REGISTRIES: dict[str, Registry] = {
     "trainables": TRAINABLES,

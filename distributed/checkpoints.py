@@ -2,7 +2,7 @@
 
 `state-<epochs>.safetensors` lets a trial go on; `best.safetensors` is the model of its best epoch
 so far, where it has patience; `model.safetensors` and `model.json` are what is left of a finished
-one.
+one. Torch is loaded by what needs it: who only tidies up does without.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
 from data_pipelines.machine import replacing, write_atomically
-from distributed.recipe import Best
+
+if TYPE_CHECKING:
+    import torch
+
+    from distributed.recipe import Best
 
 MODEL, CARD = "model.safetensors", "model.json"
 _BEST = "best.safetensors"
@@ -37,7 +39,7 @@ def save_state(folder: Path, tensors: Mapping[str, torch.Tensor], epochs: int) -
 
 def load_state(folder: Path, epochs: int) -> dict[str, torch.Tensor]:
     """The state after `epochs` epochs."""
-    return dict(load_file(folder / _state_name(epochs)))
+    return _load(folder / _state_name(epochs))
 
 
 def latest_epochs(folder: Path) -> int:
@@ -56,6 +58,8 @@ def latest_epochs(folder: Path) -> int:
 
 def save_best(folder: Path, network: torch.nn.Module, best: Best) -> None:
     """Persist the model of the best epoch so far, in place of the one before."""
+    import torch
+
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{k}": v for k, v in _plain(network).items()}
     tensors["epoch"] = torch.tensor(best.epoch)
@@ -65,6 +69,8 @@ def save_best(folder: Path, network: torch.nn.Module, best: Best) -> None:
 
 def find_best(folder: Path) -> Best | None:
     """The best epoch of which a model is kept; None where there is none that can be read."""
+    from distributed.recipe import Best
+
     path = folder / _BEST
     if not path.is_file():
         return None
@@ -77,7 +83,7 @@ def find_best(folder: Path) -> Best | None:
 
 def load_best(folder: Path, network: torch.nn.Module) -> None:
     """Fill `network` with the weights of `save_best`."""
-    stored = load_file(folder / _BEST)
+    stored = _load(folder / _BEST)
     network.load_state_dict(
         {k.removeprefix("model."): v for k, v in stored.items() if k.startswith("model.")}
     )
@@ -107,7 +113,7 @@ def discard_states(folder: Path) -> None:
 
 def load_model(folder: Path, network: torch.nn.Module) -> None:
     """Fill `network` with the weights of `save_model`."""
-    network.load_state_dict(load_file(folder / MODEL))
+    network.load_state_dict(_load(folder / MODEL))
 
 
 def _plain(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -118,7 +124,15 @@ def _state_name(epochs: int) -> str:
     return f"state-{epochs:05d}.safetensors"
 
 
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(path))
+
+
 def _save(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    from safetensors.torch import save_file
+
     with replacing(path) as partial:
         try:
             save_file(dict(tensors), partial)

@@ -8,19 +8,16 @@ from pathlib import Path
 
 from data_pipelines.corruptions import CORRUPTIONS
 from data_pipelines.errors import UserError
+from data_pipelines.registry import nearest
 from data_pipelines.schema import Manifest, Split, Task
 from distributed import fidelity
 from distributed.front import Objective
-from distributed.recipe import WORDS, check_balance
 from search_spaces.space import Parameter, Value
 from search_spaces.study import Study
-from trainables.attacks import ATTACKS, ENSEMBLES, make_attack, training_attacks
 from trainables.evaluation import EvaluationPlan
 from trainables.metrics.catalog import COSTS, METRICS, SKILL, all_names, leaf, metric_info
 from trainables.metrics.skill import Figures, best_trivial, skill
-from trainables.networks import load_encoder
-from trainables.registry import TRAINABLES
-from trainables.settings import word
+from trainables.registry import ATTACKS, ENSEMBLES, TRAINABLES
 
 
 def check(study: Study, manifest: Manifest) -> None:
@@ -38,12 +35,11 @@ def check(study: Study, manifest: Manifest) -> None:
                 f"{study.data}: the {split} split is empty. Prepare the data with other ratios."
             )
     _usable_attack(study)
-    _trains_by_gradients(study)
     if not manifest.image_shape:
         _without_attacks(study)
     _within_images(study, manifest)
     _usable_corruptions(study, manifest)
-    _usable_recipe(study, task)
+    _usable_balance(study, task)
     _usable_encoder(study, manifest)
     fidelity.check(study, manifest)
     _repeatable(study)
@@ -52,20 +48,15 @@ def check(study: Study, manifest: Manifest) -> None:
     _sighted(study)
 
 
-def _usable_recipe(study: Study, task: Task) -> None:
-    """The words of a training recipe, each that a trial may draw."""
+def _usable_balance(study: Study, task: Task) -> None:
+    """A map has no class of its own to weigh an image by."""
     for trainable in study.trainables:
-        space = study.search_space().of(trainable)
-        for key, known in WORDS.items():
-            for value in _listed(space[key]):
-                try:
-                    word({key: value}, key, known)
-                except UserError as error:
-                    raise UserError(
-                        f"space.{key}: {str(error).removeprefix('config: ')}"
-                    ) from error
-                if key == "class_balance" and value != "none":
-                    check_balance(task)
+        balance = study.search_space().of(trainable)["class_balance"]
+        if task is not Task.CLASSIFICATION and set(_listed(balance)) - {"none"}:
+            raise UserError(
+                "space.class_balance: weights are of classes of images, and this is "
+                f"{task}. Leave it out."
+            )
 
 
 def _usable_encoder(study: Study, manifest: Manifest) -> None:
@@ -73,6 +64,8 @@ def _usable_encoder(study: Study, manifest: Manifest) -> None:
     space = study.search_space()
     for trainable in study.trainables:
         for file in filter(None, _listed(space.of(trainable)["encoder"])):
+            from trainables.networks import load_encoder
+
             config = {**space.defaults(trainable), "encoder": file}
             load_encoder(TRAINABLES[trainable](config, manifest).network(), Path(str(file)))
 
@@ -86,6 +79,14 @@ def _usable_attack(study: Study) -> None:
     settings = study.evaluation
     if settings.attack in ENSEMBLES:
         return
+    if settings.attack not in ATTACKS:
+        known = [*ENSEMBLES, *ATTACKS]
+        raise UserError(
+            f"evaluation.attack: unknown attack {settings.attack!r}"
+            f"{nearest(settings.attack, known)} Known: {', '.join(known)}."
+        )
+    from trainables.attacks import make_attack
+
     try:
         make_attack(
             settings.attack,
@@ -94,9 +95,7 @@ def _usable_attack(study: Study) -> None:
             norm=settings.norm,
         )
     except UserError as error:
-        raise UserError(
-            f"evaluation.attack: {error} Or an ensemble: {', '.join(ENSEMBLES)}."
-        ) from error
+        raise UserError(f"evaluation.attack: {error}") from error
 
 
 def _repeatable(study: Study) -> None:
@@ -115,7 +114,7 @@ def _repeatable(study: Study) -> None:
 
 def task_of(study: Study) -> Task:
     """The one task of the study's trainables: a front compares figures of the same kind."""
-    tasks = {name: TRAINABLES[name].task for name in study.trainables}
+    tasks = {name: TRAINABLES.fact(name, "task") for name in study.trainables}
     if len(set(tasks.values())) > 1:
         listed = ", ".join(f"{name} ({task})" for name, task in tasks.items())
         raise UserError(f"trainables: {listed} have no task in common. Give each a study.")
@@ -218,19 +217,6 @@ def corruption_cells(study: Study) -> tuple[tuple[str, int], ...]:
     return tuple((name, level) for name in settings.corruptions for level in settings.severities)
 
 
-def _trains_by_gradients(study: Study) -> None:
-    """The attacks of training, which otherwise fail one trial after another."""
-    space, usable = study.search_space(), training_attacks()
-    parameters = [space.of(trainable).get("attack") for trainable in study.trainables]
-    named = [("space.attack", p.choices or [p.start()]) for p in parameters if p is not None]
-    named += [(key, [c["attack"]]) for key, c in study.references().items() if "attack" in c]
-    for key, names in named:
-        for name in names:
-            if name not in usable:
-                why = "searches without gradients" if name in ATTACKS else "is unknown"
-                raise UserError(f"{key}: {name!r} {why}. Train with one of: {', '.join(usable)}.")
-
-
 def _within_images(study: Study, manifest: Manifest) -> None:
     """An L2 ball that holds every image says nothing of a model."""
     most, diagonal = study.evaluation.epsilons[-1], math.sqrt(math.prod(manifest.image_shape))
@@ -268,13 +254,13 @@ def _usable_corruptions(study: Study, manifest: Manifest) -> None:
     """A corruption that changes nothing would pass for robustness."""
     for name in study.evaluation.corruptions:
         try:
-            corruption = CORRUPTIONS[name]
+            needs = CORRUPTIONS.fact(name, "needs")
         except UserError as error:
             raise UserError(f"evaluation.corruptions: {error}") from error
-        if not corruption.acts_on(manifest):
-            usable = [known for known in CORRUPTIONS if CORRUPTIONS[known].acts_on(manifest)]
+        if not needs.met(manifest):
+            usable = [c for c in CORRUPTIONS if CORRUPTIONS.fact(c, "needs").met(manifest)]
             raise UserError(
-                f"evaluation.corruptions: {name!r} needs {corruption.needs}, and {study.data} has "
+                f"evaluation.corruptions: {name!r} needs {needs.text}, and {study.data} has "
                 f"none: it would change nothing. Choose among: {', '.join(usable)}."
             )
 

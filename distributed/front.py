@@ -13,12 +13,6 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-try:
-    # Private: Optuna offers the number only inside a plot. Ours below takes over if it moves.
-    from optuna._hypervolume import compute_hypervolume as _optuna_hypervolume
-except ImportError:
-    _optuna_hypervolume = None  # type: ignore[assignment, unused-ignore]
-
 Direction: TypeAlias = Literal["max", "min"]
 Floats: TypeAlias = NDArray[np.float64]
 Key = TypeVar("Key")
@@ -88,9 +82,12 @@ def hypervolume(
     inside = losses[(losses < corner).all(axis=1)]
     if not len(inside):
         return 0.0
-    if _optuna_hypervolume is None:
+    try:
+        # Private: Optuna offers the number only inside a plot. Ours takes over if it moves.
+        from optuna._hypervolume import compute_hypervolume
+    except ImportError:
         return sliced_volume(inside, corner)
-    return float(_optuna_hypervolume(inside, corner))
+    return float(compute_hypervolume(inside, corner))
 
 
 def sliced_volume(losses: Floats, corner: Floats) -> float:

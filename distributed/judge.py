@@ -32,11 +32,11 @@ from distributed.selective import selective
 from distributed.statistics import Estimate
 from distributed.training import TrialTraining
 from search_spaces.study import Study
-from trainables.attacks import FULL as FULL_ATTACK
 from trainables.evaluation import Evaluation, EvaluationPlan
 from trainables.metrics.catalog import attacked_name
+from trainables.metrics.prior import Prior
 from trainables.metrics.skill import Figures, triviality
-from trainables.metrics.trivial import Prior
+from trainables.registry import FULL as FULL_ATTACK
 from trainables.registry import TRAINABLES
 from trainables.reliance import reliance, weighed_samples
 from trainables.sample_scores import SampleScores

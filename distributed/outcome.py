@@ -1,4 +1,4 @@
-"""What a slot's result means: the one reading that ledger, scheduler and display share."""
+"""What a slot is given and what its result means: the one reading that all around it share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 from distributed.ledger import State
 
+#: Keys of a Tune config: a trial's id, its parameters, and whether it is judged at its rungs.
+TRIAL, CONFIG, JUDGED = "trial", "config", "judged"
 #: Keys of a result: the figures so far, whether they are final, the rung that they were measured
 #: at, why the trial failed, and what failed outside of it.
 METRICS, FINISHED, RUNG, FAILED, OUTSIDE = "metrics", "finished", "rung", "failed", "outside"

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.augmentation import FLIPS
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Task
 from trainables.contract import Progress
-from trainables.metrics.trivial import Prior
+from trainables.metrics.prior import Prior
 from trainables.settings import number, whole, word
 
 OPTIMISERS = ("adamw", "sgd")
@@ -53,15 +52,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": _cosine,
     "one-cycle": _one_cycle,
     "constant": lambda done: 1.0,
-}
-
-
-#: What each word of a recipe may be.
-WORDS: dict[str, Collection[str]] = {
-    "optimiser": OPTIMISERS,
-    "schedule": SCHEDULES,
-    "class_balance": CLASS_BALANCES,
-    "flips": FLIPS,
 }
 
 

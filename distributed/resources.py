@@ -5,12 +5,14 @@ Ray waits without a word for resources that never come; this says so at once.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data_pipelines.errors import UserError
 from data_pipelines.machine import cpu_count
-from data_pipelines.streams import TASK_CPUS, Choice, Mode, choose
+from data_pipelines.streams.modes import TASK_CPUS, Choice, Mode, choose
 from search_spaces.study import Resources
 
 #: Keys of a node beside Ray's: bytes of its object store, and of one of its GPUs' memory.
@@ -60,10 +62,9 @@ class ResourcePlan:
 
 def local_nodes() -> list[dict[str, float]]:
     """This machine as the only node, without starting Ray."""
-    import torch
     from ray._private.utils import estimate_available_memory, resolve_object_store_memory
 
-    node = {"CPU": float(cpu_count()), "GPU": float(torch.cuda.device_count())}
+    node = {"CPU": float(cpu_count()), "GPU": float(_gpu_count())}
     # What `ray.init` will take; Ray has no public name for it.
     node[STORE] = float(resolve_object_store_memory(estimate_available_memory()))
     if node["GPU"]:
@@ -106,6 +107,16 @@ def _ask_gpus(nodes: Mapping[str, dict[str, float]]) -> None:
             probes[probe][GPU_BYTES] = float(ray.get(probe))
         for probe in late:  # others hold all of that node's GPUs
             ray.cancel(probe)
+
+
+def _gpu_count() -> int:
+    """GPUs that torch sees; it is not asked, which takes seconds, where there is no driver."""
+    drivers = ("/proc/driver/nvidia", "/dev/kfd")
+    if shutil.which("nvidia-smi") is None and not any(map(os.path.exists, drivers)):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _gpu_bytes() -> int:

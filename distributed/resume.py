@@ -13,7 +13,7 @@ from distributed.run import Run
 from distributed.stopping.policy import Policy, Verdict
 from distributed.version import code_revision
 from search_spaces.study import Study
-from trainables.attacks import FULL
+from trainables.registry import FULL
 
 #: What every figure of a run depends on alike: with another value, its trials do not compare.
 _FIXED = ("evaluation", "fidelity")

@@ -9,10 +9,10 @@ from data_pipelines.schema import Batch
 from data_pipelines.streams import Stream
 from distributed.training import TrialTraining
 from search_spaces.study import Evaluation as EvaluationSettings
-from trainables.attacks import FULL
 from trainables.attacks.masking import SIGNS, Effort
 from trainables.evaluation import Evaluation
 from trainables.metrics.catalog import AREAS, attacked_name
+from trainables.registry import FULL
 from trainables.sample_scores import SampleScores
 
 #: Samples that are looked at for signs of masking, and how hard, by what judges the front.

@@ -16,10 +16,8 @@ from ray.tune.search import Searcher
 
 from distributed.halt import Halt
 from distributed.ledger import SEARCH, Ledger, Record, State
+from distributed.outcome import CONFIG, JUDGED, TRIAL
 from distributed.sampling import Sampling
-
-#: Keys of a Tune config: a trial's id, its parameters, and whether it is judged at its rungs.
-TRIAL, CONFIG, JUDGED = "trial", "config", "judged"
 
 
 class ParetoSearch(Searcher):

@@ -13,11 +13,10 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
-import ray.train.torch
 from ray import tune
 
 from data_pipelines.schema import Split
@@ -32,11 +31,24 @@ from distributed.board import (
     Leave,
     Start,
     Trial,
+    WorkerSettings,
+    run_worker,
 )
 from distributed.fidelity import CLEAN, FULL, Level
-from distributed.outcome import EXHAUSTED, FAILED, FINISHED, METRICS, OUTSIDE, RUNG
-from distributed.search import CONFIG, JUDGED, TRIAL
-from distributed.worker import WorkerSettings, work
+from distributed.outcome import (
+    CONFIG,
+    EXHAUSTED,
+    FAILED,
+    FINISHED,
+    JUDGED,
+    METRICS,
+    OUTSIDE,
+    RUNG,
+    TRIAL,
+)
+
+if TYPE_CHECKING:
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 #: What Tune reserves for a slot. Its workers hold the CPUs, itself it only waits. Tune refuses
 #: a request of nothing; a share of a CPU would cost a whole slot on a small machine.
@@ -61,6 +73,21 @@ class SlotSettings:
     checkpoints: Path
     storage: Path
     patience: float = PATIENCE
+
+
+def _trainer_class(workers: int) -> type[DataParallelTrainer]:
+    """What starts and watches a group of workers.
+
+    One worker has nobody to talk to. Without `TorchTrainer`, which makes a process group, neither
+    the slot nor Ray's controller loads torch: seconds of the CPU in each of these processes.
+    """
+    if workers > 1:
+        from ray.train.torch import TorchTrainer
+
+        return TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    return DataParallelTrainer
 
 
 class GroupLost(RuntimeError):
@@ -234,10 +261,10 @@ class Slot(tune.Trainable):
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             self._error = error
 
-    def _trainer(self) -> ray.train.torch.TorchTrainer:
+    def _trainer(self) -> DataParallelTrainer:
         settings, datasets = self._settings, self._datasets
-        return ray.train.torch.TorchTrainer(
-            work,
+        return _trainer_class(settings.workers)(
+            run_worker,
             train_loop_config={"board": self._board, "settings": settings.worker},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=settings.workers,

@@ -1,7 +1,7 @@
 """What a difference between two methods is worth: seeds, paired tests, corrections, bootstrap.
 
 A NaN stands for an evaluation that gave no number. It is left out, its partner in a pair with it,
-and `n` says how many are left.
+and `n` says how many are left. SciPy, which takes seconds to load, is loaded by what needs it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -70,6 +69,8 @@ class PairedTest:
         if self.n < 3:
             return np.nan
         half = (self.n - 1) / 2
+        from scipy import special
+
         factor = np.exp(special.gammaln(half) - special.gammaln(half - 0.5)) / np.sqrt(half)
         return float(self.effect_size * factor)
 
@@ -268,6 +269,8 @@ def _t_test(
         return PairedTest(n, mean, *nothing, refused="constant difference")
     error = spread * np.sqrt(variance_factor)
     t = mean / error
+    from scipy import stats
+
     reach = float(stats.t.ppf((1.0 + confidence) / 2, n - 1)) * error
     p = 2.0 * float(stats.t.sf(abs(t), n - 1))
     return PairedTest(n, mean, mean - reach, mean + reach, float(t), p, mean / spread)

@@ -10,10 +10,9 @@ from ray.tune.schedulers import TrialScheduler
 from distributed.front import Objective
 from distributed.halt import Halt
 from distributed.ledger import Ledger, State
-from distributed.outcome import RUNG, metrics_of, outcome
+from distributed.outcome import RUNG, TRIAL, metrics_of, outcome
 from distributed.resume import replay
 from distributed.scheduler import PolicyScheduler
-from distributed.search import TRIAL
 from distributed.stopping import make_policy
 from distributed.stopping.policy import Figures
 from search_spaces.study import Study

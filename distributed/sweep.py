@@ -297,8 +297,8 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
 
 def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
     from data_pipelines.streams import Source
+    from distributed.board import WorkerSettings
     from distributed.slot import PATIENCE, SlotSettings
-    from distributed.worker import WorkerSettings
 
     plan = prepared.resources
     assert prepared.study.data is not None

@@ -37,7 +37,7 @@ from trainables.attacks.ensemble import Ensemble, Single, left_out, settings
 from trainables.attacks.masking import Effort, Masking, masking
 from trainables.contract import Progress, Trainable
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
-from trainables.metrics.trivial import Prior
+from trainables.metrics.prior import Prior
 from trainables.networks import load_encoder
 from trainables.regimes import Regime, from_config
 from trainables.registry import TRAINABLES

@@ -16,7 +16,7 @@ from data_pipelines.storage import Folder
 from trainables.metrics.skill import Figures
 
 if TYPE_CHECKING:
-    from trainables.metrics.trivial import Prior
+    from trainables.metrics.prior import Prior
 
 #: In the run folder: split to predictor to metric to value, null where it does not exist.
 TRIVIAL_NAME = "trivial.json"
@@ -35,7 +35,8 @@ class Trivial:
 def read_trivial(data: Folder, manifest: Manifest, task: Task) -> Trivial:
     """Read the labels or masks of every split once. Raises `UserError` for damaged files."""
     from data_pipelines.streams import Streamed
-    from trainables.metrics.trivial import TRIVIAL, Prior
+    from trainables.metrics.prior import Prior
+    from trainables.metrics.trivial import TRIVIAL
 
     def truths(split: Split) -> Streamed:
         return Streamed(data, split, manifest)

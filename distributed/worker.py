@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 import ray.train
+import ray.train.torch
 import torch
 import torch.distributed
 
-from data_pipelines.schema import Manifest, Split
-from data_pipelines.streams import Source, Stream
+from data_pipelines.schema import Split
+from data_pipelines.streams import Stream
 from distributed.board import (
     Begun,
     Command,
@@ -27,6 +26,7 @@ from distributed.board import (
     Standing,
     Start,
     Trial,
+    WorkerSettings,
 )
 from distributed.checkpoints import (
     find_best,
@@ -38,32 +38,11 @@ from distributed.checkpoints import (
     save_model,
     save_state,
 )
-from distributed.fidelity import Level, Levels
+from distributed.fidelity import Level
 from distributed.halt import outside
 from distributed.outcome import EXHAUSTED
 from distributed.recipe import Best
 from distributed.training import Diverged, Rank, TrialTraining, merge_ranks
-from search_spaces.study import Fidelity, Scheduler
-from trainables.evaluation import EvaluationPlan
-from trainables.metrics.trivial import Prior
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """What every worker of a study is told once."""
-
-    manifest: Manifest
-    plan: EvaluationPlan
-    evaluation_batch_size: int
-    threads: int
-    source: Source = field(default_factory=Source)
-    fidelity: Fidelity = field(default_factory=Fidelity)
-    scheduler: Scheduler = field(default_factory=Scheduler)
-    prior: Prior | None = None
-
-    def levels(self, config: Mapping[str, Any]) -> Levels:
-        """What a trial uses on its way."""
-        return Levels(self.fidelity, self.scheduler, int(config["epochs"]))
 
 
 def work(config: dict[str, Any]) -> None:
@@ -76,9 +55,14 @@ def work(config: dict[str, Any]) -> None:
     token = _from_first_rank(uuid.uuid4().hex, rank)
     # Entering comes first: the board counts a group that dies while it gets ready as well.
     standing = ray.get(board.enter.remote(token))
-    worker = _Worker(settings, rank)
-    if standing is not None:
-        worker.resume(standing)
+    try:
+        worker = _Worker(settings, rank)
+        if standing is not None:
+            worker.resume(standing)
+    except Exception as problem:
+        # Ray Train starts the group again and says nothing of why.
+        ray.get(board.leave.remote(_problem(problem).reason))
+        raise
     done = 0
     while True:
         done, command = ray.get(board.next.remote(done))

@@ -10,7 +10,8 @@ A parameter is either fixed (``batch_size: 16``) or varies:
 ``when`` makes a parameter conditional: it exists only in trials where the named parameters have
 one of the listed values. ``within: [0, 1]`` says which numbers are possible at all, ``among`` which
 words; overrides keep all three, and the kind of the parameter: a whole number stays one. In place
-of a list a group of registered names may stand (`search_spaces.names`). The defaults are `spaces/common.yaml` (what every trainable has) and `spaces/<trainable>.yaml`.
+of a list a group of registered names may stand (`search_spaces.names`). The defaults are
+`spaces/common.yaml` (what every trainable has) and `spaces/<trainable>.yaml`.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class Parameter(BaseModel):
         if kind is not Kind.NUMBER:
             return self
         given = self.model_dump(exclude_unset=True)
-        spelt_alike = {
+        spelt_alike: dict[str, Any] = {
             key: float(given[key])
             for key in ("value", "low", "high", "step", "default")
             if given.get(key) is not None

@@ -68,7 +68,8 @@ def _read_yaml(text: str) -> Any:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: true is no number of trials.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -253,7 +254,11 @@ class Constraint(_Section):
         parts = raw.split()
         if len(parts) != 3 or parts[1] not in (">=", "<="):
             raise ValueError(f"write a constraint as 'metric >= number', not {raw!r}")
-        return {"metric": parts[0], "sense": parts[1], "bound": parts[2]}
+        try:
+            bound = float(parts[2])
+        except ValueError as error:
+            raise ValueError(f"{parts[2]!r} is no number") from error
+        return {"metric": parts[0], "sense": parts[1], "bound": bound}
 
     def violation(self, value: float) -> float:
         """How far `value` is on the wrong side; at most 0 when the bound is kept."""

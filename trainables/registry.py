@@ -3,6 +3,8 @@
 Free of torch. The space of the trainable `name` is search_spaces/spaces/<name>.yaml.
 """
 
+from typing import Literal, TypeAlias
+
 from data_pipelines.registry import Registry, registered
 from data_pipelines.schema import Task
 
@@ -36,6 +38,9 @@ ATTACKS = Registry(
     iterative=True,
     follows_gradients=True,
 )
+
+#: How an attack's ε is measured: the most that a pixel changes, or the length of the change.
+Norm: TypeAlias = Literal["linf", "l2"]
 
 #: Attacks that judge by several at once, named where a single attack may be: the one of a search,
 #: and the one of a front.

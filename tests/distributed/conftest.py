@@ -11,8 +11,9 @@ import pytest
 from distributed.checks import objectives_of
 from distributed.halt import Halt
 from distributed.ledger import Ledger, Record, State, trial_id
+from distributed.outcome import CONFIG, TRIAL
 from distributed.sampling import Sampling
-from distributed.search import CONFIG, TRIAL, ParetoSearch
+from distributed.search import ParetoSearch
 from search_spaces.study import Study
 
 identify = partial(trial_id, data_fingerprint="data", code="1", evaluation={})

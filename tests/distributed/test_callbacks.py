@@ -20,16 +20,15 @@ from distributed.checks import objectives_of
 from distributed.halt import Halt
 from distributed.journal import JOURNAL, Journal
 from distributed.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
-from distributed.outcome import FAILED, FINISHED, METRICS, OUTSIDE, RUNG
+from distributed.outcome import FAILED, FINISHED, METRICS, OUTSIDE, RUNG, TRIAL
 from distributed.progress import Progress
 from distributed.run import Run
 from distributed.sampling import Sampling
-from distributed.search import TRIAL
 from distributed.stopping.policy import Verdict
 from distributed.sweep import Prepared
 from distributed.trivial import Trivial
 from search_spaces.study import Study
-from trainables.metrics.trivial import Prior
+from trainables.metrics.prior import Prior
 
 FULL_DEVICE = Path("/dev/full")
 STUDY = Study.model_validate(

@@ -12,7 +12,7 @@ from data_pipelines.schema import Task
 from distributed.recipe import Average, Best, Recipe, class_weights
 from search_spaces.space import Space
 from trainables.contract import Progress
-from trainables.metrics.trivial import Prior
+from trainables.metrics.prior import Prior
 
 torch.set_num_threads(1)
 

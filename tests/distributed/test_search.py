@@ -6,7 +6,7 @@ import pytest
 from ray.tune.search import Searcher
 
 from distributed.ledger import SEEDS, Record, State
-from distributed.search import JUDGED, TRIAL
+from distributed.outcome import JUDGED, TRIAL
 
 
 def second_stage(*names: str) -> list[Record]:

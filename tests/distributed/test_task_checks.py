@@ -14,7 +14,7 @@ from distributed.sweep import prepare
 from distributed.trivial import Trivial
 from search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
 from trainables.metrics.catalog import COSTS, metric_info
-from trainables.metrics.trivial import Prior
+from trainables.metrics.prior import Prior
 from trainables.registry import TRAINABLES
 
 MANIFEST = Manifest(

@@ -16,7 +16,8 @@ from distributed.training import Diverged, TrialTraining, resized
 from search_spaces.space import Space
 from search_spaces.study import Fidelity, Scheduler
 from trainables.evaluation import EvaluationPlan
-from trainables.metrics.trivial import TRIVIAL, Prior
+from trainables.metrics.prior import Prior
+from trainables.metrics.trivial import TRIVIAL
 from trainables.regimes import attacked_rows
 from trainables.registry import TRAINABLES
 

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from trainables.attacks.engine import Attack, Norm
+from trainables.attacks.engine import Attack
 from trainables.attacks.ensemble import adversary
 from trainables.attacks.registry import make_attack
 from trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
-from trainables.registry import ATTACKS, ENSEMBLES, FAST, FULL, training_attacks
 
-__all__ = [
-    "ATTACKS",
-    "ENSEMBLES",
-    "FAST",
-    "FULL",
-    "Attack",
-    "Norm",
-    "ScoreVictim",
-    "TrainingVictim",
-    "Victim",
-    "adversary",
-    "make_attack",
-    "training_attacks",
-]
+__all__ = ["Attack", "ScoreVictim", "TrainingVictim", "Victim", "adversary", "make_attack"]

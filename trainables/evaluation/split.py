@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Task
-from trainables.attacks.engine import Norm, frozen
-from trainables.attacks.ensemble import FAST
+from trainables.attacks.engine import frozen
 from trainables.contract import Prediction, Trainable
+from trainables.evaluation.plan import CLEAN, EvaluationPlan
 from trainables.metrics.base import MetricState, classes, uncertainty_map
 from trainables.metrics.calibration import Calibration
 from trainables.metrics.catalog import (
@@ -31,57 +29,19 @@ from trainables.metrics.catalog import (
     skill_names,
     state_classes,
 )
+from trainables.metrics.prior import Prior
 from trainables.metrics.ranking import Answers, Ranking
 from trainables.metrics.referral import Referral, Segmented
 from trainables.metrics.shift import Shift
 from trainables.metrics.skill import best_trivial, skill
-from trainables.metrics.trivial import TRIVIAL, Prior
+from trainables.metrics.trivial import TRIVIAL
 from trainables.sample_scores import SampleScores
-
-CLEAN = "clean"
 
 #: (batch, name, severity 1 to 5) to the same samples corrupted.
 Corrupt = Callable[[Batch, str, int], Batch]
 #: (batch, ε, the images found within a smaller ε or None) to the same samples attacked; minds its
 #: own gradient mode.
 Attack = Callable[[Batch, float, Tensor | None], Batch]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationPlan:
-    """What is measured beside the clean images.
-
-    Attributes:
-        epsilons: Attack budgets by `norm` on the [0, 1] scale, ascending, 0 among them.
-        attack, attack_steps, restarts, norm: For whoever makes the attack.
-        corruptions: (name, severity) pairs.
-        suite: Gives the parameters of the severities, for whoever corrupts.
-        uncertainty: The map that ause and shift judge; None for each method's own first.
-    """
-
-    epsilons: tuple[float, ...] = (0.0,)
-    attack: str = FAST
-    attack_steps: int = 7
-    restarts: int = 1
-    norm: Norm = "linf"
-    corruptions: tuple[tuple[str, int], ...] = ()
-    suite: str = "chest"
-    uncertainty: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.epsilons[:1] != (0.0,) or list(self.epsilons) != sorted(self.epsilons):
-            raise UserError(f"epsilons {self.epsilons}: list them ascending, from 0 (clean).")
-        if len({attacked_name(e) for e in self.epsilons}) < len(self.epsilons):
-            raise UserError(f"epsilons {self.epsilons}: two are the same to six digits.")
-
-    @property
-    def budgets(self) -> tuple[float, ...]:
-        """The ε above 0."""
-        return tuple(e for e in self.epsilons if e > 0)
-
-    def clean(self) -> EvaluationPlan:
-        """The same without corruption and attack: what every epoch can afford."""
-        return dataclasses.replace(self, epsilons=(0.0,), corruptions=())
 
 
 class Evaluation:
