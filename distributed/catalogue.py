@@ -1,9 +1,11 @@
-"""Everything that is registered, with a line on each: what `trustsweep list` prints."""
+"""Everything that is registered, with a line on each: what `trustsweep list` prints.
+
+Nothing is imported for it, so that the list is there at once.
+"""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 from data_pipelines.corruptions import CORRUPTIONS
 from data_pipelines.corruptions.suites import SUITES
@@ -27,7 +29,7 @@ _REGISTRIES: dict[str, Registry] = {
 def catalogue() -> dict[str, dict[str, str]]:
     """Kind to name to a one-line meaning."""
     found = {
-        kind: {name: _first_line(registry[name]) for name in registry}
+        kind: {name: registry.meaning(name) for name in registry}
         for kind, registry in _REGISTRIES.items()
     }
     found["suites"] = {name: ", ".join(listed) for name, listed in SUITES.items()}
@@ -65,7 +67,3 @@ def _meaning(info: MetricInfo) -> str:
     better = {"max": "higher is better; ", "min": "lower is better; ", None: ""}[info.direction]
     skill = f"; has a {SKILL}" if info.skilled else ""
     return f"{info.meaning} ({better}{', '.join(info.tasks)}{skill})"
-
-
-def _first_line(implementation: Any) -> str:
-    return (inspect.getdoc(implementation) or "").partition("\n")[0]

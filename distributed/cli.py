@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
 
 from data_pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from distributed.run import Run
 
 app = typer.Typer(
     name="trustsweep",
@@ -311,7 +314,7 @@ def _sweep(study: Any, out: Path, dry_run: bool) -> None:
 
     console = _console()
     if not dry_run:
-        sweep(study, out, console)
+        _ended(sweep(study, out, console))
         return
     prepared = prepare(study, nodes())
     console.print(study.to_yaml(), highlight=False, markup=False)
@@ -330,7 +333,15 @@ def _resume(
     if dry_run:
         raise UserError("--dry-run: says what a new run would use; --resume has no use for it.")
     Run.open(run)
-    resume(run, load(study or run / STUDY, items), accepted, _console())
+    _ended(resume(run, load(study or run / STUDY, items), accepted, _console()))
+
+
+def _ended(run: Run) -> None:
+    """A sweep without a single model has failed, also for a script that started it."""
+    from distributed.ledger import State
+
+    if not run.ledger.of(State.COMPLETED):
+        raise typer.Exit(1)
 
 
 def _console() -> Console:

@@ -53,7 +53,7 @@ def check_changes(run: Run, study: Study, manifest: Manifest, accepted: Iterable
     if broken:
         raise UserError(
             f"{run.path}: {'; '.join(broken)}. Its trials were judged otherwise and would not "
-            f"compare. Start a new run, which may learn from it: --warm-start {run.path}."
+            "compare. Start a new run."
         )
     meant = (
         *accepted,
@@ -85,26 +85,43 @@ def replay(policy: Policy, ledger: Ledger) -> dict[str, Verdict]:
     return pending
 
 
-def teach(ledger: Ledger, source: Path, objectives: Iterable[str]) -> int:
-    """Keep the trials of an earlier run for the sampler, once; how many there are.
+def lessons(source: Path, study: Study, manifest: Manifest) -> list[Record]:
+    """The trials of an earlier run that a sampler can learn from.
 
-    Only completed trials that have every objective, and those that were stopped, teach anything.
-    Raises `UserError` if there is no run, or nothing in it.
+    They are its completed trials that have every objective, and those that were stopped. Raises
+    `UserError` if there is no run, nothing in it, or if it was judged otherwise or on other data:
+    its figures and those of `study` on `manifest`'s data would be other measures of one name.
     """
-    names = list(objectives)
-    known = {record.id for record in ledger.priors}
-    usable = [
-        record for record in Run.open(source).ledger.records.values() if _teaches(record, names)
+    run = Run.open(source)
+    old, new = _leaves(run.study), _leaves(study)
+    other = [
+        f"{key} was {old.get(key)} and is {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if _within(key, ("evaluation",)) and key != _FINAL and old.get(key) != new.get(key)
     ]
+    if Manifest.load(run.path).fingerprint != manifest.fingerprint:
+        other.append("on other data")
+    if other:
+        raise UserError(
+            f"{source}: judged otherwise ({'; '.join(other)}), so that its figures would mislead "
+            "the sampler. Name another run, or leave --warm-start out."
+        )
+    names = study.objectives
+    usable = [record for record in run.ledger.records.values() if _teaches(record, names)]
     if not usable:
         raise UserError(
             f"{source}: no completed trial with {', '.join(names)}, so nothing to start from. Name "
             "another run, or leave --warm-start out."
         )
-    for record in usable:
+    return usable
+
+
+def teach(ledger: Ledger, records: Iterable[Record]) -> None:
+    """Keep what an earlier run has found for the sampler, each trial once."""
+    known = {record.id for record in ledger.priors}
+    for record in records:
         if record.id not in known:
             ledger.prior(record)
-    return len(usable)
 
 
 def _teaches(record: Record, objectives: list[str]) -> bool:

@@ -34,7 +34,7 @@ from distributed.ledger import SEARCH, Record, State
 from distributed.optimism import choices, counted, counts
 from distributed.progress import Progress, front_table, on_test_table
 from distributed.repeats import repeats
-from distributed.resume import check_changes, teach
+from distributed.resume import check_changes, lessons, teach
 from distributed.run import Run, identifier
 from distributed.run_folder import Run as RunFolder
 from distributed.run_folder import read_run
@@ -128,6 +128,8 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
             style="yellow",
         )
     prepared = prepare(study, nodes())
+    if study.search.warm_start is not None:
+        lessons(Path(study.search.warm_start), study, prepared.manifest)
     run = Run.create(out)
     run.ledger.lock()
     _write_study(run, prepared)
@@ -157,7 +159,9 @@ def resume(
 def _write_study(run: Run, prepared: Prepared) -> None:
     """From here on the run can be resumed."""
     try:
-        run.write_study(prepared.study, prepared.manifest)
+        # Where the data are, also for who resumes from another folder.
+        data = str(Folder(str(prepared.study.data)).resolved())
+        run.write_study(prepared.study.model_copy(update={"data": data}), prepared.manifest)
         save_figures(run.path, prepared.trivial.figures)
     except OSError as error:
         raise UserError(
@@ -217,8 +221,11 @@ def _learn(study: Study, run: Run, console: Console) -> None:
     """Give the sampler what an earlier run has found, before the first trial."""
     source = study.search.warm_start
     if source is not None and not run.ledger.sessions:
-        count = teach(run.ledger, Path(source), study.objectives)
-        console.print(f"The sampler starts from {count} trials of {source}.", highlight=False)
+        records = lessons(Path(source), study, Manifest.load(run.path))
+        teach(run.ledger, records)
+        console.print(
+            f"The sampler starts from {len(records)} trials of {source}.", highlight=False
+        )
 
 
 def _say_where(prepared: Prepared, run: Run, console: Console) -> None:
