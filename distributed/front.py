@@ -6,18 +6,13 @@ inside this file every column is turned so that smaller is better.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-try:
-    # Private: Optuna offers the number only inside a plot. Ours below takes over if it moves.
-    from optuna._hypervolume import compute_hypervolume as _optuna_hypervolume
-except ImportError:
-    _optuna_hypervolume = None  # type: ignore[assignment, unused-ignore]
 
 Direction: TypeAlias = Literal["max", "min"]
 Floats: TypeAlias = NDArray[np.float64]
@@ -88,9 +83,21 @@ def hypervolume(
     inside = losses[(losses < corner).all(axis=1)]
     if not len(inside):
         return 0.0
-    if _optuna_hypervolume is None:
-        return sliced_volume(inside, corner)
-    return float(_optuna_hypervolume(inside, corner))
+    volume = _optuna_hypervolume() or sliced_volume
+    return float(volume(inside, corner))
+
+
+@cache
+def _optuna_hypervolume() -> Callable[[Floats, Floats], float] | None:
+    """Optuna's routine, imported when a volume is first asked for, as importing it takes long.
+
+    Private: Optuna offers the number only inside a plot. `sliced_volume` takes over if it moves.
+    """
+    try:
+        from optuna._hypervolume import compute_hypervolume
+    except ImportError:
+        return None
+    return compute_hypervolume
 
 
 def sliced_volume(losses: Floats, corner: Floats) -> float:
