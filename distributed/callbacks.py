@@ -1,4 +1,4 @@
-"""What happens beside the trials: the ledger, the views, TensorBoard and the display."""
+"""What happens beside the trials: the ledger, its exports, TensorBoard and the display."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from distributed.checkpoints import discard_states
-from distributed.front import Archive
+from distributed.exports import write_exports
 from distributed.halt import Halt
 from distributed.journal import Journal
-from distributed.ledger import SEARCH, Record, State
+from distributed.ledger import Record, State
 from distributed.outcome import OUTSIDE, RUNG, TRIAL, metrics_of, outcome
 from distributed.progress import Progress
-from distributed.run import Run, is_feasible, values_of
+from distributed.run import Front, Run, values_of
 from distributed.stopping.policy import Verdict
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from distributed.sweep import Prepared
 
-#: The views are written anew at the end of a trial, but not more than this share of the time.
-_VIEWS_SHARE = 0.05
+#: Exports are written anew at the end of a trial, but not more than this share of the time.
+_EXPORTS_SHARE = 0.05
 _SECONDS = "cost.seconds"
 #: Figures that may wait for TensorBoard's thread before the driver waits for it.
 _QUEUE = 1000
@@ -67,10 +67,8 @@ class RunCallback(tune.Callback):
         self._halt = halt
         self._began = time.monotonic() - earlier
         self._writers: dict[str, SummaryWriter] = {}
-        self._views_due = 0.0
-        self._front: Archive[Record] = Archive([o.direction for o in self._objectives])
-        for record in run.ledger.of(State.COMPLETED, SEARCH):
-            self._extend_front(record)
+        self._exports_due = 0.0
+        self._front = Front(self._objectives, self._study.constraints, run.ledger.records.values())
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks for `Tuner.restore`, which is never used here."""
@@ -150,26 +148,21 @@ class RunCallback(tune.Callback):
         record = replace(record, ended=time.monotonic() - self._began)
         if not self._run.ledger.end(record):
             return
-        if record.state is State.COMPLETED and record.stage == SEARCH:
-            self._extend_front(record)
-        elif record.state is not State.COMPLETED:
+        if record.state is not State.COMPLETED:
             discard_states(self._run.checkpoints / record.id)
-        self._progress.ended(record, self._front.keys)
+        self._front.add(record)
+        self._progress.ended(record, self._front.records)
         self._close_writer(record)
-        self._write_views()
+        self._export()
 
-    def _extend_front(self, record: Record) -> None:
-        if is_feasible(record, self._study.constraints):
-            self._front.add(record, values_of(record, self._objectives))
-
-    def _write_views(self) -> None:
+    def _export(self) -> None:
         """Where trials end by the second, writing all of them down each time would take over."""
         now = time.monotonic()
-        if now >= self._views_due:
-            self._run.write_views(self._study)
+        if now >= self._exports_due:
+            write_exports(self._run.reread())
             self._journal.write(self._run.ledger)
             took = time.monotonic() - now
-            self._views_due = now + took / _VIEWS_SHARE
+            self._exports_due = now + took / _EXPORTS_SHARE
 
     def _write_scalars(self, record: Record) -> None:
         if record.id not in self._writers:

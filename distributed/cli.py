@@ -249,12 +249,13 @@ def report(
 
     Works on a run that is still going or was killed: it shows the trials that have ended.
     """
+    from distributed.exports import write_exports
     from distributed.report import write_report
     from distributed.run import Run
 
     opened = Run.open(run)
-    opened.write_views(opened.study)
-    _console().print(f"Report: {write_report(run)}", highlight=False, soft_wrap=True)
+    write_exports(opened)
+    _console().print(f"Report: {write_report(opened)}", highlight=False, soft_wrap=True)
 
 
 @app.command(name="list")

@@ -9,17 +9,18 @@ on the validation split.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from distributed.attainment import attainment_share, attainment_surfaces
+from distributed.exports import write_csv
 from distributed.front import Direction, Floats, Objective
-from distributed.ledger import write_csv
-from distributed.run_folder import Run, Trial, read_run
+from distributed.ledger import Record, State
+from distributed.run import COST_PREFIX, Run, is_feasible
 from distributed.statistics import PairedTest, Summary, holm, paired_t_test, summarise
-from search_spaces.study import BASELINE
+from search_spaces.study import BASELINE, SEED
 
 COMPARISON, ATTAINMENT = "comparison.csv", "attainment.csv"
 #: Below this adjusted p-value a difference is called one.
@@ -43,12 +44,12 @@ class Model:
     """A model of the front, the baseline or a variant of it (by name), with its trials by seed."""
 
     id: str
-    trials: dict[int, Trial]
+    trials: dict[int, Record]
 
-    def finished(self, seed: int) -> Trial | None:
+    def finished(self, seed: int) -> Record | None:
         """The trial under that seed, if it ran to its end."""
         trial = self.trials.get(seed)
-        return trial if trial is not None and trial.state == "completed" else None
+        return trial if trial is not None and trial.state is State.COMPLETED else None
 
 
 @dataclass(frozen=True)
@@ -115,17 +116,17 @@ class Repeats:
 
     def split(self, metric: str) -> str:
         """Where a metric's figures come from; empty for what is no figure of a split."""
-        if metric.startswith("cost."):
+        if metric.startswith(COST_PREFIX):
             return ""
         return self._judged.get(metric, "val")
 
-    def value(self, trial: Trial | None, metric: str) -> float:
+    def value(self, trial: Record | None, metric: str) -> float:
         """A trial's figure on the metric's split; NaN where it has none."""
         if trial is None:
             return math.nan
         if metric not in self._judged:
             return trial.metrics.get(metric, math.nan)
-        card = self.run.evaluations.get(trial.id)
+        card = self.run.cards.get(trial.id)
         return math.nan if card is None else card.metrics.get(metric, math.nan)
 
     def summary(self, model: Model, metric: str) -> Summary:
@@ -182,7 +183,7 @@ class Repeats:
         """The split of every metric that some of the trials was judged by once it had ended."""
         models = [*self.models, *self.variants, *([self.baseline] if self.baseline else [])]
         ids = [t.id for model in models for t in model.trials.values()]
-        cards = [self.run.evaluations[i] for i in ids if i in self.run.evaluations]
+        cards = [self.run.cards[i] for i in ids if i in self.run.cards]
         return {metric: card.split for card in cards for metric in card.metrics}
 
     def _test(self, model: Model, metric: str) -> PairedTest | None:
@@ -211,12 +212,15 @@ class Repeats:
 
     def _settled(self, model: Model, seed: int) -> bool:
         trial = model.trials.get(seed)
-        if trial is None or trial.state == "running":
+        if trial is None or trial.state is State.RUNNING:
             return False
-        return trial.state == "failed" or not self._judged or trial.id in self.run.evaluations
+        failed = trial.state is State.FAILED
+        return failed or not self._judged or trial.id in self.run.cards
 
-    def _feasible(self, trial: Trial) -> bool:
-        return all(c.violation(self.value(trial, c.metric)) <= 0 for c in self.run.constraints)
+    def _feasible(self, trial: Record) -> bool:
+        """By the figures of `value`, not those that the trial was searched by."""
+        bounded = {c.metric: self.value(trial, c.metric) for c in self.run.constraints}
+        return is_feasible(bounded, self.run.constraints)
 
 
 def repeats(run: Run) -> Repeats:
@@ -225,45 +229,32 @@ def repeats(run: Run) -> Repeats:
     A repeat that the search had trained already has no record of its own, so that the
     configuration without its seed decides, and not what a record is of. Stopped trials are none.
     """
-    alike: dict[frozenset[tuple[str, Any]], dict[int, Trial]] = {}
+    alike: dict[frozenset[tuple[str, Any]], dict[int, Record]] = {}
     for trial in run.trials:
-        if trial.state != "stopped":
-            alike.setdefault(_identity(trial), {})[_seed(trial)] = trial
-    models = [Model(t.id, alike[_identity(t)]) for t in run.front]
-    trained = {t.id: t for t in run.trials if t.state != "stopped"}
+        if trial.state is not State.STOPPED:
+            alike.setdefault(_identity(trial.config), {})[_seed(trial)] = trial
+    models = [Model(t.id, alike[_identity(t.config)]) for t in run.front]
     references = {
-        name: Model(name, alike[_identity(trained[found[0]])])
-        for name, ids in run.summary.get("references", {}).items()
-        if (found := [i for i in ids if i in trained])
+        name: Model(name, alike[_identity(config)])
+        for name, config in run.study.references().items()
+        if _identity(config) in alike
     }
     baseline = references.pop(BASELINE, None)
-    asked = run.study.get("seeds")
-    if "seeds" in run.summary:
-        seeds = [int(seed) for seed in run.summary["seeds"]]
-    elif isinstance(asked, int) and asked > 1:
-        seeds = list(range(asked))  # a run of an earlier version
-    else:
-        seeds = []
     chosen_under = {_seed(trial) for trial in run.front}
-    seeds = [seed for seed in seeds if seed not in chosen_under]
+    seeds = [seed for seed in run.study.repeat_seeds() if seed not in chosen_under]
     return Repeats(run, models, baseline, list(references.values()), seeds)
 
 
-def write_comparison(folder: Path) -> Repeats:
-    """Write `comparison.csv` and `attainment.csv` into a run folder, from what lies there.
+def write_comparison(found: Repeats) -> None:
+    """Write `comparison.csv` and `attainment.csv` into the run's folder.
 
-    Neither is left there while no model has been repeated. Raises `UserError` as `read_run`.
+    Neither is left there while no model has been repeated.
     """
-    return save(repeats(read_run(folder)))
-
-
-def save(found: Repeats) -> Repeats:
-    """Write both tables into the run's folder; returns what was given."""
     folder = found.run.path
     if not found.repeated:
         for name in (COMPARISON, ATTAINMENT):
             (folder / name).unlink(missing_ok=True)
-        return found
+        return
     records = [_record(row) for row in found.rows]
     header = list(records[0]) if records else []
     write_csv(folder / COMPARISON, header, [list(record.values()) for record in records])
@@ -273,15 +264,14 @@ def save(found: Repeats) -> Repeats:
     else:
         header, lines = ["seed", "share_of_seeds", *names], _points(found)
     write_csv(folder / ATTAINMENT, header, lines)
-    return found
 
 
-def _identity(trial: Trial) -> frozenset[tuple[str, Any]]:
-    return frozenset((k, v) for k, v in trial.config.items() if k != "seed")
+def _identity(config: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
+    return frozenset((k, v) for k, v in config.items() if k != SEED)
 
 
-def _seed(trial: Trial) -> int:
-    return int(float(trial.config.get("seed", 0)))
+def _seed(trial: Record) -> int:
+    return int(trial.config.get(SEED, 0))
 
 
 def _p(test: PairedTest | None) -> float:

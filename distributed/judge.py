@@ -16,13 +16,13 @@ import ray
 
 from data_pipelines.corruptions.seeds import draw_seeds
 from data_pipelines.corruptions.suite import corrupt
-from data_pipelines.machine import write_atomically
 from data_pipelines.schema import Batch, Manifest, Split, Task
 from data_pipelines.storage import Folder
 from data_pipelines.streams import Streamed
 from distributed.checkpoints import load_model
 from distributed.checks import evaluation_plan
 from distributed.estimates import estimates, group_estimates, headline_names
+from distributed.evaluation_card import CARD_VERSION, EvaluationCard
 from distributed.fidelity import CLEAN, FULL, Level
 from distributed.ledger import SEARCH, Record
 from distributed.robustness import SAMPLES, attack_card, attacked_again
@@ -91,7 +91,9 @@ def is_judged(run: Path, record: Record, study: Study) -> bool:
     if not path.is_file():
         return False
     card = json.loads(path.read_text(encoding="utf-8"))
-    return bool(card.get("asked") == _asked(study, record))
+    # A card of another version is written anew.
+    asked = card.get("asked") == _asked(study, record)
+    return card.get("version") == CARD_VERSION and bool(asked)
 
 
 def judge_model(
@@ -105,18 +107,14 @@ def judge_model(
 ) -> None:
     """Write one model's card, and its arrays and table where it has any.
 
-    The card holds the model's `id`, `config` and the revision of the `code` that trained it, what
-    the study `asked` for, the test split's `metrics`, `curves` against ε and `reliability`
-    diagrams, under the attack that the study's `evaluation.final` names; `attack` (see
-    `robustness.attack_card`); `trivial`, the figures of the predictors that ignore the image, and
-    `triviality`, a phrase where the model is no better; `selective` (see `distributed.selective`);
-    `temperature` (see `_cooled`); `ood` (its samples and their clean metrics) where the data have
-    that split; and `weights` (see `Reliance`, with the modalities' names) where the method weighs
-    modalities. Of models of the search also `estimates` (by split the counts of images, patients
-    and sites, and headline figures with their 95 % intervals, under the attack of the search; of
-    the test split those under the full one beside them, as `final`) and `groups` (see
-    `estimates.group_estimates`), and beside it every sample's scores (see `sample_table`). `prior`
-    is what the trivial predictors know of the train split.
+    The card is an `EvaluationCard`; of its parts, see `robustness.attack_card`,
+    `distributed.selective`, `_cooled` and, for a method that weighs modalities, `Reliance`. Metrics
+    and curves of the test split are under the attack that the study's `evaluation.final` names.
+    Models of the search have `estimates` (headline figures of each split with their 95 %
+    intervals, under the attack of the search; of the test split those under the full one beside
+    them, as `final`) and `groups` (see `estimates.group_estimates`), and beside the card every
+    sample's scores (see `sample_table`). `prior` is what the trivial predictors know of the train
+    split.
     """
     import torch
 
@@ -180,7 +178,7 @@ def judge_model(
     if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
     # Last: a model with such a card is judged, and is not judged again.
-    write_atomically(path, json.dumps(card, indent=2))
+    EvaluationCard.write(path, card)
 
 
 class _Judged:

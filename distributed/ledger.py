@@ -1,34 +1,37 @@
 """The ledger of a run: append-only JSON lines that say what became of each trial.
 
-A line is an event: a session of the sweep began, a trial was suggested, it finished an epoch, it
-ended. Exactly one result per trial id is accepted; everything else in a run folder is a view that
-can be written anew from here. A torn last line (a kill while writing) is left out.
+The first line states the format of the run folder. Each other one is an event: a session of the
+sweep began, a trial was suggested, it finished an epoch, it ended, the session closed. Exactly one
+result per trial id is accepted; the tables of a run folder are exports that can be written anew
+from here. A torn last line (a kill while writing) is left out.
 """
 
 from __future__ import annotations
 
-import csv
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
 from data_pipelines.errors import UserError
-from data_pipelines.machine import write_atomically
+from distributed.version import VERSION
 
 LEDGER = "ledger.jsonl"
 _LOCK = ".lock"
+#: Version of the format of a run folder; raise it when keys of its files, or their meaning, change.
+RUN_FORMAT = 1
 
-#: Kinds of events.
+#: Kinds of events; the first line alone is of the kind `FORMAT`.
+FORMAT = "format"
 SESSION, START, EPOCH, END, PRIOR = "session", "start", "epoch", "end", "prior"
+CLOSE = "close"
 #: What a trial is for: finding the front, or training a model of it again under another seed.
 SEARCH, SEEDS = "search", "seeds"
 
@@ -97,7 +100,7 @@ class Ledger:
     """The records of one run folder, in the order in which the trials ended.
 
     Reading needs no permission; before the first write, `lock` the run. Raises `UserError` for a
-    ledger with an unreadable line before its last.
+    ledger of another format (`RUN_FORMAT`), and for one with an unreadable line before its last.
     """
 
     def __init__(self, run: Path) -> None:
@@ -109,6 +112,9 @@ class Ledger:
         #: Of an earlier run, for the sampler alone.
         self.priors: list[Record] = []
         self.sessions: list[dict[str, Any]] = []
+        #: How the last session closed: "seconds" of the whole sweep, and "interrupted", why it is
+        #: not at its end (None where it is). None while a session is going on, and after a kill.
+        self.closed: dict[str, Any] | None = None
         self._read()
 
     def lock(self) -> None:
@@ -132,6 +138,14 @@ class Ledger:
     def session(self, **about: Any) -> None:
         """Note that a sweep begins here, or goes on."""
         self._append({"event": SESSION, **about}, durable=True)
+
+    def close(self, seconds: float, interrupted: str | None) -> None:
+        """Note that the session is over, after so many seconds of all sessions together.
+
+        `interrupted` says why the sweep is not at its end.
+        """
+        event = {"event": CLOSE, "seconds": seconds, "interrupted": interrupted}
+        self._append(event, durable=True)
 
     def prior(self, record: Record) -> None:
         """Keep a trial of another run, which the sampler learns from."""
@@ -184,31 +198,17 @@ class Ledger:
                     return
                 try:
                     event = _parse(line)
-                    event["event"]
+                    kind = event["event"]
                 except (ValueError, TypeError, KeyError) as error:
                     raise UserError(
                         f"{self._path}: line {number} is unreadable; restore the file from a "
                         "backup."
                     ) from error
+                if number == 1:
+                    self._check_format(kind, event)
                 self._whole = file.tell()
-                yield event
-
-    def write_trials(self, path: Path) -> None:
-        """`trials.csv`: a row per trial, `config.*` and `metric.*` columns, empty where absent."""
-        records = list(self.records.values())
-        configs = _names(r.config for r in records)
-        metrics = _names(r.metrics for r in records)
-        header = ["id", "number", "stage", "of", "state", "reason", "dominated_by"]
-        header += ["epochs", "seconds", "ended", "code"]
-        header += [f"config.{n}" for n in configs] + [f"metric.{n}" for n in metrics]
-        rows = (
-            [r.id, r.number, r.stage, r.of, r.state.value, r.reason, " ".join(r.dominated_by)]
-            + [r.epochs, round(r.seconds, 3), round(r.ended, 3), r.code]
-            + [r.config.get(n, "") for n in configs]
-            + [r.metrics.get(n, "") for n in metrics]
-            for r in records
-        )
-        write_csv(path, header, rows)
+                if number > 1:
+                    yield event
 
     @property
     def _code(self) -> str:
@@ -221,8 +221,27 @@ class Ledger:
         self.records.clear()
         self.priors.clear()
         self.sessions.clear()
+        self.closed = None
         for event in self.events():
-            self._take(event)
+            try:
+                self._take(event)
+            except (TypeError, KeyError, ValueError) as error:  # a key or kind that is not known
+                raise self._of_another_version(f"unreadable event: {error}") from error
+
+    def _check_format(self, kind: str, event: Mapping[str, Any]) -> None:
+        if kind != FORMAT:
+            raise self._of_another_version("none stated")
+        if event.get("version") != RUN_FORMAT:
+            raise self._of_another_version(
+                f"{event.get('version')}, written by trustsweep {event.get('trustsweep')}"
+            )
+
+    def _of_another_version(self, found: str) -> UserError:
+        return UserError(
+            f"{self._path.parent}: a run folder of another version (format: {found}; trustsweep "
+            f"{VERSION} reads format {RUN_FORMAT}). Open it with the trustsweep that wrote it, or "
+            "run its study again in a new folder."
+        )
 
     def _append(self, event: dict[str, Any], durable: bool = False) -> None:
         """Write an event. Only what could not be found out again waits for the disk (`durable`).
@@ -232,12 +251,15 @@ class Ledger:
 
         Raises OSError if it could not be written; the file is as before then.
         """
-        line = json.dumps(event).encode() + b"\n"
+        lines = json.dumps(event).encode() + b"\n"
+        if not self._whole:
+            head = {"event": FORMAT, "version": RUN_FORMAT, "trustsweep": VERSION}
+            lines = json.dumps(head).encode() + b"\n" + lines
         if self._file is None:
             self._file = self._path.open("ab", buffering=0)
             self._file.truncate(self._whole)  # a torn line of an earlier session
         try:
-            if self._file.write(line) != len(line):
+            if self._file.write(lines) != len(lines):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             if durable:
                 os.fsync(self._file.fileno())
@@ -245,14 +267,17 @@ class Ledger:
             self._file.truncate(self._whole)
             error.filename = error.filename or str(self._path)
             raise
-        self._whole += len(line)
-        self._take(_parse(line))
+        self._whole += len(lines)
+        self._take(_parse(lines.splitlines()[-1]))
 
     def _take(self, event: dict[str, Any]) -> None:
         """Bring the records up to an event."""
         kind = event.pop("event")
         if kind == SESSION:
             self.sessions.append(event)
+            self.closed = None
+        elif kind == CLOSE:
+            self.closed = {key: event[key] for key in ("seconds", "interrupted")}
         elif kind == PRIOR:
             self.priors.append(_record(event))
         elif kind == START:
@@ -269,6 +294,8 @@ class Ledger:
             # A trial's place is where it ended, not where it began.
             known = self.records.pop(event["id"])
             self.records[event["id"]] = replace(known, **_typed(event))
+        else:
+            raise ValueError(f"{kind!r} is no kind of event")
 
 
 def _parse(line: bytes) -> Any:
@@ -285,17 +312,3 @@ def _typed(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A record's fields as JSON gives them, with the types they have here."""
     types = {"state": State, "dominated_by": tuple}
     return {key: types[key](value) if key in types else value for key, value in raw.items()}
-
-
-def write_csv(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None:
-    """Replace a CSV file as a whole."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue())
-
-
-def _names(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Every key, in the order of first appearance."""
-    return list(dict.fromkeys(name for mapping in mappings for name in mapping))

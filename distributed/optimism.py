@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from distributed.evaluation_card import EvaluationCard
 from distributed.front import Objective
-from distributed.run_folder import Evaluation, Run, Trial
+from distributed.ledger import Record
+from distributed.run import COST_PREFIX, Run
 from distributed.statistics import Estimate
 from trainables.metrics.catalog import under_attack
 
@@ -59,7 +60,7 @@ class Choice:
 
 def measured(run: Run) -> list[Objective]:
     """The objectives that are figures of a split; a cost is none."""
-    return [o for o in run.objectives if not o.name.startswith("cost.")]
+    return [o for o in run.objectives if not o.name.startswith(COST_PREFIX)]
 
 
 def choices(run: Run) -> list[Choice]:
@@ -73,26 +74,29 @@ def choices(run: Run) -> list[Choice]:
             under_full(card, objective),
         )
         for trial in run.front
-        if (card := run.evaluations.get(trial.id)) is not None and card.split == "test"
+        if (card := run.cards.get(trial.id)) is not None and card.on_test
         for objective in measured(run)
     ]
 
 
-def estimate(card: Evaluation, objective: Objective, split: str = "test") -> Estimate:
+def estimate(card: EvaluationCard, objective: Objective, split: str = "test") -> Estimate:
     """A figure under the attack of the search, with its interval; NaN where a card lacks it."""
-    told = card.estimates.get(split, {}).get("figures", {}).get(objective.name)
+    known = card.estimates.get(split)
+    if known is not None and objective.name in known.figures:
+        return known.figures[objective.name]
     # The metrics of a card are under the attack that judged it last.
     other = card.fully_attacked and under_attack(objective.name)
-    value = None if split != card.split or other else card.metrics.get(objective.name)
-    return _estimate(told, value)
+    return _bare(None if split != card.split or other else card.metrics.get(objective.name))
 
 
-def under_full(card: Evaluation, objective: Objective) -> Estimate:
+def under_full(card: EvaluationCard, objective: Objective) -> Estimate:
     """A figure of the card's split under the full ensemble, with its interval; see `Choice`."""
     if not (card.fully_attacked and under_attack(objective.name)):
-        return _estimate(None, None)
-    told = card.estimates.get(card.split, {}).get("final", {}).get(objective.name)
-    return _estimate(told, card.metrics.get(objective.name))
+        return _bare(None)
+    known = card.estimates.get(card.split)
+    if known is not None and objective.name in known.final:
+        return known.final[objective.name]
+    return _bare(card.metrics.get(objective.name))
 
 
 def mean_optimism(found: Sequence[Choice]) -> dict[str, float]:
@@ -108,13 +112,14 @@ def mean_optimism(found: Sequence[Choice]) -> dict[str, float]:
 
 def counts(run: Run) -> dict[str, dict[str, int]]:
     """Images, patients and sites behind the figures of each split, by the split's written name."""
-    for trial in run.front:
-        card = run.evaluations.get(trial.id)
-        if card is not None and card.estimates:
+    for card in run.judged:
+        if card.estimates:
             return {
-                SPLITS.get(split, split): {k: int(told[k]) for k in ("images", "patients", "sites")}
-                for split, told in card.estimates.items()
-            }
+                SPLITS.get(split, split): {
+                    "images": known.images, "patients": known.patients, "sites": known.sites,
+                }
+                for split, known in card.estimates.items()
+            }  # fmt: skip
     return {}
 
 
@@ -128,17 +133,12 @@ def counted(found: Mapping[str, Mapping[str, int]]) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def _validation(trial: Trial, card: Evaluation, objective: Objective) -> Estimate:
+def _validation(trial: Record, card: EvaluationCard, objective: Objective) -> Estimate:
     """The figure that the search saw; its interval is that of the same images judged again."""
     again = estimate(card, objective, "val")
     return Estimate(trial.metrics[objective.name], again.low, again.high)
 
 
-def _estimate(told: Mapping[str, Any] | None, value: float | None) -> Estimate:
-    """What a card tells of a figure, or the bare value."""
-    found = told or {"value": value}
-    return Estimate(**{end: _number(found.get(end)) for end in ("value", "low", "high")})
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+def _bare(value: float | None) -> Estimate:
+    """A figure without an interval."""
+    return Estimate(math.nan if value is None else value, math.nan, math.nan)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from distributed.front import Objective
 from distributed.ledger import SEEDS, Record
-from distributed.run import Run
 from search_spaces.study import SEED, Study
 
 
 def repeats(
     study: Study,
-    run: Run,
-    objectives: Sequence[Objective],
+    front: Iterable[Record],
     identify: Callable[[Mapping[str, Any]], str],
 ) -> list[Record]:
-    """The trials that a front's means and tests rest on, under every repeat seed and each once.
+    """The trials that means and tests of a front rest on, under every repeat seed and each once.
 
     None where the study has one seed. Some may be known already.
     """
     seeds = study.repeat_seeds()
     if not seeds:
         return []
-    models = {r.id: r.config for r in run.front(objectives, study.constraints)}
+    models = {record.id: record.config for record in front}
     if models:
         models |= study.references()
     wanted: dict[str, Record] = {}

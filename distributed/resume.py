@@ -39,7 +39,7 @@ def check_changes(run: Run, study: Study, manifest: Manifest, accepted: Iterable
     if revisions not in ([], [code_revision()]):
         changed.add(CODE)
         old[CODE], new[CODE] = revisions[0], code_revision()
-    if Manifest.load(run.path).fingerprint != manifest.fingerprint:
+    if run.manifest.fingerprint != manifest.fingerprint:
         raise UserError(
             f"{study.data}: another data set than the one that {run.path} was begun with. Name "
             "that one with --data, or start a new run."

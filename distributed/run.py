@@ -1,4 +1,9 @@
-"""The run folder: where a sweep keeps what it found, and the views that are written from it."""
+"""A run: what a sweep was asked and what it has found, read from its folder alone.
+
+The one reading of a run folder that sweep, report, comparison of seeds and terminal share. It needs
+no Ray, no torch and no Optuna, and writes nothing but what begins a run; tables for users are
+written by `distributed.exports`, and never read back.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +11,105 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import UserError
 from data_pipelines.machine import write_atomically
-from data_pipelines.schema import MANIFEST_NAME, Manifest
-from distributed.checks import measured_names, objectives_of
+from data_pipelines.schema import MANIFEST_NAME, Manifest, Split
+from data_pipelines.storage import Folder
+from distributed.evaluation_card import EvaluationCard, read_cards
 from distributed.front import Archive, Objective, hypervolume_history, reference_point
-from distributed.ledger import SEARCH, Ledger, Record, State, trial_id, write_csv
-from distributed.version import VERSION, code_revision
-from search_spaces.study import SEED, Constraint, Study, load
-from trainables.metrics.catalog import COSTS, metric_info
+from distributed.ledger import SEARCH, Ledger, Record, State, trial_id
+from distributed.trivial import load_figures
+from distributed.version import code_revision
+from search_spaces.study import Constraint, Study, load
+from trainables.metrics.catalog import MetricInfo, metric_info
+from trainables.metrics.skill import triviality
 
 STUDY = "study.yaml"
+#: What a model with a sign of masked gradients is called.
+MASKED = "possible gradient masking"
+#: What the metrics that say what a trial took begin with.
+COST_PREFIX = "cost."
+#: Costs that do not add up: of these the largest counts.
+PEAKS = ("cost.peak_memory",)
+
+
+def is_feasible(metrics: Mapping[str, float], constraints: Sequence[Constraint]) -> bool:
+    """Whether a model keeps every bound; a figure that it lacks keeps none."""
+    # Any comparison with NaN is false.
+    return all(c.violation(metrics.get(c.metric, math.nan)) <= 0 for c in constraints)
+
+
+def total_cost(name: str, trials: Iterable[Record]) -> float:
+    """What the trials took together, of a peak the largest; NaN where none has this cost."""
+    spent = [trial.metrics[name] for trial in trials if name in trial.metrics]
+    if not spent:
+        return math.nan
+    return max(spent) if name in PEAKS else math.fsum(spent)
+
+
+class Front:
+    """The feasible completed trials of a search that no other such trial beats.
+
+    Kept up to date at O(front) a trial.
+    """
+
+    def __init__(
+        self,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        records: Iterable[Record] = (),
+    ) -> None:
+        self._objectives = objectives
+        self._constraints = constraints
+        self._archive: Archive[Record] = Archive([o.direction for o in objectives])
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Take in a trial, whatever became of it."""
+        searched = record.state is State.COMPLETED and record.stage == SEARCH
+        if searched and is_feasible(record.metrics, self._constraints):
+            self._archive.add(record, values_of(record, self._objectives))
+
+    @property
+    def records(self) -> list[Record]:
+        """From one end of the first objective to the other, worst first."""
+        first = self._objectives[0]
+        sign = 1 if first.direction == "max" else -1
+        return sorted(self._archive.keys, key=lambda r: sign * r.metrics[first.name])
+
+
+def values_of(record: Record, objectives: Sequence[Objective]) -> list[float]:
+    """A trial's place in the space of objectives; NaN for one that it lacks."""
+    return [record.metrics.get(o.name, math.nan) for o in objectives]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The hypervolume after so many finished trials of the search.
+
+    `seconds` is when the last of them ended, after the run began.
+    """
+
+    trial: int
+    id: str
+    hypervolume: float
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and the ledger in it. See DESIGN: study, ledger, views, models, report."""
+    """A run folder. What is read from it, and worked out from that, is kept.
+
+    A folder that is written to meanwhile is seen as it was when something was first asked for, but
+    for `ledger`, which is live in the process that writes it; `reread` sees the rest.
+    """
 
     path: Path
     ledger: Ledger
@@ -50,15 +132,30 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """An existing folder. Raises `UserError` if there is no run in it."""
+        """An existing folder, whether its sweep is done, going on or was killed.
+
+        Raises `UserError` if there is no run in it, or one that another version wrote.
+        """
         if not (path / STUDY).is_file():
             raise UserError(f"{path}: no run here (no {STUDY}). Name a folder that a sweep made.")
         return cls(path.resolve(), Ledger(path))
 
-    @property
-    def study(self) -> Study:
-        """What the run was asked."""
-        return load(self.path / STUDY)
+    def reread(self) -> Run:
+        """The same run with nothing kept; the ledger and its lock are shared."""
+        return Run(self.path, self.ledger)
+
+    def write_study(self, study: Study, manifest: Manifest) -> None:
+        """What the run was asked: the study with every default, its space, and the data's card."""
+        write_atomically(self.path / MANIFEST_NAME, manifest.to_json())
+        space = json.dumps(study.search_space().to_dict(), indent=2)
+        write_atomically(self.path / "space.json", space)
+        if study.data is not None:
+            # The run may be taken up from another folder.
+            study = study.model_copy(update={"data": str(Folder(study.data).resolved())})
+        # Last: with it, the folder is a run.
+        write_atomically(self.path / STUDY, study.to_yaml())
+
+    # Where things lie.
 
     @property
     def checkpoints(self) -> Path:
@@ -67,7 +164,7 @@ class Run:
 
     @property
     def evaluation(self) -> Path:
-        """The front's models on the test split."""
+        """The evaluation cards, with arrays and tables of samples beside them."""
         return self.path / "evaluation"
 
     @property
@@ -80,89 +177,182 @@ class Run:
         """The command that goes on with this run."""
         return f"trustsweep sweep --resume {shlex.quote(str(self.path))}"
 
-    def front(
-        self, objectives: Sequence[Objective], constraints: Sequence[Constraint]
-    ) -> list[Record]:
-        """The feasible completed trials of the search that no other such trial beats."""
-        archive: Archive[Record] = Archive([o.direction for o in objectives])
-        for record in _feasible(self.ledger, constraints):
-            archive.add(record, values_of(record, objectives))
-        return archive.keys
+    # What the files say.
 
-    def write_study(self, study: Study, manifest: Manifest) -> None:
-        """What the run was asked: the study with every default, its space, and the data's card."""
-        write_atomically(self.path / STUDY, study.to_yaml())
-        space = json.dumps(study.search_space().to_dict(), indent=2)
-        write_atomically(self.path / "space.json", space)
-        write_atomically(self.path / MANIFEST_NAME, manifest.to_json())
+    @cached_property
+    def study(self) -> Study:
+        """What the run was asked, resolved. Raises `UserError` for a study that cannot be read."""
+        return load(self.path / STUDY)
 
-    def write_views(
-        self, study: Study, seconds: float | None = None, interrupted: str | None = None
-    ) -> list[Record]:
-        """`trials.csv`, `front.csv`, `hypervolume.csv` and `summary.json`; returns the front.
+    @property
+    def study_text(self) -> str:
+        return (self.path / STUDY).read_text(encoding="utf-8")
 
-        All from the ledger. `seconds` is what the whole sweep took; until it is known, when the
-        last trial ended. `interrupted` says why it is not at its end.
-        """
-        objectives = objectives_of(study)
-        names = [o.name for o in objectives]
-        front = self.front(objectives, study.constraints)
-        records = _feasible(self.ledger, study.constraints)
-        reference = _reference(records, objectives)
-        volumes = _hypervolumes(records, objectives, reference)
-        if seconds is None:
-            seconds = max((r.ended for r in self.ledger.records.values()), default=0.0)
-        self.ledger.write_trials(self.path / "trials.csv")
-        write_csv(
-            self.path / "front.csv",
-            ["id", *(f"metric.{name}" for name in names)],
-            [[record.id, *(record.metrics[name] for name in names)] for record in front],
-        )
-        write_csv(
-            self.path / "hypervolume.csv",
-            ["trial", "id", "seconds", "hypervolume"],
-            [
-                [number, record.id, round(record.ended, 3), volume]
-                for number, (record, volume) in enumerate(
-                    zip(records, volumes, strict=True), start=1
-                )
-            ],
-        )
-        summary = {
-            **self._summary(study, objectives),
-            "reference": reference,
-            "hypervolume": volumes[-1] if volumes else 0.0,
-            "seconds": seconds,
-            "interrupted": interrupted,
-        }
-        write_atomically(self.path / "summary.json", json.dumps(summary, indent=2))
-        return front
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Of the data that the run was begun with. Raises `UserError` for an unreadable one."""
+        path = self.path / MANIFEST_NAME
+        try:
+            return Manifest.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{path}: unreadable manifest ({error}). Restore it from the prepared data set "
+                "that the run was begun with."
+            ) from error
 
-    def _summary(self, study: Study, objectives: Sequence[Objective]) -> dict[str, Any]:
-        """What the report says at its head and foot, but for the hypervolume."""
-        manifest = Manifest.load(self.path)
-        measured = {name for record in self.ledger.records.values() for name in record.metrics}
-        names = measured_names(study)
+    @cached_property
+    def cards(self) -> dict[str, EvaluationCard]:
+        """Of the judged models, by trial. Raises `UserError` for a card of another version."""
+        return read_cards(self.evaluation)
+
+    @cached_property
+    def trivial(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Figures of the predictors that ignore the image: split, predictor, metric."""
+        return load_figures(self.path)
+
+    @cached_property
+    def trials(self) -> list[Record]:
+        """Every trial, in the order in which they ended; a metric that is no number is left out."""
+        return [_with_numbers(record) for record in self.ledger.records.values()]
+
+    @property
+    def code(self) -> list[str]:
+        """The revisions of the code that trained the trials."""
+        return list(dict.fromkeys(t.code for t in self.trials if t.code))
+
+    @property
+    def version(self) -> str:
+        """The trustsweep that went on with the run last; empty before it began."""
+        return str(self.ledger.sessions[-1].get("version", "")) if self.ledger.sessions else ""
+
+    @property
+    def seconds(self) -> float:
+        """What the sweep took in all sessions; until that is known, when the last trial ended."""
+        ended = max((t.ended for t in self.trials), default=0.0)
+        return max(ended, self.ledger.closed["seconds"]) if self.ledger.closed else ended
+
+    @property
+    def interrupted(self) -> str | None:
+        """Why the last session left the sweep half-way, where it could say so."""
+        return self.ledger.closed["interrupted"] if self.ledger.closed else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the sweep came to its end."""
+        return self.ledger.closed is not None and not self.interrupted
+
+    # What follows from them.
+
+    @cached_property
+    def objectives(self) -> list[Objective]:
+        """The study's, each with the direction of its metric."""
+        infos = [metric_info(name) for name in self.study.objectives]
+        return [Objective(info.name, info.direction) for info in infos if info.direction]
+
+    @property
+    def constraints(self) -> list[Constraint]:
+        return self.study.constraints
+
+    @cached_property
+    def search(self) -> list[Record]:
+        """The trials of the search, without those that repeat a model under another seed."""
+        return [t for t in self.trials if t.stage == SEARCH]
+
+    @cached_property
+    def completed(self) -> list[Record]:
+        """The trials of the search that ran to their end."""
+        return [t for t in self.search if t.state is State.COMPLETED]
+
+    @cached_property
+    def stopped(self) -> list[Record]:
+        """The trials of the search that were stopped early."""
+        return [t for t in self.search if t.state is State.STOPPED]
+
+    def feasible(self, trial: Record) -> bool:
+        """Whether the trial keeps the study's constraints; a missing metric keeps none."""
+        return is_feasible(trial.metrics, self.constraints)
+
+    @cached_property
+    def front(self) -> list[Record]:
+        """See `Front`; from one end of the first objective to the other, worst first."""
+        return Front(self.objectives, self.constraints, self.completed).records
+
+    @cached_property
+    def reference(self) -> list[float]:
+        """Where hypervolume is measured from, a number per objective; none without a model."""
+        values = self._feasible_values
+        if not values:
+            return []
+        bounds = [(metric_info(o.name).low, metric_info(o.name).high) for o in self.objectives]
+        return list(reference_point(values, [o.direction for o in self.objectives], bounds))
+
+    @cached_property
+    def history(self) -> list[Step]:
+        """The hypervolume after each feasible completed trial of the search."""
+        trials = [t for t in self.completed if self.feasible(t)]
+        directions = [o.direction for o in self.objectives]
+        if not trials:
+            return []
+        volumes = hypervolume_history(self._feasible_values, directions, self.reference).tolist()
+        return [
+            Step(number, trial.id, volume, trial.ended)
+            for number, (trial, volume) in enumerate(zip(trials, volumes, strict=True), start=1)
+        ]
+
+    @property
+    def hypervolume(self) -> float:
+        return self.history[-1].hypervolume if self.history else 0.0
+
+    @cached_property
+    def metrics(self) -> dict[str, MetricInfo]:
+        """Every metric that some trial has, objectives first."""
+        names = [o.name for o in self.objectives]
+        names += sorted({m for t in self.trials for m in t.metrics} - set(names))
+        return {name: _info(name) for name in names}
+
+    @cached_property
+    def config_keys(self) -> list[str]:
+        """Configuration keys, in the order of their first appearance."""
+        return list(dict.fromkeys(k for t in self.trials for k in t.config))
+
+    @cached_property
+    def remarks(self) -> dict[str, str]:
+        """What is trivial about a completed trial of the search, on the validation split."""
+        known = self.trivial.get(Split.VAL)
+        remarks = {t.id: triviality(t.metrics, known) for t in self.completed}
+        return {trial: remark for trial, remark in remarks.items() if remark}
+
+    @cached_property
+    def masked(self) -> dict[str, str]:
+        """The judged models with a sign of gradient masking, and what the signs are."""
+        signs = {card.id: "; ".join(card.signs.values()) for card in self.cards.values()}
+        return {model: f"{MASKED}: {meanings}" for model, meanings in signs.items() if meanings}
+
+    @cached_property
+    def warnings(self) -> dict[str, str]:
+        """What to know of a model before its figures are believed, short: names of the signs."""
+        named = {m: f"{MASKED} ({', '.join(self.cards[m].signs)})" for m in self.masked}
+        both = (self.remarks, named)
         return {
-            "name": study.name,
-            "trustsweep_version": VERSION,
-            "code": list(dict.fromkeys(r.code for r in self.ledger.records.values() if r.code)),
-            "objectives": [{"name": o.name, "direction": o.direction} for o in objectives],
-            "counts": {state.value: len(self.ledger.of(state)) for state in State},
-            "sessions": len(self.ledger.sessions),
-            "cost": _total_cost(self.ledger),
-            "seeds": study.repeat_seeds(),
-            "references": _reference_ids(study, manifest),
-            "data": {
-                "name": manifest.name,
-                "fingerprint": manifest.fingerprint,
-                "image_shape": manifest.image_shape,
-                "split_counts": manifest.split_counts,
-                "licence": manifest.licence,
-                "citation": manifest.citation,
-            },
-            "metric_info": {name: _info(name) for name in names if name in measured},
+            model: "; ".join(known[model] for known in both if model in known)
+            for model in dict.fromkeys([*self.remarks, *named])
         }
+
+    @cached_property
+    def judged(self) -> list[EvaluationCard]:
+        """The cards of the front's models, in its order."""
+        return [self.cards[t.id] for t in self.front if t.id in self.cards]
+
+    @cached_property
+    def spotlight(self) -> list[EvaluationCard]:
+        """Up to three judged models spread over the front: both ends and the middle."""
+        if len(self.judged) <= 3:
+            return self.judged
+        return [self.judged[0], self.judged[len(self.judged) // 2], self.judged[-1]]
+
+    @cached_property
+    def _feasible_values(self) -> list[list[float]]:
+        return [values_of(t, self.objectives) for t in self.completed if self.feasible(t)]
 
 
 def identifier(study: Study, manifest: Manifest) -> Callable[[Mapping[str, Any]], str]:
@@ -192,68 +382,16 @@ def _content(file: str) -> str:
         return file
 
 
-def is_feasible(record: Record, constraints: Sequence[Constraint]) -> bool:
-    """Whether a completed trial keeps every bound; a figure that it lacks keeps none."""
-    # Any comparison with NaN is false.
-    return all(c.violation(record.metrics.get(c.metric, math.nan)) <= 0 for c in constraints)
+def _with_numbers(record: Record) -> Record:
+    if all(map(math.isfinite, record.metrics.values())):
+        return record
+    metrics = {name: value for name, value in record.metrics.items() if math.isfinite(value)}
+    return replace(record, metrics=metrics)
 
 
-def values_of(record: Record, objectives: Sequence[Objective]) -> list[float]:
-    """A completed trial's place in the space of objectives."""
-    return [record.metrics[o.name] for o in objectives]
-
-
-def _feasible(ledger: Ledger, constraints: Sequence[Constraint]) -> list[Record]:
-    return [r for r in ledger.of(State.COMPLETED, SEARCH) if is_feasible(r, constraints)]
-
-
-def _values(records: Sequence[Record], objectives: Sequence[Objective]) -> list[list[float]]:
-    return [values_of(record, objectives) for record in records]
-
-
-def _reference_ids(study: Study, manifest: Manifest) -> dict[str, list[str]]:
-    """The trials of each of the study's references under each seed, whatever else they are."""
-    identify = identifier(study, manifest)
-    return {
-        name: [identify({**config, SEED: seed}) for seed in study.repeat_seeds()]
-        for name, config in study.references().items()
-    }
-
-
-def _total_cost(ledger: Ledger) -> dict[str, float]:
-    """What all trials took together; of memory, the most that one took."""
-    known = [r.metrics for r in ledger.records.values() if COSTS.keys() <= r.metrics.keys()]
-    peak = "cost.peak_memory"
-    total = {name: math.fsum(m[name] for m in known) for name in COSTS if name != peak}
-    return {**total, peak: max((m[peak] for m in known), default=0.0)}
-
-
-def _reference(records: Sequence[Record], objectives: Sequence[Objective]) -> list[float]:
-    """Where hypervolume is measured from; nowhere before a model is finished."""
-    if not records:
-        return []
-    bounds = [(metric_info(o.name).low, metric_info(o.name).high) for o in objectives]
-    directions = [o.direction for o in objectives]
-    return list(reference_point(_values(records, objectives), directions, bounds))
-
-
-def _hypervolumes(
-    records: Sequence[Record], objectives: Sequence[Objective], reference: Sequence[float]
-) -> list[float]:
-    """Hypervolume after each record."""
-    if not records:
-        return []
-    directions = [o.direction for o in objectives]
-    return hypervolume_history(_values(records, objectives), directions, reference).tolist()
-
-
-def _info(name: str) -> dict[str, Any]:
-    info = metric_info(name)
-    return {
-        "direction": info.direction,
-        "unit": info.unit,
-        "meaning": info.meaning,
-        # JSON has no infinity: an open end is null.
-        "low": info.low if math.isfinite(info.low) else None,
-        "high": info.high if math.isfinite(info.high) else None,
-    }
+def _info(name: str) -> MetricInfo:
+    """Of a metric that nobody here knows, as of a plug-in that is not installed: its name alone."""
+    try:
+        return metric_info(name)
+    except UserError:
+        return MetricInfo(name, None, -math.inf, math.inf, "", "", {})

@@ -28,16 +28,15 @@ from distributed.checks import (
     objectives_of,
     task_of,
 )
+from distributed.exports import write_exports
 from distributed.front import Objective
 from distributed.halt import INTERRUPTED, Halt, Halted, on_signals, on_threads, outside
-from distributed.ledger import SEARCH, Record, State
+from distributed.ledger import Record, State
 from distributed.optimism import choices, counted, counts
 from distributed.progress import Progress, front_table, on_test_table
 from distributed.repeats import repeats
 from distributed.resume import check_changes, lessons, teach
 from distributed.run import Run, identifier
-from distributed.run_folder import Run as RunFolder
-from distributed.run_folder import read_run
 from distributed.stopping.policy import Verdict
 from distributed.trivial import (
     Trivial,
@@ -159,10 +158,8 @@ def resume(
 def _write_study(run: Run, prepared: Prepared) -> None:
     """From here on the run can be resumed."""
     try:
-        # Where the data are, also for who resumes from another folder.
-        data = str(Folder(str(prepared.study.data)).resolved())
-        run.write_study(prepared.study.model_copy(update={"data": data}), prepared.manifest)
         save_figures(run.path, prepared.trivial.figures)
+        run.write_study(prepared.study, prepared.manifest)
     except OSError as error:
         raise UserError(
             f"{run.path}: cannot be written to ({error}). Mend that and try again."
@@ -171,7 +168,6 @@ def _write_study(run: Run, prepared: Prepared) -> None:
 
 def _go_on(run: Run, checked: Prepared, console: Console, changes: list[str]) -> Run:
     """Run what is left of a study. The run's lock is held."""
-    study = checked.study
     halt = Halt()
     began = time.monotonic()
     earlier = max((r.ended for r in run.ledger.records.values()), default=0.0)
@@ -191,8 +187,8 @@ def _go_on(run: Run, checked: Prepared, console: Console, changes: list[str]) ->
         interrupted = halt.reason or None
         try:
             seconds = earlier + time.monotonic() - began
-            front = run.write_views(study, seconds=seconds, interrupted=interrupted)
-            _report(run, front, objectives_of(study), console)
+            run.ledger.close(seconds, interrupted)
+            _report(run.reread(), console)
         except OSError as error:
             halt.request(str(error))
     if halt:
@@ -267,7 +263,7 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
     with Progress(console, prepared.objectives, study.search.trials, known) as progress:
 
         def second_stage() -> list[Record]:
-            wanted = repeats(study, run, prepared.objectives, identify)
+            wanted = repeats(study, run.reread().front, identify)
             found = [record for record in wanted if record.id not in run.ledger.records]
             progress.expect(len(found))
             return found
@@ -355,9 +351,9 @@ def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
     from distributed.judge import judge
 
     identify = identifier(prepared.study, prepared.manifest)
-    wanted = repeats(prepared.study, run, prepared.objectives, identify)
-    names = [r.id for r in run.front(prepared.objectives, prepared.study.constraints)]
-    names += [record.id for record in wanted]
+    front = run.reread().front
+    names = [record.id for record in front]
+    names += [record.id for record in repeats(prepared.study, front, identify)]
     known = [run.ledger.records[n] for n in dict.fromkeys(names) if n in run.ledger.records]
     models = [record for record in known if record.state is State.COMPLETED]
     if models and prepared.manifest.split_counts.get(Split.TEST):
@@ -365,40 +361,40 @@ def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
             judge(prepared, run, models)
 
 
-def _report(run: Run, front: list[Record], objectives: list[Objective], console: Console) -> None:
+def _report(run: Run, console: Console) -> None:
+    """Write exports and report, and say what the page says at its head."""
     from distributed.report import write_report
 
-    page = write_report(run.path)
-    ledger = run.ledger
-    completed = ledger.of(State.COMPLETED, SEARCH)
-    found = read_run(run.path)
-    if front:
-        title = f"The front: {len(front)} of {len(completed)} models, by figures of validation"
-        console.print(front_table(front, objectives, title, found.warnings))
-        _say_of_test(found, console)
+    write_exports(run)
+    page = write_report(run)
+    completed = len(run.completed)
+    if run.front:
+        title = f"The front: {len(run.front)} of {completed} models, by figures of validation"
+        console.print(front_table(run.front, run.objectives, title, run.warnings))
+        _say_of_test(run, console)
     elif completed:
-        bounds = ", ".join(map(str, run.study.constraints))
+        bounds = ", ".join(map(str, run.constraints))
         console.print(f"No completed trial keeps {bounds}, so there is no front.", highlight=False)
     else:
         console.print("No trial completed, so there is no front; trials.csv says why.")
-    for line in trivial_lines(found.remarks, len(completed)):
+    for line in trivial_lines(run.remarks, completed):
         console.print(line, style="yellow", highlight=False, soft_wrap=True)
-    for record in ledger.of(State.FAILED):
+    for record in run.ledger.of(State.FAILED):
         console.print(f"failed: {record.id} ({record.reason})", highlight=False)
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
 
-def _say_of_test(found: RunFolder, console: Console) -> None:
+def _say_of_test(run: Run, console: Console) -> None:
     """The front's models on the test split and against the baseline, as far as was judged."""
     from distributed.report.seeds import findings
     from distributed.report.wording import attack_lines
 
-    if told := choices(found):
-        console.print(on_test_table(told))
-        console.print(counted(counts(found)), highlight=False)
-    for line in attack_lines(found):
+    if chosen := choices(run):
+        console.print(on_test_table(chosen))
+        console.print(counted(counts(run)), highlight=False)
+    for line in attack_lines(run):
         console.print(line, highlight=False, soft_wrap=True)
-    again = comparison.repeats(found)
+    again = comparison.repeats(run)
     if again.repeated:
         for sentence in findings(again):
             console.print(sentence, highlight=False)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from data_pipelines.errors import UserError
-from distributed.run_folder import Evaluation, Run
+from distributed.evaluation_card import Abstaining, EvaluationCard
+from distributed.run import Run
 
 
 @dataclass(frozen=True)
@@ -52,33 +52,33 @@ def abstentions(run: Run) -> list[Abstention]:
 
     Raises `UserError` for a card that lacks part of it.
     """
-    judged = (run.evaluations[t.id] for t in run.front if t.id in run.evaluations)
-    return [abstention(evaluation) for evaluation in judged if evaluation.selective]
+    return [found for found in map(abstention, run.judged) if found is not None]
 
 
-def abstention(evaluation: Evaluation) -> Abstention:
-    """Raises `UserError` for a card that lacks part of it."""
+def abstention(card: EvaluationCard) -> Abstention | None:
+    """None for a model that was not judged so. Raises `UserError` for a card that lacks part."""
+    if card.selective is None:
+        return None
+    limits = {found.target: found.threshold for found in card.selective.thresholds}
+    conditions = card.selective.conditions
     try:
-        thresholds = evaluation.selective["thresholds"]
-        limits = {float(t["target"]): float(t["threshold"]) for t in thresholds}
-        conditions: dict[str, Any] = evaluation.selective["conditions"]
         return Abstention(
-            id=evaluation.id,
+            id=card.id,
             limits=limits,
-            curves={name: found["curve"] for name, found in conditions.items()},
+            curves={name: found.curve.model_dump() for name, found in conditions.items()},
             kept={name: _kept(found, list(limits)) for name, found in conditions.items()},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise UserError(
-            f"evaluation/{evaluation.id}.json: unreadable `selective` ({error!r}). Evaluate the "
+            f"evaluation/{card.id}.json: unreadable `selective` ({error!r}). Evaluate the "
             "front again."
         ) from error
 
 
-def _kept(found: dict[str, Any], targets: list[float]) -> list[Kept]:
-    accepted = zip(targets, found["accepted"], strict=True)
-    kept = [Kept(None, 1.0, dict(found["all"]))]
+def _kept(found: Abstaining, targets: list[float]) -> list[Kept]:
+    accepted = zip(targets, found.accepted, strict=True)
+    kept = [Kept(None, 1.0, dict(found.all))]
     for target, row in accepted:
-        quality = {name: row[name] for name in found["all"]}
+        quality = {name: row[name] for name in found.all}
         kept.append(Kept(target, row["coverage"], quality))
     return kept

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from distributed.evaluation_card import AttackCard, EvaluationCard
 from distributed.report.wording import attacked
-from distributed.run_folder import Evaluation, Run
+from distributed.run import Run
 from trainables.metrics.catalog import AREAS, attacked_name
 
 #: By sign, what it is read off: figures of `trainables.attacks.masking.Masking`.
@@ -105,30 +106,30 @@ def attacks(run: Run) -> Attacks | None:
     cards = attacked(run)
     if not cards:
         return None
-    told = cards[0].attack
+    first_card, first = cards[0]
     grouped: dict[str, Settings] = {}
-    for card in cards:
-        search, final = card.attack["search"], card.attack["final"]
+    for card, attack in cards:
+        search, final = attack.search, attack.final
         found = grouped.setdefault(repr((search, final)), Settings([], search, final))
         found.models.append(card.id)
     return Attacks(
-        search=told["name"]["search"],
-        final=told["name"]["final"],
-        full=cards[0].fully_attacked,
-        norm=told["norm"],
-        epsilons=told["epsilons"],
-        left_out=list(dict.fromkeys(name for card in cards for name in card.attack["left_out"])),
+        search=first.name.search,
+        final=first.name.final,
+        full=first_card.fully_attacked,
+        norm=first.norm,
+        epsilons=first.epsilons,
+        left_out=list(dict.fromkeys(name for _, attack in cards for name in attack.left_out)),
         settings=list(grouped.values()),
-        meanings={name: told["masking"]["meanings"][name] for name in READINGS},
-        samples=told["masking"]["samples"],
-        epsilon=told["masking"]["epsilon"],
-        models=[_robustness(card) for card in cards],
+        meanings={name: first.masking.meanings[name] for name in READINGS},
+        samples=first.masking.samples,
+        epsilon=first.masking.epsilon,
+        models=[_robustness(card, attack) for card, attack in cards],
     )
 
 
-def search_curves(card: Evaluation) -> dict[str, list[float]]:
+def search_curves(card: EvaluationCard) -> dict[str, list[float]]:
     """A model's curves against ε under the attack of the search; {} where only that judged it."""
-    gap = card.attack.get("gap")
+    gap = card.attack.gap if card.attack else {}
     if not gap:
         return {}
     names = {epsilon: attacked_name(epsilon) for epsilon in card.curves["epsilon"]}
@@ -142,10 +143,9 @@ def search_curves(card: Evaluation) -> dict[str, list[float]]:
     }
 
 
-def _robustness(card: Evaluation) -> Robustness:
-    figures = card.attack["masking"]["figures"]
-    gap = card.attack["gap"]
-    strongest = attacked_name(max(card.attack["epsilons"]))
+def _robustness(card: EvaluationCard, attack: AttackCard) -> Robustness:
+    figures, gap = attack.masking.figures, attack.gap
+    strongest = attacked_name(max(attack.epsilons))
     shown = [n for n in AREAS if n in gap] + [n for n in gap if n.startswith(f"{strongest}.")]
     words = {
         name: f"{100 * value:.0f} %" if name in _SHARES else f"{value:.2f}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data_pipelines.schema import Split
-from distributed.run_folder import Run
+from distributed.run import Run
 from trainables.metrics.catalog import METRICS, SKILL
 from trainables.metrics.skill import best_trivial
 
@@ -51,7 +51,7 @@ def beside(run: Run) -> Beside | None:
 
     None for a run that does not know the trivial predictors' figures.
     """
-    judged = [e for t in run.front if (e := run.evaluations.get(t.id)) is not None and e.trivial]
+    judged = [card for card in run.judged if card.trivial]
     figures = judged[0].trivial if judged else run.trivial.get(Split.VAL, {})
     if not figures:
         return None

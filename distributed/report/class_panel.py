@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.errors import UserError
+from distributed.evaluation_card import EvaluationCard
 from distributed.report.panel import IMAGES, Tile, colour, grey
-from distributed.run_folder import Evaluation
 
 ARRAYS = ("image", "probability", "uncertainty", "label")
 ATTACKED = ("image_attacked", "probability_attacked", "uncertainty_attacked")
@@ -53,46 +53,44 @@ class ClassPanel:
     rows: list[ClassRow]
 
 
-def class_panel(evaluation: Evaluation) -> ClassPanel | None:
+def class_panel(card: EvaluationCard) -> ClassPanel | None:
     """Up to three test images and their answers; None without arrays, or for those of masks.
 
     Raises `UserError` for arrays that are incomplete or do not fit each other.
     """
-    stored = evaluation.panel
+    stored = card.panel
     if "label" not in stored:
         return None
     epsilon = float(stored.get("epsilon", np.nan))
     needed = ARRAYS if epsilon == 0 else (*ARRAYS, *ATTACKED)
     if any(n not in stored or len(stored[n]) != len(stored["label"]) for n in needed):
         raise UserError(
-            f"evaluation/{evaluation.id}.npz: needs {', '.join(needed)}, each with as many rows. "
+            f"evaluation/{card.id}.npz: needs {', '.join(needed)}, each with as many rows. "
             "Evaluate the front again."
         )
     count = len(stored["label"])
-    rows = [_row(evaluation, i, epsilon) for i in range(min(IMAGES, count))]
-    return ClassPanel(evaluation.id, epsilon, rows)
+    rows = [_row(card, i, epsilon) for i in range(min(IMAGES, count))]
+    return ClassPanel(card.id, epsilon, rows)
 
 
-def _row(evaluation: Evaluation, i: int, epsilon: float) -> ClassRow:
-    stored = evaluation.panel
+def _row(card: EvaluationCard, i: int, epsilon: float) -> ClassRow:
+    stored = card.panel
     clean = stored["image"][i].astype(np.float32)
     return ClassRow(
-        truth=class_name(evaluation, int(stored["label"][i])),
+        truth=class_name(card, int(stored["label"][i])),
         clean=Tile(grey(clean), f"Test image {i + 1}, clean: the image"),
-        answer=answer(evaluation, i),
-        attacked=None if epsilon == 0 else _attacked(evaluation, i, clean, epsilon),
+        answer=answer(card, i),
+        attacked=None if epsilon == 0 else _attacked(card, i, clean, epsilon),
     )
 
 
-def _attacked(
-    evaluation: Evaluation, i: int, clean: NDArray[np.float32], epsilon: float
-) -> Attacked:
-    image = evaluation.panel["image_attacked"][i].astype(np.float32)
+def _attacked(card: EvaluationCard, i: int, clean: NDArray[np.float32], epsilon: float) -> Attacked:
+    image = card.panel["image_attacked"][i].astype(np.float32)
     start = f"Test image {i + 1}"
     return Attacked(
         image=Tile(grey(image), f"{start}, attacked: the image"),
         moved=Tile(_moved(clean, image, epsilon), f"{start}: how far the attack moves pixels"),
-        answer=answer(evaluation, i, suffix="_attacked"),
+        answer=answer(card, i, suffix="_attacked"),
     )
 
 
@@ -105,20 +103,20 @@ def _moved(
     return colour(0.5 + change / (2 * (reach or 1.0)))
 
 
-def answer(evaluation: Evaluation, i: int, prefix: str = "", suffix: str = "") -> Answer:
+def answer(card: EvaluationCard, i: int, prefix: str = "", suffix: str = "") -> Answer:
     """What the model says of row `i` of its arrays called `<prefix>probability<suffix>` etc."""
-    stored = evaluation.panel
+    stored = card.panel
     probability = stored[f"{prefix}probability{suffix}"][i]
     best = int(np.argmax(probability))
     return Answer(
-        name=class_name(evaluation, best),
+        name=class_name(card, best),
         probability=float(probability[best]),
         uncertainty=float(stored[f"{prefix}uncertainty{suffix}"][i]),
         right=best == int(stored[f"{prefix}label"][i]),
     )
 
 
-def class_name(evaluation: Evaluation, index: int) -> str:
-    """The name of a class, as the evaluation tells it."""
-    names = evaluation.classes
+def class_name(card: EvaluationCard, index: int) -> str:
+    """The name of a class, as the card has it."""
+    names = card.classes
     return names[index] if index < len(names) else f"class {index}"

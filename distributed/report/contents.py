@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from distributed.comparison import Repeats, repeats, save
+from distributed.comparison import Repeats, repeats
 from distributed.optimism import Choice, choices
 from distributed.report.abstention import Abstention, abstentions
 from distributed.report.attacks import Attacks, attacks
@@ -19,7 +18,7 @@ from distributed.report.seeds import SeedPoints, Stairs, seed_points, staircases
 from distributed.report.severities import Worsening, worsenings
 from distributed.report.stopping import Stops, stops
 from distributed.report.weighing import Weighing, weighings
-from distributed.run_folder import Run, read_run
+from distributed.run import Run
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,10 @@ class Contents:
     choices: list[Choice]
 
 
-def gather(folder: Path) -> Contents:
-    """Read a run folder, and write the tables of its repeats into it.
-
-    Raises `UserError` for a missing folder or `trials.csv`, and for broken files.
-    """
-    run = read_run(folder)
+def gather(run: Run) -> Contents:
+    """Read and work out; nothing is written. Raises `UserError` for broken files."""
     axes, lines = parallel(run)
-    found = save(repeats(run))
+    found = repeats(run)
     return Contents(
         run=run,
         repeats=found,

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distributed.ledger import SEARCH
-from distributed.run_folder import Run, Trial
+from distributed.ledger import SEARCH, Record, State
+from distributed.run import COST_PREFIX, PEAKS, Run, total_cost
 
-PREFIX = "cost."
-#: Costs that do not add up: of these the largest counts.
-PEAKS = ("cost.peak_memory",)
 #: Steps of the hypervolume that are all drawn; of more, those at which it rises.
 MOST_STEPS = 1_000
 
@@ -53,9 +50,9 @@ class Growth:
 
 
 def costs(run: Run) -> list[Cost]:
-    """Every cost that some trial has, in the order of the file's columns."""
-    ended = [t for t in run.trials if t.state != "running"]
-    names = dict.fromkeys(m for t in ended for m in t.metrics if m.startswith(PREFIX))
+    """Every cost that some trial has, in the order in which trials name them."""
+    ended = [t for t in run.trials if t.state is not State.RUNNING]
+    names = dict.fromkeys(m for t in ended for m in t.metrics if m.startswith(COST_PREFIX))
     return [_cost(name, [t for t in ended if name in t.metrics]) for name in names]
 
 
@@ -63,9 +60,9 @@ def growth(run: Run) -> Growth:
     """The hypervolume over trials, time and every cost that adds up."""
     steps = run.history
     spent = {"trials finished": [float(s.trial) for s in steps]}
-    if all(math.isfinite(s.seconds) for s in steps):
-        spent["seconds since the start"] = [s.seconds for s in steps]
-        spent |= _cumulated(run, np.array([s.seconds for s in steps]))
+    # Milliseconds say nothing here, and those of two machines would differ.
+    spent["seconds since the start"] = [round(s.seconds, 3) for s in steps]
+    spent |= _cumulated(run, np.array([s.seconds for s in steps]))
     kept = list(range(len(steps)))
     if len(steps) > MOST_STEPS:
         rises = {i for i in kept[1:] if steps[i].hypervolume > steps[i - 1].hypervolume}
@@ -77,20 +74,18 @@ def growth(run: Run) -> Growth:
     )
 
 
-def _cost(name: str, trials: list[Trial]) -> Cost:
+def _cost(name: str, trials: list[Record]) -> Cost:
     values = [t.metrics[name] for t in trials]
-    whole = max if name in PEAKS else math.fsum
-
-    def stage(search: bool) -> float:
-        members = [t.metrics[name] for t in trials if (t.stage == SEARCH) == search]
-        return float(whole(members)) if members else math.nan
-
-    return Cost(name, float(np.median(values)), max(values), stage(True), stage(False), len(trials))
+    search, seeds = (
+        total_cost(name, [t for t in trials if (t.stage == SEARCH) == searched])
+        for searched in (True, False)
+    )
+    return Cost(name, float(np.median(values)), max(values), search, seeds, len(trials))
 
 
 def _cumulated(run: Run, times: np.ndarray) -> dict[str, list[float]]:
     """What the search's trials that had ended by each time had cost, the stopped ones as well."""
-    ended = [t for t in run.search if t.state != "running" and math.isfinite(t.ended)]
+    ended = [t for t in run.search if t.state is not State.RUNNING]
     ended.sort(key=lambda t: t.ended)
     place = np.searchsorted([t.ended for t in ended], times, side="right")
     names = [c.name for c in costs(run) if c.name not in PEAKS]

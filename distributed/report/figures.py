@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from distributed.evaluation_card import Bins, EvaluationCard
 from distributed.front import Objective
 from distributed.optimism import SPLITS, Choice, choices
 from distributed.report.attacks import search_curves
@@ -25,7 +26,7 @@ from distributed.report.panel import Panel
 from distributed.report.parallel import Axis, Line
 from distributed.report.seeds import middle
 from distributed.report.wording import BETTER, roles
-from distributed.run_folder import MASKED, Evaluation, Run
+from distributed.run import COST_PREFIX, MASKED, Run
 from distributed.statistics import Estimate
 
 #: The part of cividis that shows on white: its yellow end does not.
@@ -141,7 +142,7 @@ def front(run: Run) -> Figure | None:
 
 def _axis(objective: Objective, split: str) -> str:
     """A title that says on which split the figures are; costs are of none."""
-    where = f" on {split}" if split and not objective.name.startswith("cost.") else ""
+    where = f" on {split}" if split and not objective.name.startswith(COST_PREFIX) else ""
     return f"{objective.name}{where} ({BETTER[objective.direction]})"
 
 
@@ -278,8 +279,7 @@ def attack_curves(contents: Contents) -> Figure | None:
     """What the front's models reach on the test split against the attack budget, and the best
     predictor that ignores the image beside them."""
     run, trivial = contents.run, contents.beside.reached if contents.beside else {}
-    models = [run.evaluations[t.id] for t in run.front if t.id in run.evaluations]
-    models = [m for m in models if m.curves.get("epsilon")]
+    models = [card for card in run.judged if card.curves.get("epsilon")]
     names = list(dict.fromkeys(n for m in models for n in m.curves if n != "epsilon"))
     if not names:
         return None
@@ -311,7 +311,7 @@ def attack_curves(contents: Contents) -> Figure | None:
     return figure
 
 
-def reliability(models: list[Evaluation]) -> Figure | None:
+def reliability(models: list[EvaluationCard]) -> Figure | None:
     """Accuracy against confidence, clean and attacked, with the counts beneath."""
     models = [m for m in models if m.reliability]
     if not models:
@@ -394,10 +394,10 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _filled(bins: dict[str, list[float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _filled(bins: Bins) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Confidence, accuracy and count of the bins that hold anything."""
     confidence, accuracy, count = (
-        np.array(bins[k], dtype=float) for k in ("confidence", "accuracy", "count")
+        np.array(values, dtype=float) for values in (bins.confidence, bins.accuracy, bins.count)
     )
     kept = count > 0
     return confidence[kept], accuracy[kept], count[kept]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,11 @@ from optuna.distributions import (
 )
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
+from distributed.ledger import Record
 from distributed.report.thinning import MOST_SAMPLES, evenly
-from distributed.run_folder import Run, Trial, Value
+from distributed.report.wording import is_number
+from distributed.run import Run
+from search_spaces.space import Value
 
 ESTIMATOR = "fANOVA (Hutter et al. 2014; Optuna, random forest of 64 trees)"
 LEAST_TRIALS = 4
@@ -43,7 +47,7 @@ def importances(run: Run) -> Importances | None:
     """fANOVA shares per objective; None with fewer than four trials that have all objectives."""
     names = [o.name for o in run.objectives]
     trials = [t for t in run.completed if all(n in t.metrics for n in names)]
-    if not names or len(trials) < LEAST_TRIALS:
+    if len(trials) < LEAST_TRIALS:
         return None
     trials = evenly(trials, MOST_SAMPLES)
     present = {k: {t.config[k] for t in trials if k in t.config} for k in run.config_keys}
@@ -58,21 +62,21 @@ def importances(run: Run) -> Importances | None:
     )
 
 
-def is_log(values: list[float]) -> bool:
+def is_log(values: Sequence[float]) -> bool:
     """Whether positive values span so much that a logarithmic scale shows them better."""
     return min(values) > 0 and max(values) / min(values) > LOG_SPAN
 
 
 def distribution(values: list[Value]) -> BaseDistribution:
-    """The range that the observed values suggest: the run folder holds no other record of it."""
-    numbers = [v for v in values if isinstance(v, float)]
+    """The range that the values suggest: fANOVA weighs what was tried, not what might have been."""
+    numbers = [v for v in values if is_number(v)]
     if len(numbers) < len(values):
         return CategoricalDistribution(sorted({str(v) for v in values}))
     return FloatDistribution(min(numbers), max(numbers), log=is_log(numbers))
 
 
 def _shares(
-    trials: list[Trial], space: dict[str, BaseDistribution], objective: str
+    trials: list[Record], space: dict[str, BaseDistribution], objective: str
 ) -> list[float] | None:
     if not space or np.ptp([t.metrics[objective] for t in trials]) == 0:
         return None
@@ -82,7 +86,7 @@ def _shares(
         study = optuna.create_study()
         study.add_trials(
             optuna.create_trial(
-                params={k: t.config[k] for k in space},
+                params={k: _as_drawn(t.config[k], space[k]) for k in space},
                 distributions=space,
                 value=t.metrics[objective],
             )
@@ -92,3 +96,7 @@ def _shares(
     finally:
         optuna.logging.set_verbosity(verbosity)
     return [result[k] for k in space]
+
+
+def _as_drawn(value: Value, space: BaseDistribution) -> Value:
+    return str(value) if isinstance(space, CategoricalDistribution) else value

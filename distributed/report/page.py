@@ -16,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from distributed.comparison import ATTAINMENT, COMPARISON
+from distributed.comparison import ATTAINMENT, COMPARISON, write_comparison
 from distributed.optimism import SPLITS, counted, counts, mean_optimism
 from distributed.report.contents import Contents, gather
 from distributed.report.figures import write_figures
@@ -31,26 +31,29 @@ from distributed.report.wording import (
     duration,
     gap_number,
     headline,
+    is_number,
     number,
-    resume_line,
+    parameter,
     roles,
     unfinished,
 )
+from distributed.run import Run
 
 SCRIPTS = ("helpers.js", "progress.js", "seeds.js", "plots.js", "trust.js", "front.js", "table.js")
 #: Models beside each other in the table of every metric.
 MOST_MODELS = 12
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Run) -> Path:
     """Write `report.html`, `figures/*.png` and the tables of the repeats; returns the page's path.
 
-    Reads the run folder's files alone. What the run has not written yet is named on the page
-    instead. Raises `UserError` for a missing folder or `trials.csv`, and for broken files.
+    What the run has not found yet is named on the page instead. Raises `UserError` for broken
+    files, and for those of another version.
     """
     contents = gather(run)
+    write_comparison(contents.repeats)
     write_figures(contents)
-    page = run / "report.html"
+    page = run.path / "report.html"
     page.write_text(_render(contents), encoding="utf-8")
     return page
 
@@ -63,7 +66,9 @@ def _render(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, duration=duration, gap=gap_number, tile=_data_uri)
+    environment.filters.update(number=number, duration=duration, gap=gap_number)
+    environment.filters.update(parameter=parameter, tile=_data_uri)
+    environment.tests.update(scaled=is_number)
     scripts = [Markup(get_plotlyjs()), *(Markup(_asset(name)) for name in SCRIPTS)]
     run, found = contents.run, contents.repeats
     metrics = shown_metrics(run)
@@ -71,7 +76,7 @@ def _render(contents: Contents) -> str:
         **{field.name: getattr(contents, field.name) for field in dataclasses.fields(contents)},
         headline=headline(run),
         unfinished=unfinished(run),
-        resume_line=resume_line(run),
+        resume_line=run.resume_line,
         better=BETTER,
         splits=SPLITS,
         counted=counted(counts(run)),
@@ -88,7 +93,7 @@ def _render(contents: Contents) -> str:
         wide_metrics=[name for name in metrics if "@" not in name],
         wide_models=[*([found.baseline] if found.baseline else []), *found.models[:MOST_MODELS]],
         most_models=MOST_MODELS,
-        evaluated=[run.evaluations[t.id] for t in run.front if t.id in run.evaluations],
+        evaluated=run.judged,
         palette=PALETTE,
         spotlight_colours=dict(zip([e.id for e in run.spotlight], PALETTE, strict=False)),
         style=Markup(_asset("report.css")),

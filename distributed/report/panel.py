@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from data_pipelines.errors import UserError
-from distributed.run_folder import Evaluation
+from distributed.evaluation_card import EvaluationCard
 
 RGB = NDArray[np.uint8]
 ARRAYS = ("image", "mask", "probability", "uncertainty")
@@ -49,12 +49,12 @@ class Panel:
     rows: list[Row]
 
 
-def panel(evaluation: Evaluation) -> Panel | None:
+def panel(card: EvaluationCard) -> Panel | None:
     """Tiles of up to three test images; None without arrays, or for those of classes.
 
     Raises `UserError` for arrays that are incomplete or of different shapes.
     """
-    stored = evaluation.panel
+    stored = card.panel
     if "image" not in stored or "label" in stored:
         return None
     epsilon = float(stored.get("epsilon", np.nan))
@@ -63,7 +63,7 @@ def panel(evaluation: Evaluation) -> Panel | None:
     shapes = {stored[name].shape for name in needed if name in stored}
     if missing or len(shapes) != 1 or len(next(iter(shapes))) != 3:
         raise UserError(
-            f"evaluation/{evaluation.id}.npz: needs {', '.join(needed)}, all of one shape "
+            f"evaluation/{card.id}.npz: needs {', '.join(needed)}, all of one shape "
             "(n, H, W). Evaluate the front again."
         )
     arrays = {name: stored[name].astype(np.float32) for name in needed}
@@ -71,7 +71,7 @@ def panel(evaluation: Evaluation) -> Panel | None:
     # One scale for clean and attacked, or a rise in uncertainty could not be seen.
     low, high = (float(q) for q in np.nanquantile(np.concatenate(maps), [0.0, 0.995]))
     rows = [_row(arrays, i, low, high) for i in range(min(IMAGES, len(arrays["image"])))]
-    return Panel(evaluation.id, epsilon, rows)
+    return Panel(card.id, epsilon, rows)
 
 
 def _row(arrays: dict[str, NDArray[np.float32]], i: int, low: float, high: float) -> Row:

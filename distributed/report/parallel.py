@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from distributed.ledger import Record
 from distributed.report.importance import is_log
 from distributed.report.thinning import MOST_LINES, thinned
-from distributed.report.wording import number
-from distributed.run_folder import Run, Trial, Value
+from distributed.report.wording import is_number, number, parameter
+from distributed.run import Run
+from search_spaces.space import Value
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,9 @@ class Line:
 def parallel(run: Run) -> tuple[list[Axis], list[Line]]:
     """Axes for every parameter that varies and for the objectives; a line per completed trial.
 
-    Of a long run the front's lines and some of the others. Nothing where the run does not name its
-    objectives yet: there would be nothing to colour by.
+    Of a long run the front's lines and some of the others.
     """
     names = [o.name for o in run.objectives]
-    if not names:
-        return [], []
     trials = [t for t in run.completed if all(n in t.metrics for n in names)]
     trials = thinned(trials, MOST_LINES, {t.id for t in run.front})
     keys = [k for k in run.config_keys if len({t.config[k] for t in trials if k in t.config}) > 1]
@@ -49,17 +48,18 @@ def parallel(run: Run) -> tuple[list[Axis], list[Line]]:
     return axes, lines
 
 
-def _columns(trials: list[Trial], names: list[str]) -> list[list[Value | None]]:
+def _columns(trials: list[Record], names: list[str]) -> list[list[Value | None]]:
     return [[t.metrics[n] for t in trials] for n in names]
 
 
 def _axis(name: str, values: list[Value | None]) -> tuple[Axis, list[float | None]]:
     present = [v for v in values if v is not None]
-    numbers = [v for v in present if isinstance(v, float)]
-    if not numbers:
-        levels = sorted({str(v) for v in present})
+    numbers = [v for v in present if is_number(v)]
+    # An axis is a scale only as a whole: 3 among names is a name.
+    if len(numbers) < len(present) or not present:
+        levels = sorted({parameter(v) for v in present})
         place = {level: (i + 0.5) / len(levels) for i, level in enumerate(levels)}
-        positions = [None if v is None else place[str(v)] for v in values]
+        positions = [None if v is None else place[parameter(v)] for v in values]
         return Axis(name, [(place[level], level) for level in levels]), positions
     log = is_log(numbers)
     scale = math.log10 if log else float

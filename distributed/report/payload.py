@@ -8,6 +8,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from data_pipelines.schema import Split
+from distributed.evaluation_card import EvaluationCard
+from distributed.ledger import Record
 from distributed.optimism import SPLITS
 from distributed.report.attacks import search_curves
 from distributed.report.contents import Contents
@@ -15,7 +18,8 @@ from distributed.report.palette import PALETTE
 from distributed.report.seeds import middle
 from distributed.report.thinning import shown_metrics
 from distributed.report.wording import roles
-from distributed.run_folder import Evaluation, Run, Trial
+from distributed.run import Run
+from trainables.metrics.catalog import MetricInfo
 
 
 def embedded_json(contents: Contents) -> str:
@@ -25,13 +29,12 @@ def embedded_json(contents: Contents) -> str:
 
 def _payload(contents: Contents) -> dict[str, Any]:
     run = contents.run
-    evaluated = [run.evaluations[t.id] for t in run.front if t.id in run.evaluations]
     metrics = shown_metrics(run)
     surfaces = len(contents.repeats.surfaces)
     return {
         "palette": PALETTE,
         "objectives": [dataclasses.asdict(o) for o in run.objectives],
-        "metrics": {name: dataclasses.asdict(run.metrics[name]) for name in metrics},
+        "metrics": {name: _described(run.metrics[name]) for name in metrics},
         "trials": _columns(run, metrics),
         "growth": dataclasses.asdict(contents.growth),
         "stairs": [dataclasses.asdict(s) for s in contents.stairs],
@@ -47,8 +50,8 @@ def _payload(contents: Contents) -> dict[str, Any]:
         "spotlight": [e.id for e in run.spotlight],
         "roles": roles(run),
         "trivial": contents.beside.reached if contents.beside else {},
-        "evaluations": [_drawn(e) for e in evaluated],
-        "tests": {e.id: _test(e, metrics) for e in evaluated if e.split == "test"},
+        "evaluations": [_drawn(card) for card in run.judged],
+        "tests": {card.id: _test(card, metrics) for card in run.judged if card.on_test},
         "risks": [
             {"id": a.id, "curves": a.curves, "error": "dice" if a.segmented else "class"}
             for a in contents.abstentions
@@ -78,30 +81,37 @@ def _columns(run: Run, metrics: list[str]) -> dict[str, Any]:
     }
 
 
-def _keys(trials: Iterable[Trial]) -> list[str]:
+def _keys(trials: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(key for t in trials for key in t.config))
 
 
-def _drawn(evaluation: Evaluation) -> dict[str, Any]:
+def _described(info: MetricInfo) -> dict[str, str | None]:
+    return {"direction": info.direction, "unit": info.unit, "meaning": info.meaning}
+
+
+def _drawn(card: EvaluationCard) -> dict[str, Any]:
     return {
-        "id": evaluation.id,
-        "curves": evaluation.curves,
-        "searched": search_curves(evaluation),
-        "reliability": evaluation.reliability,
+        "id": card.id,
+        "curves": card.curves,
+        "searched": search_curves(card),
+        "reliability": {name: bins.model_dump() for name, bins in card.reliability.items()},
     }
 
 
-def _test(evaluation: Evaluation, metrics: list[str]) -> dict[str, list[float]]:
+def _test(card: EvaluationCard, metrics: list[str]) -> dict[str, list[float | None]]:
     """Value and interval of the metrics on the test split; a cost is no figure of it.
 
     Those under attack are under the strongest that judged the model.
     """
-    estimates = evaluation.estimates.get("test", {})
-    told = {**estimates.get("figures", {}), **estimates.get("final", {})}
+    known = card.estimates.get(Split.TEST)
+    estimates = {**known.figures, **known.final} if known else {}
     return {
-        name: [evaluation.metrics[name], *(told.get(name, {}).get(end) for end in ("low", "high"))]
+        name: [
+            card.metrics[name],
+            *((estimates[name].low, estimates[name].high) if name in estimates else (None, None)),
+        ]
         for name in metrics
-        if name in evaluation.metrics
+        if name in card.metrics
     }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from data_pipelines.corruptions.suites import DEFAULT_SUITE, Parameter, parameters
+from data_pipelines.corruptions.suites import Parameter, parameters
 from data_pipelines.errors import UserError
+from distributed.ledger import Record
 from distributed.report.wording import number
-from distributed.run_folder import Run, Trial
+from distributed.run import Run
 
 #: What the parameter of a corruption is called.
 SYMBOLS: Mapping[str, str] = {
@@ -63,13 +64,13 @@ def worsenings(run: Run) -> list[Worsening]:
     return [_worsening(run, name, sorted(cells[name]), best) for name in sorted(cells)]
 
 
-def _best(run: Run) -> dict[str, Trial]:
+def _best(run: Run) -> dict[str, Record]:
     """The trial that stands for each method, by name."""
     if not run.objectives:
         return {}
     objective = run.objectives[0]
     sign = 1 if objective.direction == "max" else -1
-    best: dict[str, Trial] = {}
+    best: dict[str, Record] = {}
     for trial in sorted(
         (t for t in run.completed if objective.name in t.metrics),
         key=lambda t: sign * t.metrics[objective.name],
@@ -79,7 +80,7 @@ def _best(run: Run) -> dict[str, Trial]:
 
 
 def _worsening(
-    run: Run, corruption: str, severities: list[int], best: Mapping[str, Trial]
+    run: Run, corruption: str, severities: list[int], best: Mapping[str, Record]
 ) -> Worsening:
     losses = []
     for place, (trainable, trial) in enumerate(best.items()):
@@ -103,10 +104,8 @@ def _drop(clean: float | None, value: float | None) -> float | None:
 
 def _labels(run: Run, corruption: str, severities: list[int]) -> list[str]:
     """The suite's parameters; the severities' numbers where this version does not know them."""
-    stated = run.study.get("evaluation")
-    suite = stated.get("suite") if isinstance(stated, dict) else None
     try:
-        known = parameters(str(suite or DEFAULT_SUITE), corruption)
+        known = parameters(run.study.evaluation.suite, corruption)
     except UserError:
         return [f"severity {s}" for s in severities]
     return [_text(known[s - 1]) for s in severities]

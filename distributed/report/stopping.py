@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from distributed.run_folder import Run, Trial
-from search_spaces.study import Scheduler
+from distributed.ledger import Record
+from distributed.run import Run
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class Stop:
     none that the study names.
     """
 
-    trial: Trial
+    trial: Record
     length: int | None
     rung: int | None
 
@@ -29,7 +27,7 @@ class Stops:
     """What early stopping did in a run.
 
     Attributes:
-        policy: As the study names it; "" where it does not.
+        policy: As the study names it.
         stops: In the order in which they happened.
         trained, full: Epochs that the stopped and the completed trials of the search trained, and
             those that they would have trained at full length; both 0 where lengths are unknown.
@@ -54,31 +52,21 @@ class Stops:
 
 def stops(run: Run) -> Stops:
     """Read what the run's trials and its study say of early stopping."""
-    scheduler = _scheduler(run)
+    scheduler = run.study.search.scheduler
     told = []
     for trial in run.stopped:
         length = _length(trial)
-        rungs = scheduler.rung_epochs(length) if scheduler and length else {}
-        told.append(Stop(trial, length, rungs.get(int(trial.epochs))))
+        rungs = scheduler.rung_epochs(length) if length else {}
+        told.append(Stop(trial, length, rungs.get(trial.epochs)))
     ended = [t for t in (*run.completed, *run.stopped) if _length(t)]
     return Stops(
-        policy=scheduler.policy if scheduler else "",
+        policy=scheduler.policy,
         stops=told,
-        trained=sum(int(t.epochs) for t in ended),
+        trained=sum(t.epochs for t in ended),
         full=sum(_length(t) or 0 for t in ended),
     )
 
 
-def _scheduler(run: Run) -> Scheduler | None:
-    """None where the study says nothing that this version understands."""
-    search = run.study.get("search")
-    stated = search.get("scheduler") if isinstance(search, dict) else None
-    try:
-        return None if stated is None else Scheduler.model_validate(stated)
-    except ValidationError:
-        return None
-
-
-def _length(trial: Trial) -> int | None:
+def _length(trial: Record) -> int | None:
     epochs = trial.config.get("epochs")
-    return int(epochs) if isinstance(epochs, float) else None
+    return epochs if isinstance(epochs, int) else None

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from distributed.run_folder import Run, Trial
+from distributed.ledger import Record, State
+from distributed.run import Run
 
 Item = TypeVar("Item")
 
@@ -31,7 +32,7 @@ def evenly(items: Sequence[Item], most: int) -> list[Item]:
     return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
-def thinned(trials: Sequence[Trial], most: int, keep: Collection[str]) -> list[Trial]:
+def thinned(trials: Sequence[Record], most: int, keep: Collection[str]) -> list[Record]:
     """At most so many trials in their order: those whose ids are in `keep`, the others evenly.
 
     At least half are others, so that of a very long front a part is left out as well.
@@ -44,14 +45,14 @@ def thinned(trials: Sequence[Trial], most: int, keep: Collection[str]) -> list[T
     return [t for t in trials if t.id in chosen]
 
 
-def listed_trials(run: Run) -> list[Trial]:
+def listed_trials(run: Run) -> list[Record]:
     """The rows of the table: the front, what is unfinished, and of the others the last."""
     if len(run.trials) <= MOST_ROWS:
         return run.trials
     front = {t.id for t in run.front}
-    special = [t.id for t in run.trials if t.id in front or t.state == "running"]
+    special = [t.id for t in run.trials if t.id in front or t.state is State.RUNNING]
     special = evenly(special, MOST_ROWS // 2)
-    others = [t.id for t in run.trials if t.id not in front and t.state != "running"]
+    others = [t.id for t in run.trials if t.id not in front and t.state is not State.RUNNING]
     wanted = {*special, *others[len(special) - MOST_ROWS :]}
     return [t for t in run.trials if t.id in wanted]
 

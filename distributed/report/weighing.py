@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from data_pipelines.errors import UserError
+from distributed.evaluation_card import EvaluationCard, ModalityWeights
 from distributed.report.abstention import abstention
 from distributed.report.class_panel import Answer, answer, class_name
-from distributed.run_folder import Evaluation, Run
+from distributed.run import Run
 
 #: The share of the images to answer whose threshold tells confident from doubtful.
 CONFIDENT = 0.9
@@ -84,62 +83,61 @@ def weighings(run: Run) -> list[Weighing]:
 
     Raises `UserError` as `weighing`.
     """
-    judged = (run.evaluations[t.id] for t in run.front if t.id in run.evaluations)
-    return [found for found in map(weighing, judged) if found is not None]
+    return [found for found in map(weighing, run.judged) if found is not None]
 
 
-def weighing(evaluation: Evaluation) -> Weighing | None:
+def weighing(card: EvaluationCard) -> Weighing | None:
     """None for a model that weighs no modalities.
 
     Raises `UserError` for arrays that are incomplete or do not fit each other.
     """
-    told, stored = evaluation.weights, evaluation.panel
-    if not told or "sample_label" not in stored:
+    weights, stored = card.weights, card.panel
+    if weights is None or "sample_label" not in stored:
         return None
     count = len(stored["sample_label"])
     names = [f"sample_{name}" for name in ARRAYS]
     if any(name not in stored or len(stored[name]) != count for name in names):
         raise UserError(
-            f"evaluation/{evaluation.id}.npz: needs {', '.join(names)}, each with as many rows. "
+            f"evaluation/{card.id}.npz: needs {', '.join(names)}, each with as many rows. "
             "Evaluate the front again."
         )
-    limits = abstention(evaluation).limits if evaluation.selective else {}
-    limit = limits.get(CONFIDENT, math.nan)
+    abstaining = abstention(card)
+    limit = abstaining.limits.get(CONFIDENT, math.nan) if abstaining else math.nan
     return Weighing(
-        id=evaluation.id,
-        modalities=[str(name) for name in told["modalities"]],
-        overall=float(told["overall"]),
-        within=float(told["within"]),
-        pairs=int(told["pairs"]),
-        samples=int(told["samples"]),
-        null={name: _null(told, name) for name in ("overall", "within")},
+        id=card.id,
+        modalities=weights.modalities,
+        overall=weights.overall,
+        within=weights.within,
+        pairs=int(weights.pairs),
+        samples=int(weights.samples),
+        null={name: _null(weights, name) for name in ("overall", "within")},
         limit=limit,
-        rows=[_row(evaluation, i, limit) for i in range(count)],
+        rows=[_row(card, i, limit) for i in range(count)],
     )
 
 
-def _null(told: Mapping[str, Any], name: str) -> tuple[float, float, float]:
-    low, high, p = (float(told.get(f"{name}_{end}", math.nan)) for end in ("low", "high", "p"))
+def _null(weights: ModalityWeights, name: str) -> tuple[float, float, float]:
+    low, high, p = (float(getattr(weights, f"{name}_{end}")) for end in ("low", "high", "p"))
     return low, high, p
 
 
-def _row(evaluation: Evaluation, i: int, limit: float) -> WeighedSample:
+def _row(card: EvaluationCard, i: int, limit: float) -> WeighedSample:
     return WeighedSample(
-        truth=class_name(evaluation, int(evaluation.panel["sample_label"][i])),
-        clean=_carried(evaluation, i, "", limit),
-        mixed=_carried(evaluation, i, "_mixed", limit),
+        truth=class_name(card, int(card.panel["sample_label"][i])),
+        clean=_carried(card, i, "", limit),
+        mixed=_carried(card, i, "_mixed", limit),
     )
 
 
-def _carried(evaluation: Evaluation, i: int, suffix: str, limit: float) -> Carried:
-    stored = evaluation.panel
+def _carried(card: EvaluationCard, i: int, suffix: str, limit: float) -> Carried:
+    stored = card.panel
     shares = stored[f"sample_reliability{suffix}"][i]
     present = stored[f"sample_present{suffix}"][i]
     severities = stored["sample_severity_mixed"][i] if suffix else [0.0] * len(shares)
     there = shares[present]
     equal = len(there) > 1 and np.ptp(there) < EQUAL
     most = math.nan if equal else max(there, default=math.nan)
-    said = answer(evaluation, i, "sample_", suffix)
+    said = answer(card, i, "sample_", suffix)
     return Carried(
         answer=said,
         weights=[

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import TypeGuard
 
+from distributed.evaluation_card import FULL, AttackCard, EvaluationCard
 from distributed.front import Direction, Objective
-from distributed.ledger import SEARCH
+from distributed.ledger import SEARCH, Record, State
 from distributed.optimism import choices, mean_optimism, measured
-from distributed.run_folder import FULL, MASKED, Evaluation, Run, Trial
+from distributed.run import MASKED, Run
 from distributed.statistics import Estimate
 from distributed.trivial import trivial_lines
+from search_spaces.space import Value
 from trainables.metrics.catalog import AREAS
 
 BETTER: dict[Direction | None, str] = {
@@ -21,7 +23,7 @@ BETTER: dict[Direction | None, str] = {
     "min": "lower is better",
     None: "no direction",
 }
-STATES = ("completed", "stopped", "failed", "running")
+STATES = (State.COMPLETED, State.STOPPED, State.FAILED, State.RUNNING)
 #: Unfinished trials that are named.
 NAMED = 20
 
@@ -38,6 +40,20 @@ def number(value: float) -> str:
     if 1000 <= abs(value) < 1e6:
         return f"{value:,.0f}".replace(",", "\u202f")
     return f"{value:.3g}"
+
+
+def parameter(value: Value) -> str:
+    """A parameter's value as a study would write it; a text that is empty as \"\"."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value or '""'
+    return number(value)
+
+
+def is_number(value: Value | None) -> TypeGuard[int | float]:
+    """Whether a parameter's value lies on a scale: true and false do not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def duration(seconds: float) -> str:
@@ -62,11 +78,6 @@ def headline(run: Run) -> list[str]:
     sentences = [_counts(run.search, "trial")]
     if repeats := [t for t in run.trials if t.stage != SEARCH]:
         sentences[0] += f" Under other seeds, {_counts(repeats, 'repeat')}"
-    if not run.objectives:
-        return [
-            *sentences,
-            "The run has not written its summary yet, so there is no front to show.",
-        ]
     trivial = trivial_lines(run.remarks, len(run.completed))
     if not run.front:
         needed = {o.name for o in run.objectives}
@@ -105,9 +116,9 @@ def headline(run: Run) -> list[str]:
     return [*sentences, *trivial, *attack_lines(run), *optimism(run)]
 
 
-def attacked(run: Run) -> list[Evaluation]:
-    """The front's models whose cards say what they were attacked with."""
-    return [e for t in run.front if (e := run.evaluations.get(t.id)) is not None and e.attack]
+def attacked(run: Run) -> list[tuple[EvaluationCard, AttackCard]]:
+    """The cards of the front's models that say what they were attacked with."""
+    return [(card, card.attack) for card in run.judged if card.attack is not None]
 
 
 def attack_lines(run: Run) -> list[str]:
@@ -115,24 +126,24 @@ def attack_lines(run: Run) -> list[str]:
     cards = attacked(run)
     if not cards:
         return []
-    name = cards[0].attack["name"]
+    name = cards[0][1].name
     lines = []
-    if name["final"] != FULL:
+    if name.final != FULL:
         lines.append(
-            f"The front was judged by the attack of the search ({name['search']}) alone: a "
+            f"The front was judged by the attack of the search ({name.search}) alone: a "
             "stronger one may find its models less robust. For the full one: trustsweep sweep "
             f"--resume RUN --set evaluation.final={FULL}."
         )
-    elif name["search"] != FULL:
-        lines += _gap_line(run, cards, name["search"])
-    signed = [f"{card.id} ({'; '.join(card.signs.values())})" for card in cards if card.signs]
+    elif name.search != FULL:
+        lines += _gap_line(run, [attack.gap for _, attack in cards], name.search)
+    signed = [f"{card.id} ({'; '.join(card.signs.values())})" for card, _ in cards if card.signs]
     if signed:
         more = f" and {len(signed) - NAMED} more" if len(signed) > NAMED else ""
         lines.append(
             f"Signs of gradient masking in {len(signed)} of {plural(len(cards), 'model')} of the "
             f"front: {', '.join(signed[:NAMED])}{more}."
         )
-    missing = list(dict.fromkeys(member for c in cards for member in c.attack["left_out"]))
+    missing = list(dict.fromkeys(member for _, attack in cards for member in attack.left_out))
     if missing:
         lines.append(
             f"The full attack went without {', '.join(missing)}: torchattacks is not installed "
@@ -141,14 +152,14 @@ def attack_lines(run: Run) -> list[str]:
     return lines
 
 
-def _gap_line(run: Run, cards: Sequence[Evaluation], search: str) -> list[str]:
+def _gap_line(run: Run, models: Sequence[Mapping[str, float]], search: str) -> list[str]:
     """How much more robust the models look under the attack of the search than under the full."""
-    known = list(dict.fromkeys(name for card in cards for name in card.attack["gap"]))
+    known = list(dict.fromkeys(name for gap in models for name in gap))
     areas = [name for name in known if name in AREAS]
     asked = [o.name for o in run.objectives if o.name in known]
     told = []
     for name in asked or areas:
-        gaps = [card.attack["gap"].get(name, math.nan) for card in cards]
+        gaps = [gap.get(name, math.nan) for gap in models]
         if gaps := [gap for gap in gaps if not math.isnan(gap)]:
             mean = math.fsum(gaps) / len(gaps)
             told.append(f"{name} by {mean:.3f} on average, {max(gaps):.3f} at most")
@@ -194,15 +205,12 @@ def roles(run: Run) -> dict[str, str]:
 
 def unfinished(run: Run) -> list[str]:
     """What became of a run that is not at its end, and how to go on; empty for a whole one."""
-    running = [t.id for t in run.trials if t.state == "running"]
-    reason = run.summary.get("interrupted")
-    if not reason and not running and run.summary:
+    running = [t.id for t in run.trials if t.state is State.RUNNING]
+    if run.finished and not running:
         return []
     sentences = []
-    if reason:
-        sentences.append(f"This run stopped before its end: {reason}.")
-    elif not run.summary:
-        sentences.append("This run has not written its summary: it is still going, or was killed.")
+    if run.interrupted:
+        sentences.append(f"This run stopped before its end: {run.interrupted}.")
     else:
         sentences.append("This run is not at its end: it is still going, or was killed.")
     if running:
@@ -211,31 +219,26 @@ def unfinished(run: Run) -> list[str]:
     return sentences
 
 
-def resume_line(run: Run) -> str:
-    """The command that goes on with the run."""
-    return f"trustsweep sweep --resume {shlex.quote(str(run.path))}"
-
-
-def _counts(trials: Sequence[Trial], noun: str) -> str:
+def _counts(trials: Sequence[Record], noun: str) -> str:
     states = Counter(t.state for t in trials)
     told = ", ".join(f"{states[s]} {s}" for s in STATES if states[s])
     return f"{plural(len(trials), noun)}{': ' + told if told else ''}."
 
 
-def _best(run: Run, objective: Objective) -> Trial:
+def _best(run: Run, objective: Objective) -> Record:
     pick = max if objective.direction == "max" else min
     return pick(run.front, key=lambda t: t.metrics[objective.name])
 
 
-def _warned(trial: Trial, run: Run) -> str:
+def _warned(trial: Record, run: Run) -> str:
     return f", {run.warnings[trial.id]}" if trial.id in run.warnings else ""
 
 
-def _values(trial: Trial, run: Run) -> str:
+def _values(trial: Record, run: Run) -> str:
     """Its objectives on validation, and on test with intervals where it was judged there."""
     told = " and ".join(f"{o.name} {number(trial.metrics[o.name])}" for o in run.objectives)
-    card = run.evaluations.get(trial.id)
-    if card is None or card.split != "test" or not measured(run):
+    card = run.cards.get(trial.id)
+    if card is None or not card.on_test or not measured(run):
         return f"{told} on validation"
     test = [c for c in choices(run) if c.model == trial.id and not math.isnan(c.quoted.value)]
     seen = " and ".join(

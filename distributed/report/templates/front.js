@@ -24,17 +24,18 @@ function colourKeys() {
   const keys = new Set(COMPLETED.flatMap((t) => Object.keys(t.config)));
   return [...keys].filter((key) => {
     const values = new Set(COMPLETED.map((t) => t.config[key]));
-    return values.size > 1 && values.size <= SYMBOLS.length && COMPLETED.some((t) => typeof t.config[key] === "string");
+    return values.size > 1 && values.size <= SYMBOLS.length && COMPLETED.some((t) => ["string", "boolean"].includes(typeof t.config[key]));
   });
 }
 
 function scatter(trials, x, y, key) {
-  const groups = [...new Set(trials.map((t) => (key ? String(t.config[key] ?? "does not apply") : "completed")))].sort();
+  const told = (t) => (!key ? "completed" : key in t.config ? parameter(t.config[key]) : "does not apply");
+  const groups = [...new Set(trials.map(told))].sort();
   return groups.map((group, i) => {
-    const members = trials.filter((t) => !key || String(t.config[key] ?? "does not apply") === group);
+    const members = trials.filter((t) => told(t) === group);
     return {
       x: members.map((t) => t.metrics[x]), y: members.map((t) => t.metrics[y]),
-      text: members.map(describe), hoverinfo: "text", mode: "markers", name: plain(group),
+      text: members.map(describe), hoverinfo: "text", mode: "markers", name: group,
       marker: { color: colour(i), symbol: symbol(i), size: trials.length > 500 ? 5 : 10, opacity: members.map((t) => (t.feasible ? 0.9 : 0.3)) },
     };
   });

@@ -45,6 +45,11 @@ function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
+/** A parameter's value as a study would write it. */
+function parameter(value) {
+  return value === "" ? '""' : short(value);
+}
+
 /** `split` is where the figures come from; costs are of none. */
 function axisTitle(name, split) {
   const metric = REPORT.metrics[name] || {};
@@ -57,7 +62,7 @@ function axisTitle(name, split) {
 /** "trial 7: <b>...</b>", on validation, with every parameter on a line of its own, for hovering. */
 function describe(trial) {
   const metrics = REPORT.objectives.map((o) => `${plain(o.name)}: <b>${short(trial.metrics[o.name])}</b>`);
-  const config = Object.entries(trial.config).map(([key, value]) => `${plain(key)}: ${short(value)}`);
+  const config = Object.entries(trial.config).map(([key, value]) => `${plain(key)}: ${parameter(value)}`);
   const remark = [trial.remark, trial.masked].filter((told) => told).map((told) => `<b>${plain(told)}</b>`);
   const head = `<b>trial ${plain(trial.id)}</b>, on validation`;
   return [head, ...remark, ...metrics, "", ...config].join("<br>");
