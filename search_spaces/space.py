@@ -149,7 +149,8 @@ class Parameter(BaseModel):
             if self.among is not None and value not in self.among:
                 known = [str(word) for word in self.among]
                 raise ValueError(
-                    f"unknown {value!r}{nearest(str(value), known)} Known: {', '.join(known)}"
+                    f"{value!r} is not possible here{nearest(str(value), known)} "
+                    f"Choose among: {', '.join(known)}"
                 )
         if self.step is not None and self.step <= 0:
             raise ValueError(f"step {self.step} is not above 0")

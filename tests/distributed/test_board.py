@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from distributed import board as board_module
-from distributed.board import (
+from distributed.workers import board as board_module
+from distributed.workers.board import (
     Begun,
     Board,
     Epoch,
@@ -16,7 +16,7 @@ from distributed.board import (
     Start,
     Trial,
 )
-from distributed.fidelity import FULL
+from distributed.workers.fidelity import FULL
 
 TRIAL = Trial("a", {"epochs": 3}, Path("nowhere"))
 

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from scipy import stats
 
-from distributed.comparison import ATTAINMENT, COMPARISON, repeats, write_comparison
+from distributed.run.comparison import ATTAINMENT, COMPARISON, repeats, write_comparison
 from distributed.run_folder import read_run
-from distributed.statistics import holm
+from distributed.statistics.inference import holm
 
 OBJECTIVES = {"dice_area": "max", "clean.ece": "min"}
 #: Seed to figures of one model: (dice_area, clean.ece), or None where training failed.

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from distributed.optimism import choices, counted, counts, mean_optimism
-from distributed.progress import on_test_table
 from distributed.report import write_report
+from distributed.run.optimism import choices, counted, counts, mean_optimism
 from distributed.run_folder import read_run
+from distributed.sweep.progress import on_test_table
 
 OBJECTIVES = {"dice_area": "max", "clean.ece": "min", "cost.seconds": "min"}
 #: Model to (dice_area, clean.ece) on validation and on test.

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from data_pipelines.schema import Manifest
-from distributed.checks import objectives_of
-from distributed.ledger import SEEDS, Record, State, trial_id
-from distributed.repeats import repeats
-from distributed.run import Run
+from distributed.run.folder import Run
+from distributed.run.ledger import SEEDS, Record, State, trial_id
+from distributed.sweep.checks import objectives_of
+from distributed.sweep.repeats import repeats
 from search_spaces.study import Study
 
 

@@ -16,13 +16,13 @@ import yaml
 from PIL import Image
 
 from data_pipelines.errors import UserError
-from distributed.front import Direction, hypervolume_history, pareto_mask
 from distributed.report import write_report
 from distributed.report.importance import importances
 from distributed.report.panel import FALSE_ALARM, MISSED, error_map, panel
 from distributed.report.parallel import parallel
 from distributed.report.wording import duration, headline, number, roles
 from distributed.run_folder import read_run
+from distributed.statistics.front import Direction, hypervolume_history, pareto_mask
 
 OBJECTIVES: list[tuple[str, Direction]] = [("dice_area", "max"), ("clean.ece_region", "min")]
 DIRECTIONS: dict[str, Direction] = {

@@ -18,15 +18,15 @@ from PIL import Image
 from rich.console import Console
 
 from data_pipelines.schema import Task
-from distributed.front import Objective
-from distributed.ledger import Record, State
-from distributed.optimism import choices
-from distributed.progress import front_table, on_test_table
 from distributed.report import write_report
 from distributed.report.attacks import READINGS, attacks, search_curves
 from distributed.report.palette import WARNING
 from distributed.report.wording import attack_lines, gap_number, headline, number, roles
+from distributed.run.ledger import Record, State
+from distributed.run.optimism import choices
 from distributed.run_folder import FULL, MASKED, read_run
+from distributed.statistics.front import Objective
+from distributed.sweep.progress import front_table, on_test_table
 from tests.distributed.test_judge import judged
 from tests.distributed.test_report import CHROMIUM, Elements, rendered
 from tests.distributed.test_report_trivial import payload

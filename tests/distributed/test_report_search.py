@@ -13,8 +13,6 @@ import pytest
 import yaml
 
 from data_pipelines.errors import UserError
-from distributed.comparison import repeats
-from distributed.front import Direction, hypervolume_history, pareto_mask
 from distributed.report import write_report
 from distributed.report.class_panel import class_panel
 from distributed.report.costs import costs, growth
@@ -22,7 +20,9 @@ from distributed.report.seeds import findings, staircases
 from distributed.report.stopping import stops
 from distributed.report.thinning import MOST_ROWS, evenly, thinned
 from distributed.report.wording import unfinished
+from distributed.run.comparison import repeats
 from distributed.run_folder import Evaluation, read_run
+from distributed.statistics.front import Direction, hypervolume_history, pareto_mask
 
 OBJECTIVES: dict[str, Direction] = {"auroc_area": "max", "clean.ece": "min"}
 Row = dict[str, Any]

@@ -8,11 +8,12 @@ import pytest
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import MANIFEST_NAME, Manifest
-from distributed.checks import objectives_of
-from distributed.ledger import SEEDS, Ledger, Record, State
-from distributed.resume import check_changes, lessons, replay, teach
-from distributed.run import Run
-from distributed.stopping.policy import Figures, Policy, Verdict
+from distributed.run.folder import Run
+from distributed.run.ledger import SEEDS, Ledger, Record, State
+from distributed.search.stopping.policy import Figures, Policy, Verdict
+from distributed.search.study_scheduler import replay
+from distributed.sweep.checks import objectives_of
+from distributed.sweep.resume import check_changes, lessons, teach
 from distributed.version import code_revision
 from search_spaces.study import Study, apply_overrides
 

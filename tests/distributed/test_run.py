@@ -6,10 +6,10 @@ import pytest
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest
-from distributed.checks import objectives_of
-from distributed.ledger import Record, State
 from distributed.report import write_report
-from distributed.run import Run, identifier
+from distributed.run.folder import Run, identifier
+from distributed.run.ledger import Record, State
+from distributed.sweep.checks import objectives_of
 from search_spaces.study import Study
 from trainables.metrics.catalog import COSTS
 
