@@ -17,6 +17,7 @@ from distributed import resources
 from distributed.callbacks import RunCallback
 from distributed.checkpoints import save_state
 from distributed.checks import objectives_of
+from distributed.exports import write_exports
 from distributed.halt import Halt
 from distributed.journal import JOURNAL, Journal
 from distributed.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
@@ -218,7 +219,7 @@ def test_a_repeat_of_a_front_model_is_no_part_of_the_front(session):
     session.report(name, 2, last=True)
     repeat = session.start(0.002, stage=SEEDS, of=name)
     session.report(repeat, 4, last=True)
-    session.run.write_views(STUDY)
+    write_exports(session.run.reread())
     assert [row["id"] for row in rows(session.run.path / "front.csv")] == [name]
     assert session.record(repeat).state is State.COMPLETED
 

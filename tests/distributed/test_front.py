@@ -52,7 +52,7 @@ def test_hypervolume_works_without_optunas_private_routine(
 ) -> None:
     table = np.random.default_rng(0).random((30, 3))
     expected = hypervolume(table, ["max", "min", "max"], (0, 1, 0))
-    monkeypatch.setattr(front, "_optuna_hypervolume", None)
+    monkeypatch.setattr(front, "_optuna_hypervolume", lambda: None)
     assert hypervolume(table, ["max", "min", "max"], (0, 1, 0)) == pytest.approx(expected)
 
 
