@@ -39,18 +39,18 @@ from data_pipelines.schema import MANIFEST_NAME, Manifest, Split, Task
 from data_pipelines.shards import read_table
 from data_pipelines.storage import Folder
 from data_pipelines.streams.indexed import Samples
-from distributed.checks import evaluation_plan, objectives_of, task_of
-from distributed.estimates import STATISTICS
-from distributed.fidelity import CLEAN
-from distributed.ledger import Record, State, trial_id
-from distributed.sampling import Sampling
-from distributed.statistics import Estimate, Floats, bootstrap, summarise
-from distributed.training import Diverged, TrialTraining
-from distributed.trivial import read_trivial
+from distributed.run.ledger import Record, State, trial_id
+from distributed.run.trivial import read_trivial
+from distributed.search.sampling import Sampling
+from distributed.statistics.estimates import STATISTICS
+from distributed.statistics.inference import Estimate, Floats, bootstrap, summarise
+from distributed.sweep.checks import evaluation_plan, objectives_of, task_of
 from distributed.version import VERSION
+from distributed.workers.fidelity import CLEAN
+from distributed.workers.training import Diverged, TrialTraining
 from search_spaces.study import Study, load
 from trainables.evaluation import EvaluationPlan
-from trainables.metrics.trivial import Prior
+from trainables.metrics.prior import Prior
 from trainables.networks import PadToMultiple, Standardise
 from trainables.registry import TRAINABLES
 from trainables.sample_scores import SampleScores

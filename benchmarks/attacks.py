@@ -37,20 +37,20 @@ from data_pipelines.prepare import prepare
 from data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
 from data_pipelines.storage import Folder
 from data_pipelines.streams.indexed import Samples
-from distributed.checkpoints import load_model, save_model
-from distributed.checks import evaluation_plan, objectives_of, task_of
-from distributed.front import pareto_mask
-from distributed.robustness import EFFORT, SAMPLES
-from distributed.training import TrialTraining
-from distributed.trivial import read_trivial
+from distributed.run.checkpoints import load_model, save_model
+from distributed.run.trivial import read_trivial
+from distributed.statistics.front import pareto_mask
+from distributed.sweep.checks import evaluation_plan, objectives_of, task_of
+from distributed.sweep.robustness import EFFORT, SAMPLES
 from distributed.version import VERSION
+from distributed.workers.training import TrialTraining
 from search_spaces.study import Study, load
-from trainables.attacks import FAST, FULL, ScoreVictim, make_attack
+from trainables.attacks import ScoreVictim, make_attack
 from trainables.attacks.ensemble import STEPS
 from trainables.evaluation import Evaluation, EvaluationPlan, evaluate
 from trainables.metrics.catalog import attacked_name
-from trainables.metrics.trivial import Prior
-from trainables.registry import TRAINABLES
+from trainables.metrics.prior import Prior
+from trainables.registry import FAST, FULL, TRAINABLES
 
 #: The attack before, beside the names of the ensembles.
 BEFORE = "pgd-7"

@@ -33,10 +33,10 @@ from data_pipelines.machine import write_atomically
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
 from data_pipelines.streams import Samples
-from distributed.fidelity import CLEAN
-from distributed.statistics import holm, paired_t_test, summarise
-from distributed.training import TrialTraining
+from distributed.statistics.inference import holm, paired_t_test, summarise
 from distributed.version import VERSION
+from distributed.workers.fidelity import CLEAN
+from distributed.workers.training import TrialTraining
 from search_spaces.space import Space
 from trainables.evaluation import EvaluationPlan
 from trainables.networks import unet

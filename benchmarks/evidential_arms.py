@@ -23,12 +23,13 @@ import torch
 
 from data_pipelines.prepare import prepare as prepare_data
 from data_pipelines.schema import Manifest
-from distributed.judge import judge
-from distributed.ledger import State
-from distributed.resources import cluster_nodes
-from distributed.run import STUDY, Run
-from distributed.statistics import holm, paired_t_test, summarise
-from distributed.sweep import prepare, ray_session, sweep
+from distributed.run.folder import STUDY, Run
+from distributed.run.ledger import State
+from distributed.statistics.inference import holm, paired_t_test, summarise
+from distributed.sweep.job import sweep
+from distributed.sweep.plan import prepare
+from distributed.sweep.resources import cluster_nodes, ray_session
+from distributed.sweep.test_evaluation import judge
 from distributed.version import VERSION
 from search_spaces.study import Study, load
 

@@ -53,7 +53,7 @@ from data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split
 from data_pipelines.shards import load_manifest, write_split
 from data_pipelines.streams import Resident, Samples, Streamed, materialise
 from data_pipelines.tensors import described, packed, shaped, tensor_field
-from distributed.sweep import ray_session
+from distributed.sweep.resources import ray_session
 
 SIDE = 128
 SEED = 0

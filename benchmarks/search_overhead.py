@@ -33,21 +33,21 @@ from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
 from data_pipelines.prepare import prepare as prepare_data
-from distributed import callbacks, resources
-from distributed.callbacks import RunCallback
-from distributed.exports import write_exports
-from distributed.halt import Halt
-from distributed.journal import Journal
-from distributed.ledger import Ledger
-from distributed.outcome import FINISHED, METRICS, RUNG
-from distributed.progress import Progress
 from distributed.report import write_report
-from distributed.run import Run, identifier
-from distributed.sampling import Sampling, directions, make_sampler
-from distributed.search import CONFIG, ParetoSearch
-from distributed.study_scheduler import StudyScheduler
-from distributed.sweep import Prepared, prepare
+from distributed.run.exports import write_exports
+from distributed.run.folder import Run, identifier
+from distributed.run.halt import Halt
+from distributed.run.ledger import Ledger
+from distributed.search.journal import Journal
+from distributed.search.sampling import Sampling, directions, make_sampler
+from distributed.search.searcher import ParetoSearch
+from distributed.search.study_scheduler import StudyScheduler
+from distributed.sweep import callbacks, resources
+from distributed.sweep.callbacks import RunCallback
+from distributed.sweep.plan import Prepared, prepare
+from distributed.sweep.progress import Progress
 from distributed.version import VERSION, code_revision
+from distributed.workers.outcome import CONFIG, FINISHED, METRICS, RUNG
 from search_spaces.study import Study
 from trainables.metrics.catalog import COSTS
 

@@ -27,12 +27,12 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.streams import Samples, materialise
-from distributed.outcome import metrics_of
-from distributed.search import CONFIG, JUDGED, TRIAL
-from distributed.slot import REQUEST, Slot, SlotSettings
-from distributed.sweep import ray_session
-from distributed.training import Rank, TrialTraining, merge_ranks
-from distributed.worker import WorkerSettings
+from distributed.sweep.resources import ray_session
+from distributed.workers.board import WorkerSettings
+from distributed.workers.outcome import CONFIG, JUDGED, TRIAL, metrics_of
+from distributed.workers.rank import Rank
+from distributed.workers.slot import REQUEST, Slot, SlotSettings
+from distributed.workers.training import TrialTraining, merge_ranks
 from search_spaces.space import Space
 from trainables.evaluation import EvaluationPlan
 

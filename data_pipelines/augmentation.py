@@ -10,7 +10,6 @@ import dataclasses
 import math
 
 import torch
-from monai.networks.layers import AffineTransform
 from torch import Tensor
 
 from data_pipelines.corruptions import random
@@ -91,6 +90,9 @@ class Augmentation:
 
     def _resampled(self, image: Tensor, seeds: Tensor, mode: str) -> Tensor:
         matrices = self._matrices(seeds.to(image.device), image.shape[2:])
+        # Loading MONAI takes seconds, which most processes and most trials can do without.
+        from monai.networks.layers import AffineTransform
+
         # Not its `zero_centered`, which takes a pixel for wider than it is (by n / (n − 1)).
         resample = AffineTransform(mode=mode, padding_mode="border", align_corners=False)
         moved: Tensor = resample(image.float(), matrices)

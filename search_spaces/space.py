@@ -8,13 +8,18 @@ A parameter is either fixed (``batch_size: 16``) or varies:
     epsilon:       {low: 0.002, high: 0.02, default: 0.01, when: {regime: [random, uncertain]}}
 
 ``when`` makes a parameter conditional: it exists only in trials where the named parameters have
-one of the listed values. ``within: [0, 1]`` says what is possible at all; overrides keep both.
-The defaults are `spaces/common.yaml` (what every trainable has) and `spaces/<trainable>.yaml`.
+one of the listed values. ``within: [0, 1]`` says which numbers are possible at all, ``among`` which
+words; overrides keep all three, and the kind of the parameter: a whole number stays one. In place
+of a list a group of registered names may stand (`search_spaces.names`). The defaults are
+`spaces/common.yaml` (what every trainable has) and `spaces/<trainable>.yaml`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from enum import StrEnum
 from importlib import resources
 from typing import Any, Protocol, TypeGuard
 
@@ -23,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from data_pipelines.errors import UserError
 from data_pipelines.registry import nearest
+from search_spaces.names import group
 
 Value = bool | int | float | str
 COMMON = "common"
@@ -40,6 +46,36 @@ class Suggester(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
+class Kind(StrEnum):
+    """What the values of a parameter are."""
+
+    FLAG = "true or false"
+    WHOLE = "a whole number"
+    NUMBER = "a finite number"
+    WORD = "a word"
+
+    @classmethod
+    def of(cls, parameter: Parameter) -> Kind:
+        """The kind of a parameter as it ships; whole only where all of its values are."""
+        values = parameter.values
+        if all(isinstance(value, bool) for value in values):
+            return cls.FLAG
+        if any(isinstance(value, str) for value in values):
+            return cls.WORD
+        return cls.WHOLE if all(isinstance(value, int) for value in values) else cls.NUMBER
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value is of this kind; a whole number is a number too."""
+        match self:
+            case Kind.FLAG:
+                return isinstance(value, bool)
+            case Kind.WORD:
+                return isinstance(value, str)
+            case Kind.WHOLE:
+                return isinstance(value, int) and not isinstance(value, bool)
+        return _is_number(value) and math.isfinite(value)
+
+
 class Parameter(BaseModel):
     """One parameter: fixed (`value`), categorical (`choices`) or numeric (`low`, `high`)."""
 
@@ -54,11 +90,21 @@ class Parameter(BaseModel):
     default: Value | None = None
     when: dict[str, list[Value]] = {}
     within: list[int | float] | None = None
+    among: list[Value] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _fixed(cls, raw: Any) -> Any:
-        return raw if isinstance(raw, Mapping) else {"value": raw}
+        raw = dict(raw) if isinstance(raw, Mapping) else {"value": raw}
+        for key in ("choices", "among"):
+            if isinstance(raw.get(key), str):
+                raw[key] = _names(raw[key])
+        if isinstance(raw.get("when"), Mapping):
+            raw["when"] = {
+                name: _names(allowed) if isinstance(allowed, str) else allowed
+                for name, allowed in raw["when"].items()
+            }
+        return raw
 
     @model_validator(mode="after")
     def _consistent(self) -> Parameter:
@@ -80,10 +126,45 @@ class Parameter(BaseModel):
             raise ValueError(f"default {self.default!r} is outside the space")
         if self.within is not None:
             lowest, highest = self.within
-            for value in (self.value, self.low, self.high, *(self.choices or ())):
+            for value in self.values:
                 if _is_number(value) and not lowest <= float(value) <= highest:
                     raise ValueError(f"{value} is outside [{lowest}, {highest}]")
         return self
+
+    @property
+    def values(self) -> list[Value]:
+        """Every value that is written out: fixed, choices, ends and default."""
+        given = (self.value, *(self.choices or ()), self.low, self.high, self.default)
+        return [value for value in given if value is not None]
+
+    def as_kind(self, kind: Kind) -> Parameter:
+        """The same with its values as a kind has them: 0 for a number is 0.0.
+
+        One number has one spelling, and so one trial. Raises ValueError for values of another kind.
+        """
+        for value in (*self.values, *([] if self.step is None else [self.step])):
+            if not kind.fits(value):
+                spelt = " (YAML reads off and no as false: quote it)" if value is False else ""
+                raise ValueError(f"{value!r} is not {kind}{spelt}")
+            if self.among is not None and value not in self.among:
+                known = [str(word) for word in self.among]
+                raise ValueError(
+                    f"{value!r} is not possible here{nearest(str(value), known)} "
+                    f"Choose among: {', '.join(known)}"
+                )
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step {self.step} is not above 0")
+        if kind is not Kind.NUMBER:
+            return self
+        given = self.model_dump(exclude_unset=True)
+        spelt_alike: dict[str, Any] = {
+            key: float(given[key])
+            for key in ("value", "low", "high", "step", "default")
+            if given.get(key) is not None
+        }
+        if self.choices is not None:
+            spelt_alike["choices"] = [float(value) for value in self.choices]
+        return Parameter.model_validate({**given, **spelt_alike})
 
     def contains(self, value: Value) -> bool:
         """Whether a trial may have this value."""
@@ -130,10 +211,18 @@ class Space:
         """Raises `UserError` for an unknown trainable or parameter, or an impossible one."""
         self.trainables = tuple(trainables)
         raw = {name: _defaults(name) for name in (COMMON, *trainables)}
+        kinds = {
+            (owner, name): Kind.of(Parameter.model_validate(spec))
+            for owner, specs in raw.items()
+            for name, spec in specs.items()
+        }
         for key, override in overrides.items():
             _override(raw, key, override)
         self.parameters = {
-            owner: {name: _parameter(owner, name, spec) for name, spec in specs.items()}
+            owner: {
+                name: _parameter(owner, name, spec, kinds[owner, name])
+                for name, spec in specs.items()
+            }
             for owner, specs in raw.items()
         }
         for trainable in self.trainables:
@@ -231,7 +320,9 @@ class _Enumeration:
                 "`choices` or one value, or use another sampler."
             )
         count = int((high - low) / step + 1e-9) + 1
-        return float(self.suggest_categorical(name, [low + i * step for i in range(count)]))
+        # In decimals, as they were written: 0.1 + 2 * 0.1 is 0.30000000000000004 in binary.
+        begin, by = Decimal(str(low)), Decimal(str(step))
+        return float(self.suggest_categorical(name, [float(begin + i * by) for i in range(count)]))
 
 
 def _defaults(owner: str) -> dict[str, Any]:
@@ -263,35 +354,43 @@ def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
         )
     for owner in owners:
         base = raw[owner][name]
-        if isinstance(override, Mapping) and isinstance(base, Mapping):
-            # Narrowing a range keeps the parameter's condition; a default that no longer fits goes.
-            raw[owner][name] = {**_kept(base), **override}
-        elif isinstance(base, Mapping):
-            raw[owner][name] = {**_kept(base), "value": override}
-        else:
-            raw[owner][name] = override
+        # Narrowing a range keeps the parameter's condition; a default that no longer fits goes.
+        kept = _kept(base) if isinstance(base, Mapping) else {}
+        given = override if isinstance(override, Mapping) else {"value": override}
+        raw[owner][name] = {**kept, **given}
 
 
 def _kept(base: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: base[key] for key in ("when", "within") if key in base}
+    return {key: base[key] for key in ("when", "within", "among") if key in base}
 
 
 def _is_number(value: Value | None) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _parameter(owner: str, name: str, spec: Any) -> Parameter:
+def _names(name: str) -> list[str]:
     try:
-        return Parameter.model_validate(spec)
+        return group(name)
+    except UserError as error:
+        raise ValueError(str(error).rstrip(".")) from error
+
+
+def _parameter(owner: str, name: str, spec: Any, kind: Kind) -> Parameter:
+    try:
+        return Parameter.model_validate(spec).as_kind(kind)
     except ValidationError as error:
         problem = error.errors()[0]
         where = str(problem["loc"][0]) if problem["loc"] else ""
         text = str(problem["msg"]).removeprefix("Value error, ")
+        if len(problem["loc"]) > 1:
+            text = f"{problem['input']!r} is no single value"
         if problem["type"] == "extra_forbidden":
             text = f"unknown key{nearest(where, list(Parameter.model_fields))}".rstrip(".")
         raise UserError(
             f"space.{name}{'.' + where if where else ''}: {text} (parameter of {owner})."
         ) from error
+    except ValueError as error:
+        raise UserError(f"space.{name}: {error} (parameter of {owner}).") from error
 
 
 def _check_conditions(trainable: str, parameters: Mapping[str, Parameter]) -> None:

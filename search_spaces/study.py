@@ -6,9 +6,10 @@ that a mistake in a study is told at once.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from importlib import resources
 from itertools import count, islice
 from pathlib import Path
@@ -38,7 +39,21 @@ _SHIPPED = resources.files("search_spaces") / "studies"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: PyYAML reads ``1e-3`` (no dot) as text, contrary to YAML 1.2."""
+    """YAML as people write it, and as YAML 1.2 has it.
+
+    PyYAML reads ``1e-3`` (no dot) as text, and of two equal keys keeps the last without a word.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        lines: dict[Hashable, int] = {}
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            line = key_node.start_mark.line + 1
+            if key in lines:
+                raise yaml.YAMLError(f"key {key!r} stands twice, in lines {lines[key]} and {line}")
+            if key is not None:
+                lines[key] = line
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -53,7 +68,8 @@ def _read_yaml(text: str) -> Any:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: true is no number of trials.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -138,7 +154,7 @@ class Search(_Section):
     trials: Annotated[int, Field(ge=1)] = 12
     sampler: Literal["tpe", "random", "nsga2", "nsga3", "gp", "qmc", "grid"] = "tpe"
     scheduler: Scheduler = Scheduler()
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     warm_start: str | None = None
 
     @model_validator(mode="before")
@@ -238,7 +254,11 @@ class Constraint(_Section):
         parts = raw.split()
         if len(parts) != 3 or parts[1] not in (">=", "<="):
             raise ValueError(f"write a constraint as 'metric >= number', not {raw!r}")
-        return {"metric": parts[0], "sense": parts[1], "bound": parts[2]}
+        try:
+            bound = float(parts[2])
+        except ValueError as error:
+            raise ValueError(f"{parts[2]!r} is no number") from error
+        return {"metric": parts[0], "sense": parts[1], "bound": bound}
 
     def violation(self, value: float) -> float:
         """How far `value` is on the wrong side; at most 0 when the bound is kept."""
@@ -338,7 +358,8 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     """Read a study file and apply ``key=value`` overrides (dotted keys, YAML values).
 
     `source` is a path, or the name of a study that ships with trustsweep.
-    Raises `UserError` for a missing file, a file that is no YAML, and unknown or impossible keys.
+    Raises `UserError` for a missing file, one that is not UTF-8 or no YAML (in which a key stands
+    twice, say), and unknown or impossible keys.
     """
     path = Path(source)
     if not path.is_file():
@@ -350,7 +371,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Study:
             )
         text = (_SHIPPED / f"{source}.yaml").read_text(encoding="utf-8")
     else:
-        text = path.read_text(encoding="utf-8")
+        text = _read_text(path)
     try:
         raw = _read_yaml(text)
     except yaml.YAMLError as error:
@@ -358,6 +379,17 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     if not isinstance(raw, dict):
         raise UserError(f"{source}: a study is a mapping of keys, such as `name` and `trainables`.")
     return parse(apply_overrides(raw, overrides), str(source))
+
+
+def _read_text(path: Path) -> str:
+    """Of a study file. Raises `UserError` for one that is not UTF-8."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        seems = "UTF-16" if wide else "an older encoding, such as Windows-1252"
+        raise UserError(f"{path}: seems to be {seems}. Save it as UTF-8.") from error
 
 
 def parse(raw: Mapping[str, Any], source: str) -> Study:
@@ -371,10 +403,16 @@ def parse(raw: Mapping[str, Any], source: str) -> Study:
 
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of `raw` with ``a.b=value`` set; parameters under `space` may hold dots themselves."""
+    """A copy of `raw` with ``a.b=value`` set; parameters under `space` may hold dots themselves.
+
+    Raises `UserError` for a key that is set twice.
+    """
     result: dict[str, Any] = {**raw}
+    given: dict[str, str] = {}
     for item in overrides:
         key, value = assignment(item, example="search.trials=24")
+        if given.setdefault(key, item) is not item:
+            raise UserError(f"--set {item}: {key} is set already, by {given[key]}. Leave one out.")
         head, _, rest = key.partition(".")
         if not rest:
             result[head] = value

@@ -14,18 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_pipelines.registry import Registry
-
-#: Per-pixel risks of a Beta prediction, (true, other) -> risk >= 0 in nats (squared error: 0 to 2).
-RISKS = Registry(
-    "risk",
-    {
-        "type-2": "trainables.losses:type_2_risk",
-        "cross-entropy": "trainables.losses:cross_entropy_risk",
-        "squared-error": "trainables.losses:squared_error_risk",
-    },
-)
-
 
 def split_by_truth(a: Tensor, b: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """(true, other) parameters of each pixel, for a mask of 0 and 1 of the same shape."""

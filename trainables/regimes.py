@@ -15,30 +15,19 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from data_pipelines.errors import UserError
-from data_pipelines.registry import Registry
 from data_pipelines.schema import Batch
-from trainables.attacks import ATTACKS, Attack, ScoreVictim, make_attack, training_attacks
+from trainables.attacks import Attack, ScoreVictim, make_attack
 from trainables.attacks.engine import frozen
 from trainables.contract import Config, Trainable
+from trainables.registry import ATTACKS, MAPS, REGIMES, training_attacks
 from trainables.settings import number, whole, word
-from trainables.uncertainty import MAPS, SCORES, image_score
-
-REGIMES = Registry(
-    "regime",
-    {
-        "none": "trainables.regimes:NoAttack",
-        "random": "trainables.regimes:RandomShare",
-        "uncertain": "trainables.regimes:MostUncertain",
-        "certain": "trainables.regimes:LeastUncertain",
-        "all": "trainables.regimes:WholeBatch",
-        "alternating": "trainables.regimes:Alternating",
-    },
-)
+from trainables.uncertainty import SCORES, image_score
 
 #: Tells the draw that breaks ties from the draws of the attack's start, which use the same seeds.
 _TIE_SALT = 0x4F1BBCDCBFA53E0B
@@ -66,6 +55,11 @@ class Regime(ABC):
 
     The constructors raise `UserError` naming the config key that is missing or out of range.
     """
+
+    #: Whether it attacks any image; only a share of each batch; those that uncertainty ranks first.
+    attacks: ClassVar[bool] = True
+    selects: ClassVar[bool] = False
+    ranks: ClassVar[bool] = False
 
     def __init__(self, config: Config) -> None:
         self.attack: Attack | None = None
@@ -120,6 +114,8 @@ def from_config(config: Config) -> Regime:
 class NoAttack(Regime):
     """Clean training."""
 
+    attacks = False
+
     def choose(
         self, size: int, score: Tensor | None, seeds: Tensor | None, step: int
     ) -> tuple[int, ...]:
@@ -164,6 +160,8 @@ class Alternating(WholeBatch):
 class RandomShare(WholeBatch):
     """k = ⌈ρB⌉ images at random. Config: `share` (ρ in [0, 1]), beside the attack's keys."""
 
+    selects = True
+
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.share = number(config, "share", low=0, high=1)
@@ -184,6 +182,8 @@ class MostUncertain(RandomShare):
     and `selection_score` (how a map becomes one number, one of `SCORES`), beside `share` and the
     attack's keys.
     """
+
+    ranks = True
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

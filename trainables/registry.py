@@ -1,6 +1,12 @@
-"""Every trainable, one line each; the space of `name` is search_spaces/spaces/<name>.yaml."""
+"""Every trainable, attack, regime and risk, one line each, with what a study is checked against.
 
-from data_pipelines.registry import Registry
+Free of torch. The space of the trainable `name` is search_spaces/spaces/<name>.yaml.
+"""
+
+from typing import Literal, TypeAlias
+
+from data_pipelines.registry import Registry, registered
+from data_pipelines.schema import Task
 
 TRAINABLES = Registry(
     "trainable",
@@ -13,7 +19,71 @@ TRAINABLES = Registry(
         "healnet": "trainables.fusion.healnet:HealNet",
         "late-fusion": "trainables.fusion.late:LateFusion",
         "mda": "trainables.fusion.mda:MdaStyle",
-        "unet": "trainables.unet:ClassicalUNet",
-        "evidential-unet": "trainables.unet:EvidentialUNet",
+        "unet": registered("trainables.unet:ClassicalUNet", task=Task.SEGMENTATION),
+        "evidential-unet": registered("trainables.unet:EvidentialUNet", task=Task.SEGMENTATION),
+    },
+    task=Task.CLASSIFICATION,
+)
+
+ATTACKS = Registry(
+    "attack",
+    {
+        "fgsm": registered("trainables.attacks.single_step:FGSM", iterative=False),
+        "r-fgsm": registered("trainables.attacks.single_step:RFGSM", iterative=False),
+        "pgd": "trainables.attacks.pgd:PGD",
+        "segpgd": "trainables.attacks.pgd:SegPGD",
+        "apgd": "trainables.attacks.apgd:APGD",
+        "square": registered("trainables.attacks.square:Square", follows_gradients=False),
+    },
+    iterative=True,
+    follows_gradients=True,
+)
+
+#: How an attack's ε is measured: the most that a pixel changes, or the length of the change.
+Norm: TypeAlias = Literal["linf", "l2"]
+
+#: Attacks that judge by several at once, named where a single attack may be: the one of a search,
+#: and the one of a front.
+FAST, FULL = "fast", "full"
+ENSEMBLES = (FAST, FULL)
+
+REGIMES = Registry(
+    "regime",
+    {
+        "none": registered("trainables.regimes:NoAttack", attacks=False),
+        "random": registered("trainables.regimes:RandomShare", selects=True),
+        "uncertain": registered("trainables.regimes:MostUncertain", selects=True, ranks=True),
+        "certain": registered("trainables.regimes:LeastUncertain", selects=True, ranks=True),
+        "all": "trainables.regimes:WholeBatch",
+        "alternating": "trainables.regimes:Alternating",
+    },
+    attacks=True,
+    selects=False,
+    ranks=False,
+)
+
+#: Per-pixel risks of a Beta prediction, (true, other) -> risk >= 0 in nats (squared error: 0 to 2).
+RISKS = Registry(
+    "risk",
+    {
+        "type-2": "trainables.losses:type_2_risk",
+        "cross-entropy": "trainables.losses:cross_entropy_risk",
+        "squared-error": "trainables.losses:squared_error_risk",
     },
 )
+
+#: Uncertainty maps that a trainable may offer; see `trainables.uncertainty`.
+MAPS: dict[str, str] = {
+    "vacuity": "lack of evidence, 2 / S",
+    "beta-variance": "variance of the foreground probability under the Beta, p̂(1 − p̂) / (S + 1)",
+    "entropy": "entropy of the mean prediction, H(p̂): total uncertainty",
+    "expected-entropy": "mean entropy under the Beta or of the passes, E[H(p)]: caused by the data",
+    "mutual-information": "H(p̂) − E[H(p)]: the part that more evidence would remove",
+    "bernoulli-variance": "variance of the predicted label, p(1 − p)",
+    "least-confidence": "probability that the predicted label is wrong, 1 − max p",
+}
+
+
+def training_attacks() -> list[str]:
+    """Names of those that follow a gradient: without one, a batch takes thousands of queries."""
+    return ATTACKS.having(follows_gradients=True)

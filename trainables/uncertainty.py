@@ -13,16 +13,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-MAPS: dict[str, str] = {
-    "vacuity": "lack of evidence, 2 / S",
-    "beta-variance": "variance of the foreground probability under the Beta, p̂(1 − p̂) / (S + 1)",
-    "entropy": "entropy of the mean prediction, H(p̂): total uncertainty",
-    "expected-entropy": "mean entropy under the Beta or of the passes, E[H(p)]: caused by the data",
-    "mutual-information": "H(p̂) − E[H(p)]: the part that more evidence would remove",
-    "bernoulli-variance": "variance of the predicted label, p(1 − p)",
-    "least-confidence": "probability that the predicted label is wrong, 1 − max p",
-}
-
 #: Smallest and largest value that each map can take (for a, b ≥ 1; the bounds may be limits), of
 #: two classes. Of K classes entropy reaches ln K, least-confidence 1 − 1/K.
 RANGES: dict[str, tuple[float, float]] = {

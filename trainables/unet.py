@@ -9,7 +9,6 @@ from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Manifest, Task
 from trainables.contract import Config, Loss, Prediction, Progress, Trainable
 from trainables.losses import (
-    RISKS,
     annealing,
     cross_entropy,
     marginal_ace,
@@ -18,6 +17,7 @@ from trainables.losses import (
     split_by_truth,
 )
 from trainables.networks import unet
+from trainables.registry import RISKS
 from trainables.settings import number, whole, word
 from trainables.uncertainty import bernoulli_maps, beta_maps
 

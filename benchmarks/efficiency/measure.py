@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from distributed.front import Direction, hypervolume
+from distributed.statistics.front import Direction, hypervolume
 from efficiency.problem import Floats, Problem
 from efficiency.ways import Trial
 

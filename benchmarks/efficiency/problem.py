@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed.front import Objective
+from distributed.statistics.front import Objective
 from search_spaces.space import Suggester
 
 Floats: TypeAlias = NDArray[np.float64]

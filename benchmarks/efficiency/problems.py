@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from distributed.front import Objective
+from distributed.statistics.front import Objective
 from efficiency.problem import Config, Floats, Point, Problem
 from search_spaces.space import Suggester
 

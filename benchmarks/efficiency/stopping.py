@@ -10,11 +10,11 @@ import numpy as np
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from sklearn.linear_model import Ridge
 
-from distributed.front import Objective, pareto_mask
-from distributed.stopping import make_policy
-from distributed.stopping.forecast import Forecast
-from distributed.stopping.policy import Figures, Policy, Verdict
-from distributed.stopping.ranking import losses_of
+from distributed.search.stopping import make_policy
+from distributed.search.stopping.forecast import Forecast
+from distributed.search.stopping.policy import Figures, Policy, Verdict
+from distributed.search.stopping.ranking import losses_of
+from distributed.statistics.front import Objective, pareto_mask
 from efficiency.problem import Floats
 from search_spaces.study import Scheduler
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distributed.statistics import Estimate, PairedTest, corrected_t_test, holm
+from distributed.statistics.inference import Estimate, PairedTest, corrected_t_test, holm
 from fused.figures import (
     BASELINES,
     METHOD,

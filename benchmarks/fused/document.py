@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from data_pipelines.schema import Manifest, Split
-from distributed.statistics import Estimate, corrected_t_test, holm
+from distributed.statistics.inference import Estimate, corrected_t_test, holm
 from distributed.version import VERSION
 from fused.claims import HELD, NOT_HELD, NOT_TESTABLE, Claim
 from fused.figures import (

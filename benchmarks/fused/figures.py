@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.schema import Task
-from distributed.estimates import STATISTICS
-from distributed.statistics import Estimate, Floats, Statistic, bootstrap
+from distributed.statistics.estimates import STATISTICS
+from distributed.statistics.inference import Estimate, Floats, Statistic, bootstrap
 from fused.models import Judged
 
 #: What the study `fusion-arms` calls DRAF.

@@ -21,12 +21,12 @@ from data_pipelines.machine import write_atomically
 from data_pipelines.schema import Manifest, Split, Task
 from data_pipelines.storage import Folder
 from data_pipelines.streams import Samples
-from distributed.checks import evaluation_plan
-from distributed.fidelity import CLEAN, FULL, Level
-from distributed.judge import MIXED, MIXED_SEVERITY
-from distributed.sample_table import origins
-from distributed.selective import selective
-from distributed.training import TrialTraining
+from distributed.run.sample_table import origins
+from distributed.sweep.checks import evaluation_plan
+from distributed.sweep.selective import selective
+from distributed.sweep.test_evaluation import MIXED, MIXED_SEVERITY
+from distributed.workers.fidelity import CLEAN, FULL, Level
+from distributed.workers.training import TrialTraining
 from search_spaces.study import Study, load
 from trainables.attacks.engine import frozen
 from trainables.registry import TRAINABLES
@@ -36,7 +36,7 @@ from trainables.sample_scores import SampleScores
 #: What a configuration is chosen by, on validation: a proper score where modalities are worse or
 #: missing, as a model that is only accurate or only modest does not win it.
 CHOSEN_BY = "corrupted.nll"
-#: Of the shares to answer (`distributed.selective`), the one that abstention is tested at.
+#: Of the shares to answer (`distributed.sweep.selective`), the one that abstention is tested at.
 COVERAGE = 0.8
 #: Patients are told apart by it, within what is kept here.
 _KEY = b"fusion"

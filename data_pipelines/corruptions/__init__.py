@@ -4,7 +4,8 @@ Of MedMNIST-C, black-corner, characters, saturate, stain deposit and bubble are 
 says why.
 """
 
-from data_pipelines.registry import Registry
+from data_pipelines.corruptions import needs
+from data_pipelines.registry import Registry, registered
 
 CORRUPTIONS = Registry(
     "corruption",
@@ -29,9 +30,18 @@ CORRUPTIONS = Registry(
         "ghosting": "data_pipelines.corruptions.ghosting:Ghosting",
         "spike": "data_pipelines.corruptions.spike:Spike",
         "mri-motion": "data_pipelines.corruptions.mri_motion:MriMotion",
-        "modality-drop": "data_pipelines.corruptions.modality_drop:ModalityDrop",
-        "feature-mask": "data_pipelines.corruptions.feature_mask:FeatureMask",
-        "value-noise": "data_pipelines.corruptions.value_noise:ValueNoise",
-        "mixed-quality": "data_pipelines.corruptions.mixed_quality:MixedQuality",
+        "modality-drop": registered(
+            "data_pipelines.corruptions.modality_drop:ModalityDrop", needs=needs.MODALITIES
+        ),
+        "feature-mask": registered(
+            "data_pipelines.corruptions.feature_mask:FeatureMask", needs=needs.RECORDS
+        ),
+        "value-noise": registered(
+            "data_pipelines.corruptions.value_noise:ValueNoise", needs=needs.NUMBERS
+        ),
+        "mixed-quality": registered(
+            "data_pipelines.corruptions.mixed_quality:MixedQuality", needs=needs.ANYTHING
+        ),
     },
+    needs=needs.IMAGES,
 )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from data_pipelines.corruptions import random
+from data_pipelines.corruptions.needs import IMAGES, Needs
 from data_pipelines.corruptions.suites import Five
 from data_pipelines.schema import Batch, Kind, Manifest
 
@@ -30,13 +31,14 @@ class Corruption(ABC, Generic[P]):
 
     A subclass sets `name`, the `severities` (the parameter at 1 to 5 where a suite lists none) and
     `touches`: the parts of a batch that it needs, among "image" (`more_images` as well), "series",
-    "tabular" and "present" (several modalities); `needs` says it in a message.
+    "tabular" and "present" (several modalities). `needs` says what data it changes anything of, as
+    does the line that registers it.
     """
 
     name: ClassVar[str]
     severities: ClassVar[Five]
     touches: ClassVar[frozenset[str]]
-    needs: ClassVar[str]
+    needs: ClassVar[Needs]
 
     @abstractmethod
     def __call__(self, batch: Batch, parameter: P, seeds: Tensor, manifest: Manifest) -> Batch:
@@ -59,7 +61,7 @@ class Corruption(ABC, Generic[P]):
     @classmethod
     def acts_on(cls, manifest: Manifest) -> bool:
         """Whether data of this manifest have anything that the corruption changes."""
-        return bool(cls.touches & parts(manifest))
+        return cls.needs.met(manifest)
 
     def _check_seeds(self, seeds: Tensor, count: int) -> None:
         if seeds.shape != (count,):
@@ -70,7 +72,7 @@ class ImageCorruption(Corruption[P]):
     """A corruption of pixels: of the image and of every further image alike."""
 
     touches = frozenset({IMAGE})
-    needs = "images"
+    needs = IMAGES
 
     def __call__(self, batch: Batch, parameter: P, seeds: Tensor, manifest: Manifest) -> Batch:
         """As `Corruption.__call__`. Channels of modalities that are absent stay as they are."""
@@ -117,17 +119,6 @@ class ImageCorruption(Corruption[P]):
             return worse
         there = there.to(image.device).view(*there.shape, *(1,) * (image.ndim - 2))
         return torch.where(there, worse, image)
-
-
-def parts(manifest: Manifest) -> frozenset[str]:
-    """What the data offer, in the words of `Corruption.touches`."""
-    offered = {
-        IMAGE: bool(manifest.image_shape or manifest.more_images),
-        SERIES: bool(manifest.series),
-        TABULAR: bool(manifest.tabular),
-        PRESENT: len(manifest.modalities) > 1,
-    }
-    return frozenset(part for part, there in offered.items() if there)
 
 
 def present_channels(batch: Batch, manifest: Manifest, column: str, channels: int) -> Tensor | None:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from data_pipelines.corruptions import random
 from data_pipelines.corruptions.base import SERIES, TABULAR, Corruption
+from data_pipelines.corruptions.needs import RECORDS
 from data_pipelines.corruptions.observations import without_series, without_tabular
 from data_pipelines.corruptions.suites import SUITES
 from data_pipelines.schema import Batch, Manifest
@@ -21,7 +22,7 @@ class FeatureMask(Corruption[float]):
     name = "feature-mask"
     severities = SUITES["clinical"][name]
     touches = frozenset({SERIES, TABULAR})
-    needs = "series or tables"
+    needs = RECORDS
 
     def __call__(self, batch: Batch, parameter: float, seeds: Tensor, manifest: Manifest) -> Batch:
         self._check_seeds(seeds, len(batch))

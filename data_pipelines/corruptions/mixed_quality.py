@@ -13,6 +13,7 @@ from torch import Tensor
 from data_pipelines.corruptions import CORRUPTIONS, random
 from data_pipelines.corruptions.alone import alone, manifest_of
 from data_pipelines.corruptions.base import IMAGE, SERIES, SEVERITIES, TABULAR, Corruption
+from data_pipelines.corruptions.needs import ANYTHING
 from data_pipelines.corruptions.rows import with_rows
 from data_pipelines.corruptions.suites import SUITES
 from data_pipelines.schema import Batch, Kind, Manifest, Modality
@@ -39,12 +40,7 @@ class MixedQuality(Corruption[float]):
     name = "mixed-quality"
     severities = SUITES["clinical"][name]
     touches = frozenset({IMAGE, SERIES, TABULAR})
-    needs = "images, series or tables"
-
-    @classmethod
-    def acts_on(cls, manifest: Manifest) -> bool:
-        """Whether anything suits any modality."""
-        return any(acting_on(modality, manifest) for modality in manifest.sources)
+    needs = ANYTHING
 
     def __call__(self, batch: Batch, parameter: float, seeds: Tensor, manifest: Manifest) -> Batch:
         """As `Corruption.__call__`. Where the batch has a severity already, the worse one stays."""

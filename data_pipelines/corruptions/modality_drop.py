@@ -9,6 +9,7 @@ from torch import Tensor
 
 from data_pipelines.corruptions import random
 from data_pipelines.corruptions.base import IMAGE, PRESENT, Corruption, present_channels
+from data_pipelines.corruptions.needs import MODALITIES
 from data_pipelines.corruptions.observations import without_series, without_tabular
 from data_pipelines.corruptions.suites import SUITES
 from data_pipelines.schema import Batch, Kind, Manifest
@@ -24,7 +25,7 @@ class ModalityDrop(Corruption[float]):
     name = "modality-drop"
     severities = SUITES["clinical"][name]
     touches = frozenset({PRESENT})
-    needs = "several modalities"
+    needs = MODALITIES
 
     def __call__(self, batch: Batch, parameter: float, seeds: Tensor, manifest: Manifest) -> Batch:
         self._check_seeds(seeds, len(batch))

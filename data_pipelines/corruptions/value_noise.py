@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from data_pipelines.corruptions import random
-from data_pipelines.corruptions.base import SERIES, TABULAR, Corruption, parts
+from data_pipelines.corruptions.base import SERIES, TABULAR, Corruption
+from data_pipelines.corruptions.needs import NUMBERS
 from data_pipelines.corruptions.suites import SUITES
 from data_pipelines.schema import Batch, Feature, Manifest
 
@@ -25,13 +26,7 @@ class ValueNoise(Corruption[float]):
     name = "value-noise"
     severities = SUITES["clinical"][name]
     touches = frozenset({SERIES, TABULAR})
-    needs = "numbers in series or tables"
-
-    @classmethod
-    def acts_on(cls, manifest: Manifest) -> bool:
-        """Whether there are numbers: a table of categories alone has none."""
-        numbers = any(not f.vocabulary for f in (*manifest.series, *manifest.tabular))
-        return numbers and bool(cls.touches & parts(manifest))
+    needs = NUMBERS
 
     def __call__(self, batch: Batch, parameter: float, seeds: Tensor, manifest: Manifest) -> Batch:
         self._check_seeds(seeds, len(batch))

@@ -6,11 +6,18 @@ from storage by Ray Data. What a worker sees in an epoch depends on (seed, epoch
 alone, and every sample comes exactly once.
 """
 
-from data_pipelines.streams.indexed import Indexed, Resident, Samples
-from data_pipelines.streams.materialised import materialise
-from data_pipelines.streams.modes import Choice, Mode, Source, choose
-from data_pipelines.streams.order import Stream, Transform
-from data_pipelines.streams.streamed import TASK_CPUS, Streamed
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_pipelines.lazy import exports
+from data_pipelines.streams.modes import TASK_CPUS, Choice, Mode, Source, choose
+
+if TYPE_CHECKING:
+    from data_pipelines.streams.indexed import Indexed, Resident, Samples
+    from data_pipelines.streams.materialised import materialise
+    from data_pipelines.streams.order import Stream, Transform
+    from data_pipelines.streams.streamed import Streamed
 
 __all__ = [
     "TASK_CPUS",
@@ -26,3 +33,16 @@ __all__ = [
     "choose",
     "materialise",
 ]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "Indexed": "data_pipelines.streams.indexed",
+        "Resident": "data_pipelines.streams.indexed",
+        "Samples": "data_pipelines.streams.indexed",
+        "Stream": "data_pipelines.streams.order",
+        "Streamed": "data_pipelines.streams.streamed",
+        "Transform": "data_pipelines.streams.order",
+        "materialise": "data_pipelines.streams.materialised",
+    },
+)

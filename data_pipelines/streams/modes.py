@@ -1,4 +1,4 @@
-"""Which way a data set's samples take to the workers, chosen by size."""
+"""Which way a data set's samples take to the workers, chosen by size. Free of torch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import torch
-
 from data_pipelines.schema import Manifest, Split
-from data_pipelines.streams.indexed import Resident, Samples
-from data_pipelines.streams.order import Stream
-from data_pipelines.streams.streamed import Streamed
 
 if TYPE_CHECKING:
+    import torch
     from ray.data import DataIterator
 
+    from data_pipelines.streams.order import Stream
+
+#: CPUs of one task that reads and corrupts. Half: one waits for storage while another computes.
+TASK_CPUS = 0.5
 #: Of the object store that a data set may fill, or a stream's prepared rows.
 STORE_SHARE = 0.5
 #: Of the worker's GPU memory that a data set may fill, and the most it may.
@@ -98,6 +98,9 @@ class Source:
         shard: Callable[[str], DataIterator],
     ) -> Stream:
         """A split; `shard` gives the worker's view of a materialised one."""
+        from data_pipelines.streams.indexed import Resident, Samples
+        from data_pipelines.streams.streamed import Streamed
+
         if self.mode is Mode.STREAMED:
             return Streamed(
                 self.location, split, manifest, tasks=self.tasks, store_bytes=self.store_bytes

@@ -20,11 +20,10 @@ from data_pipelines.schema import Batch, Manifest, Split
 from data_pipelines.storage import Folder
 from data_pipelines.streams import order
 from data_pipelines.streams.columns import Columns, Cutter, assemble, columns_of, gather, pack
+from data_pipelines.streams.modes import TASK_CPUS
 from data_pipelines.streams.order import Share, Stream, Transform
 from data_pipelines.streams.windows import WINDOW_BYTES, Group, Piece, Shards
 
-#: CPUs of one task that reads and corrupts. Half: one waits for storage while another computes.
-TASK_CPUS = 0.5
 #: Tasks that one pipeline is planned for, in whole epochs. Starting one costs 0.3 to 2 seconds.
 _PLANNED_TASKS = 256
 #: Of a block on its way to a worker, as float32; less where a store has no room for so many of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data_pipelines.errors import UserError
-from distributed.evaluation_card import Abstaining, EvaluationCard
-from distributed.run import Run
+from distributed.run.evaluation_card import Abstaining, EvaluationCard
+from distributed.run.folder import Run
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distributed.evaluation_card import AttackCard, EvaluationCard
 from distributed.report.wording import attacked
-from distributed.run import Run
+from distributed.run.evaluation_card import AttackCard, EvaluationCard
+from distributed.run.folder import Run
 from trainables.metrics.catalog import AREAS, attacked_name
 
 #: By sign, what it is read off: figures of `trainables.attacks.masking.Masking`.

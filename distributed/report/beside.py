@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data_pipelines.schema import Split
-from distributed.run import Run
+from distributed.run.folder import Run
 from trainables.metrics.catalog import METRICS, SKILL
 from trainables.metrics.skill import best_trivial
 

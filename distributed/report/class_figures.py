@@ -12,7 +12,7 @@ from distributed.report.abstention import Abstention
 from distributed.report.palette import QUIET, colour, mark
 from distributed.report.severities import Worsening
 from distributed.report.wording import roles
-from distributed.run import Run
+from distributed.run.folder import Run
 
 #: Corruptions beside each other.
 _COLUMNS = 3

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.errors import UserError
-from distributed.evaluation_card import EvaluationCard
 from distributed.report.panel import IMAGES, Tile, colour, grey
+from distributed.run.evaluation_card import EvaluationCard
 
 ARRAYS = ("image", "probability", "uncertainty", "label")
 ATTACKED = ("image_attacked", "probability_attacked", "uncertainty_attacked")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distributed.comparison import Repeats, repeats
-from distributed.optimism import Choice, choices
 from distributed.report.abstention import Abstention, abstentions
 from distributed.report.attacks import Attacks, attacks
 from distributed.report.beside import Beside, beside
@@ -18,7 +16,9 @@ from distributed.report.seeds import SeedPoints, Stairs, seed_points, staircases
 from distributed.report.severities import Worsening, worsenings
 from distributed.report.stopping import Stops, stops
 from distributed.report.weighing import Weighing, weighings
-from distributed.run import Run
+from distributed.run.comparison import Repeats, repeats
+from distributed.run.folder import Run
+from distributed.run.optimism import Choice, choices
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distributed.ledger import SEARCH, Record, State
-from distributed.run import COST_PREFIX, PEAKS, Run, total_cost
+from distributed.run.folder import COST_PREFIX, PEAKS, Run, total_cost
+from distributed.run.ledger import SEARCH, Record, State
 
 #: Steps of the hypervolume that are all drawn; of more, those at which it rises.
 MOST_STEPS = 1_000

@@ -12,9 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from distributed.evaluation_card import Bins, EvaluationCard
-from distributed.front import Objective
-from distributed.optimism import SPLITS, Choice, choices
 from distributed.report.attacks import search_curves
 from distributed.report.class_figures import corruption_curves, risk_coverage
 from distributed.report.class_panel import Answer, ClassPanel
@@ -26,8 +23,11 @@ from distributed.report.panel import Panel
 from distributed.report.parallel import Axis, Line
 from distributed.report.seeds import middle
 from distributed.report.wording import BETTER, roles
-from distributed.run import COST_PREFIX, MASKED, Run
-from distributed.statistics import Estimate
+from distributed.run.evaluation_card import Bins, EvaluationCard
+from distributed.run.folder import COST_PREFIX, MASKED, Run
+from distributed.run.optimism import SPLITS, Choice, choices
+from distributed.statistics.front import Objective
+from distributed.statistics.inference import Estimate
 
 #: The part of cividis that shows on white: its yellow end does not.
 BRIGHTEST = 0.88

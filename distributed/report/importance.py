@@ -14,10 +14,10 @@ from optuna.distributions import (
 )
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from distributed.ledger import Record
 from distributed.report.thinning import MOST_SAMPLES, evenly
 from distributed.report.wording import is_number
-from distributed.run import Run
+from distributed.run.folder import Run
+from distributed.run.ledger import Record
 from search_spaces.space import Value
 
 ESTIMATOR = "fANOVA (Hutter et al. 2014; Optuna, random forest of 64 trees)"

@@ -16,8 +16,6 @@ from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from distributed.comparison import ATTAINMENT, COMPARISON, write_comparison
-from distributed.optimism import SPLITS, counted, counts, mean_optimism
 from distributed.report.contents import Contents, gather
 from distributed.report.figures import write_figures
 from distributed.report.importance import ESTIMATOR, LEAST_TRIALS
@@ -37,7 +35,9 @@ from distributed.report.wording import (
     roles,
     unfinished,
 )
-from distributed.run import Run
+from distributed.run.comparison import ATTAINMENT, COMPARISON, write_comparison
+from distributed.run.folder import Run
+from distributed.run.optimism import SPLITS, counted, counts, mean_optimism
 
 SCRIPTS = ("helpers.js", "progress.js", "seeds.js", "plots.js", "trust.js", "front.js", "table.js")
 #: Models beside each other in the table of every metric.

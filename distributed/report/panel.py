@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from data_pipelines.errors import UserError
-from distributed.evaluation_card import EvaluationCard
+from distributed.run.evaluation_card import EvaluationCard
 
 RGB = NDArray[np.uint8]
 ARRAYS = ("image", "mask", "probability", "uncertainty")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from distributed.ledger import Record
 from distributed.report.importance import is_log
 from distributed.report.thinning import MOST_LINES, thinned
 from distributed.report.wording import is_number, number, parameter
-from distributed.run import Run
+from distributed.run.folder import Run
+from distributed.run.ledger import Record
 from search_spaces.space import Value
 
 

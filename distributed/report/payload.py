@@ -9,16 +9,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from data_pipelines.schema import Split
-from distributed.evaluation_card import EvaluationCard
-from distributed.ledger import Record
-from distributed.optimism import SPLITS
 from distributed.report.attacks import search_curves
 from distributed.report.contents import Contents
 from distributed.report.palette import PALETTE
 from distributed.report.seeds import middle
 from distributed.report.thinning import shown_metrics
 from distributed.report.wording import roles
-from distributed.run import Run
+from distributed.run.evaluation_card import EvaluationCard
+from distributed.run.folder import Run
+from distributed.run.ledger import Record
+from distributed.run.optimism import SPLITS
 from trainables.metrics.catalog import MetricInfo
 
 

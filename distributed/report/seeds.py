@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distributed.comparison import ALPHA, Repeats, Verdict
-from distributed.front import Floats
 from distributed.report.wording import plural
+from distributed.run.comparison import ALPHA, Repeats, Verdict
+from distributed.statistics.front import Floats
 
 #: How far a staircase runs on beyond the outermost models, as a share of their extent.
 MARGIN = 0.06

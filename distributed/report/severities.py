@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from data_pipelines.corruptions.suites import Parameter, parameters
 from data_pipelines.errors import UserError
-from distributed.ledger import Record
 from distributed.report.wording import number
-from distributed.run import Run
+from distributed.run.folder import Run
+from distributed.run.ledger import Record
 
 #: What the parameter of a corruption is called.
 SYMBOLS: Mapping[str, str] = {

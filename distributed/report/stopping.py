@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from distributed.ledger import Record
-from distributed.run import Run
+from distributed.run.folder import Run
+from distributed.run.ledger import Record
 
 
 @dataclass(frozen=True)

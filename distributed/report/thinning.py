@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from distributed.ledger import Record, State
-from distributed.run import Run
+from distributed.run.folder import Run
+from distributed.run.ledger import Record, State
 
 Item = TypeVar("Item")
 

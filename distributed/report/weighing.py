@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_pipelines.errors import UserError
-from distributed.evaluation_card import EvaluationCard, ModalityWeights
 from distributed.report.abstention import abstention
 from distributed.report.class_panel import Answer, answer, class_name
-from distributed.run import Run
+from distributed.run.evaluation_card import EvaluationCard, ModalityWeights
+from distributed.run.folder import Run
 
 #: The share of the images to answer whose threshold tells confident from doubtful.
 CONFIDENT = 0.9

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TypeGuard
 
-from distributed.evaluation_card import FULL, AttackCard, EvaluationCard
-from distributed.front import Direction, Objective
-from distributed.ledger import SEARCH, Record, State
-from distributed.optimism import choices, mean_optimism, measured
-from distributed.run import MASKED, Run
-from distributed.statistics import Estimate
-from distributed.trivial import trivial_lines
+from distributed.run.evaluation_card import FULL, AttackCard, EvaluationCard
+from distributed.run.folder import MASKED, Run
+from distributed.run.ledger import SEARCH, Record, State
+from distributed.run.optimism import choices, mean_optimism, measured
+from distributed.run.trivial import trivial_lines
+from distributed.statistics.front import Direction, Objective
+from distributed.statistics.inference import Estimate
 from search_spaces.space import Value
 from trainables.metrics.catalog import AREAS
 

@@ -38,7 +38,7 @@ from data_pipelines.schema import (
 from data_pipelines.shards import SCALES, read_table, record_batch, table_schema, write_split
 from data_pipelines.storage import Folder
 from data_pipelines.tensors import described
-from distributed.cli import app
+from distributed.cli.app import app
 
 IMAGE = (Modality(name="image", kind=Kind.IMAGE, column="image"),)
 SECRET = "patient-secret"

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distributed.checks import objectives_of
-from distributed.halt import Halt
-from distributed.ledger import Ledger, Record, State, trial_id
-from distributed.sampling import Sampling
-from distributed.search import CONFIG, TRIAL, ParetoSearch
+from distributed.run.halt import Halt
+from distributed.run.ledger import Ledger, Record, State, trial_id
+from distributed.search.sampling import Sampling
+from distributed.search.searcher import ParetoSearch
+from distributed.sweep.checks import objectives_of
+from distributed.workers.outcome import CONFIG, TRIAL
 from search_spaces.study import Study
 
 identify = partial(trial_id, data_fingerprint="data", code="1", evaluation={})

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.schema import Manifest, Task
-from distributed.evaluation_card import EvaluationCard
-from distributed.ledger import LEDGER, SEARCH, Ledger, Record, State
-from distributed.run import Run
+from distributed.run.evaluation_card import EvaluationCard
+from distributed.run.folder import Run
+from distributed.run.ledger import LEDGER, SEARCH, Ledger, Record, State
 from search_spaces.study import Study
 
 #: A trial, flat: fields of `Record` but for `config.<key>` and `metric.<name>`. None is absent.

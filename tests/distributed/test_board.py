@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from distributed import board as board_module
-from distributed.board import (
+from distributed.workers import board as board_module
+from distributed.workers.board import (
     Begun,
     Board,
     Epoch,
@@ -16,7 +16,7 @@ from distributed.board import (
     Start,
     Trial,
 )
-from distributed.fidelity import FULL
+from distributed.workers.fidelity import FULL
 
 TRIAL = Trial("a", {"epochs": 3}, Path("nowhere"))
 
@@ -142,3 +142,17 @@ def test_a_finished_trial_is_not_taken_up_again():
         return await board.enter("new")
 
     assert run(scenario()) is None
+
+
+def test_why_no_group_could_get_ready_is_told():
+    async def scenario():
+        board = Board(world=1)
+        await board.enter("first")
+        posted = asyncio.create_task(board.post(Epoch()))
+        for group in range(board_module.MAX_RESTARTS + 1):
+            await asyncio.sleep(0)
+            await board.leave("ValueError: no such device")
+            await board.enter(f"group {group}")
+        return await posted
+
+    assert run(scenario()).reason == "its workers died 3 times (ValueError: no such device)"

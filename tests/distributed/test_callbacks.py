@@ -13,24 +13,23 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_pipelines.schema import Manifest
-from distributed import resources
-from distributed.callbacks import RunCallback
-from distributed.checkpoints import save_state
-from distributed.checks import objectives_of
-from distributed.exports import write_exports
-from distributed.halt import Halt
-from distributed.journal import JOURNAL, Journal
-from distributed.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
-from distributed.outcome import FAILED, FINISHED, METRICS, OUTSIDE, RUNG
-from distributed.progress import Progress
-from distributed.run import Run
-from distributed.sampling import Sampling
-from distributed.search import TRIAL
-from distributed.stopping.policy import Verdict
-from distributed.sweep import Prepared
-from distributed.trivial import Trivial
+from distributed.run.checkpoints import save_state
+from distributed.run.exports import write_exports
+from distributed.run.folder import Run
+from distributed.run.halt import Halt
+from distributed.run.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
+from distributed.run.trivial import Trivial
+from distributed.search.journal import JOURNAL, Journal
+from distributed.search.sampling import Sampling
+from distributed.search.stopping.policy import Verdict
+from distributed.sweep import resources
+from distributed.sweep.callbacks import RunCallback
+from distributed.sweep.checks import objectives_of
+from distributed.sweep.plan import Prepared
+from distributed.sweep.progress import Progress
+from distributed.workers.outcome import FAILED, FINISHED, METRICS, OUTSIDE, RUNG, TRIAL
 from search_spaces.study import Study
-from trainables.metrics.trivial import Prior
+from trainables.metrics.prior import Prior
 
 FULL_DEVICE = Path("/dev/full")
 STUDY = Study.model_validate(

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from distributed.checkpoints import (
+from distributed.run.checkpoints import (
     CARD,
     MODEL,
+    Best,
     discard_states,
     find_best,
     finished_card,
@@ -19,7 +20,6 @@ from distributed.checkpoints import (
     save_model,
     save_state,
 )
-from distributed.recipe import Best
 
 
 def state(value: float) -> dict[str, torch.Tensor]:

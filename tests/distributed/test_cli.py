@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from data_pipelines.layouts import LAYOUTS
-from distributed.cli import main
-from distributed.halt import Halted
+from distributed.cli.app import main
+from distributed.run.halt import Halted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -160,7 +160,7 @@ SWEEPS = [
     (["--set", "evaluation.epsilons=[0, 2]"], ["evaluation.epsilons", "[0, 1]"]),
     (["--set", "space.epsilon=1.5"], ["space.epsilon", "[0, 1]"]),
     (["--set", "evaluation.attack=pdg"], ["evaluation.attack", "did you mean 'pgd'"]),
-    (["--set", "space.attack=square"], ["space.attack", "without gradients", "apgd"]),
+    (["--set", "space.attack=square"], ["space.attack", "'square' is not possible", "apgd"]),
     (["--set", "evaluation.corruptions=[blurr]"], ["evaluation.corruptions", "blurr"]),
     (["--set", "trainables=[evidential]"], ["trainables", "did you mean 'evidential-unet'"]),
     (["--set", "space.lerning_rate=1"], ["lerning_rate", "did you mean 'learning_rate'"]),
@@ -212,7 +212,7 @@ def test_a_sweep_left_half_way_says_how_to_go_on_and_ends_as_shells_expect(
     def left(*arguments: object) -> None:
         raise Halted("interrupted (SIGINT)", "trustsweep sweep --resume 'my runs/a'", 130)
 
-    monkeypatch.setattr("distributed.sweep.sweep", left)
+    monkeypatch.setattr("distributed.sweep.job.sweep", left)
     code, _, err = trustsweep("sweep", "quick", "--data", phantoms, "--out", tmp_path / "run")
     assert code == 130
     line = "trustsweep: interrupted (SIGINT). Go on with: trustsweep sweep --resume 'my runs/a'"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from distributed.comparison import ATTAINMENT, COMPARISON, Repeats, repeats, write_comparison
-from distributed.run import Run
-from distributed.statistics import holm
+from distributed.run.comparison import ATTAINMENT, COMPARISON, Repeats, repeats, write_comparison
+from distributed.run.folder import Run
+from distributed.statistics.inference import holm
 from tests.distributed import run_folders
 from tests.distributed.run_folders import Row, rewrite, rows_of, study_of, write_card
 

@@ -9,8 +9,8 @@ from data_pipelines.corruptions import CORRUPTIONS
 from data_pipelines.corruptions.suites import SUITES
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Feature, Manifest, Task
-from distributed.checks import check, evaluation_plan
-from distributed.cli import app
+from distributed.cli.app import app
+from distributed.sweep.checks import check, evaluation_plan
 from search_spaces.study import Study, parse
 from trainables.evaluation import Evaluation, EvaluationPlan
 

@@ -10,11 +10,12 @@ import torch
 
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.streams import Samples
-from distributed.checks import objectives_of
-from distributed.cost import Cost, Meter
-from distributed.fidelity import CLEAN, FULL, Levels
-from distributed.front import Objective
-from distributed.training import Rank, TrialTraining
+from distributed.statistics.front import Objective
+from distributed.sweep.checks import objectives_of
+from distributed.workers.cost import Cost, Meter
+from distributed.workers.fidelity import CLEAN, FULL, Levels
+from distributed.workers.rank import Rank
+from distributed.workers.training import TrialTraining
 from search_spaces.space import Space
 from search_spaces.study import Fidelity, Scheduler, parse
 from trainables.evaluation import EvaluationPlan
@@ -128,8 +129,9 @@ RANK_OF_TWO = """
 import json, sys, torch, torch.distributed as dist
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.streams import Samples
-from distributed.fidelity import Levels
-from distributed.training import Rank, TrialTraining, merge_ranks
+from distributed.workers.fidelity import Levels
+from distributed.workers.training import TrialTraining, merge_ranks
+from distributed.workers.rank import Rank
 from search_spaces.study import Fidelity, Scheduler
 from trainables.evaluation import EvaluationPlan
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.schema import Batch, Task
-from distributed.estimates import (
+from distributed.statistics.estimates import (
     LEAST_IN_GROUP,
     STATISTICS,
     estimates,
     group_estimates,
     headline_names,
 )
-from distributed.statistics import bootstrap, bootstrap_difference
+from distributed.statistics.inference import bootstrap, bootstrap_difference
 from trainables.contract import Prediction
 from trainables.evaluation import Evaluation, EvaluationPlan
 from trainables.metrics.ranking import auroc

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from data_pipelines.errors import UserError
-from distributed.evaluation_card import CARD_VERSION, EvaluationCard, read_cards
-from distributed.statistics import Estimate
+from distributed.run.evaluation_card import CARD_VERSION, EvaluationCard, read_cards
+from distributed.statistics.inference import Estimate
 from tests.distributed.run_folders import write_card
 
 CONTENT: dict[str, Any] = {

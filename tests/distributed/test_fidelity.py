@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest
 from data_pipelines.streams.order import part, spread
-from distributed.fidelity import FULL, Level, Levels, check, portion
+from distributed.workers.fidelity import FULL, Level, Levels, check, portion
 from search_spaces.study import Fidelity, Scheduler, parse
 
 #: Rungs at 1/8, 1/4 and 1/2.
@@ -133,5 +133,5 @@ def test_a_parameter_that_cannot_grow_is_refused_by_its_key(manifest, name, word
 def test_parameters_of_one_trainable_or_with_choices_may_grow(manifest):
     check(study({"attack_steps": 0.3, "kl_anneal_epochs": 0.5}), manifest)
     check(study({"attack_steps": 0.3}, attack_steps={"choices": [5, 10]}), manifest)
-    with pytest.raises(UserError, match="only a whole number"):
+    with pytest.raises(UserError, match="a whole number"):
         check(study({"attack_steps": 0.3}, attack_steps={"choices": [5, 2.5]}), manifest)

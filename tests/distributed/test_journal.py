@@ -5,9 +5,9 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from distributed.checks import objectives_of
-from distributed.journal import JOURNAL, Journal
-from distributed.ledger import Ledger, State
+from distributed.run.ledger import Ledger, State
+from distributed.search.journal import JOURNAL, Journal
+from distributed.sweep.checks import objectives_of
 
 STATES = {State.COMPLETED: "COMPLETE", State.STOPPED: "PRUNED", State.FAILED: "FAIL"}
 

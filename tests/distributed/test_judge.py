@@ -16,14 +16,14 @@ from data_pipelines.schema import Manifest, Split, Task
 from data_pipelines.shards import read_table
 from data_pipelines.storage import Folder
 from data_pipelines.streams import Streamed
-from distributed.checkpoints import save_model
-from distributed.checks import evaluation_plan
-from distributed.judge import is_judged, judge_model, panel_batch
-from distributed.ledger import SEARCH, SEEDS, Record
-from distributed.sample_table import SALT, salt
-from distributed.selective import COVERAGES
-from distributed.training import TrialTraining
-from distributed.trivial import read_trivial
+from distributed.run.checkpoints import save_model
+from distributed.run.ledger import SEARCH, SEEDS, Record
+from distributed.run.sample_table import SALT, salt
+from distributed.run.trivial import read_trivial
+from distributed.sweep.checks import evaluation_plan
+from distributed.sweep.selective import COVERAGES
+from distributed.sweep.test_evaluation import is_judged, judge_model, panel_batch
+from distributed.workers.training import TrialTraining
 from search_spaces.space import Space
 from search_spaces.study import Study
 from trainables.metrics.skill import triviality

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from distributed.optimism import choices, counted, counts, mean_optimism
-from distributed.progress import on_test_table
 from distributed.report import write_report
-from distributed.run import Run
+from distributed.run.folder import Run
+from distributed.run.optimism import choices, counted, counts, mean_optimism
+from distributed.sweep.progress import on_test_table
 from tests.distributed.run_folders import study_of, write_card, write_run
 
 OBJECTIVES = {"dice_area": "max", "clean.ece": "min", "cost.seconds": "min"}

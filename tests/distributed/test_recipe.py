@@ -9,10 +9,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Task
-from distributed.recipe import Average, Best, Recipe, class_weights
+from distributed.run.checkpoints import Best
+from distributed.workers.recipe import Average, Recipe, class_weights
 from search_spaces.space import Space
 from trainables.contract import Progress
-from trainables.metrics.trivial import Prior
+from trainables.metrics.prior import Prior
 
 torch.set_num_threads(1)
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from data_pipelines.schema import Manifest
-from distributed.exports import write_exports
-from distributed.ledger import SEEDS, Record, State, trial_id
-from distributed.repeats import repeats
-from distributed.run import Front, Run
+from distributed.run.exports import write_exports
+from distributed.run.folder import Front, Run
+from distributed.run.ledger import SEEDS, Record, State, trial_id
+from distributed.sweep.repeats import repeats
 from search_spaces.study import Study
 
 

@@ -14,16 +14,16 @@ import pytest
 from PIL import Image
 
 from data_pipelines.errors import UserError
-from distributed.exports import write_exports
-from distributed.front import Direction, pareto_mask
-from distributed.ledger import LEDGER
 from distributed.report import write_report
 from distributed.report.contents import gather
 from distributed.report.importance import importances
 from distributed.report.panel import FALSE_ALARM, MISSED, error_map, panel
 from distributed.report.parallel import parallel
 from distributed.report.wording import duration, headline, number, roles
-from distributed.run import STUDY, Run
+from distributed.run.exports import write_exports
+from distributed.run.folder import STUDY, Run
+from distributed.run.ledger import LEDGER
+from distributed.statistics.front import Direction, pareto_mask
 from tests.distributed.run_folders import (
     MANIFEST,
     Row,

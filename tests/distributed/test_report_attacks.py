@@ -17,16 +17,16 @@ from PIL import Image
 from rich.console import Console
 
 from data_pipelines.schema import Manifest, Task
-from distributed.evaluation_card import FULL
-from distributed.front import Objective
-from distributed.ledger import Record, State
-from distributed.optimism import choices
-from distributed.progress import front_table, on_test_table
 from distributed.report import write_report
 from distributed.report.attacks import READINGS, attacks, search_curves
 from distributed.report.palette import WARNING
 from distributed.report.wording import attack_lines, gap_number, headline, number, roles
-from distributed.run import MASKED, Run
+from distributed.run.evaluation_card import FULL
+from distributed.run.folder import MASKED, Run
+from distributed.run.ledger import Record, State
+from distributed.run.optimism import choices
+from distributed.statistics.front import Objective
+from distributed.sweep.progress import front_table, on_test_table
 from tests.distributed.run_folders import rewrite, rows_of, write_run
 from tests.distributed.test_judge import judged, study_of
 from tests.distributed.test_report import CHROMIUM, Elements, rendered

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import UserError
-from distributed.evaluation_card import EvaluationCard
 from distributed.report import write_report
 from distributed.report.abstention import abstentions
 from distributed.report.class_panel import class_panel
 from distributed.report.panel import panel
 from distributed.report.severities import worsenings
 from distributed.report.weighing import weighings
-from distributed.run import Run
+from distributed.run.evaluation_card import EvaluationCard
+from distributed.run.folder import Run
 from tests.distributed.run_folders import (
     MANIFEST,
     card_content,

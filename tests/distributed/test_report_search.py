@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import UserError
-from distributed.comparison import repeats
-from distributed.evaluation_card import EvaluationCard
-from distributed.front import Direction, pareto_mask
-from distributed.ledger import Ledger
 from distributed.report import write_report
 from distributed.report.class_panel import class_panel
 from distributed.report.costs import costs, growth
@@ -21,7 +17,11 @@ from distributed.report.seeds import findings, staircases
 from distributed.report.stopping import stops
 from distributed.report.thinning import MOST_ROWS, evenly, thinned
 from distributed.report.wording import unfinished
-from distributed.run import Run
+from distributed.run.comparison import repeats
+from distributed.run.evaluation_card import EvaluationCard
+from distributed.run.folder import Run
+from distributed.run.ledger import Ledger
+from distributed.statistics.front import Direction, pareto_mask
 from tests.distributed import run_folders
 from tests.distributed.run_folders import Row, study_of, write_card
 

@@ -10,15 +10,15 @@ import pytest
 from rich.console import Console
 
 from data_pipelines.errors import UserError
-from distributed.front import Objective
-from distributed.ledger import Record, State
-from distributed.progress import front_table
 from distributed.report import write_report
 from distributed.report.abstention import abstentions
 from distributed.report.beside import beside
 from distributed.report.wording import headline, roles
-from distributed.run import Run
-from distributed.trivial import TRIVIAL_NAME, load_figures, save_figures, trivial_lines
+from distributed.run.folder import Run
+from distributed.run.ledger import Record, State
+from distributed.run.trivial import TRIVIAL_NAME, load_figures, save_figures, trivial_lines
+from distributed.statistics.front import Objective
+from distributed.sweep.progress import front_table
 from tests.distributed.run_folders import study_of, write_card, write_run
 from tests.distributed.test_report import Elements
 

@@ -1,7 +1,7 @@
 import pytest
 
 from data_pipelines.errors import UserError
-from distributed.resources import local_nodes, plan
+from distributed.sweep.resources import local_nodes, plan
 from search_spaces.study import Resources
 
 LAPTOP = [{"CPU": 2.0, "GPU": 0.0}]

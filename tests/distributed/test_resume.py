@@ -8,11 +8,12 @@ import pytest
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import MANIFEST_NAME, Manifest
-from distributed.checks import objectives_of
-from distributed.ledger import SEEDS, Ledger, Record, State
-from distributed.resume import check_changes, replay, teach
-from distributed.run import Run
-from distributed.stopping.policy import Figures, Policy, Verdict
+from distributed.run.folder import Run
+from distributed.run.ledger import SEEDS, Ledger, Record, State
+from distributed.search.stopping.policy import Figures, Policy, Verdict
+from distributed.search.study_scheduler import replay
+from distributed.sweep.checks import objectives_of
+from distributed.sweep.resume import check_changes, lessons, teach
 from distributed.version import code_revision
 from search_spaces.study import Study, apply_overrides
 
@@ -78,9 +79,9 @@ def test_what_was_meant_to_change_is_accepted_and_listed(
         (["seeds=5", "name=t"], ["seeds"], ["name: s -> t"]),
         (["space.epochs=5"], [], ["space.epochs: 4 -> 5"]),
         (["space.seed=1"], [], ["space.seed: None -> 1"]),
-        (["evaluation.attack_steps=9"], ["evaluation"], ["attack_steps: 7 -> 9", "--warm-start"]),
+        (["evaluation.attack_steps=9"], ["evaluation"], ["attack_steps: 7 -> 9", "new run"]),
         (["evaluation.final=full"], [], ["evaluation.final: fast -> full", "--accept KEY"]),
-        (["fidelity.data=0.5"], ["fidelity.data"], ["fidelity.data: 1.0 -> 0.5", "--warm-start"]),
+        (["fidelity.data=0.5"], ["fidelity.data"], ["fidelity.data: 1.0 -> 0.5", "new run"]),
     ],
 )
 def test_what_was_not_meant_to_change_is_named_and_refused(
@@ -213,15 +214,27 @@ def test_only_what_has_the_objectives_teaches_and_it_does_so_once(run, tmp_path,
     ):
         old.ledger.end(record)
     old.ledger.start(Record(id="running", config={}))
+    records = lessons(old.path, study_of("search.trials=9"), Manifest.load(phantoms))
     for _ in range(2):
-        assert teach(run.ledger, old.path, ["dice_area", "clean.ece"]) == 2
+        teach(run.ledger, records)
     assert [r.id for r in Ledger(run.path).priors] == ["good", "stopped"]
     assert not Ledger(run.path).records
 
 
 def test_a_run_without_anything_to_learn_from_is_refused(run, tmp_path, phantoms):
     empty = begin(tmp_path / "empty", phantoms)
+    manifest = Manifest.load(phantoms)
     with pytest.raises(UserError, match=r"no completed trial with dice_area"):
-        teach(run.ledger, empty.path, ["dice_area"])
+        lessons(empty.path, study_of(), manifest)
     with pytest.raises(UserError, match="no run here"):
-        teach(run.ledger, tmp_path, ["dice_area"])
+        lessons(tmp_path, study_of(), manifest)
+
+
+def test_a_run_that_was_judged_otherwise_teaches_nothing(run, phantoms):
+    run.ledger.end(finished("good"))
+    manifest = Manifest.load(phantoms)
+    assert len(lessons(run.path, study_of("evaluation.final=full"), manifest)) == 1
+    with pytest.raises(UserError, match=r"evaluation.epsilons was .* and is \[0.0, 0.3\]"):
+        lessons(run.path, study_of("evaluation.epsilons=[0, 0.3]"), manifest)
+    with pytest.raises(UserError, match="on other data"):
+        lessons(run.path, study_of(), replace(manifest, fingerprint="another"))

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest
-from distributed.checks import objectives_of
-from distributed.exports import write_exports
-from distributed.ledger import LEDGER, RUN_FORMAT, Record, State
 from distributed.report import write_report
 from distributed.report.importance import importances
 from distributed.report.parallel import parallel
 from distributed.report.wording import parameter
-from distributed.run import Front, Run, identifier
+from distributed.run.exports import write_exports
+from distributed.run.folder import Front, Run, identifier
+from distributed.run.ledger import LEDGER, RUN_FORMAT, Record, State
+from distributed.sweep.checks import objectives_of
 from search_spaces.study import Study
 from tests.distributed.run_folders import write_run
 from tests.distributed.test_report_trivial import payload
@@ -261,7 +261,7 @@ def test_reading_a_run_needs_no_ray_torch_or_optuna(tmp_path):
     rows = [{"id": "a", "metric.dice_area": 0.5, "metric.clean.ece": 0.1, "metric.clean.dice": 1.0}]
     folder = write_run(tmp_path, rows, STUDY)
     code = (
-        "import sys; from pathlib import Path; from distributed.run import Run; "
+        "import sys; from pathlib import Path; from distributed.run.folder import Run; "
         "run = Run.open(Path(sys.argv[1])); "
         "print(len(run.front), run.manifest.name, run.metrics.keys() and run.cards, "
         "{'ray', 'torch', 'optuna'} & set(sys.modules))"

@@ -8,10 +8,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from distributed.checks import objectives_of
-from distributed.journal import Journal
-from distributed.ledger import Ledger
-from distributed.stopping import make_policy
+from distributed.run.ledger import Ledger
+from distributed.search.journal import Journal
+from distributed.search.stopping import make_policy
+from distributed.sweep.checks import objectives_of
 
 TRIALS = 2_000
 #: Bytes of a record, its trial in Optuna and its id, with room for another version of Optuna.

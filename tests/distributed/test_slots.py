@@ -16,11 +16,11 @@ from ray import tune
 
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.streams import Mode, Samples, Source, materialise
-from distributed.checkpoints import finished_card, load_model
-from distributed.outcome import FAILED, FINISHED, OUTSIDE, RUNG, metrics_of
-from distributed.slot import REQUEST, Slot, SlotSettings
-from distributed.training import TrialTraining
-from distributed.worker import WorkerSettings
+from distributed.run.checkpoints import finished_card, load_model
+from distributed.workers.board import WorkerSettings
+from distributed.workers.outcome import FAILED, FINISHED, OUTSIDE, RUNG, metrics_of
+from distributed.workers.slot import REQUEST, Slot, SlotSettings
+from distributed.workers.training import TrialTraining
 from search_spaces.space import Space
 from search_spaces.study import Scheduler
 from trainables.evaluation import EvaluationPlan

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers.async_hyperband import _Bracket
 
-from distributed.front import Objective
-from distributed.stopping import make_policy
-from distributed.stopping.halving import Halving
+from distributed.search.stopping import make_policy
+from distributed.search.stopping.halving import Halving
+from distributed.statistics.front import Objective
 from search_spaces.study import Constraint, Scheduler
 
 BOTH = [Objective("dice", "max"), Objective("ece", "min")]

@@ -9,12 +9,12 @@ import pytest
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest, Split, Task
-from distributed.checks import check, check_defined, measured_names, objectives_of, task_of
-from distributed.sweep import prepare
-from distributed.trivial import Trivial
+from distributed.run.trivial import Trivial
+from distributed.sweep.checks import check, check_defined, measured_names, objectives_of, task_of
+from distributed.sweep.plan import prepare
 from search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
 from trainables.metrics.catalog import COSTS, metric_info
-from trainables.metrics.trivial import Prior
+from trainables.metrics.prior import Prior
 from trainables.registry import TRAINABLES
 
 MANIFEST = Manifest(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from data_pipelines.schema import Batch, Manifest, Task
-from distributed.temperature import RANGE, Scaled, fit_temperature
+from distributed.workers.temperature import RANGE, Scaled, fit_temperature
 from trainables.contract import Prediction, Trainable
 
 torch.set_num_threads(1)

@@ -10,13 +10,14 @@ from data_pipelines.errors import UserError
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import Batch, Manifest, Split, Task
 from data_pipelines.streams import Samples
-from distributed.checkpoints import load_model, load_state, save_model, save_state
-from distributed.fidelity import CLEAN, FULL, Level, Levels
-from distributed.training import Diverged, TrialTraining, resized
+from distributed.run.checkpoints import load_model, load_state, save_model, save_state
+from distributed.workers.fidelity import CLEAN, FULL, Level, Levels
+from distributed.workers.training import Diverged, TrialTraining, resized
 from search_spaces.space import Space
 from search_spaces.study import Fidelity, Scheduler
 from trainables.evaluation import EvaluationPlan
-from trainables.metrics.trivial import TRIVIAL, Prior
+from trainables.metrics.prior import Prior
+from trainables.metrics.trivial import TRIVIAL
 from trainables.regimes import attacked_rows
 from trainables.registry import TRAINABLES
 

@@ -9,8 +9,8 @@ from data_pipelines.prepare import prepare
 from data_pipelines.schema import Manifest, Split, Task
 from data_pipelines.storage import Folder
 from data_pipelines.streams import Samples
-from distributed.training import TrialTraining
-from distributed.trivial import read_trivial
+from distributed.run.trivial import read_trivial
+from distributed.workers.training import TrialTraining
 from search_spaces.space import Space
 from search_spaces.study import load
 from trainables.evaluation import EvaluationPlan

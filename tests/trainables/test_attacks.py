@@ -16,11 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Manifest, Task
-from trainables.attacks import ATTACKS, ScoreVictim, TrainingVictim, make_attack
+from trainables.attacks import ScoreVictim, TrainingVictim, make_attack
 from trainables.attacks.apgd import APGD
 from trainables.attacks.engine import frozen
 from trainables.attacks.pgd import PGD, SegPGD
 from trainables.contract import Loss, Prediction, Progress, Trainable
+from trainables.registry import ATTACKS
 from trainables.unet import ClassicalUNet
 
 torch.set_num_threads(1)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
 from search_spaces.space import Space
-from trainables.attacks import FAST, FULL, ScoreVictim, adversary, make_attack
+from trainables.attacks import ScoreVictim, adversary, make_attack
 from trainables.attacks.ensemble import Ensemble, full_steps, make_ensemble, settings
 from trainables.attacks.losses import LOSSES, answer, harm
 from trainables.attacks.masking import SIGNS, Effort, masking
 from trainables.attacks.victims import TrainingVictim
 from trainables.contract import Loss, Prediction, Progress, Trainable
-from trainables.registry import TRAINABLES
+from trainables.registry import FAST, FULL, TRAINABLES
 
 torch.set_num_threads(1)
 NOW = Progress(3, 6)

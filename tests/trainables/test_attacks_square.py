@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Manifest, Task
-from trainables.attacks import ScoreVictim, TrainingVictim, make_attack, training_attacks
+from trainables.attacks import ScoreVictim, TrainingVictim, make_attack
 from trainables.attacks.engine import Ball, Draws
 from trainables.attacks.square import Square, _share, _sides
 from trainables.contract import Loss, Prediction, Progress, Trainable
 from trainables.regimes import from_config
+from trainables.registry import training_attacks
 
 torch.set_num_threads(1)
 

@@ -11,7 +11,6 @@ from torch.distributions import Beta, kl_divergence
 
 from data_pipelines.errors import UserError
 from trainables.losses import (
-    RISKS,
     annealing,
     cross_entropy,
     kl_to_uniform,
@@ -20,6 +19,7 @@ from trainables.losses import (
     soft_dice,
     split_by_truth,
 )
+from trainables.registry import RISKS
 
 parameters = st.floats(min_value=1.0, max_value=200.0)
 

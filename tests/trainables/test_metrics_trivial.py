@@ -17,6 +17,7 @@ from trainables.evaluation import Evaluation, EvaluationPlan
 from trainables.metrics.catalog import METRICS, all_names
 from trainables.metrics.confusion import Confusion
 from trainables.metrics.overlap import Overlap
+from trainables.metrics.prior import Prior
 from trainables.metrics.ranking import Ranking
 from trainables.metrics.scores import ClassScores, ProperScores
 from trainables.metrics.skill import (
@@ -31,7 +32,7 @@ from trainables.metrics.skill import (
     skill,
     triviality,
 )
-from trainables.metrics.trivial import TRIVIAL, Prior, TrivialClasses, TrivialMasks
+from trainables.metrics.trivial import TRIVIAL, TrivialClasses, TrivialMasks
 
 SKILLED = {
     task: {n for n, info in METRICS.items() if info.skilled and task in info.tasks}

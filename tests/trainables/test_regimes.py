@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Manifest, Task
 from trainables.contract import Progress
-from trainables.regimes import REGIMES, RegimeResult, attacked_rows, from_config
+from trainables.regimes import RegimeResult, attacked_rows, from_config
+from trainables.registry import REGIMES
 from trainables.uncertainty import image_score
 from trainables.unet import EvidentialUNet
 

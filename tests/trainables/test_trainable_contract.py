@@ -17,9 +17,8 @@ from trainables.metrics.base import classes as classes_of
 from trainables.metrics.base import foreground
 from trainables.metrics.catalog import all_names, metric_info
 from trainables.metrics.overlap import dice
-from trainables.regimes import REGIMES, from_config
-from trainables.registry import TRAINABLES
-from trainables.uncertainty import MAPS
+from trainables.regimes import from_config
+from trainables.registry import MAPS, REGIMES, TRAINABLES
 
 torch.set_num_threads(1)
 SHAPES = {"2d": (1, 20, 28), "2d-rgb": (3, 16, 16), "3d": (1, 12, 16, 10)}

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
+from trainables.registry import MAPS
 from trainables.uncertainty import (
-    MAPS,
     RANGES,
     SCORES,
     bernoulli_maps,

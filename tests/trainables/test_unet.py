@@ -13,9 +13,8 @@ from data_pipelines.prepare import prepare
 from data_pipelines.schema import Batch, Manifest, Split, Task
 from data_pipelines.streams import Samples
 from trainables.contract import Progress
-from trainables.losses import RISKS
 from trainables.networks import LinearUpsample, PadToMultiple, SmoothUNet, Standardise, unet
-from trainables.registry import TRAINABLES
+from trainables.registry import RISKS, TRAINABLES
 from trainables.unet import ClassicalUNet, EvidentialUNet
 
 torch.set_num_threads(1)

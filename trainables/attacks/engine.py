@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch
 from trainables.attacks.victims import Victim
-
-Norm = Literal["linf", "l2"]
+from trainables.registry import Norm
 
 #: Keeps a direction of length 0 from being divided by 0, as torchattacks has it.
 _TINY = 1e-12
@@ -50,6 +49,8 @@ class Attack(ABC):
 
     #: Whether `steps` and `step_size` mean something to it.
     iterative: ClassVar[bool] = True
+    #: Whether it asks for gradients, or for answers alone.
+    follows_gradients: ClassVar[bool] = True
     #: What `norm` may be.
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 

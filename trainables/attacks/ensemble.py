@@ -19,15 +19,12 @@ from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Task
 from trainables.attacks import zoo
 from trainables.attacks.apgd import APGD
-from trainables.attacks.engine import Attack, Norm, frozen, wide
+from trainables.attacks.engine import Attack, frozen, wide
 from trainables.attacks.registry import make_attack
 from trainables.attacks.square import Square
 from trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
 from trainables.contract import Progress, Trainable
-
-#: Names that stand where a single attack's name may.
-FAST, FULL = "fast", "full"
-ENSEMBLES = (FAST, FULL)
+from trainables.registry import ENSEMBLES, FAST, FULL, Norm
 
 #: Steps of each member of the full ensemble, by the most pixels (or voxels) of an image that has
 #: so many; beyond the last, `_LARGE`.

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from data_pipelines.schema import Batch, Manifest, Task
 from trainables.attacks.apgd import APGD
-from trainables.attacks.engine import Attack, Norm, frozen
+from trainables.attacks.engine import Attack, frozen
 from trainables.attacks.losses import Answer, harm
 from trainables.attacks.pgd import PGD
 from trainables.attacks.registry import make_attack
 from trainables.attacks.victims import ScoreVictim
 from trainables.contract import Trainable
+from trainables.registry import Norm
 
 #: What each sign means, by name.
 SIGNS: Mapping[str, str] = {

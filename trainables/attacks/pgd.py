@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from data_pipelines.schema import Batch
-from trainables.attacks.engine import Attack, Ball, Draws, Norm, length
+from trainables.attacks.engine import Attack, Ball, Draws, length
 from trainables.attacks.victims import Victim
+from trainables.registry import Norm
 
 
 class PGD(Attack):

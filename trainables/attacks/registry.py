@@ -1,21 +1,9 @@
-"""Every attack, one line each."""
+"""An attack by its name."""
 
 from __future__ import annotations
 
-from data_pipelines.registry import Registry
-from trainables.attacks.engine import Attack, Norm
-
-ATTACKS = Registry(
-    "attack",
-    {
-        "fgsm": "trainables.attacks.single_step:FGSM",
-        "r-fgsm": "trainables.attacks.single_step:RFGSM",
-        "pgd": "trainables.attacks.pgd:PGD",
-        "segpgd": "trainables.attacks.pgd:SegPGD",
-        "apgd": "trainables.attacks.apgd:APGD",
-        "square": "trainables.attacks.square:Square",
-    },
-)
+from trainables.attacks.engine import Attack
+from trainables.registry import ATTACKS, Norm
 
 
 def make_attack(
@@ -35,8 +23,3 @@ def make_attack(
         steps=steps, step_size=step_size, restarts=restarts, norm=norm, draws=draws
     )
     return attack
-
-
-def training_attacks() -> list[str]:
-    """Names of those that follow a gradient: without one, a batch takes thousands of queries."""
-    return [name for name in ATTACKS if make_attack(name).gradients]

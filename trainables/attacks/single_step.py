@@ -7,7 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from data_pipelines.errors import UserError
-from trainables.attacks.engine import Attack, Ball, Draws, Norm
+from trainables.attacks.engine import Attack, Ball, Draws
+from trainables.registry import Norm
 
 
 class _SingleStep(Attack):

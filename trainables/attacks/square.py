@@ -44,6 +44,7 @@ class Square(Attack):
     """
 
     norms = ("linf",)
+    follows_gradients = False
 
     @property
     def gradients(self) -> int:

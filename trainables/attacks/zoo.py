@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Batch, Task
-from trainables.attacks.engine import Attack, Ball, Draws, Norm, wide
+from trainables.attacks.engine import Attack, Ball, Draws, wide
 from trainables.attacks.victims import ScoreVictim, Victim, mean_harm
+from trainables.registry import Norm
 
 
 def available() -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +20,7 @@ from data_pipelines.schema import Batch, Task
 from trainables.metrics.base import ratio
 from trainables.metrics.catalog import NLL_CLAMP
 from trainables.metrics.overlap import Overlap
+from trainables.metrics.prior import Prior
 from trainables.metrics.scores import ProperScores
 from trainables.metrics.skill import (
     BEST_CONSTANT,
@@ -33,44 +33,24 @@ from trainables.metrics.skill import (
 )
 
 
-@dataclass(frozen=True)
-class Prior:
-    """What a model can learn of the train split without looking at an image.
-
-    Attributes:
-        counts: (K,) images of each class; None for segmentations.
-        mean: (*spatial) float32 in [0, 1], the share of the images with a lesion at each pixel;
-            None for classifications.
-        fixed: (*spatial) bool, the mask that, given for every image with a lesion, has the
-            largest pooled Dice on these; None for classifications.
-    """
-
-    counts: np.ndarray | None = None
-    mean: np.ndarray | None = None
-    fixed: np.ndarray | None = None
-
-    @classmethod
-    def of(cls, batches: Iterable[Batch], task: Task) -> Prior:
-        """From the labels or masks of the train split.
-
-        Raises ValueError for batches without them, or for no batch at all.
-        """
-        if task is Task.CLASSIFICATION:
-            counts = np.zeros(0)
-            for batch in batches:
-                counts = _counted(counts, batch)
-            if not len(counts):
-                raise ValueError("a prior needs the labels of the train split")
-            return cls(counts=counts)
-        total, images, with_lesion = np.zeros(()), 0, 0
+def read_prior(batches: Iterable[Batch], task: Task) -> Prior:
+    """See `Prior.of`."""
+    if task is Task.CLASSIFICATION:
+        counts = np.zeros(0)
         for batch in batches:
-            mask = _mask(batch)[:, 0]
-            total = total + mask.sum(dim=0, dtype=torch.float64).cpu().numpy()
-            images += len(mask)
-            with_lesion += int(mask.flatten(1).any(dim=1).sum())
-        if not total.ndim:
-            raise ValueError("a prior needs the masks of the train split")
-        return cls(mean=(total / images).astype(np.float32), fixed=_fixed(total, with_lesion))
+            counts = _counted(counts, batch)
+        if not len(counts):
+            raise ValueError("a prior needs the labels of the train split")
+        return Prior(counts=counts)
+    total, images, with_lesion = np.zeros(()), 0, 0
+    for batch in batches:
+        mask = _mask(batch)[:, 0]
+        total = total + mask.sum(dim=0, dtype=torch.float64).cpu().numpy()
+        images += len(mask)
+        with_lesion += int(mask.flatten(1).any(dim=1).sum())
+    if not total.ndim:
+        raise ValueError("a prior needs the masks of the train split")
+    return Prior(mean=(total / images).astype(np.float32), fixed=_fixed(total, with_lesion))
 
 
 class Trivial(ABC):

@@ -7,7 +7,7 @@ import pytest
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import Manifest, Split, Task
 from data_pipelines.streams.indexed import Samples
-from distributed.training import TrialTraining
+from distributed.workers.training import TrialTraining
 from search_spaces.space import Space
 from trainables.evaluation import EvaluationPlan
 from trainables.fusion.base import FusionTrainable

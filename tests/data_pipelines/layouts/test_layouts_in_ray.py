@@ -13,7 +13,7 @@ from data_pipelines.layouts import LAYOUTS
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import Batch, Manifest, Split, Task
 from data_pipelines.streams import Mode, Source, materialise
-from distributed.sweep import sweep
+from distributed.sweep.job import sweep
 from search_spaces.study import load
 
 pytestmark = pytest.mark.slow

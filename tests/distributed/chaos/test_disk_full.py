@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from distributed.checkpoints import latest_epochs, save_state
-from distributed.ledger import Ledger, Record, State
-from distributed.run import Run
+from distributed.run.checkpoints import latest_epochs, save_state
+from distributed.run.folder import Run
+from distributed.run.ledger import Ledger, Record, State
 
 
 @pytest.fixture

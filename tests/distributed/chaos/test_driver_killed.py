@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from distributed.checkpoints import latest_epochs
-from distributed.exports import write_exports
-from distributed.ledger import END, LEDGER, Ledger, State
 from distributed.report import write_report
-from distributed.run import Run
+from distributed.run.checkpoints import latest_epochs
+from distributed.run.exports import write_exports
+from distributed.run.folder import Run
+from distributed.run.ledger import END, LEDGER, Ledger, State
 
 pytestmark = pytest.mark.timeout(3600)
 

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from distributed.halt import INTERRUPTED
-from distributed.ledger import END, State
+from distributed.run.halt import INTERRUPTED
+from distributed.run.ledger import END, State
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 

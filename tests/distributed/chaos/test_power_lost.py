@@ -2,8 +2,8 @@
 
 import pytest
 
-from distributed.checkpoints import finished_card, latest_epochs, load_state, save_state
-from distributed.ledger import Ledger, Record, State
+from distributed.run.checkpoints import finished_card, latest_epochs, load_state, save_state
+from distributed.run.ledger import Ledger, Record, State
 
 
 def test_a_state_cut_off_anywhere_is_passed_over(tmp_path, tensors):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.storage import Folder
-from distributed.ledger import END
+from distributed.run.ledger import END
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 

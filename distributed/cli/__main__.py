@@ -1,0 +1,5 @@
+"""`python -m distributed.cli` is `trustsweep`."""
+
+from distributed.cli.app import main
+
+main()

@@ -1,0 +1,357 @@
+"""The command line. Heavy imports happen inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from data_pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from distributed.run.folder import Run
+
+app = typer.Typer(
+    name="trustsweep",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="From a folder of medical images to the Pareto front of robustness against "
+    "calibration.\n\nThree steps: **prepare** a published folder, **sweep** a study over it, look "
+    "at the **report**. `trustsweep list` names everything that a study can use.",
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override any key; may be given repeatedly."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="Made by `trustsweep prepare`: a folder, or a URL (s3://...)."),
+]
+
+
+@app.command()
+def prepare(
+    folder: Annotated[
+        Path | None, typer.Argument(help="The folder as its publisher ships it.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="How the folder is laid out; see `list layouts`.")] = (
+        "phantoms"
+    ),
+    out: Annotated[
+        str, typer.Option(help="Where the shards go: a folder, or a URL (s3://...).")
+    ] = ("data/phantoms"),
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Images become SIZE pixels a side. Left out: their own size where all are known "
+            "to share one of up to 128, else 64.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split (and of generated images).")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another data set at --out.")
+    ] = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Leave out what cannot be used; skipped.csv lists it."),
+    ] = False,
+    patients: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Who is in which image (columns: file name, patient), for layouts that guess it.",
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="An option of the layout, as count=480, or one of ratios=[0.7,0.15,0.15], "
+            "ood_site=SITE (or each), folds=5, dtype=float16.",
+        ),
+    ] = None,
+) -> None:
+    """Turn a published folder into shards that a sweep can read.
+
+    Every file is checked first: an image without its mask, a mask of another size or a truncated
+    file is named, and nothing is written. Killed half-way, it goes on when it is run again.
+    Example:
+
+    `trustsweep prepare "QaTa-COV19-v2" --layout qata-cov19 --size 128 --out data/qata`
+
+    Without a folder, generated chest X-rays: `trustsweep prepare --out data/phantoms`
+    """
+    from data_pipelines.prepare import prepare as run_prepare
+    from distributed.cli.preparing import cases_read, summary
+    from search_spaces.study import assignment
+
+    chosen = dict(assignment(item, example="count=480") for item in options or [])
+    for key in chosen.keys() & {"size", "seed", "overwrite", "skip_bad", "patients", "progress"}:
+        raise UserError(f"--set {key}: write --{key.replace('_', '-')} instead.")
+    console = _console()
+    with cases_read(console) as progress:
+        report = run_prepare(
+            folder,
+            layout,
+            out,
+            size=size,
+            seed=seed,
+            overwrite=overwrite,
+            skip_bad=skip_bad,
+            patients=patients,
+            progress=progress,
+            **chosen,
+        )
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+    console.print(summary(out, report), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    data: Annotated[str, typer.Argument(help="A folder made by `trustsweep prepare`, or its URL.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures; beside the data, as NAME-inspect, if left out."),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="The corruptions to show; see `list suites`.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every number there, too.")
+    ] = None,
+) -> None:
+    """Look at the data: counts, ranges and warnings, and pictures of samples and corruptions.
+
+    Example: `trustsweep inspect data/qata`
+    """
+    from data_pipelines.inspection.command import run
+
+    run(data, out, suite, json_file, _console())
+
+
+@app.command()
+def sweep(
+    study: Annotated[
+        str | None, typer.Argument(help="A study file, or the name of a shipped study.")
+    ] = None,
+    data: Data = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; must be new.  [default: runs/sweep]")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with this run, whatever has ended it."),
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="With --resume: this key of the study (or `code`) is meant to have changed.",
+        ),
+    ] = None,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Let the sampler learn from an earlier run first."),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Short for --set search.trials=N.")
+    ] = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved study and what it would use.")
+    ] = False,
+) -> None:
+    """Search a study's space and leave its front, models and report in a run folder.
+
+    Runs on this machine, or on the cluster that RAY_ADDRESS names, as in a submitted job.
+
+    Example: `trustsweep sweep evidential --data data/qata --trials 24 --out runs/qata`
+
+    Ctrl-C finishes the epoch and writes the report of what there is. Go on, after that or anything
+    worse: `trustsweep sweep --resume runs/qata`. More trials may be asked for; any other change is
+    named: by `--set`, or with `--accept KEY` where a study file was edited, `--accept code` where
+    the code was.
+    """
+    from search_spaces.study import load
+
+    items = list(overrides or [])
+    told = [item.partition("=")[0] for item in items]
+    if trials is not None:
+        items.append(f"search.trials={trials}")
+        told.append("search.trials")
+    if data is not None:
+        items.append(f"data={data}")
+    if warm_start is not None:
+        items.append(f"search.warm_start={json.dumps(str(warm_start.resolve()))}")
+    if resume is not None:
+        if out is not None or warm_start is not None:
+            raise UserError("--resume RUN: goes on in that folder, with what it began with.")
+        _resume(resume, study, items, [*told, *(accept or [])], dry_run)
+    elif study is None:
+        raise UserError("Name a study, or a run to go on with: --resume RUN.")
+    else:
+        _sweep(load(study, items), out or Path("runs/sweep"), dry_run)
+
+
+@app.command()
+def train(
+    trainable: Annotated[str, typer.Argument(help="What to train; see `list trainables`.")],
+    data: Data = None,
+    out: Annotated[Path, typer.Option(help="The run folder; must be new.")] = Path("runs/train"),
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved study and what it would use.")
+    ] = False,
+) -> None:
+    """Train one model with given parameters: a sweep of a single trial, with the same report.
+
+    Parameters not named have the defaults of the trainable's space. Example:
+
+    `trustsweep train evidential-unet --data data/qata --set epochs=30 --set regime=uncertain`
+    """
+    from search_spaces.space import Space
+    from search_spaces.study import apply_overrides, load, parse, shipped_studies
+
+    space = Space([trainable], {})
+    names = space.of(trainable)
+    items = [
+        f"space.{item}" if item.partition("=")[0] in names else item for item in overrides or []
+    ]
+    if data is not None:
+        items.append(f"data={data}")
+    # Its task decides what can be measured, so a shipped study of the same model lends its own.
+    shipped = next(study for study in map(load, shipped_studies()) if trainable in study.trainables)
+    raw = {
+        "name": f"train-{trainable}",
+        "trainables": [trainable],
+        "objectives": shipped.objectives,
+        "search": {"trials": 1, "sampler": "random"},
+        "space": {name: parameter.start() for name, parameter in names.items()},
+    }
+    _sweep(parse(apply_overrides(raw, items), "train"), out, dry_run)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+) -> None:
+    """Write report.html and the figures of a run anew, from what lies in its folder.
+
+    Works on a run that is still going or was killed: it shows the trials that have ended.
+    """
+    from distributed.report import write_report
+    from distributed.run.exports import write_exports
+    from distributed.run.folder import Run
+
+    opened = Run.open(run)
+    write_exports(opened)
+    _console().print(f"Report: {write_report(opened)}", highlight=False, soft_wrap=True)
+
+
+@app.command(name="list")
+def list_registered(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="trainables, layouts, metrics, ..., or one of them; all if left out."),
+    ] = None,
+) -> None:
+    """Name what is registered: what a study, `prepare` or `train` can use.
+
+    With the name of one, all that is known of it: `trustsweep list chestxray14`
+    """
+    from data_pipelines.registry import nearest
+    from distributed.cli.catalogue import catalogue, describe
+
+    found = catalogue()
+    console = _console()
+    if kind is not None and kind not in found:
+        if (text := describe(kind)) is not None:
+            console.print(text, highlight=False, markup=False)
+            return
+        known = [*found, *(name for entries in found.values() for name in entries)]
+        raise UserError(
+            f"list: nothing is called {kind!r}{nearest(kind, known)} Kinds: {', '.join(found)}."
+        )
+    for name, entries in found.items():
+        if kind in (None, name):
+            console.print(f"[bold]{name}[/bold]")
+            width = max(len(entry) for entry in entries)
+            for entry, meaning in entries.items():
+                console.print(
+                    f"  {entry:<{width}}  {meaning}".rstrip(), highlight=False, markup=False
+                )
+
+
+def main() -> None:
+    """Run the command line.
+
+    What the user can mend is one line on stderr and exit code 2; a sweep that was left half-way
+    says how to go on with it, and ends with 130 after Ctrl-C, else with 1.
+    """
+    from distributed.run.halt import Halted
+
+    try:
+        app()
+    except UserError as error:
+        print(f"trustsweep: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Halted as halted:
+        print(f"trustsweep: {halted}. Go on with: {halted.resume}", file=sys.stderr)
+        sys.exit(halted.code)
+
+
+def _sweep(study: Any, out: Path, dry_run: bool) -> None:
+    from distributed.sweep.job import sweep
+    from distributed.sweep.plan import prepare
+    from distributed.sweep.resources import nodes
+
+    console = _console()
+    if not dry_run:
+        _ended(sweep(study, out, console))
+        return
+    prepared = prepare(study, nodes())
+    console.print(study.to_yaml(), highlight=False, markup=False)
+    space = yaml.safe_dump(study.search_space().to_dict(), sort_keys=False, allow_unicode=True)
+    console.print(f"# The space, resolved\n{space}", highlight=False, markup=False)
+    console.print(f"# Resources: {prepared.resources}", highlight=False, markup=False)
+
+
+def _resume(
+    run: Path, study: str | None, items: list[str], accepted: list[str], dry_run: bool
+) -> None:
+    from distributed.run.folder import STUDY, Run
+    from distributed.sweep.job import resume
+    from search_spaces.study import load
+
+    if dry_run:
+        raise UserError("--dry-run: says what a new run would use; --resume has no use for it.")
+    Run.open(run)
+    _ended(resume(run, load(study or run / STUDY, items), accepted, _console()))
+
+
+def _ended(run: Run) -> None:
+    """A sweep without a single model has failed, also for a script that started it."""
+    from distributed.run.ledger import State
+
+    if not run.ledger.of(State.COMPLETED):
+        raise typer.Exit(1)
+
+
+def _console() -> Console:
+    # A job's log is not a terminal and would be wrapped at 80 columns.
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Everything that is registered, with a line on each: what `trustsweep list` prints.
+
+Nothing is imported for it, so that the list is there at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from data_pipelines.corruptions import CORRUPTIONS
+from data_pipelines.corruptions.suites import SUITES
+from data_pipelines.layouts import LAYOUTS
+from data_pipelines.registry import Registry
+from distributed.search.stopping import POLICIES
+from search_spaces.study import load, shipped_studies
+from trainables.metrics.catalog import AREAS, COSTS, METRICS, SKILL, MetricInfo, metric_info
+from trainables.registry import ATTACKS, MAPS, REGIMES, TRAINABLES
+
+_REGISTRIES: dict[str, Registry] = {
+    "trainables": TRAINABLES,
+    "layouts": LAYOUTS,
+    "corruptions": CORRUPTIONS,
+    "attacks": ATTACKS,
+    "regimes": REGIMES,
+    "schedulers": POLICIES,
+}
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """Kind to name to a one-line meaning."""
+    found = {
+        kind: {name: registry.meaning(name) for name in registry}
+        for kind, registry in _REGISTRIES.items()
+    }
+    found["suites"] = {name: ", ".join(listed) for name, listed in SUITES.items()}
+    found["uncertainties"] = dict(MAPS)
+    found["metrics"] = {name: _meaning(info) for name, info in METRICS.items()}
+    found["whole metrics"] = {
+        name: _meaning(info) for table in (AREAS, COSTS) for name, info in table.items()
+    }
+    found["skills"] = {
+        name: f"{metric_info(name).meaning}; so of every metric that has one"
+        for name in (f"{SKILL}.clean.dice_lesion", f"{SKILL}.balanced_accuracy_area")
+    }
+    found["studies"] = {name: ", ".join(load(name).trainables) for name in shipped_studies()}
+    return found
+
+
+def describe(name: str) -> str | None:
+    """All that is known of one registered implementation; None for another name."""
+    for registry in _REGISTRIES.values():
+        if name in registry:
+            implementation = registry[name]
+            text = inspect.getdoc(implementation) or ""
+            if registry is not LAYOUTS:
+                return text
+            options = ", ".join(f"{k}={v}" for k, v in implementation.options().items())
+            listed = "Patients: --patients FILE.csv\n" if implementation.takes_patients else ""
+            return (
+                f"{text}\n\nOptions (--set): {options or 'none'}\n{listed}"
+                f"Licence: {implementation.licence}\nCite: {implementation.citation}"
+            )
+    return None
+
+
+def _meaning(info: MetricInfo) -> str:
+    better = {"max": "higher is better; ", "min": "lower is better; ", None: ""}[info.direction]
+    skill = f"; has a {SKILL}" if info.skilled else ""
+    return f"{info.meaning} ({better}{', '.join(info.tasks)}{skill})"

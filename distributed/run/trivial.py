@@ -1,0 +1,103 @@
+"""What predictors that ignore the image reach on each split of a data set, once per sweep."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_pipelines.errors import UserError
+from data_pipelines.machine import write_atomically
+from data_pipelines.schema import Manifest, Split, Task
+from data_pipelines.storage import Folder
+from trainables.metrics.skill import Figures
+
+if TYPE_CHECKING:
+    from trainables.metrics.prior import Prior
+
+#: In the run folder: split to predictor to metric to value, null where it does not exist.
+TRIVIAL_NAME = "trivial.json"
+#: Trials that a sentence names.
+_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Trivial:
+    """What they know of the train split, and their figures on each other split that there is."""
+
+    prior: Prior
+    figures: Mapping[str, Figures]
+
+
+def read_trivial(data: Folder, manifest: Manifest, task: Task) -> Trivial:
+    """Read the labels or masks of every split once. Raises `UserError` for damaged files."""
+    from data_pipelines.streams import Streamed
+    from trainables.metrics.prior import Prior
+    from trainables.metrics.trivial import TRIVIAL
+
+    def truths(split: Split) -> Streamed:
+        return Streamed(data, split, manifest)
+
+    prior = Prior.of(truths(Split.TRAIN).truths(), task)
+    figures: dict[str, Figures] = {}
+    for split in (Split.VAL, Split.TEST, Split.OOD):
+        if manifest.split_counts.get(split):
+            state = TRIVIAL[task](prior)
+            for batch in truths(split).truths():
+                state.update(batch)
+            figures[split] = state.figures()
+    return Trivial(prior, figures)
+
+
+def save_figures(run: Path, figures: Mapping[str, Figures]) -> None:
+    """Write them into a run folder."""
+    known = {
+        split: {
+            name: {m: None if math.isnan(v) else v for m, v in row.items()}
+            for name, row in rows.items()
+        }
+        for split, rows in figures.items()
+    }
+    write_atomically(run / TRIVIAL_NAME, json.dumps(known, indent=2))
+
+
+def load_figures(run: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Those of a run folder; empty for a run that has none (an earlier version's).
+
+    Raises `UserError` for a broken file.
+    """
+    path = run / TRIVIAL_NAME
+    if not path.is_file():
+        return {}
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}). Is this file whole?") from error
+    return {
+        split: {
+            name: {m: math.nan if v is None else v for m, v in row.items()}
+            for name, row in rows.items()
+        }
+        for split, rows in raw.items()
+    }
+
+
+def trivial_lines(remarks: Mapping[str, str], completed: int) -> list[str]:
+    """Sentences on the models that are no better than a trivial predictor.
+
+    Args:
+        remarks: Trial to what is trivial about it.
+        completed: Trials among which they are.
+    """
+    found: dict[str, list[str]] = {}
+    for trial, remark in remarks.items():
+        found.setdefault(remark, []).append(trial)
+    lines = []
+    for remark, trials in found.items():
+        more = f" and {len(trials) - _NAMED} more" if len(trials) > _NAMED else ""
+        named = ", ".join(trials[:_NAMED])
+        lines.append(f"{len(trials)} of {completed} completed trials: {remark} ({named}{more}).")
+    return lines

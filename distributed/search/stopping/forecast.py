@@ -1,0 +1,277 @@
+"""Stop a trial once its forecast leaves it next to no chance of reaching the front.
+
+Figures early in a training need not rank trials as their final ones do: calibration, for one, often
+foretells its opposite. So nothing is compared at a rung. What is compared with the front is what
+the rung foretells of the end, learnt from the trials that ended.
+
+**Forecast.** At each rung and for all objectives (and the violations of the constraints) at once,
+a ridge regression predicts final values from the values at that rung and their change since the
+rung before (`.regression`): each target's penalty is chosen by leave-one-out
+error, so features that say nothing get no weight. Only what could come near the front has to be
+told apart, and its learning curves are flat where those of bad trials are steep. So features are
+winsorised at `SPREAD` times the distance from the median to the best tenth, on both sides, and
+targets, on the bad side, at the distance from the median to the best. NaN is beyond both.
+
+**Verdict.** The final values y of a trial are taken as
+
+    y = ŷ + s √(1 + h) · t,    t ~ multivariate Student, correlated as the left-out residuals are,
+
+with leverage h and the fit's degrees of freedom. The trial stops where
+
+    P(y keeps every constraint and is not dominated by the front) < risk · skill^4,
+
+the front being that of the trials that ran to the end and keep every constraint; without any,
+nothing stops. The probability is joint: a corner that is optimistic in every objective at once is
+a point that correlated objectives never reach, yet k deviations of optimism in the one objective
+that matters may be too few.
+
+**Where little can be foretold, little is stopped.** The skill of a rung is the part of the final
+values' variance that it foretells, by left-out residuals, of the objective for which it is least;
+it is 0 where that might be chance. The probabilities are only as good as the model that they come
+from: slow starters, for one, are no draws from the residuals of the others. So the threshold falls
+steeply with the skill. At a rung where an objective is noise it is zero, and nothing is stopped:
+what is unknown could be better than the best.
+
+**Not only survivors are learnt from.** Trials that were stopped have no final values; without
+them the early rungs would be learnt from a few, and from those alone that did well later. So a
+stopped trial counts with the final values that were foretold for it, and with the variance of that
+forecast (which adds to s²). This is regression imputation; as stopping depends on what was observed
+alone, what is missing is missing at random (Little and Rubin, 2019, "Statistical analysis with
+missing data", 1.3, 4.2).
+
+Nothing here depends on a metric's unit, origin or sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaincinv, ndtri
+from scipy.stats import qmc
+
+from distributed.search.stopping.policy import Bound, Figures, Policy, Verdict
+from distributed.search.stopping.ranking import losses_of, violations_of
+from distributed.search.stopping.regression import Forecasts, Ridge
+from distributed.statistics.front import Archive, Floats, Objective
+
+#: Trials of a kind, full or stopped, that are learnt from at most: the latest; a decision's time
+#: stays bounded.
+WINDOW = 128
+#: Where features are winsorised, in distances from the median to the best tenth.
+SPREAD = 2.0
+#: How steeply the threshold falls with the skill.
+DOUBT = 4
+#: Draws of a forecast's error; a power of 2, as Sobol' sequences have it.
+DRAWS = 512
+#: As many ids as a verdict names at most.
+NAMED = 8
+
+#: By number of the rung, (2 (m + c),): a trial's losses and violations there, and their change
+#: since the rung before.
+_Curve = dict[int, Floats]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A trial that ended: `final` (m + c,) was measured, or foretold with that `variance`."""
+
+    trial: str
+    curve: _Curve
+    final: Floats
+    variance: Floats
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What was learnt of a rung.
+
+    Attributes:
+        low, high: (2 (m + c),) where features are winsorised.
+        middle: (m + c,) medians of the final values.
+        ridge: The regression.
+        errors: (DRAWS, m + c) of its forecasts, in units of their deviations.
+    """
+
+    low: Floats
+    high: Floats
+    middle: Floats
+    ridge: Ridge
+    errors: Floats
+
+
+class Forecast(Policy):
+    """Stops what is foretold to end behind the front.
+
+    Args:
+        risk: The chance of reaching the front below which a trial is stopped, in (0, 1), at a rung
+            that foretells everything.
+        learn_from: Trials that run to the end before any is stopped; at least 3.
+        doubt: The exponent of the skill, how steeply the threshold falls with it.
+        objectives, constraints, rungs, seed: See `Policy`.
+    """
+
+    def __init__(
+        self,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Bound] = (),
+        *,
+        rungs: int,
+        seed: int = 0,
+        risk: float = 0.15,
+        learn_from: int = 8,
+        doubt: float = DOUBT,
+    ) -> None:
+        super().__init__(objectives, constraints, rungs=rungs, seed=seed)
+        self._risk = risk
+        self._doubt = doubt
+        self._learn_from = learn_from
+        self._curves: dict[str, _Curve] = {}
+        self._full: dict[str, _Ended] = {}
+        self._stopped: dict[str, _Ended] = {}
+        self._front: Archive[str] = Archive(["min"] * len(objectives))
+        self._models: dict[int, _Model | None] = {}
+        self._normal, self._uniform = _draws(len(objectives) + len(constraints), seed)
+
+    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
+        curve = self._curves.setdefault(trial, {})
+        curve[rung] = _features(curve, rung, self._row(figures))
+        model = self._model(rung) if self._front.keys else None
+        if model is None:
+            return Verdict()
+        forecast = model.ridge.forecast(np.clip(curve[rung], model.low, model.high))
+        verdict = self._judge(rung, model, forecast)
+        if verdict.stop:
+            del self._curves[trial]
+            ended = _Ended(trial, curve, forecast.mean, forecast.deviation**2)
+            self._learn_of(ended, self._stopped)
+        return verdict
+
+    def end(self, trial: str, figures: Figures | None) -> None:
+        # Two slots may end in another order when a past is replayed: what was measured counts.
+        stopped = self._stopped.pop(trial, None)
+        curve = stopped.curve if stopped else self._curves.pop(trial, {})
+        if figures is None:
+            return
+        final = self._row(figures)
+        ended = _Ended(trial, curve, final, np.zeros_like(final))
+        self._learn_of(ended, self._full)
+        self._enter(ended)
+
+    def _learn_of(self, ended: _Ended, kind: dict[str, _Ended]) -> None:
+        kind[ended.trial] = ended
+        if len(kind) > WINDOW:
+            del kind[next(iter(kind))]
+        self._models.clear()
+
+    def _row(self, figures: Figures) -> Floats:
+        """(m + c,) losses and violations; what is no number is worse than any."""
+        row = np.concatenate(
+            [losses_of(figures, self.objectives), violations_of(figures, self.constraints)]
+        )
+        return np.where(np.isnan(row), np.inf, row)
+
+    def _enter(self, ended: _Ended) -> None:
+        """Keep the front of what is feasible."""
+        m = len(self.objectives)
+        if not np.isfinite(ended.final).all() or ended.final[m:].max(initial=0.0) > 0:
+            return
+        self._front.add(ended.trial, ended.final[:m])
+
+    def _model(self, rung: int) -> _Model | None:
+        """Learnt anew when a trial has ended; None where too few full ones passed this rung."""
+        if rung not in self._models:
+            full = [e for e in self._full.values() if rung in e.curve]
+            stopped = [e for e in self._stopped.values() if rung in e.curve]
+            enough = len(full) >= self._learn_from
+            self._models[rung] = self._learn(full, stopped, rung) if enough else None
+        return self._models[rung]
+
+    def _learn(self, full: Sequence[_Ended], stopped: Sequence[_Ended], rung: int) -> _Model:
+        """How values at a rung foretell final ones."""
+        seen = [*full, *stopped]
+        features = np.array([e.curve[rung] for e in seen])
+        best, median = _quantiles(features, 0.1)
+        low, high = median - SPREAD * (median - best), median + SPREAD * (median - best)
+        least, middle = _quantiles(np.array([e.final for e in full]), 0.0)
+        targets = np.minimum([e.final for e in seen], middle + (middle - least))
+        variances = np.array([e.variance for e in seen])
+        ridge = Ridge.fit(np.clip(features, low, high), targets, variances)
+        half = ridge.freedom / 2
+        tails = np.sqrt(half / gammaincinv(half, self._uniform))
+        errors = tails * (self._normal @ np.linalg.cholesky(ridge.correlation).T)
+        return _Model(low, high, middle, ridge, errors)
+
+    def _judge(self, rung: int, model: _Model, forecast: Forecasts) -> Verdict:
+        m = len(self.objectives)
+        risk = self._risk * model.ridge.skill.min() ** self._doubt
+        draws = forecast.mean + forecast.deviation * model.errors
+        # One objective at a time: reducing an axis of two or three is slower by far.
+        beaten = np.logical_and.reduce(
+            [
+                front <= drawn[:, None]
+                for front, drawn in zip(self._front.values.T, draws.T[:m], strict=True)
+            ]
+        )
+        kept = np.asarray(draws[:, m:] <= 0)
+        if (kept.all(axis=1) & ~beaten.any(axis=1)).mean() >= risk:
+            return Verdict()
+        told = self._told(model, forecast)
+        if kept.all(axis=1).mean() < risk:
+            metric = self.constraints[int(kept.mean(axis=0).argmin())].metric
+            reason = f"forecast {told} at rung {rung + 1} breaks the bound on {metric}"
+            return Verdict(True, reason, tuple(self._front.keys[:NAMED]))
+        # Those that are ahead of most of the draws, else the one that is ahead of most.
+        shares = beaten.mean(axis=0)
+        ahead = np.argsort(-shares, kind="stable")[: max(1, min(NAMED, (shares > 0.5).sum()))]
+        names = tuple(self._front.keys[i] for i in ahead)
+        return Verdict(True, f"forecast {told} at rung {rung + 1} is dominated", names)
+
+    def _told(self, model: _Model, forecast: Forecasts) -> str:
+        """The forecast of the objectives as a person reads it."""
+        parts = []
+        for i, objective in enumerate(self.objectives):
+            mean = forecast.mean[i] * (-1 if objective.direction == "max" else 1)
+            part = f"{objective.name} {mean:.3g} ± {forecast.deviation[i]:.1g}"
+            # Beyond the median, forecasts draw near where the targets were winsorised.
+            parts.append(part + " or worse" if forecast.mean[i] > model.middle[i] else part)
+        return ", ".join(parts)
+
+
+def _features(curve: _Curve, rung: int, now: Floats) -> Floats:
+    """(2 (m + c),) the values at a rung, and their change since the last one before it."""
+    earlier = [number for number in curve if number < rung]
+    if not earlier:
+        return np.concatenate([now, np.zeros_like(now)])
+    with np.errstate(invalid="ignore"):
+        change = now - curve[max(earlier)][: len(now)]
+    # Two figures that are none: no change.
+    return np.concatenate([now, np.where(np.isnan(change), 0.0, change)])
+
+
+def _quantiles(values: Floats, share: float) -> tuple[Floats, Floats]:
+    """A low quantile and the median of what is finite in each column of (n, k); 0 of nothing."""
+    finite = np.isfinite(values)
+    ordered = np.sort(np.where(finite, values, np.inf), axis=0)
+    last = finite.sum(axis=0) - 1
+    columns = np.arange(values.shape[1])
+
+    def at(part: float) -> Floats:
+        place = np.maximum(last, 0) * part
+        below = np.floor(place).astype(int)
+        low, high = ordered[below, columns], ordered[np.ceil(place).astype(int), columns]
+        return np.where(last < 0, 0.0, low + (high - low) * (place - below))
+
+    with np.errstate(invalid="ignore"):  # infinite less infinite, of columns without a number
+        return at(share), at(0.5)
+
+
+def _draws(dimensions: int, seed: int) -> tuple[Floats, Floats]:
+    """Quasi-random normal (DRAWS, dimensions) and uniform (DRAWS, 1) numbers.
+
+    Few of them give a probability well. They are the same for every decision, so that all trials
+    are judged by the same luck.
+    """
+    uniform = qmc.Sobol(dimensions + 1, seed=seed).random(DRAWS)
+    return ndtri(uniform[:, :-1]), uniform[:, -1:]

@@ -1,0 +1,15 @@
+"""No early stopping: every trial runs to its end."""
+
+from __future__ import annotations
+
+from distributed.search.stopping.policy import Figures, Policy, Verdict
+
+
+class Unstopped(Policy):
+    """Lets every trial go on."""
+
+    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
+        return Verdict()
+
+    def end(self, trial: str, figures: Figures | None) -> None:
+        """Nothing to learn."""

@@ -1,0 +1,1 @@
+"""What figures are worth: seeds, tests, intervals, fronts of several seeds, optimism."""

@@ -1,0 +1,282 @@
+"""A study against the data and the metrics: what can be wrong is said before a trial starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_pipelines.corruptions import CORRUPTIONS
+from data_pipelines.errors import UserError
+from data_pipelines.registry import nearest
+from data_pipelines.schema import Manifest, Split, Task
+from distributed.statistics.front import Objective
+from distributed.workers import fidelity
+from search_spaces.space import Parameter, Value
+from search_spaces.study import Study
+from trainables.evaluation import EvaluationPlan
+from trainables.metrics.catalog import COSTS, METRICS, SKILL, all_names, leaf, metric_info
+from trainables.metrics.skill import Figures, best_trivial, skill
+from trainables.registry import ATTACKS, ENSEMBLES, TRAINABLES
+
+
+def check(study: Study, manifest: Manifest) -> None:
+    """Raises `UserError` naming the key of the study, or the data set, that cannot be."""
+    task = task_of(study)
+    if task not in manifest.tasks:
+        offered = ", ".join(manifest.tasks)
+        raise UserError(
+            f"trainables: {study.trainables[0]} needs {task} data, {study.data} offers {offered}. "
+            "Choose other trainables or another data set."
+        )
+    for split in (Split.TRAIN, Split.VAL):
+        if not manifest.split_counts.get(split):
+            raise UserError(
+                f"{study.data}: the {split} split is empty. Prepare the data with other ratios."
+            )
+    _usable_attack(study)
+    if not manifest.image_shape:
+        _without_attacks(study)
+    _within_images(study, manifest)
+    _usable_corruptions(study, manifest)
+    _usable_balance(study, task)
+    _usable_encoder(study, manifest)
+    fidelity.check(study, manifest)
+    _repeatable(study)
+    objectives_of(study)
+    _known_metrics(study, (c.metric for c in study.constraints), "constraints")
+    _sighted(study)
+
+
+def _usable_balance(study: Study, task: Task) -> None:
+    """A map has no class of its own to weigh an image by."""
+    for trainable in study.trainables:
+        balance = study.search_space().of(trainable)["class_balance"]
+        if task is not Task.CLASSIFICATION and set(_listed(balance)) - {"none"}:
+            raise UserError(
+                f"space.class_balance: {task} has no class of each image to weigh it by. "
+                "Leave it out."
+            )
+
+
+def _usable_encoder(study: Study, manifest: Manifest) -> None:
+    """Each file that a network may start from, tried on the network of the space's defaults."""
+    space = study.search_space()
+    for trainable in study.trainables:
+        for file in filter(None, _listed(space.of(trainable)["encoder"])):
+            from trainables.networks import load_encoder
+
+            config = {**space.defaults(trainable), "encoder": file}
+            load_encoder(TRAINABLES[trainable](config, manifest).network(), Path(str(file)))
+
+
+def _listed(parameter: Parameter) -> list[Value]:
+    """What a parameter that is no range may be."""
+    return [v for v in (*(parameter.choices or ()), parameter.value) if v is not None]
+
+
+def _usable_attack(study: Study) -> None:
+    settings = study.evaluation
+    if settings.attack in ENSEMBLES:
+        return
+    if settings.attack not in ATTACKS:
+        known = [*ENSEMBLES, *ATTACKS]
+        raise UserError(
+            f"evaluation.attack: unknown attack {settings.attack!r}"
+            f"{nearest(settings.attack, known)} Known: {', '.join(known)}."
+        )
+    from trainables.attacks import make_attack
+
+    try:
+        make_attack(
+            settings.attack,
+            steps=settings.attack_steps,
+            restarts=settings.restarts,
+            norm=settings.norm,
+        )
+    except UserError as error:
+        raise UserError(f"evaluation.attack: {error}") from error
+
+
+def _repeatable(study: Study) -> None:
+    """What the second stage, the front under several seeds, can do without."""
+    if study.references() and study.seeds == 1:
+        raise UserError(
+            "baseline: one seed shows no difference. Give seeds: 5, or leave baseline out."
+        )
+    for trainable in study.trainables:
+        if study.seeds > 1 and study.search_space().of(trainable)["seed"].value is None:
+            raise UserError(
+                "seeds: the space varies the seed itself (space.seed). Fix it there, or leave "
+                "seeds out."
+            )
+
+
+def task_of(study: Study) -> Task:
+    """The one task of the study's trainables: a front compares figures of the same kind."""
+    tasks = {name: TRAINABLES.fact(name, "task") for name in study.trainables}
+    if len(set(tasks.values())) > 1:
+        listed = ", ".join(f"{name} ({task})" for name, task in tasks.items())
+        raise UserError(f"trainables: {listed} have no task in common. Give each a study.")
+    return next(iter(tasks.values()))
+
+
+def measured_names(study: Study) -> list[str]:
+    """Every metric that a finished trial of the study has."""
+    cells = corruption_cells(study)
+    return [*all_names(study.evaluation.epsilons, cells, task_of(study)), *COSTS]
+
+
+def objectives_of(study: Study) -> list[Objective]:
+    """The study's objectives with the directions that their metrics have."""
+    _known_metrics(study, study.objectives, "objectives")
+    objectives = []
+    for name in study.objectives:
+        if (direction := metric_info(name).direction) is None:
+            raise UserError(
+                f"objectives: {name!r} describes a model and is better neither high nor low. Name "
+                "another metric (`trustsweep list metrics`)."
+            )
+        objectives.append(Objective(name, direction))
+    return objectives
+
+
+def check_defined(study: Study, figures: Figures, split: Split) -> None:
+    """Raises `UserError` for an objective or constraint that a split cannot have.
+
+    `figures` are the trivial predictors' there: what is undefined for all of them is undefined for
+    every model.
+    """
+    named = [(name, "objectives") for name in study.objectives]
+    named += [(c.metric, "constraints") for c in study.constraints]
+    for name, key in named:
+        if why := _why_undefined(name, figures):
+            raise UserError(
+                f"{key}: {name!r} does not exist on the {split} split of {study.data}: {why}. "
+                "Name another metric, or prepare the data with other ratios or another seed."
+            )
+
+
+def _why_undefined(name: str, figures: Figures) -> str:
+    metric = leaf(name)
+    if name.startswith("shift") or not any(metric in row for row in figures.values()):
+        return ""
+    _, trivial = best_trivial(figures, metric)
+    if math.isnan(trivial):
+        return _UNDEFINED.get(metric, "its truth does not allow it")
+    if name.startswith(f"{SKILL}.") and math.isnan(skill(0.0, trivial, METRICS[metric])):
+        return "a predictor that ignores the image is perfect there"
+    return ""
+
+
+#: Why a metric does not exist on a split.
+_UNDEFINED = {
+    "dice_lesion": "no image there has a lesion",
+    "false_alarms": "every image there has a lesion",
+    "false_alarm_volume": "every image there has a lesion",
+    "auroc": "fewer than two classes occur there",
+}
+#: What a skill is best measured by, by task.
+_SKILL_OF = {Task.SEGMENTATION: "dice_lesion", Task.CLASSIFICATION: "balanced_accuracy"}
+
+
+def _sighted(study: Study) -> None:
+    """A search finds whatever its objectives reward, also a model that ignores the image.
+
+    Of a single trial nothing is chosen.
+    """
+    blind = [name for name in study.objectives if metric_info(name).blind]
+    kept = [c for c in study.constraints if c.metric.startswith(f"{SKILL}.")]
+    if study.search.trials == 1 or not blind or any(c.sense == ">=" and c.bound > 0 for c in kept):
+        return
+    condition = blind[0].rpartition(".")[0]
+    wanted = f"{SKILL}.{condition}.{_SKILL_OF[task_of(study)]} >= 0.05"
+    raise UserError(
+        f"objectives: a model that ignores the image can have the best {blind[0]}. Add a "
+        f"constraint on a skill, with a bound above 0, such as constraints: [{wanted}]."
+    )
+
+
+def evaluation_plan(study: Study) -> EvaluationPlan:
+    """What `trainables.evaluation` is to do for each trial of this study."""
+    settings = study.evaluation
+    return EvaluationPlan(
+        epsilons=tuple(settings.epsilons),
+        attack=settings.attack,
+        attack_steps=settings.attack_steps,
+        restarts=settings.restarts,
+        norm=settings.norm,
+        corruptions=corruption_cells(study),
+        suite=settings.suite,
+    )
+
+
+def corruption_cells(study: Study) -> tuple[tuple[str, int], ...]:
+    """Every (corruption, severity) of the study's evaluation."""
+    settings = study.evaluation
+    return tuple((name, level) for name in settings.corruptions for level in settings.severities)
+
+
+def _within_images(study: Study, manifest: Manifest) -> None:
+    """An L2 ball that holds every image says nothing of a model."""
+    most, diagonal = study.evaluation.epsilons[-1], math.sqrt(math.prod(manifest.image_shape))
+    if study.evaluation.norm == "l2" and most > diagonal:
+        raise UserError(
+            f"evaluation.epsilons: within an l2 distance of {most:g} lies every image of "
+            f"{study.data}: no two are farther apart than {diagonal:.3g}. Give smaller ones."
+        )
+
+
+def _without_attacks(study: Study) -> None:
+    """Attacks perturb `Batch.image`: without one they would pass for robustness."""
+    if any(epsilon > 0 for epsilon in study.evaluation.epsilons):
+        raise UserError(
+            f"evaluation.epsilons: attacks change the image, and {study.data} has none. "
+            "Give epsilons: [0]."
+        )
+    space = study.search_space()
+    for trainable in study.trainables:
+        regime = space.of(trainable)["regime"]
+        if (regime.choices or [regime.start()]) != ["none"]:
+            raise UserError(
+                f"space.regime: the regimes of {trainable} attack the image, and {study.data} "
+                "has none. Give regime: none."
+            )
+    for name, config in study.references().items():
+        if config["regime"] != "none":
+            raise UserError(
+                f"{name}: regime {config['regime']} attacks the image, and {study.data} has none. "
+                "Give it regime: none."
+            )
+
+
+def _usable_corruptions(study: Study, manifest: Manifest) -> None:
+    """A corruption that changes nothing would pass for robustness."""
+    for name in study.evaluation.corruptions:
+        try:
+            needs = CORRUPTIONS.fact(name, "needs")
+        except UserError as error:
+            raise UserError(f"evaluation.corruptions: {error}") from error
+        if not needs.met(manifest):
+            usable = [c for c in CORRUPTIONS if CORRUPTIONS.fact(c, "needs").met(manifest)]
+            raise UserError(
+                f"evaluation.corruptions: {name!r} needs {needs.text}, and {study.data} has "
+                f"none: it would change nothing. Choose among: {', '.join(usable)}."
+            )
+
+
+def _known_metrics(study: Study, names: Iterable[str], key: str) -> None:
+    """A metric may exist and still not be measured, at an ε that the study does not list."""
+    measured, task = set(measured_names(study)), task_of(study)
+    for name in names:
+        try:
+            info = metric_info(name)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
+        if task not in info.tasks:
+            raise UserError(f"{key}: {name!r} judges {', '.join(info.tasks)}, not {task}.")
+        if name not in measured:
+            raise UserError(
+                f"{key}: this study's evaluation does not measure {name!r}. Add its ε or its "
+                "corruption under `evaluation`, or name another metric (`trustsweep list metrics`)."
+            )

@@ -1,0 +1,249 @@
+"""What a sweep needs against what the cluster has, worked out before anything starts.
+
+Ray waits without a word for resources that never come; this says so at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from data_pipelines.errors import UserError
+from data_pipelines.machine import cpu_count
+from data_pipelines.streams.modes import TASK_CPUS, Choice, Mode, choose
+from search_spaces.study import Resources
+
+#: How a Ray cluster is named to this process; `ray job submit` sets it.
+ADDRESS = "RAY_ADDRESS"
+#: Keys of a node beside Ray's: bytes of its object store, and of one of its GPUs' memory.
+STORE, GPU_BYTES = "object_store_memory", "gpu_bytes"
+#: CPUs that a streamed data set takes for each worker, at least.
+STREAM_CPUS = 1.0
+#: Beyond this, one worker does not keep up with what is prepared for it.
+_MOST_TASKS = 32
+_PROBE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class ResourcePlan:
+    """How many slots run at once and what each of their workers holds."""
+
+    slots: int
+    workers: int
+    per_worker: dict[str, float]
+    cluster: dict[str, float]
+    data: Choice
+
+    @property
+    def ranks(self) -> int:
+        """Workers that train at once."""
+        return self.slots * self.workers
+
+    @property
+    def stream_tasks(self) -> int:
+        """Of Ray Data, at once, for each worker: an equal share of the CPUs that nobody holds."""
+        left = self.cluster["CPU"] - self.ranks * self.per_worker["CPU"]
+        return max(1, min(_MOST_TASKS, int(left / self.ranks / TASK_CPUS + 1e-9)))
+
+    @property
+    def threads(self) -> int:
+        """Torch threads of a worker."""
+        return max(1, int(self.per_worker["CPU"]))
+
+    def __str__(self) -> str:
+        gpus = self.per_worker.get("GPU", 0)
+        each = f"{self.per_worker['CPU']:g} CPU" + (f" + {gpus:g} GPU" if gpus else "")
+        total = f"{self.cluster['CPU']:g} CPU"
+        if self.cluster.get("GPU"):
+            total += f" + {self.cluster['GPU']:g} GPU"
+        slots = f"{self.slots} slot(s) x {self.workers} worker(s) x {each}, of {total}"
+        return f"{slots}; data: {self.data}"
+
+
+def nodes() -> list[dict[str, float]]:
+    """The nodes that a sweep would run on: of RAY_ADDRESS's cluster, else this machine."""
+    if ADDRESS not in os.environ:
+        return local_nodes()
+    try:
+        with ray_session():
+            return cluster_nodes()
+    except ConnectionError as error:
+        raise UserError(f"{ADDRESS}={os.environ[ADDRESS]}: {error}") from error
+
+
+def local_nodes() -> list[dict[str, float]]:
+    """This machine as the only node, without starting Ray."""
+    from ray._private.utils import estimate_available_memory, resolve_object_store_memory
+
+    node = {"CPU": float(cpu_count()), "GPU": float(_gpu_count())}
+    # What `ray.init` will take; Ray has no public name for it.
+    node[STORE] = float(resolve_object_store_memory(estimate_available_memory()))
+    if node["GPU"]:
+        node[GPU_BYTES] = float(_gpu_bytes())
+    return [node]
+
+
+def cluster_nodes() -> list[dict[str, float]]:
+    """The living nodes of the Ray cluster that this process is connected to."""
+    import ray
+
+    found: dict[str, dict[str, float]] = {
+        node["NodeID"]: {key: node["Resources"].get(key, 0.0) for key in ("CPU", "GPU", STORE)}
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    _ask_gpus(found)
+    return list(found.values())
+
+
+def _ask_gpus(nodes: Mapping[str, dict[str, float]]) -> None:
+    """Add what Ray does not know, the GPUs' memory, by a process on each node that has some."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    probes = {
+        ray.remote(_gpu_bytes)
+        .options(
+            num_cpus=0,
+            num_gpus=0.01,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        )
+        .remote(): node
+        for node_id, node in nodes.items()
+        if node["GPU"]
+    }
+    if probes:
+        answered, late = ray.wait([*probes], num_returns=len(probes), timeout=_PROBE_SECONDS)
+        for probe in answered:
+            probes[probe][GPU_BYTES] = float(ray.get(probe))
+        for probe in late:  # others hold all of that node's GPUs
+            ray.cancel(probe)
+
+
+def _gpu_count() -> int:
+    """GPUs that torch sees; it is not asked, which takes seconds, where there is no driver."""
+    drivers = ("/proc/driver/nvidia", "/dev/kfd")
+    if shutil.which("nvidia-smi") is None and not any(map(os.path.exists, drivers)):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _gpu_bytes() -> int:
+    """Memory of the smallest GPU that this process sees; 0 without any."""
+    import torch
+
+    devices = range(torch.cuda.device_count())
+    return min((torch.cuda.get_device_properties(i).total_memory for i in devices), default=0)
+
+
+def _device_bytes(nodes: Sequence[Mapping[str, float]], gpus: float) -> float:
+    """Of GPU memory for one worker, by the smallest GPU; 0 where none is known."""
+    known = [node.get(GPU_BYTES, 0.0) for node in nodes if node.get("GPU")]
+    return min(gpus, 1.0) * min(known, default=0.0)
+
+
+def plan(
+    resources: Resources,
+    trials: int,
+    nodes: Sequence[Mapping[str, float]],
+    data_bytes: int = 0,
+) -> ResourcePlan:
+    """Fit slots into the cluster, and choose how data reach them.
+
+    Workers are whole on one node. A slot's own processes take no CPU. A data set that memory holds
+    is read before the slots start, with all of the cluster's CPUs; a streamed one takes CPUs beside
+    every worker, without which training would wait for ever.
+
+    Args:
+        resources: What the study asks for.
+        trials: Of the study, as many as may run side by side.
+        nodes: By `local_nodes` or `cluster_nodes`.
+        data_bytes: Of the train and validation splits, as stored.
+
+    Raises:
+        UserError: where it cannot fit.
+    """
+    total = {key: sum(node.get(key, 0.0) for node in nodes) for key in ("CPU", "GPU")}
+    gpus = resources.gpus_per_worker
+    if gpus == "auto":
+        gpus = 1.0 if total["GPU"] >= 1 else 0.0
+    worker = {"CPU": resources.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
+    data = choose(
+        resources.data,
+        data_bytes,
+        store=min((node[STORE] for node in nodes if STORE in node), default=0.0),
+        device=_device_bytes(nodes, gpus),
+    )
+    room = sum(
+        min(int(node.get(key, 0.0) / need + 1e-9) for key, need in worker.items()) for node in nodes
+    )
+    streaming = STREAM_CPUS if data.mode is Mode.STREAMED else 0.0
+    if streaming:
+        room = min(room, int(total["CPU"] / (resources.cpus_per_worker + streaming) + 1e-9))
+    fitting = room // resources.workers
+    wanted = 1 if resources.slots == "auto" else resources.slots
+    if total["CPU"] < 1 or fitting < wanted:
+        each = " + ".join(f"{need:g} {key}" for key, need in worker.items())
+        if streaming:
+            each += f" + {streaming:g} CPU for its data stream"
+        has = ", ".join(f"{value:g} {key}" for key, value in total.items())
+        raise UserError(
+            f"resources: {wanted} slot(s) x {resources.workers} worker(s) x {each} do not fit: the "
+            f"cluster has {has} on {len(nodes)} node(s). Lower resources.slots, resources.workers "
+            "or what a worker takes, or add nodes."
+        )
+    slots = min(trials, fitting) if resources.slots == "auto" else resources.slots
+    return ResourcePlan(slots, resources.workers, worker, total, data)
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Ray for the length of a sweep. A cluster that was already there is left as it is.
+
+    Raises ConnectionError where it does not start.
+    """
+    # Progress bars of Ray Data and Tune's own loggers, in this process and those it starts.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # A slot's helper processes take no CPU; Ray would start only as many at once as it has CPUs,
+    # and warn of the others.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
+    import ray
+    import ray.data  # sets up its loggers, so that it must come before they are turned down
+
+    # Where a token lies and that bars are off is nothing that a sweep's display should begin with.
+    for chatty in ("ray._private.authentication", "ray.data", "ray.tune"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    # Nobody reads what Tune keeps of an experiment; that a full disk has no room for it needs no
+    # traceback.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+
+    def name_cluster() -> None:
+        # Train frees what a killed slot held by asking the state API, which knows of no address but
+        # this one, and gives up where several clusters run on one machine. Within this function, as
+        # importing this module would take every process of Ray seconds.
+        os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
+
+    existing = ray.is_initialized()
+    if not existing:
+        try:
+            ray.init(
+                address=os.environ.get(ADDRESS, "local"),
+                runtime_env={"worker_process_setup_hook": name_cluster},
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+        except Exception as error:  # of no type of its own where a machine is too busy
+            raise ConnectionError(f"Ray did not start: {error}") from error
+    try:
+        yield
+    finally:
+        if not existing:
+            ray.shutdown()

@@ -1,0 +1,80 @@
+"""What a model's robustness rests on: its attacks, the gap between them, signs of masking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_pipelines.schema import Batch
+from data_pipelines.streams import Stream
+from distributed.workers.training import TrialTraining
+from search_spaces.study import Evaluation as EvaluationSettings
+from trainables.attacks.masking import SIGNS, Effort
+from trainables.evaluation import Evaluation
+from trainables.metrics.catalog import AREAS, attacked_name
+from trainables.registry import FULL
+from trainables.sample_scores import SampleScores
+
+#: Samples that are looked at for signs of masking, and how hard, by what judges the front.
+SAMPLES = {"full": 48, "fast": 12}
+EFFORT = {
+    "full": Effort(steps=40, queries=400),
+    "fast": Effort(steps=10, queries=60),
+}
+
+
+def attacked_again(
+    training: TrialTraining, samples: Stream, size: int, scores: SampleScores | None
+) -> Evaluation:
+    """The same samples under the full ensemble, clean and attacked alone."""
+    return training.evaluate(samples, batch_size=size, scores=scores, attack=FULL, corrupted=False)
+
+
+def attack_card(
+    training: TrialTraining,
+    settings: EvaluationSettings,
+    few: Batch,
+    fast: Mapping[str, float],
+    full: Mapping[str, float] | None,
+) -> dict[str, Any]:
+    """The card's `attack`: everything that its figures under attack depend on.
+
+    Args:
+        few: Samples to look for signs of masking on.
+        fast: The metrics under the attack of the search.
+        full: Those under the full ensemble, where the front is judged by it.
+
+    Returns:
+        - search, final: the members of each attack with their parameters, in order.
+        - norm and epsilons.
+        - left_out: members of the latter that need torchattacks, where it is not installed.
+        - gap: by metric of the curves and areas, how much higher it stands under the attack of the
+          search than under the full one; empty where nothing but the former ran.
+        - masking: see `Masking.as_json`; and as `meanings` what every sign means, set or not.
+        Empty where nothing is attacked.
+    """
+    plan = training.plan
+    if not plan.budgets:
+        return {}
+    part: dict[str, Any] = {
+        "name": {"search": plan.attack, "final": FULL if full else plan.attack},
+        "norm": plan.norm,
+        "epsilons": list(plan.budgets),
+        "search": training.attack_settings(),
+    }
+    part["final"] = training.attack_settings(FULL) if full else part["search"]
+    part["left_out"] = training.attacks_left_out() if full else []
+    part["gap"] = _gap(plan.budgets, fast, full) if full else {}
+    effort, size = EFFORT[settings.final], settings.batch_size
+    found = training.masking(few, max(plan.budgets), effort, batch_size=size)
+    part["masking"] = {**found.as_json(), "meanings": dict(SIGNS)}
+    return part
+
+
+def _gap(
+    budgets: Sequence[float], fast: Mapping[str, float], full: Mapping[str, float]
+) -> dict[str, float]:
+    areas = [name for name in AREAS if name in fast]
+    leaves = [name.removesuffix("_area") for name in areas]
+    names = [f"{attacked_name(e)}.{leaf}" for e in budgets for leaf in leaves]
+    return {name: fast[name] - full[name] for name in [*names, *areas] if name in full}

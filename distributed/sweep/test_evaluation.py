@@ -1,0 +1,323 @@
+"""The last word on the front: its models on the test split, once each, in parallel.
+
+So are the models that repeat those of the front under other seeds, and the baseline's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+
+from data_pipelines.corruptions.seeds import draw_seeds
+from data_pipelines.corruptions.suite import corrupt
+from data_pipelines.schema import Batch, Manifest, Split, Task
+from data_pipelines.storage import Folder
+from data_pipelines.streams import Streamed
+from distributed.run.checkpoints import load_model
+from distributed.run.evaluation_card import CARD_VERSION, EvaluationCard
+from distributed.run.folder import Run
+from distributed.run.ledger import SEARCH, Record
+from distributed.run.sample_table import origins, salt, write_table
+from distributed.statistics.estimates import estimates, group_estimates, headline_names
+from distributed.statistics.inference import Estimate
+from distributed.sweep.checks import evaluation_plan
+from distributed.sweep.robustness import SAMPLES, attack_card, attacked_again
+from distributed.sweep.selective import selective
+from distributed.workers.fidelity import CLEAN, FULL, Level
+from distributed.workers.training import TrialTraining
+from search_spaces.study import Study
+from trainables.evaluation import Evaluation, EvaluationPlan
+from trainables.metrics.catalog import attacked_name
+from trainables.metrics.prior import Prior
+from trainables.metrics.skill import Figures, triviality
+from trainables.registry import FULL as FULL_ATTACK
+from trainables.registry import TRAINABLES
+from trainables.reliance import reliance, weighed_samples
+from trainables.sample_scores import SampleScores
+
+if TYPE_CHECKING:
+    from distributed.sweep.plan import Prepared
+
+#: Test images that the report shows, and samples with the weights of their modalities.
+PANEL_IMAGES, WEIGHED_SAMPLES = 6, 24
+#: What weights of modalities are compared with: every modality worse on its own.
+MIXED, MIXED_SEVERITY = "mixed-quality", 5
+
+#: What temperature scaling is told of.
+TEMPERED = ("ece", "mce", "ece_region", "nll", "brier")
+
+Arrays = dict[str, np.ndarray]
+
+
+def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
+    """Write `evaluation/<id>.json` for each of the models, unless it is there and tells what the
+    study asks for now: a stronger last attack, or other objectives, are judged anew.
+
+    A model of the search gets `evaluation/<id>.npz` as well, for the samples that the report shows,
+    and `evaluation/<id>.parquet` with what each sample scored.
+    """
+    run.evaluation.mkdir(exist_ok=True)
+    salt(run.path)  # before several tasks ask for it at once
+    needs = prepared.resources.per_worker
+    task = ray.remote(judge_model).options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))
+    assert prepared.study.data is not None
+    data = Folder(prepared.study.data).resolved()
+    ray.get(
+        [
+            task.remote(
+                prepared.study,
+                data,
+                prepared.manifest,
+                record,
+                run.path,
+                run.checkpoints,
+                prepared.trivial.prior,
+            )
+            for record in records
+            if not is_judged(run.path, record, prepared.study)
+        ]
+    )
+
+
+def is_judged(run: Path, record: Record, study: Study) -> bool:
+    """Whether a model's card in a run folder tells what the study asks for."""
+    path = _card(run, record)
+    if not path.is_file():
+        return False
+    card = json.loads(path.read_text(encoding="utf-8"))
+    # A card of another version is written anew.
+    asked = card.get("asked") == _asked(study, record)
+    return card.get("version") == CARD_VERSION and bool(asked)
+
+
+def judge_model(
+    study: Study,
+    data: Folder,
+    manifest: Manifest,
+    record: Record,
+    run: Path,
+    checkpoints: Path,
+    prior: Prior | None = None,
+) -> None:
+    """Write one model's card, and its arrays and table where it has any.
+
+    The card is an `EvaluationCard`; of its parts, see `robustness.attack_card`,
+    `selective`, `_cooled` and, for a method that weighs modalities, `Reliance`. Metrics
+    and curves of the test split are under the attack that the study's `evaluation.final` names.
+    Models of the search have `estimates` (headline figures of each split with their 95 %
+    intervals, under the attack of the search; of the test split those under the full one beside
+    them, as `final`) and `groups` (see `estimates.group_estimates`), and beside the card every
+    sample's scores (see `sample_table`). `prior` is what the trivial predictors know of the train
+    split.
+    """
+    import torch
+
+    plan = evaluation_plan(study)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    training = TrialTraining(record.config, manifest, plan, device=device, prior=prior)
+    load_model(checkpoints / record.id, training.model)
+    size = study.evaluation.batch_size
+    samples = Streamed(data, Split.TEST, manifest)
+    judged = _Judged(training, data, size, gather=record.stage == SEARCH)
+    evaluation = judged.split(Split.TEST)
+    metrics, trivial = evaluation.compute(), evaluation.trivial()
+    hardest, again = evaluation, None
+    if plan.budgets and study.evaluation.final == FULL_ATTACK != plan.attack:
+        if judged.gathered is not None:
+            again = SampleScores(evaluation.task, plan.uncertainty)
+        hardest = attacked_again(training, samples, size, again)
+    final = None if hardest is evaluation else hardest.compute()
+    strongest = max(plan.epsilons)
+    card: dict[str, Any] = {
+        "id": record.id,
+        "split": str(Split.TEST),
+        "classes": list(manifest.classes),
+        "config": record.config,
+        "code": record.code,
+        "asked": _asked(study, record),
+        "metrics": metrics | (final or {}),
+        "trivial": trivial,
+        "triviality": triviality(metrics, trivial),
+        "curves": hardest.curves() if plan.budgets else {},
+        "reliability": {
+            condition: hardest.reliability(condition)
+            for condition in dict.fromkeys(("clean", attacked_name(strongest)))
+        },
+    }
+    arrays: Arrays = {}
+    if record.stage == SEARCH and manifest.image_shape:
+        arrays = training.panel(panel_batch(samples), strongest)
+        arrays["epsilon"] = np.array(strongest, dtype=np.float32)
+    count = manifest.split_counts.get(Split.OOD, 0)
+    ood = judged.split(Split.OOD, CLEAN) if count else None
+    if ood is not None:
+        card["ood"] = {"samples": count, "metrics": ood.compute()}
+    # Intervals are of what the search judged by; thresholds need the clean images alone.
+    validation = judged.split(Split.VAL, CLEAN if judged.gathered is None else FULL)
+    card["selective"] = selective(validation, evaluation, ood)
+    card["temperature"] = _cooled(training, data, size, validation, metrics)
+    if evaluation.task is Task.CLASSIFICATION:
+        weights, shown = _weights(training, samples, size)
+        card |= weights
+        arrays |= shown if record.stage == SEARCH else {}
+    if plan.budgets:
+        few = panel_batch(samples, SAMPLES[study.evaluation.final])
+        card["attack"] = attack_card(training, study.evaluation, few, metrics, final)
+    path = _card(run, record)
+    if judged.gathered is not None:
+        known = {Split.TEST: trivial, Split.VAL: validation.trivial()}
+        if ood is not None:
+            known[Split.OOD] = ood.trivial()
+        card |= _estimated(judged.gathered, again, known, study, plan, data, run, path)
+    if arrays:
+        np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
+    # Last: a model with such a card is judged, and is not judged again.
+    EvaluationCard.write(path, card)
+
+
+class _Judged:
+    """A model's evaluations on whole splits, and with `gather` what each sample scored there."""
+
+    def __init__(self, training: TrialTraining, data: Folder, size: int, *, gather: bool) -> None:
+        self._training, self._data, self._size = training, data, size
+        self.gathered: dict[Split, SampleScores] | None = {} if gather else None
+
+    def split(self, split: Split, level: Level = FULL) -> Evaluation:
+        training = self._training
+        scores = None
+        if self.gathered is not None:
+            task = TRAINABLES[training.config["trainable"]].task
+            scores = self.gathered[split] = SampleScores(task, training.plan.uncertainty)
+        samples = Streamed(self._data, split, training.manifest)
+        return training.evaluate(samples, level, batch_size=self._size, scores=scores)
+
+
+def _cooled(
+    training: TrialTraining,
+    data: Folder,
+    size: int,
+    validation: Evaluation,
+    metrics: Figures | Mapping[str, float],
+) -> dict[str, Any]:
+    """What temperature scaling makes of the clean figures of calibration.
+
+    Returns:
+        "value", T as fitted on the validation split, and by split the clean metrics of
+        `TEMPERED` that the task has, "before" and "after" their scores were divided by it.
+    """
+    val, test = (Streamed(data, split, training.manifest) for split in (Split.VAL, Split.TEST))
+    value = training.fit_temperature(val, size)
+    before = {Split.VAL: validation.compute(), Split.TEST: metrics}
+    found: dict[str, Any] = {"value": value}
+    for split, samples in ((Split.VAL, val), (Split.TEST, test)):
+        after = training.evaluate(samples, CLEAN, batch_size=size, temperature=value).compute()
+        names = [name for name in TEMPERED if f"clean.{name}" in after]
+        found[str(split)] = {
+            when: {name: values[f"clean.{name}"] for name in names}
+            for when, values in (("before", before[split]), ("after", after))
+        }
+    return found
+
+
+def _estimated(
+    gathered: Mapping[Split, SampleScores],
+    again: SampleScores | None,
+    trivial: Mapping[Split, Figures],
+    study: Study,
+    plan: EvaluationPlan,
+    data: Folder,
+    run: Path,
+    card: Path,
+) -> dict[str, Any]:
+    """The card's `estimates` and `groups`; the samples' scores are written beside it."""
+    key = salt(run)
+    where = {s: origins(data, s, scores.sample_ids, key) for s, scores in gathered.items()}
+    write_table(
+        card.with_suffix(".parquet"), [(s, gathered[s], where[s]) for s in Split if s in gathered]
+    )
+    asked = [*study.objectives, *(constraint.metric for constraint in study.constraints)]
+    part: dict[str, Any] = {"estimates": {}}
+    for split in (s for s in Split if s in gathered):
+        scores, patients = gathered[split], where[split].patients
+        names = headline_names(scores.task, plan, asked)
+        part["estimates"][str(split)] = {
+            **where[split].counts,
+            "figures": _plain(estimates(scores, plan, names, patients, trivial=trivial[split])),
+        }  # fmt: skip
+        if split is Split.TEST and again is not None:
+            final = _plain(estimates(again, plan, names, patients, trivial=trivial[split]))
+            part["estimates"][str(split)]["final"] = final
+    groups = group_estimates(gathered[Split.TEST], plan, where[Split.TEST].patients)
+    for row in groups.get("rows", ()):
+        row["figures"] = _plain(row["figures"])
+    return part | ({"groups": {"split": str(Split.TEST), **groups}} if groups else {})
+
+
+def _plain(found: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: dataclasses.asdict(estimate) for name, estimate in found.items()}
+
+
+def _weights(
+    training: TrialTraining, samples: Streamed, size: int
+) -> tuple[dict[str, Any], Arrays]:
+    """The card's `weights` and the samples beside it; nothing for a method that weighs nothing."""
+    import torch
+
+    manifest = training.manifest
+    if len(manifest.sources) < 2:
+        return {}, {}
+    trainable = TRAINABLES[training.config["trainable"]](training.config, manifest)
+
+    def mixed(batch: Batch) -> Batch:
+        suite = training.plan.suite
+        return corrupt(batch, MIXED, MIXED_SEVERITY, manifest=manifest, suite=suite)
+
+    device = training.device
+    few = samples.batch(_drawn(samples, WEIGHED_SAMPLES)).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        arrays = weighed_samples(trainable, training.model, few, mixed(few))
+        if not arrays:
+            return {}, {}
+        batches = (mixed(batch.to(device)) for batch in samples.sweep(size))
+        found = reliance(trainable, training.model, batches).compute()
+    names = [modality.name for modality in manifest.sources]
+    return {"weights": {"modalities": names, "corruption": MIXED, **found}}, arrays
+
+
+def _card(run: Path, record: Record) -> Path:
+    return run / "evaluation" / f"{record.id}.json"
+
+
+def _asked(study: Study, record: Record) -> dict[str, Any]:
+    """What a study may ask for anew of a model that is judged already."""
+    metrics = {*study.objectives, *(constraint.metric for constraint in study.constraints)}
+    # Repeats have no estimates, which alone depend on what is asked for.
+    named = sorted(metrics) if record.stage == SEARCH else []
+    return {"final": study.evaluation.final, "metrics": named}
+
+
+def _drawn(samples: Streamed, count: int) -> list[int]:
+    """The same samples for every model, drawn by a fixed hash."""
+    order = np.argsort(draw_seeds(samples.sample_ids, "panel").numpy())
+    return [int(row) for row in order[:count]]
+
+
+def panel_batch(samples: Streamed, count: int = PANEL_IMAGES) -> Batch:
+    """So many images, the same for every model; those with a lesion come first."""
+    rows = _drawn(samples, count * 8)
+    empty: list[bool] = []
+    # A few at a time, as so many volumes would fill a machine.
+    for few in (rows[i : i + PANEL_IMAGES] for i in range(0, len(rows), PANEL_IMAGES)):
+        mask = samples.batch(few).mask
+        if mask is None:
+            return samples.batch(rows[:count])
+        empty += (~mask.flatten(1).any(dim=1)).tolist()
+    # Stable: else in the order that they were drawn in.
+    order = sorted(range(len(rows)), key=empty.__getitem__)
+    return samples.batch([rows[place] for place in order[:count]])

@@ -1,0 +1,1 @@
+"""Slots and the workers that train: commands, epochs, evaluations, what they cost."""

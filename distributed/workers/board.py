@@ -1,0 +1,256 @@
+"""The board between a slot and its workers: one command at a time, seen by every rank alike.
+
+The slot posts a command and waits; each rank takes it, does it and acknowledges. When a worker
+dies, Ray Train restarts the whole group; the new group enters under a new token, learns which
+trial is under way and how many epochs of it were acknowledged, and gets the pending command
+again. Acknowledged commands are never replayed.
+
+Free of torch and Ray: a slot, which only waits, would take seconds to load them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.schema import Manifest
+from data_pipelines.streams.modes import Source
+from distributed.workers.fidelity import Level, Levels
+from search_spaces.study import Fidelity, Scheduler
+from trainables.evaluation.plan import EvaluationPlan
+from trainables.metrics.catalog import COSTS
+from trainables.metrics.prior import Prior
+
+#: A group may die this often during one command before the command is given up.
+MAX_RESTARTS = 2
+#: Seconds that ranks may lag behind the first one that reported an error.
+ERROR_GRACE = 10.0
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What every worker of a study is told once."""
+
+    manifest: Manifest
+    plan: EvaluationPlan
+    evaluation_batch_size: int
+    threads: int
+    source: Source = field(default_factory=Source)
+    fidelity: Fidelity = field(default_factory=Fidelity)
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    prior: Prior | None = None
+
+    def levels(self, config: Mapping[str, Any]) -> Levels:
+        """What a trial uses on its way."""
+        return Levels(self.fidelity, self.scheduler, int(config["epochs"]))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial as the workers know it. `folder` is on storage that every node sees."""
+
+    id: str
+    config: dict[str, Any]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Start:
+    """Build `trial`, at the last state that is kept of it; what ran before is forgotten.
+
+    The answer is `Begun`.
+    """
+
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Begun:
+    """How far a trial had come: its epochs, and the figures of its model if that is finished."""
+
+    epochs: int = 0
+    metrics: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Train the next epoch and persist a checkpoint of it."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate the validation split as far as `level` asks.
+
+    `final` for the model that is kept: with patience, that of the best epoch.
+    """
+
+    level: Level
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Persist the model with its metrics and drop the training state."""
+
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Leave:
+    """End the worker loop."""
+
+
+Command = Start | Epoch | Evaluate | Finish | Leave
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a restarted group takes up: the trial under way and its acknowledged epochs.
+
+    `cost` is what the trial had cost after an evaluation of the last of them, which no state keeps.
+    """
+
+    trial: Trial
+    epochs: int
+    cost: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong on a rank; `outside` where the trial's config has no part in it."""
+
+    reason: str
+    outside: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a command failed.
+
+    `group_usable` is False where ranks may wait for each other. `outside` says that storage or
+    network failed, not the trial: it may be tried again.
+    """
+
+    reason: str
+    group_usable: bool
+    outside: bool = False
+
+
+@dataclass
+class _Pending:
+    sequence: int
+    command: Command
+    restarts: int = 0
+    answers: dict[int, Any] = field(default_factory=dict)
+    errors: dict[int, Problem] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Board:
+    """An asynchronous Ray actor, one for each slot. `world` is the number of ranks."""
+
+    def __init__(self, world: int) -> None:
+        self._world = world
+        self._token: str | None = None
+        self._standing: Standing | None = None
+        self._sequence = 0
+        self._pending: _Pending | None = None
+        self._posted = asyncio.Condition()
+        self._last_words = ""
+
+    async def post(self, command: Command) -> Any:
+        """Have every rank do `command`; rank 0's answer, or a `Failure`."""
+        self._sequence += 1
+        pending = _Pending(self._sequence, command)
+        async with self._posted:
+            self._pending = pending
+            self._posted.notify_all()
+        outcome = await self._outcome(pending)
+        self._pending = None
+        if isinstance(outcome, Failure):
+            self._standing = None
+            return outcome
+        if isinstance(command, Start):
+            self._standing = Standing(command.trial, outcome.epochs)
+        elif isinstance(command, Epoch) and self._standing is not None:
+            self._standing = Standing(self._standing.trial, self._standing.epochs + 1)
+        elif isinstance(command, Evaluate) and self._standing is not None:
+            cost = {name: outcome[name] for name in COSTS if name in outcome}
+            self._standing = replace(self._standing, cost=cost or None)
+        elif isinstance(command, Finish):
+            self._standing = None
+        return outcome
+
+    async def enter(self, token: str) -> Standing | None:
+        """A rank of the group `token` reports in; a new token voids what the old group began."""
+        if token != self._token:
+            first = self._token is None
+            self._token = token
+            if self._pending is not None and not first:
+                self._pending.restarts += 1
+                self._pending.answers.clear()
+                self._pending.errors.clear()
+                self._pending.changed.set()
+        return self._standing
+
+    async def leave(self, reason: str) -> None:
+        """A rank could not get ready and ends; `reason` says why."""
+        self._last_words = reason
+
+    async def next(self, after: int) -> tuple[int, Command]:
+        """Wait for the first command after number `after`."""
+        async with self._posted:
+            await self._posted.wait_for(
+                lambda: self._pending is not None and self._pending.sequence > after
+            )
+            assert self._pending is not None
+            return self._pending.sequence, self._pending.command
+
+    async def acknowledge(
+        self, token: str, rank: int, sequence: int, answer: Any, error: Problem | None
+    ) -> None:
+        """A rank is done with a command: its answer, or what went wrong."""
+        pending = self._pending
+        if pending is None or pending.sequence != sequence or token != self._token:
+            return
+        if error is None:
+            pending.answers[rank] = answer
+        else:
+            pending.errors[rank] = error
+        pending.changed.set()
+
+    async def _outcome(self, pending: _Pending) -> Any:
+        while True:
+            if pending.restarts > MAX_RESTARTS:
+                why = f" ({self._last_words})" if self._last_words else ""
+                reason = f"its workers died {pending.restarts} times{why}"
+                return Failure(reason, group_usable=True)
+            if len(pending.answers) == self._world:
+                return pending.answers[0]
+            if pending.errors:
+                await self._hear_others(pending)
+                if pending.errors:
+                    return self._failure(pending)
+                continue  # a new group does the command; what the old one said is forgotten
+            await pending.changed.wait()
+            pending.changed.clear()
+
+    async def _hear_others(self, pending: _Pending) -> None:
+        """Let the ranks that have not answered do so, or their group be replaced."""
+        deadline = asyncio.get_running_loop().time() + ERROR_GRACE
+        while pending.errors and len(pending.errors) + len(pending.answers) < self._world:
+            left = deadline - asyncio.get_running_loop().time()
+            try:
+                await asyncio.wait_for(pending.changed.wait(), left)
+            except TimeoutError:
+                return
+            pending.changed.clear()
+
+    def _failure(self, pending: _Pending) -> Failure:
+        """Errors that all ranks report leave the group in step; a lone one may not."""
+        usable = len(pending.errors) == self._world
+        first = pending.errors[min(pending.errors)]
+        return Failure(first.reason, group_usable=usable, outside=first.outside)
