@@ -1,7 +1,6 @@
 """Run folders by hand: rows of trials in, the files of a sweep out."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from data_pipelines.schema import Manifest, Task
 from distributed.run.evaluation_card import EvaluationCard
 from distributed.run.folder import Run
-from distributed.run.ledger import LEDGER, SEARCH, Ledger, Record, State
+from distributed.run.ledger import LEDGER, Ledger, Record, State
 from search_spaces.study import Study
 
 #: A trial, flat: fields of `Record` but for `config.<key>` and `metric.<name>`. None is absent.
@@ -109,13 +108,3 @@ def card_content(path: Path) -> dict[str, Any]:
     content = dict(json.loads(path.read_text()))
     del content["version"]
     return content
-
-
-def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-__all__ = [
-    "CODE", "MANIFEST", "SEARCH", "VERSION", "Row", "card_content", "change_study", "finite",
-    "record_of", "rewrite", "rows_of", "study_of", "write_card", "write_run",
-]  # fmt: skip
