@@ -106,12 +106,12 @@ def _run(study: Study, out: Path) -> Run:
 def _figures(run: Run) -> Figures:
     """(form, regime) to metric to seed to value, on the test split."""
     figures: Figures = defaultdict(lambda: defaultdict(dict))
+    cards = run.reread().cards
     for record in run.ledger.of(State.COMPLETED):
-        card = json.loads((run.evaluation / f"{record.id}.json").read_text(encoding="utf-8"))
-        config = card["config"]
+        config = record.config
         arm = figures[FORMS[config["trainable"]], config["regime"]]
         for metric in COLUMNS:
-            arm[metric][config["seed"]] = card["metrics"][metric]
+            arm[metric][config["seed"]] = cards[record.id].metrics[metric]
     return figures
 
 

@@ -1,6 +1,6 @@
 """What a search itself costs: time, memory and files of thousands of trials that do nothing.
 
-Searcher, sampler, scheduler, ledger, views, journal, TensorBoard and the lines of a job's log
+Searcher, sampler, scheduler, ledger, exports, journal, TensorBoard and the lines of a job's log
 are driven as Tune drives them, in one process and without workers: 4 epochs a trial, rungs after
 the first two, 2 objectives and one constraint by a formula. Beside it, in the same run: as many
 trials through plain Optuna (ask, suggest, tell) with its own journal in a file.
@@ -34,6 +34,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from data_pipelines.prepare import prepare as prepare_data
 from distributed.report import write_report
+from distributed.run.exports import write_exports
 from distributed.run.folder import Run, identifier
 from distributed.run.halt import Halt
 from distributed.run.ledger import Ledger
@@ -41,7 +42,7 @@ from distributed.search.journal import Journal
 from distributed.search.sampling import Sampling, directions, make_sampler
 from distributed.search.searcher import ParetoSearch
 from distributed.search.study_scheduler import StudyScheduler
-from distributed.sweep import resources
+from distributed.sweep import callbacks, resources
 from distributed.sweep.callbacks import RunCallback
 from distributed.sweep.plan import Prepared, prepare
 from distributed.sweep.progress import Progress
@@ -54,7 +55,7 @@ EPOCHS = 4
 MARKS = (1_000, 5_000, 10_000)
 TPE_TRIALS = 1_000
 #: What is timed, by the name of its row. What one calls of another counts for the other alone.
-PARTS: dict[str, list[tuple[type, tuple[str, ...]]]] = {
+PARTS: dict[str, list[tuple[Any, tuple[str, ...]]]] = {
     "sampler (Optuna)": [(Sampling, ("draw", "tell"))],
     "searcher": [(ParetoSearch, ("__init__", "suggest", "on_trial_complete"))],
     "scheduler": [(StudyScheduler, ("__init__", "on_trial_result", "on_trial_complete"))],
@@ -62,7 +63,7 @@ PARTS: dict[str, list[tuple[type, tuple[str, ...]]]] = {
     "callbacks": [(RunCallback, ("on_trial_start", "on_trial_result"))],
     "TensorBoard": [(SummaryWriter, ("__init__", "add_scalar", "add_hparams", "close"))],
     "display": [(Progress, ("started", "epoch", "ended"))],
-    "views": [(Run, ("write_views",))],
+    "exports": [(callbacks, ("write_exports",))],
     "journal": [(Journal, ("write",))],
 }
 
@@ -203,7 +204,7 @@ def search(
             rows.append({**row, "rss_mb": megabytes()})
             before, done, processor = Counter(clock.seconds), number + 1, time.process_time()
     session.journal.write(run.ledger)
-    run.write_views(study)
+    write_exports(run.reread())
     return prepared, rows
 
 
@@ -213,18 +214,18 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def taken_up(prepared: Prepared, folder: Path, clock: Clock, console: Console) -> dict[str, float]:
-    """Seconds until a finished run could go on, and until its views and report are there anew."""
+    """Seconds until a finished run could go on, and until its exports and report are there anew."""
     run, ledger = timed(lambda: Run.open(folder))
     before = Counter(clock.seconds)
     session = Session(run, prepared, console)
     _, journal = timed(lambda: session.journal.write(run.ledger))
-    _, views = timed(lambda: run.write_views(prepared.study))
-    page, report = timed(lambda: write_report(folder))
+    _, exports = timed(lambda: write_exports(run.reread()))
+    page, report = timed(lambda: write_report(Run.open(folder)))
     return {
         "ledger": ledger,
         **{part: clock.seconds[part] - before[part] for part in ("searcher", "scheduler")},
         "journal": journal,
-        "views": views,
+        "exports": exports,
         "report": report,
         "report_mb": page.stat().st_size / 2**20,
         "ledger_mb": (folder / "ledger.jsonl").stat().st_size / 2**20,

@@ -30,6 +30,10 @@ IMPLIED = {"present": 1.0, "severity": 0.0}
 INDEX_NAME = "index.json"
 
 
+class OtherVersion(ValueError):
+    """A file that another version of this program wrote; its text says which."""
+
+
 class Split(StrEnum):
     """The use a sample is put to. `OOD` holds whole sites that training never sees."""
 
@@ -223,13 +227,16 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Raises ValueError for a manifest of another version or with other keys."""
+        """Raises `OtherVersion` for a manifest of another version, or with other keys than this
+        one's; ValueError, TypeError or KeyError for text that is no manifest."""
         raw = json.loads(text)
+        if not isinstance(raw, dict):
+            raise ValueError("no JSON object")
+        if (stated := raw.get("schema_version")) != SCHEMA_VERSION:
+            raise OtherVersion("none stated" if stated is None else stated)
         known = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(raw, dict) or set(raw) != known:
-            raise ValueError(f"keys differ from schema version {SCHEMA_VERSION}")
-        if raw["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {raw['schema_version']}, expected {SCHEMA_VERSION}")
+        if differing := sorted(known ^ set(raw)):
+            raise OtherVersion(f"{stated}, but other keys: {', '.join(differing)}")
         raw["tasks"] = tuple(Task(t) for t in raw["tasks"])
         for key in ("image_shape", "classes", "mean", "std", "groups", "box_classes"):
             raw[key] = tuple(raw[key])
@@ -249,6 +256,11 @@ class Manifest:
             raise UserError(_no_manifest(folder)) from error
         try:
             return cls.from_json(text)
+        except OtherVersion as error:
+            raise UserError(
+                f"{folder}: a prepared data set of another version (schema: {error}; this "
+                f"trustsweep reads {SCHEMA_VERSION}). Prepare it again with `trustsweep prepare`."
+            ) from error
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{folder}/{MANIFEST_NAME}: unreadable manifest ({error}). Prepare it again."

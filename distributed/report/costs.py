@@ -60,7 +60,7 @@ def growth(run: Run) -> Growth:
     """The hypervolume over trials, time and every cost that adds up."""
     steps = run.history
     spent = {"trials finished": [float(s.trial) for s in steps]}
-    # Milliseconds say nothing here, and those of two machines would differ.
+    # As in `hypervolume.csv`.
     spent["seconds since the start"] = [round(s.seconds, 3) for s in steps]
     spent |= _cumulated(run, np.array([s.seconds for s in steps]))
     kept = list(range(len(steps)))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
@@ -260,7 +261,7 @@ class EvaluationCard(_Part):
         try:
             with np.load(arrays, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, BadZipFile) as error:
             raise UserError(f"{arrays}: unreadable arrays. Evaluate the front again.") from error
 
     @property

@@ -230,7 +230,8 @@ class Ledger:
 
     def _check_format(self, kind: str, event: Mapping[str, Any]) -> None:
         if kind != FORMAT:
-            raise self._of_another_version("none stated")
+            began = f", begun by trustsweep {event['version']}" if "version" in event else ""
+            raise self._of_another_version(f"none stated{began}")
         if event.get("version") != RUN_FORMAT:
             raise self._of_another_version(
                 f"{event.get('version')}, written by trustsweep {event.get('trustsweep')}"

@@ -20,8 +20,8 @@ from data_pipelines.errors import UserError
 from data_pipelines.layouts.phantoms import Phantoms
 from data_pipelines.prepare import PrepareReport, prepare
 from data_pipelines.problems import LISTED, BadFiles
-from data_pipelines.schema import MANIFEST_NAME, Manifest, Split, Task
-from data_pipelines.shards import read_table
+from data_pipelines.schema import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split, Task
+from data_pipelines.shards import load_manifest, read_table
 from data_pipelines.storage import Folder
 
 
@@ -190,7 +190,7 @@ def test_a_data_set_of_an_earlier_version_is_replaced_when_asked(tmp_path):
     raw = json.loads(path.read_text())
     raw["schema_version"] = 1
     path.write_text(json.dumps(raw))
-    with pytest.raises(UserError, match=r"unreadable manifest.*Pass --overwrite to replace"):
+    with pytest.raises(UserError, match=r"another version .*Pass --overwrite to replace"):
         _phantoms(tmp_path / "out")
     report = _phantoms(tmp_path / "out", overwrite=True)
     assert Manifest.load(tmp_path / "out") == report.manifest
@@ -280,6 +280,28 @@ def test_a_failed_preparation_keeps_the_old_data_set(qata, tmp_path):
 
 
 # --- reading back ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"schema_version": 1}, "schema: 1"),
+        ({"schema_version": None}, "schema: none stated"),
+        ({"licence": None}, f"schema: {SCHEMA_VERSION}, but other keys: licence"),
+        ({"dose": 3}, f"schema: {SCHEMA_VERSION}, but other keys: dose"),
+    ],
+)
+def test_a_data_set_of_another_version_is_refused_in_a_line(tmp_path, changes, words):
+    out = tmp_path / "out"
+    raw = json.loads(_phantoms(out).manifest.to_json()) | changes
+    kept = {key: value for key, value in raw.items() if value is not None}
+    (out / MANIFEST_NAME).write_text(json.dumps(kept))
+    with pytest.raises(UserError) as refused:
+        load_manifest(out)
+    assert str(refused.value) == (
+        f"{out}: a prepared data set of another version ({words}; this trustsweep reads "
+        f"{SCHEMA_VERSION}). Prepare it again with `trustsweep prepare`."
+    )
 
 
 def test_reading_refuses_a_patient_in_two_splits(tmp_path):

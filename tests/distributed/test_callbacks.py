@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data_pipelines.schema import Manifest
 from distributed.run.checkpoints import save_state
+from distributed.run.exports import write_exports
 from distributed.run.folder import Run
 from distributed.run.halt import Halt
 from distributed.run.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
@@ -217,7 +218,7 @@ def test_a_repeat_of_a_front_model_is_no_part_of_the_front(session):
     session.report(name, 2, last=True)
     repeat = session.start(0.002, stage=SEEDS, of=name)
     session.report(repeat, 4, last=True)
-    session.run.write_views(STUDY)
+    write_exports(session.run.reread())
     assert [row["id"] for row in rows(session.run.path / "front.csv")] == [name]
     assert session.record(repeat).state is State.COMPLETED
 

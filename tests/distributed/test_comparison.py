@@ -1,23 +1,23 @@
 """Repeats under seeds, over run folders written by hand."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from scipy import stats
 
-from distributed.run.comparison import ATTAINMENT, COMPARISON, repeats, write_comparison
-from distributed.run_folder import read_run
+from distributed.run.comparison import ATTAINMENT, COMPARISON, Repeats, repeats, write_comparison
+from distributed.run.folder import Run
 from distributed.statistics.inference import holm
+from tests.distributed import run_folders
+from tests.distributed.run_folders import Row, rewrite, rows_of, study_of, write_card
 
 OBJECTIVES = {"dice_area": "max", "clean.ece": "min"}
 #: Seed to figures of one model: (dice_area, clean.ece), or None where training failed.
 Figures = dict[int, tuple[float, float] | None]
-#: The seed of the search, and what it flatters every model of the front by.
+#: The seed of the search, and what it flatters every model of the front by in the first objective.
 OWN, FLATTERY = 99, 0.3
 BASE = np.random.default_rng(3).normal((0.6, 0.10), (0.01, 0.01), (5, 2))
 
@@ -38,45 +38,42 @@ def write_run(
     objectives: dict[str, str] = OBJECTIVES,
 ) -> Path:
     """A run whose front is `models` but for "baseline"; `test` is added to each test figure."""
-    folder.mkdir()
-    rows: list[dict[str, Any]] = []
-    for rate, (model, by_seed) in enumerate(models.items()):
-        searched = model != "baseline" and not model.startswith("without-")
-        first = next(iter(by_seed.values())) or (0.5,) * len(objectives)
-        own = {OWN: tuple(value + FLATTERY for value in first)} if searched else {}
+    variants = [name for name in models if name.startswith("without-")]
+    study = study_of(
+        objectives,
+        seeds=seeds,
+        constraints=list(constraints),
+        space={"seed": OWN},
+        baseline={"learning_rate": 0.0005} if "baseline" in models else None,
+        variants={name: {"width": 4} for name in variants},
+    )
+    rows: list[Row] = []
+    for number, (model, by_seed) in enumerate(models.items()):
+        searched = model != "baseline" and model not in variants
+        rate = {"learning_rate": 0.001 * (number + 1)}
+        config = {**study.search_space().defaults("unet"), **rate}
+        config = config if searched else study.references()[model]
+        first, *others = next(iter(by_seed.values())) or (0.5,) * len(objectives)
+        own = {OWN: (first + FLATTERY, *others)} if searched else {}
         for seed, values in {**own, **by_seed}.items():
             rows.append({
                 "id": model if seed == OWN else f"{model}-{seed}", "number": len(rows),
                 "stage": "search" if seed == OWN else "seeds", "of": "" if seed == OWN else model,
                 "state": "failed" if values is None else "completed",
                 "reason": "loss became NaN" if values is None else "", "epochs": 6,
-                "seconds": 2.0, "config.learning_rate": rate, "config.seed": seed,
+                "seconds": 2.0, **{f"config.{k}": v for k, v in {**config, "seed": seed}.items()},
                 **{f"metric.{n}": v for n, v in zip(objectives, values or (), strict=False)},
             })  # fmt: skip
-    with (folder / "trials.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)), restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    fronted = [m for m in models if m != "baseline" and not m.startswith("without-")]
-    (folder / "front.csv").write_text("\n".join(["id", *fronted]) + "\n")
-    study = {"name": "seeds", "seeds": seeds, "constraints": list(constraints)}
-    (folder / "study.yaml").write_text(yaml.safe_dump(study))
-    told = [{"name": n, "direction": d} for n, d in objectives.items()]
-    references = {
-        name: [row["id"] for row in rows if row["of"] == name]
-        for name in models
-        if name == "baseline" or name.startswith("without-")
-    }
-    summary = {"objectives": told, "references": references, "seeds": list(range(seeds))}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    if test is not None:
-        (folder / "evaluation").mkdir()
-        for row in rows:
-            if row["state"] == "completed":
-                values = {n: row[f"metric.{n}"] + test for n in objectives}
-                card = {"id": row["id"], "split": "test", "metrics": values}
-                (folder / "evaluation" / f"{row['id']}.json").write_text(json.dumps(card))
+    run_folders.write_run(folder, rows, study)
+    for row in rows if test is not None else ():
+        if row["state"] == "completed":
+            values = {n: row[f"metric.{n}"] + test for n in objectives}
+            write_card(folder, {"id": row["id"], "metrics": values})
     return folder
+
+
+def read(folder: Path) -> Repeats:
+    return repeats(Run.open(folder))
 
 
 BASELINE: Figures = {s: tuple(row) for s, row in enumerate(BASE.tolist())}  # type: ignore[misc]
@@ -90,7 +87,7 @@ def table(folder: Path, name: str) -> list[dict[str, str]]:
 def test_the_table_is_what_scipy_and_holm_give(tmp_path: Path) -> None:
     models = {"a": figures((0.05, 0.04)), "b": figures((0.0, 0.0), 0.01), "baseline": BASELINE}
     run = write_run(tmp_path / "run", models, test=0.1)
-    write_comparison(run)
+    write_comparison(read(run))
     rows = table(run, COMPARISON)
     assert [(r["model"], r["objective"]) for r in rows] == [
         (m, o) for m in ("b", "a") for o in OBJECTIVES
@@ -115,7 +112,7 @@ def test_the_table_is_what_scipy_and_holm_give(tmp_path: Path) -> None:
 
 def test_a_variant_is_tested_and_takes_no_part_in_the_front(tmp_path: Path) -> None:
     models = {"a": figures((0.05, 0.04)), "without-x": figures((-0.2, 0.0)), "baseline": BASELINE}
-    found = repeats(read_run(write_run(tmp_path / "run", models)))
+    found = read(write_run(tmp_path / "run", models))
     assert [(row.model, row.verdict) for row in found.rows[2:]] == [
         ("without-x", "worse"),
         ("without-x", "no difference shown"),
@@ -125,7 +122,7 @@ def test_a_variant_is_tested_and_takes_no_part_in_the_front(tmp_path: Path) -> N
 
 def test_equal_models_are_a_tie_on_validation(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": BASELINE, "baseline": BASELINE}, test=None)
-    rows = repeats(read_run(run)).rows
+    rows = read(run).rows
     assert [(r.verdict, r.split, r.p_holm) for r in rows] == [("tie", "val", 1.0)] * 2
 
 
@@ -134,7 +131,7 @@ def test_pairs_that_failed_or_are_missing_are_left_out_and_counted(tmp_path: Pat
     model[3] = None
     del model[4]
     run = write_run(tmp_path / "run", {"a": model, "baseline": BASELINE})
-    found = repeats(read_run(run))
+    found = read(run)
     first = found.rows[0]
     assert first.test is not None
     assert (first.test.n, first.left_out, first.summary.n) == (3, 2, 3)
@@ -158,23 +155,26 @@ def test_what_cannot_be_tested_is_not(
     tmp_path: Path, models: dict[str, Figures], verdict: str
 ) -> None:
     run = write_run(tmp_path / "run", models)
-    write_comparison(run)
+    write_comparison(read(run))
     assert {r["verdict"] for r in table(run, COMPARISON)} == {verdict}
     assert {r["p_holm"] for r in table(run, COMPARISON)} == {""}
 
 
 def test_a_repeat_that_the_search_trained_already_counts(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": figures((0.0, 0.0)), "baseline": BASELINE})
-    text = (run / "trials.csv").read_text()
-    (run / "trials.csv").write_text(text.replace("seeds,baseline", "search,", 1))
-    assert repeats(read_run(run)).rows[0].left_out == 0
+    rows = rows_of(run)
+    row = next(row for row in rows if row["of"] == "baseline")
+    rewrite(run, [{**r, "stage": "search", "of": ""} if r is row else r for r in rows])
+    assert read(run).rows[0].left_out == 0
 
 
 def test_a_run_without_repeats_leaves_no_table(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", {"a": {OWN: (0.6, 0.1)}}, seeds=0)
+    run = write_run(tmp_path / "run", {"a": {OWN: (0.6, 0.1)}}, seeds=1)
     for name in (COMPARISON, ATTAINMENT):
         (run / name).write_text("stale")
-    assert not write_comparison(run).repeated
+    found = read(run)
+    assert not found.repeated
+    write_comparison(found)
     assert not (run / COMPARISON).exists()
     assert not (run / ATTAINMENT).exists()
 
@@ -182,7 +182,7 @@ def test_a_run_without_repeats_leaves_no_table(tmp_path: Path) -> None:
 def test_a_judgement_that_is_missing_is_not_replaced_by_validation(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": figures((0.0, 0.0)), "baseline": BASELINE}, test=0.2)
     (run / "evaluation" / "a-2.json").unlink()
-    found = repeats(read_run(run))
+    found = read(run)
     assert found.rows[0].left_out == 1
     assert 2 not in found.complete_seeds
 
@@ -193,7 +193,7 @@ def test_attainment_tells_the_corners_of_each_staircase(tmp_path: Path) -> None:
         "b": {0: (0.7, 0.3), 1: (0.8, 0.4)},
     }
     run = write_run(tmp_path / "run", models, seeds=2)
-    write_comparison(run)
+    write_comparison(read(run))
     lines = [tuple(map(float, r.values())) for r in table(run, ATTAINMENT)]
     best = [(1, 2, 0.5, 0.1), (1, 2, 0.7, 0.3), (1, 2, 0.8, 0.4)]
     assert lines == [*best, (2, 2, 0.4, 0.2), (2, 2, 0.7, 0.4)]
@@ -202,36 +202,29 @@ def test_attainment_tells_the_corners_of_each_staircase(tmp_path: Path) -> None:
 def test_a_repeat_that_breaks_a_constraint_is_no_part_of_its_seeds_front(tmp_path: Path) -> None:
     models: dict[str, Figures] = {"a": {0: (0.5, 0.1), 1: (0.4, 0.2)}}
     run = write_run(tmp_path / "run", models, seeds=2, constraints=("clean.ece <= 0.15",))
-    assert repeats(read_run(run)).fronts == [[(0.5, 0.1)], []]
+    assert read(run).fronts == [[(0.5, 0.1)], []]
 
 
 def test_three_objectives_have_the_share_of_seeds_at_each_model(tmp_path: Path) -> None:
     objectives = {**OBJECTIVES, "clean.dice": "max"}
     models: dict[str, Any] = {"a": {0: (0.5, 0.1, 0.5), 1: (0.6, 0.1, 0.5)}}
     run = write_run(tmp_path / "run", models, seeds=2, objectives=objectives)
-    write_comparison(run)
+    write_comparison(read(run))
     assert [r["share_of_seeds"] for r in table(run, ATTAINMENT)] == ["1.0", "0.5"]
 
 
 def test_the_seed_that_chose_a_model_is_not_among_those_averaged(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": BASELINE, "baseline": BASELINE})
-    found = repeats(read_run(run))
+    found = read(run)
     assert OWN not in found.seeds
     assert found.rows[0].verdict == "tie"
     assert found.rows[0].summary.mean == pytest.approx(BASE[:, 0].mean())
-    # Nor in a run of an earlier version, whose search had one of the seeds of its repeats.
-    summary = json.loads((run / "summary.json").read_text())
-    del summary["seeds"]
-    (run / "summary.json").write_text(json.dumps(summary))
-    text = (run / "trials.csv").read_text()
-    (run / "trials.csv").write_text(text.replace(f",{OWN},", ",0,"))
-    assert repeats(read_run(run)).seeds == [1, 2, 3, 4]
 
 
 def test_a_constant_difference_is_called_one(tmp_path: Path) -> None:
     shifted = {seed: (a + 0.05, e + 0.05) for seed, (a, e) in enumerate(BASE.tolist())}
     run = write_run(tmp_path / "run", {"a": shifted, "baseline": BASELINE})
-    write_comparison(run)
+    write_comparison(read(run))
     told = table(run, COMPARISON)
     assert {(r["verdict"], r["p"], r["p_holm"]) for r in told} == {("constant difference", "", "")}
     assert float(told[0]["difference"]) == pytest.approx(0.05)
@@ -239,7 +232,7 @@ def test_a_constant_difference_is_called_one(tmp_path: Path) -> None:
 
 def test_tuned_models_against_an_untuned_one_are_said_to_be_that(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"a": BASELINE, "b": BASELINE, "baseline": BASELINE})
-    assert "a search of 2 trials" in repeats(read_run(run)).untuned
+    assert "a search of 2 trials" in read(run).untuned
     # Where nothing was searched, nothing was tuned.
     one = write_run(tmp_path / "one", {"a": BASELINE, "baseline": BASELINE})
-    assert repeats(read_run(one)).untuned == ""
+    assert read(one).untuned == ""

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.errors import UserError
+from distributed.run.exports import write_trials
 from distributed.run.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
 
 
@@ -53,7 +54,7 @@ def test_a_trial_is_marked_with_the_code_that_trained_it(tmp_path):
             "b": "old, new",
             "c": "new",
         }
-    ledger.write_trials(tmp_path / "trials.csv")
+    write_trials(tmp_path / "trials.csv", ledger.records.values())
     with (tmp_path / "trials.csv").open() as file:
         assert [row["code"] for row in csv.DictReader(file)] == ["old", "old, new", "new"]
 
@@ -132,8 +133,8 @@ def test_a_ledger_may_break_off_anywhere(tmp_path):
         path.write_bytes(whole[:cut])
         lines = whole[:cut].count(b"\n")
         torn = Ledger(tmp_path)
-        assert len(list(torn.events())) == lines
-        assert bool(torn.of(State.COMPLETED)) == (lines == 4)
+        assert len(list(torn.events())) == max(0, lines - 1)  # the first states the format
+        assert bool(torn.of(State.COMPLETED)) == (lines == 5)
         torn.end(record("b"))
         assert Ledger(tmp_path).records["b"].state is State.COMPLETED
 
@@ -206,7 +207,7 @@ def test_trials_csv_has_a_row_per_trial_and_empty_cells_where_a_key_does_not_app
     failed = record("b", State.FAILED, config={"eps": 1}, reason="a, comma", metrics={})
     ledger.end(failed)
     ledger.end(record("c", State.STOPPED, dominated_by=("a", "b"), stage=SEEDS, of="a"))
-    ledger.write_trials(tmp_path / "trials.csv")
+    write_trials(tmp_path / "trials.csv", ledger.records.values())
     with (tmp_path / "trials.csv").open() as file:
         first, second, third = csv.DictReader(file)
     head = {"id": "a", "number": "3", "stage": "search", "of": "", "state": "completed"}
@@ -222,7 +223,7 @@ def test_trials_csv_has_a_row_per_trial_and_empty_cells_where_a_key_does_not_app
 
 
 def test_a_ledger_of_no_trial_is_a_table_without_rows(tmp_path):
-    Ledger(tmp_path).write_trials(tmp_path / "trials.csv")
+    write_trials(tmp_path / "trials.csv", Ledger(tmp_path).records.values())
     assert len((tmp_path / "trials.csv").read_text().splitlines()) == 1
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import math
 import re
 from pathlib import Path
@@ -14,9 +12,10 @@ import pytest
 from rich.console import Console
 
 from distributed.report import write_report
+from distributed.run.folder import Run
 from distributed.run.optimism import choices, counted, counts, mean_optimism
-from distributed.run_folder import read_run
 from distributed.sweep.progress import on_test_table
+from tests.distributed.run_folders import study_of, write_card, write_run
 
 OBJECTIVES = {"dice_area": "max", "clean.ece": "min", "cost.seconds": "min"}
 #: Model to (dice_area, clean.ece) on validation and on test.
@@ -32,7 +31,7 @@ def card(model: str, **more: Any) -> dict[str, Any]:
         "figures": {"clean.dice": {"value": 0.5, "low": 0.41, "high": 0.58}},
     }  # fmt: skip
     return {
-        "id": model, "split": "test", "metrics": {"dice_area": dice, "clean.ece": ece},
+        "id": model, "metrics": {"dice_area": dice, "clean.ece": ece},
         "estimates": {"val": {**told, "figures": {}}, "test": {**told, "figures": figures}},
         "groups": {"split": "test", "least": 50, "conditions": ["clean"], "rows": [group]},
         **more,
@@ -49,26 +48,20 @@ def run(tmp_path: Path) -> Path:
         }
         for model, ((dice, ece), _) in FIGURES.items()
     ]  # fmt: skip
-    with (tmp_path / "trials.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    told = [{"name": n, "direction": d} for n, d in OBJECTIVES.items()]
-    (tmp_path / "summary.json").write_text(json.dumps({"objectives": told, "code": ["abc+1"]}))
-    (tmp_path / "evaluation").mkdir()
+    run = write_run(tmp_path / "run", rows, study_of(OBJECTIVES))
     for model in FIGURES:
-        (tmp_path / "evaluation" / f"{model}.json").write_text(json.dumps(card(model)))
-    return tmp_path
+        write_card(run, card(model))
+    return run
 
 
 def text_of(run: Path) -> str:
-    page = write_report(run).read_text()
+    page = write_report(Run.open(run)).read_text()
     body = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.S)
     return " ".join(re.sub(r"<[^>]+>", " ", body).split())
 
 
 def test_optimism_goes_by_the_objectives_own_direction(run: Path) -> None:
-    found = choices(read_run(run))
+    found = choices(Run.open(run))
     told = {(c.model, c.objective.name): c.optimism for c in found}
     assert told == {
         ("a", "dice_area"): pytest.approx(0.17),
@@ -101,7 +94,7 @@ def test_the_page_names_the_split_of_its_figures_and_shows_both(run: Path) -> No
 
 def test_the_terminal_says_the_same(run: Path) -> None:
     console = Console(file=io.StringIO(), width=160)
-    found = read_run(run)
+    found = Run.open(run)
     console.print(on_test_table(choices(found)))
     console.print(counted(counts(found)))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -110,21 +103,20 @@ def test_the_terminal_says_the_same(run: Path) -> None:
     assert "Validation: 108 images, 40 patients, 1 site; test: " in text
 
 
-def test_a_card_of_an_earlier_version_has_figures_without_intervals(run: Path) -> None:
+def test_a_card_without_estimates_has_figures_without_intervals(run: Path) -> None:
     for model in FIGURES:
-        plain = card(model, estimates={}, groups={})
-        (run / "evaluation" / f"{model}.json").write_text(json.dumps(plain))
-    found = choices(read_run(run))
+        write_card(run, card(model, estimates={}, groups=None))
+    found = choices(Run.open(run))
     assert found[0].optimism == pytest.approx(-0.02)
     assert math.isnan(found[0].test.low)
-    assert counts(read_run(run)) == {}
+    assert counts(Run.open(run)) == {}
     assert "on test dice_area 0.7 and clean.ece 0.14" in text_of(run)
 
 
 def test_without_a_judged_model_only_validation_is_shown(run: Path) -> None:
     for path in (run / "evaluation").iterdir():
         path.unlink()
-    assert choices(read_run(run)) == []
+    assert choices(Run.open(run)) == []
     page = text_of(run)
     assert "clean.ece 0.03 and cost.seconds 9 on validation." in page
     assert "Optimism" not in page

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from data_pipelines.schema import Manifest
-from distributed.run.folder import Run
+from distributed.run.exports import write_exports
+from distributed.run.folder import Front, Run
 from distributed.run.ledger import SEEDS, Record, State, trial_id
-from distributed.sweep.checks import objectives_of
 from distributed.sweep.repeats import repeats
 from search_spaces.study import Study
 
@@ -48,17 +48,22 @@ def run(tmp_path, phantoms) -> Run:
     return run
 
 
+def front(run: Run, study: Study) -> list[Record]:
+    """That of the run's trials under another study."""
+    objectives = run.reread().objectives
+    return Front(objectives, study.constraints, run.ledger.records.values()).records
+
+
 def wanted(run: Run, study: Study) -> list[Record]:
     """What is still to be trained."""
-    records = repeats(study, run, objectives_of(study), identify)
+    records = repeats(study, front(run, study), identify)
     return [record for record in records if record.id not in run.ledger.records]
 
 
 def test_the_front_is_trained_under_seeds_that_the_search_did_not_use(run):
     records = wanted(run, study_of())
-    front = [r.id for r in run.front(objectives_of(study_of()), [])]
     assert [(r.of, r.config["seed"]) for r in records] == [
-        (model, seed) for model in front for seed in (1, 2, 3)
+        (model.id, seed) for model in run.front for seed in (1, 2, 3)
     ]
     for record in records:
         original = run.ledger.records[record.of].config
@@ -103,11 +108,12 @@ def test_a_stage_half_done_wants_the_rest_alone(run):
 def test_a_baseline_that_is_on_the_front_or_was_searched_is_trained_once_a_seed(run):
     for rate in (0.001, 0.003):  # on the front, and beaten
         study = study_of(baseline={"trainable": "unet", "learning_rate": rate})
-        everything = repeats(study, run, objectives_of(study), identify)
+        everything = repeats(study, front(run, study), identify)
         assert len({r.id for r in everything}) == len(everything)
         ids = {identify({**study.references()["baseline"], "seed": seed}) for seed in (1, 2, 3)}
         assert ids <= {r.id for r in everything}
-        run.write_views(study)
+        run.write_study(study, run.manifest)
+        write_exports(run.reread())
         assert set(json.loads((run.path / "summary.json").read_text())["references"]["baseline"])
 
 

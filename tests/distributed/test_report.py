@@ -1,7 +1,6 @@
 """The report, over a run folder made from formulas: 24 trials, 2 trainables, 2 failures."""
 
-import csv
-import json
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -12,21 +11,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from data_pipelines.errors import UserError
 from distributed.report import write_report
+from distributed.report.contents import gather
 from distributed.report.importance import importances
 from distributed.report.panel import FALSE_ALARM, MISSED, error_map, panel
 from distributed.report.parallel import parallel
 from distributed.report.wording import duration, headline, number, roles
-from distributed.run_folder import read_run
-from distributed.statistics.front import Direction, hypervolume_history, pareto_mask
+from distributed.run.exports import write_exports
+from distributed.run.folder import STUDY, Run
+from distributed.run.ledger import LEDGER
+from distributed.statistics.front import Direction, pareto_mask
+from tests.distributed.run_folders import (
+    MANIFEST,
+    Row,
+    change_study,
+    rewrite,
+    rows_of,
+    study_of,
+    write_card,
+    write_run,
+)  # fmt: skip
 
 OBJECTIVES: list[tuple[str, Direction]] = [("dice_area", "max"), ("clean.ece_region", "min")]
 DIRECTIONS: dict[str, Direction] = {
-    **dict(OBJECTIVES), "clean.dice": "max", "attacked.dice": "max", "seconds_per_image": "min",
+    **dict(OBJECTIVES), "clean.dice": "max", "attacked.dice": "max", "cost.seconds": "min",
 }  # fmt: skip
 NASTY = "<script>document.title='broken'</script>"
 FIGURES = {
@@ -40,7 +51,7 @@ FIGURES = {
 }
 
 
-def trial(i: int) -> dict[str, object]:
+def trial(i: int) -> Row:
     """Trial `i` by formula: attacks buy robustness (dice_area) and cost calibration."""
     rng = np.random.default_rng(i)
     evidential, regime = i % 2 == 1, ["none", "random", "uncertain", "all"][i // 2 % 4]
@@ -51,7 +62,7 @@ def trial(i: int) -> dict[str, object]:
     area = 0.55 + 0.22 * strength - 0.1 * abs(np.log10(rate) + 2.7) + 0.015 * rng.normal()
     error = 0.05 + 0.12 * strength**1.5 + (0.0 if evidential else 0.03) + 0.01 * rng.random()
     failed, stopped = i in (5, 17), i in (8, 14, 20)
-    row: dict[str, object] = {
+    row: Row = {
         "id": f"{i:03d}", "epochs": 2 if stopped else 0 if failed else 6, "seconds": 12.5 + i,
         "state": "failed" if failed else "stopped" if stopped else "completed",
         "reason": "loss became NaN in epoch 1" if failed else "pruned" if stopped else "",
@@ -64,23 +75,12 @@ def trial(i: int) -> dict[str, object]:
         row |= {
             "metric.dice_area": area, "metric.clean.ece_region": error, "metric.clean.dice": dice,
             "metric.attacked.dice": dice - 0.4 * (1 - strength),
-            "metric.seconds_per_image": 0.01 + 0.001 * i,
+            "metric.cost.seconds": 0.01 + 0.001 * i,
         }  # fmt: skip
     return row
 
 
-def write_csv(path: Path, rows: list[dict[str, object]], columns: list[str]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def values(rows: list[dict[str, object]], names: list[str]) -> np.ndarray:
-    return np.array([[row.get(f"metric.{n}", np.nan) for n in names] for row in rows], float)
-
-
-def evaluate(folder: Path, model: str, robustness: float) -> None:
+def evaluate(run: Path, model: str, robustness: float) -> None:
     """A disc that the model finds, loses under attack, and is unsure of at its edge."""
     epsilons = [0.0, 0.005, 0.01, 0.02]
     dice = [0.85 / (1 + (1 - robustness) * 120 * e) for e in epsilons]
@@ -95,12 +95,11 @@ def evaluate(folder: Path, model: str, robustness: float) -> None:
         for name, bend in (("clean", 1.1), ("attacked@0.02", 1.1 + 2 * (1 - robustness)))
     }  # fmt: skip
     body = {
-        "id": model, "split": "test", "config": {}, "metrics": {"clean.dice": dice[0]},
+        "id": model, "metrics": {"clean.dice": dice[0]},
         "curves": {"epsilon": epsilons, "dice": dice, "iou": [d / (2 - d) for d in dice]},
         "reliability": bins,
     }  # fmt: skip
-    folder.mkdir(exist_ok=True)
-    (folder / f"{model}.json").write_text(json.dumps(body), encoding="utf-8")
+    path = write_card(run, body)
     y, x = np.mgrid[:48, :48]
     arrays: dict[str, np.ndarray] = {}
     for key, shift in (("", 0.0), ("_attacked", 7 * (1 - robustness))):
@@ -120,54 +119,24 @@ def evaluate(folder: Path, model: str, robustness: float) -> None:
         for name, stack in stacks.items():
             if name != "mask" or not key:
                 arrays[name + (key if name != "mask" else "")] = np.array(stack, np.float16)
-    np.savez(folder / f"{model}.npz", epsilon=0.02, **arrays)  # type: ignore[arg-type]
+    np.savez(path.with_suffix(".npz"), epsilon=0.02, **arrays)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run folder."""
-    run = tmp_path_factory.mktemp("runs") / "synthetic"
-    run.mkdir()
-    rows = [trial(i) for i in range(24)]
-    names, directions = [n for n, _ in OBJECTIVES], [d for _, d in OBJECTIVES]
-    columns = list(dict.fromkeys(k for row in rows for k in row))
-    write_csv(run / "trials.csv", rows, columns)
-    done = [row for row in rows if row["state"] == "completed"]
-    front = [
-        r for r, m in zip(done, pareto_mask(values(done, names), directions), strict=True) if m
-    ]
-    front.sort(key=lambda row: row["metric.dice_area"])  # type: ignore[arg-type, return-value]
-    kept = ["id", *(f"metric.{n}" for n in names)]
-    write_csv(run / "front.csv", [{k: r[k] for k in kept} for r in front], kept)
-    history = hypervolume_history(values(done, names), directions, (0.0, 1.0))
-    steps = [
-        {"trial": k, "id": row["id"], "seconds": 20.0 * k, "hypervolume": volume}
-        for k, (row, volume) in enumerate(zip(done, history, strict=True), start=1)
-    ]  # fmt: skip
-    write_csv(run / "hypervolume.csv", steps, ["trial", "id", "seconds", "hypervolume"])
-    study = {
-        "name": "synthetic", "trainables": ["unet", "evidential-unet"], "data": "data/discs",
-        "space": {}, "objectives": names, "constraints": [], "search": {"trials": 24},
-    }  # fmt: skip
-    (run / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    summary = {
-        "name": "synthetic", "trustsweep_version": "0.1.0", "reference": [0.0, 1.0],
-        "objectives": [{"name": n, "direction": d} for n, d in OBJECTIVES],
-        "hypervolume": float(history[-1]), "seconds": 754.0,
-        "counts": {"completed": 19, "failed": 2, "stopped": 3, "running": 0},
-        "data": {
-            "name": "discs", "fingerprint": "3f2a" * 8, "image_shape": [1, 48, 48],
-            "split_counts": {"train": 448, "val": 96, "test": 96},
-            "licence": "CC BY 4.0", "citation": "A. Author & B. Author (2024). Discs.",
-        },
-        "metric_info": {
-            n: {"direction": d, "unit": "", "meaning": f"Meaning of {n}.", "low": 0, "high": 1}
-            for n, d in DIRECTIONS.items()
-        },
-    }  # fmt: skip
-    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    for k, row in enumerate(front):
-        evaluate(run / "evaluation", str(row["id"]), k / max(1, len(front) - 1))
+    study = study_of(
+        dict(OBJECTIVES),
+        name="synthetic",
+        trainables=["unet", "evidential-unet"],
+        data="data/discs",
+    )
+    run = write_run(
+        tmp_path_factory.mktemp("runs") / "synthetic", [trial(i) for i in range(24)], study
+    )
+    front = Run.open(run).front
+    for k, member in enumerate(front):
+        evaluate(run, member.id, k / max(1, len(front) - 1))
     return run
 
 
@@ -179,7 +148,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def page(finished: Path) -> str:
-    return write_report(finished).read_text(encoding="utf-8")
+    return write_report(Run.open(finished)).read_text(encoding="utf-8")
 
 
 def test_the_package_imports_without_ray_and_torch() -> None:
@@ -245,7 +214,7 @@ def test_figures_are_png_of_a_useful_size(finished: Path, page: str) -> None:
 
 
 def test_headline_tells_the_counts_and_both_ends(finished: Path) -> None:
-    run = read_run(finished)
+    run = Run.open(finished)
     told = headline(run)
     assert told[0] == "24 trials: 19 completed, 3 stopped, 2 failed."
     best = max(run.front, key=lambda t: t.metrics["dice_area"])
@@ -257,22 +226,36 @@ def test_headline_tells_the_counts_and_both_ends(finished: Path) -> None:
     assert roles(run)[run.front[len(run.front) // 2].id] == "in between"
 
 
-def test_the_front_is_the_same_with_and_without_front_csv(copy: Path) -> None:
-    stated = [t.id for t in read_run(copy).front]
-    (copy / "front.csv").unlink()
-    assert [t.id for t in read_run(copy).front] == stated
-    assert len(stated) >= 5
+def test_exports_are_written_and_never_read(copy: Path) -> None:
+    run = Run.open(copy)
+    write_exports(run)
+    before = write_report(run).read_text()
+    for name in ("trials.csv", "front.csv", "hypervolume.csv", "summary.json"):
+        (copy / name).write_text("nonsense")
+    run = Run.open(copy)
+    assert len(run.front) >= 5
+    table = [[t.metrics[n] for n, _ in OBJECTIVES] for t in run.completed]
+    mask = pareto_mask(table, [d for _, d in OBJECTIVES])
+    members = {t.id for t, member in zip(run.completed, mask, strict=True) if member}
+    assert {t.id for t in run.front} == members
+    assert write_report(run).read_text() == before
+
+
+def test_gathering_writes_nothing(copy: Path) -> None:
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+
+    before = files()
+    gather(Run.open(copy))
+    assert files() == before
 
 
 def test_constraints_keep_trials_off_the_front(copy: Path) -> None:
-    study = yaml.safe_load((copy / "study.yaml").read_text())
-    study["constraints"] = ["clean.ece_region <= 0.1"]
-    (copy / "study.yaml").write_text(yaml.safe_dump(study))
-    (copy / "front.csv").unlink()
-    run = read_run(copy)
+    change_study(copy, constraints=["clean.ece_region <= 0.1"])
+    run = Run.open(copy)
     assert run.front
     assert all(t.metrics["clean.ece_region"] <= 0.1 for t in run.front)
-    assert "clean.ece_region &lt;= 0.1" in write_report(copy).read_text()
+    assert "clean.ece_region &lt;= 0.1" in write_report(run).read_text()
 
 
 def test_failed_trials_stand_in_the_table_with_their_reason(page: str) -> None:
@@ -283,24 +266,21 @@ def test_failed_trials_stand_in_the_table_with_their_reason(page: str) -> None:
 
 
 def test_words_out_of_the_run_cannot_run(copy: Path) -> None:
-    rows = list(csv.DictReader((copy / "trials.csv").open()))
+    rows = rows_of(copy)
     rows[0]["config.trainable"] = rows[5]["reason"] = NASTY
     rows[2]["id"] = "</script>" + NASTY
-    write_csv(copy / "trials.csv", [dict(r) for r in rows], list(rows[0]))
-    for name in ("summary.json", "study.yaml"):
-        text = (copy / name).read_text()
-        (copy / name).write_text(text.replace("synthetic", NASTY).replace("CC BY 4.0", NASTY))
-    page = write_report(copy).read_text(encoding="utf-8")
+    rewrite(copy, rows)
+    run = Run.open(copy)
+    run.write_study(run.study, dataclasses.replace(MANIFEST, name=NASTY, licence=NASTY))
+    (copy / STUDY).write_text(f"{run.study_text}\n# {NASTY}")
+    page = write_report(Run.open(copy)).read_text(encoding="utf-8")
     assert NASTY not in page
     assert page.count("<script") == Elements(page).found.count(("script", {})) + 1
     assert NASTY in Elements(page).text
 
 
-def keep_trials(run: Path, ids: set[str], state: str | None = None) -> None:
-    """Leave those trials alone in the table, all in `state` if one is given."""
-    rows = list(csv.DictReader((run / "trials.csv").open()))
-    kept = [{**r, "state": state or r["state"]} for r in rows if r["id"] in ids]
-    write_csv(run / "trials.csv", [dict(r) for r in kept], list(rows[0]))
+def keep_trials(run: Path, ids: set[str]) -> None:
+    rewrite(run, [row for row in rows_of(run) if row["id"] in ids])
 
 
 def nothing_evaluated(run: Path) -> str:
@@ -315,7 +295,7 @@ def no_arrays(run: Path) -> str:
 
 
 def one_trial(run: Path) -> str:
-    front = [t.id for t in read_run(run).front]
+    front = [t.id for t in Run.open(run).front]
     keep_trials(run, {front[0]})
     return "1 model stands on the front"
 
@@ -331,10 +311,14 @@ def no_trials(run: Path) -> str:
 
 
 def still_running(run: Path) -> str:
-    keep_trials(run, {"000", "001"}, "running")
-    for name in ("summary.json", "hypervolume.csv", "front.csv"):
-        (run / name).unlink()
-    return "2 trials: 2 running. The run has not written its summary yet"
+    rows = [{"id": name, "state": "running", "config.trainable": "unet"} for name in "ab"]
+    rewrite(run, rows, closed=False)
+    return "2 trials: 2 running."
+
+
+def killed_between_trials(run: Path) -> str:
+    rewrite(run, rows_of(run), closed=False)
+    return "This run is not at its end: it is still going, or was killed."
 
 
 def three_trials(run: Path) -> str:
@@ -342,18 +326,15 @@ def three_trials(run: Path) -> str:
     return "Importances need at least 4 completed trials"
 
 
-def only_the_table(run: Path) -> str:
+def killed_before_a_trial(run: Path) -> str:
     for path in run.iterdir():
-        if path.name != "trials.csv":
+        if path.name not in (STUDY, "manifest.json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return "has not written its summary yet"
+    return "No trial has been recorded yet"
 
 
 def one_objective(run: Path) -> str:
-    summary = json.loads((run / "summary.json").read_text())
-    summary["objectives"] = summary["objectives"][:1]
-    (run / "summary.json").write_text(json.dumps(summary))
-    (run / "front.csv").unlink()
+    change_study(run, objectives=["dice_area"])
     return (
         "1 model stands on the front of dice_area (higher is better), by figures of the validation"
     )
@@ -363,43 +344,50 @@ def one_objective(run: Path) -> str:
     "lessen",
     [
         nothing_evaluated, no_arrays, one_trial, only_failures, no_trials, still_running,
-        three_trials, only_the_table, one_objective,
+        killed_between_trials, killed_before_a_trial, three_trials, one_objective,
     ],
 )  # fmt: skip
 def test_a_run_that_lacks_something_says_so(copy: Path, lessen: Callable[[Path], str]) -> None:
     expected = lessen(copy)
-    assert expected in Elements(write_report(copy).read_text(encoding="utf-8")).text
+    assert expected in Elements(write_report(Run.open(copy)).read_text(encoding="utf-8")).text
 
 
 def test_a_figure_that_can_no_longer_be_drawn_is_removed(copy: Path) -> None:
-    write_report(copy)
+    write_report(Run.open(copy))
     nothing_evaluated(copy)
-    write_report(copy)
+    write_report(Run.open(copy))
     left = {path.stem for path in (copy / "figures").glob("*.png")}
     assert left == FIGURES - {"under_attack", "reliability", "panel"}
 
 
 def test_what_cannot_be_read_is_named(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such run folder"):
-        write_report(tmp_path / "nowhere")
-    (copy / "summary.json").write_text("{")
-    with pytest.raises(UserError, match=r"summary\.json: not valid JSON"):
-        write_report(copy)
-    (copy / "summary.json").unlink()
-    text = (copy / "trials.csv").read_text()
-    (copy / "trials.csv").write_text(text.replace(",12.5,", ",soon,"))
-    with pytest.raises(UserError, match="line 2: 'seconds' holds 'soon'"):
-        write_report(copy)
-    (copy / "trials.csv").write_text(text.replace("state", "status", 1))
-    with pytest.raises(UserError, match="no column 'state'"):
-        write_report(copy)
-    (copy / "trials.csv").unlink()
-    with pytest.raises(UserError, match=r"no trials\.csv"):
-        write_report(copy)
+    with pytest.raises(UserError, match="nowhere: no run here"):
+        Run.open(tmp_path / "nowhere")
+    (card, *_) = (copy / "evaluation").glob("*.json")
+    whole = card.read_text()
+    card.write_text("{")
+    with pytest.raises(UserError, match=r"evaluation/.*\.json: not valid JSON"):
+        write_report(Run.open(copy))
+    card.write_text(whole)
+    arrays = card.with_suffix(".npz")
+    arrays.write_bytes(arrays.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"\.npz: unreadable arrays"):
+        _ = Run.open(copy).cards[card.stem].panel
+    arrays.unlink()
+    (copy / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"manifest\.json: unreadable manifest"):
+        write_report(Run.open(copy))
+    lines = (copy / LEDGER).read_text().splitlines()
+    (copy / LEDGER).write_text("\n".join([*lines[:2], lines[2][:50], *lines[3:], ""]))
+    with pytest.raises(UserError, match=r"ledger\.jsonl: line 3 is unreadable"):
+        Run.open(copy)
+    (copy / STUDY).unlink()
+    with pytest.raises(UserError, match=r"no run here \(no study\.yaml\)"):
+        Run.open(copy)
 
 
 def test_importance_finds_the_one_parameter_that_matters(finished: Path) -> None:
-    run = read_run(finished)
+    run = Run.open(finished)
     for t in run.completed:
         rate = t.config["learning_rate"]
         assert isinstance(rate, float)
@@ -416,7 +404,7 @@ def test_importance_finds_the_one_parameter_that_matters(finished: Path) -> None
 
 
 def test_parallel_coordinates_keep_every_value_in_its_place(finished: Path) -> None:
-    run = read_run(finished)
+    run = Run.open(finished)
     axes, lines = parallel(run)
     names = [a.name for a in axes]
     assert names[-2:] == [n for n, _ in OBJECTIVES]
@@ -438,7 +426,7 @@ def test_error_map_paints_false_alarms_and_misses() -> None:
 
 
 def test_panel_rows_hold_nine_pictures_on_one_scale(finished: Path) -> None:
-    run = read_run(finished)
+    run = Run.open(finished)
     shown = panel(run.spotlight[0])
     assert shown is not None
     assert shown.epsilon == pytest.approx(0.02)
@@ -449,7 +437,7 @@ def test_panel_rows_hold_nine_pictures_on_one_scale(finished: Path) -> None:
 
 
 def test_a_panel_with_missing_arrays_is_refused(finished: Path) -> None:
-    evaluation = read_run(finished).spotlight[0]
+    evaluation = Run.open(finished).spotlight[0]
     del evaluation.panel["mask"]
     with pytest.raises(UserError, match="needs image, mask"):
         panel(evaluation)
@@ -489,12 +477,12 @@ def rendered(path: Path, fragment: str, profile: Path) -> str:
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize(
     ("x", "y"),
-    [("clean.ece_region", "attacked.dice"), ("seconds_per_image", "clean.ece_region")],
+    [("clean.ece_region", "attacked.dice"), ("cost.seconds", "clean.ece_region")],
 )  # fmt: skip
 def test_the_browser_works_out_the_front_of_any_pair(
     finished: Path, page: str, tmp_path: Path, x: str, y: str
 ) -> None:
-    run = read_run(finished)
+    run = Run.open(finished)
     table = [[t.metrics[x], t.metrics[y]] for t in run.completed]
     mask = pareto_mask(table, [DIRECTIONS[x], DIRECTIONS[y]])
     members = {t.id for t, member in zip(run.completed, mask, strict=True) if member}

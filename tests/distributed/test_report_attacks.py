@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -17,17 +16,19 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from rich.console import Console
 
-from data_pipelines.schema import Task
+from data_pipelines.schema import Manifest, Task
 from distributed.report import write_report
 from distributed.report.attacks import READINGS, attacks, search_curves
 from distributed.report.palette import WARNING
 from distributed.report.wording import attack_lines, gap_number, headline, number, roles
+from distributed.run.evaluation_card import FULL
+from distributed.run.folder import MASKED, Run
 from distributed.run.ledger import Record, State
 from distributed.run.optimism import choices
-from distributed.run_folder import FULL, MASKED, read_run
 from distributed.statistics.front import Objective
 from distributed.sweep.progress import front_table, on_test_table
-from tests.distributed.test_judge import judged
+from tests.distributed.run_folders import rewrite, rows_of, write_run
+from tests.distributed.test_judge import judged, study_of
 from tests.distributed.test_report import CHROMIUM, Elements, rendered
 from tests.distributed.test_report_trivial import payload
 from trainables import attacks as attacking
@@ -40,25 +41,13 @@ Card = dict[str, Any]
 Edit = Callable[[Card], None]
 
 
-def finish(run: Path) -> Path:
-    """What a sweep of one trial writes beside the card."""
-    card = json.loads((run / "evaluation" / "model.json").read_text())
-    row = {"id": "model", "state": "completed", "reason": "", "epochs": 1, "seconds": 1.0}
-    figures = {o.name: card["metrics"].get(o.name, 0.5) for o in OBJECTIVES}
-    row |= {f"metric.{name}": value for name, value in figures.items()}
-    with (run / "trials.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        writer.writeheader()
-        writer.writerow(row)
-    told = [{"name": o.name, "direction": o.direction} for o in OBJECTIVES]
-    (run / "summary.json").write_text(json.dumps({"objectives": told}))
-    return run
-
-
 def judged_run(data: Path, run: Path, **evaluation: Any) -> Path:
-    """A U-Net as it was initialised, judged on the test split."""
-    judged(data, run, "unet", evaluation, objectives=[o.name for o in OBJECTIVES])
-    return finish(run)
+    """A U-Net as it was initialised, judged on the test split, in the run of a single trial."""
+    names = [o.name for o in OBJECTIVES]
+    card, _ = judged(data, run, "unet", evaluation, objectives=names)
+    row = {"id": "model", "epochs": 1, "seconds": 1.0, "config.trainable": "unet"}
+    row |= {f"metric.{name}": card["metrics"].get(name, 0.5) for name in names}
+    return write_run(run, [row], study_of("unet", evaluation, names), Manifest.load(data))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +89,7 @@ def card_of(run: Path) -> Card:
 
 
 def text_of(run: Path) -> str:
-    return Elements(write_report(run).read_text(encoding="utf-8")).text
+    return Elements(write_report(Run.open(run)).read_text(encoding="utf-8")).text
 
 
 def printed(*parts: Any) -> str:
@@ -124,7 +113,7 @@ def test_metrics_under_attack_are_those_that_clean_data_do_not_have(task: Task) 
 
 
 def test_both_attacks_stand_there_with_all_their_settings(full: Path) -> None:
-    told = attacks(read_run(full))
+    told = attacks(Run.open(full))
     assert told is not None
     assert told.full
     (settings,) = told.settings
@@ -141,7 +130,7 @@ def test_both_attacks_stand_there_with_all_their_settings(full: Path) -> None:
 
 
 def test_the_gap_is_between_figures_of_the_same_images(full: Path) -> None:
-    run, card = read_run(full), card_of(full)
+    run, card = Run.open(full), card_of(full)
     told = attacks(run)
     assert told is not None
     (model,) = told.models
@@ -162,7 +151,7 @@ def test_the_gap_is_between_figures_of_the_same_images(full: Path) -> None:
 
 
 def test_curves_of_the_search_lie_above_those_of_the_full_attack(full: Path) -> None:
-    evaluation = read_run(full).evaluations["model"]
+    evaluation = Run.open(full).cards["model"]
     found = search_curves(evaluation)
     assert found.keys() == evaluation.curves.keys() - {"epsilon"}
     for leaf, values in found.items():
@@ -170,7 +159,7 @@ def test_curves_of_the_search_lie_above_those_of_the_full_attack(full: Path) -> 
         # The harm that an ensemble keeps the worst of is that to Dice.
         if leaf.startswith("dice"):
             assert (np.array(values) >= np.array(evaluation.curves[leaf]) - 1e-9).all()
-    (drawn,) = payload(write_report(full).read_text())["evaluations"]
+    (drawn,) = payload(write_report(Run.open(full)).read_text())["evaluations"]
     assert drawn["searched"]["dice"] == pytest.approx(found["dice"], abs=1e-5)
 
 
@@ -194,9 +183,9 @@ def test_a_model_with_a_sign_is_marked_wherever_the_front_is_shown(
     edited: Callable[[Edit], Path],
 ) -> None:
     path = edited(signs("black-box", "zero-gradient"))
-    head, row = (path / "trials.csv").read_text().splitlines()
-    (path / "trials.csv").write_text(f"{head},metric.clean.empty_share\n{row},1\n")
-    run = read_run(path)
+    (row,) = rows_of(path)
+    rewrite(path, [{**row, "metric.clean.empty_share": 1.0}])
+    run = Run.open(path)
     words = f"{MASKED}: {SIGNS['black-box']}; {SIGNS['zero-gradient']}"
     assert run.masked == {"model": words}
     short = f"{MASKED} (black-box, zero-gradient)"
@@ -206,7 +195,7 @@ def test_a_model_with_a_sign_is_marked_wherever_the_front_is_shown(
     told = f"{SIGNS['black-box']}; {SIGNS['zero-gradient']}"
     counted = f"Signs of gradient masking in 1 of 1 model of the front: model ({told})."
     assert counted in attack_lines(run)
-    page = write_report(path).read_text(encoding="utf-8")
+    page = write_report(Run.open(path)).read_text(encoding="utf-8")
     badge = next(r for r in page.split("<tr ") if r.startswith("data-state"))
     assert f'<span class="badge warn">{words}</span>' in badge
     assert "A triangle around a mark" in Elements(page).text
@@ -228,28 +217,28 @@ def has_warning_colour(path: Path) -> bool:
 
 def test_the_drawn_front_marks_it_and_no_other(edited: Callable[[Edit], Path]) -> None:
     path = edited(signs("no-ascent"))
-    write_report(path)
+    write_report(Run.open(path))
     assert has_warning_colour(path / "figures" / "front.png")
     card = card_of(path)
     signs()(card)
     (path / "evaluation" / "model.json").write_text(json.dumps(card))
-    page = write_report(path).read_text(encoding="utf-8")
+    page = write_report(Run.open(path)).read_text(encoding="utf-8")
     assert not has_warning_colour(path / "figures" / "front.png")
     assert payload(page)["trials"]["masked"] == [""]
     assert MASKED not in Elements(page).text
-    assert read_run(path).masked == {}
+    assert Run.open(path).masked == {}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_the_browser_draws_the_mark(edited: Callable[[Edit], Path], tmp_path: Path) -> None:
-    page = write_report(edited(signs("more-steps")))
+    page = write_report(Run.open(edited(signs("more-steps"))))
     document = rendered(page, "", tmp_path / "profile")
     assert f">{MASKED}</text>" in document
     assert ">the same under the attack of the search</text>" in document
 
 
 def test_figures_under_the_full_attack_have_a_column_of_their_own(full: Path) -> None:
-    run, card = read_run(full), card_of(full)
+    run, card = Run.open(full), card_of(full)
     found = {choice.objective.name: choice for choice in choices(run)}
     area, ece = found["dice_lesion_area"], found["clean.ece_region"]
     split = card["estimates"]["test"]
@@ -281,20 +270,20 @@ def test_an_attacked_figure_without_an_interval_is_not_taken_for_the_searchs(
     def without_intervals(card: Card) -> None:
         del card["estimates"]
 
-    (area, ece) = choices(read_run(edited(without_intervals)))
+    (area, ece) = choices(Run.open(edited(without_intervals)))
     assert math.isnan(area.test.value)
     assert math.isnan(area.optimism)
-    assert area.full.value == area.validation.value  # as `finish` wrote it
+    assert area.full.value == area.validation.value  # as `judged_run` wrote it
     assert math.isfinite(ece.test.value)
 
 
 def test_judged_by_the_attack_of_the_search_alone_is_said_plainly(fast: Path) -> None:
-    run = read_run(fast)
+    run = Run.open(fast)
     told = attacks(run)
     assert told is not None
     assert not told.full
     assert told.compared == []
-    assert search_curves(run.evaluations["model"]) == {}
+    assert search_curves(run.cards["model"]) == {}
     assert any(ASK in line and "(fast) alone" in line for line in attack_lines(run))
     page = text_of(fast)
     assert "No stronger attack than that of the search has judged this front" in page
@@ -309,7 +298,7 @@ def test_what_was_left_out_is_named_with_how_to_have_it(edited: Callable[[Edit],
         card["attack"]["left_out"] = ["fab"]
 
     run = edited(edit)
-    assert any("without fab: torchattacks is not" in line for line in attack_lines(read_run(run)))
+    assert any("without fab: torchattacks is not" in line for line in attack_lines(Run.open(run)))
     page = text_of(run)
     assert "Left out, as torchattacks is not installed: fab." in page
     assert "pip install --no-deps torchattacks==3.5.1" in page
@@ -323,9 +312,9 @@ def test_models_attacked_in_other_ways_have_settings_of_their_own(
     for member in other["attack"]["search"]:
         member["draws"] = 4
     (path / "evaluation" / "other.json").write_text(json.dumps(other))
-    lines = (path / "trials.csv").read_text().splitlines()
-    (path / "trials.csv").write_text("\n".join([*lines, lines[1].replace("model", "other")]) + "\n")
-    told = attacks(read_run(path))
+    (row,) = rows_of(path)
+    rewrite(path, [row, {**row, "id": "other"}])
+    told = attacks(Run.open(path))
     assert told is not None
     assert [s.models for s in told.settings] == [["model"], ["other"]]
     page = text_of(path)
@@ -335,9 +324,9 @@ def test_models_attacked_in_other_ways_have_settings_of_their_own(
 
 def test_without_attacks_there_is_no_such_section(phantoms: Path, tmp_path: Path) -> None:
     run = judged_run(phantoms, tmp_path, epsilons=[0])
-    assert attacks(read_run(run)) is None
-    assert attack_lines(read_run(run)) == []
-    page = write_report(run).read_text(encoding="utf-8")
+    assert attacks(Run.open(run)) is None
+    assert attack_lines(Run.open(run)) == []
+    page = write_report(Run.open(run)).read_text(encoding="utf-8")
     assert 'id="attacks-title"' not in page
     assert MASKED not in Elements(page).text
 

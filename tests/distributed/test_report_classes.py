@@ -1,7 +1,6 @@
 """What the report makes of classifiers' cards: abstention, corruption, unseen sites, weights."""
 
-import csv
-import json
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from data_pipelines.errors import UserError
 from distributed.report import write_report
@@ -19,7 +17,17 @@ from distributed.report.class_panel import class_panel
 from distributed.report.panel import panel
 from distributed.report.severities import worsenings
 from distributed.report.weighing import weighings
-from distributed.run_folder import Evaluation, read_run
+from distributed.run.evaluation_card import EvaluationCard
+from distributed.run.folder import Run
+from tests.distributed.run_folders import (
+    MANIFEST,
+    card_content,
+    rewrite,
+    rows_of,
+    study_of,
+    write_card,
+    write_run,
+)  # fmt: skip
 
 TARGETS = (0.95, 0.9)
 CELLS = [("modality-drop", 1), ("modality-drop", 5), ("gaussian-noise", 3)]
@@ -57,7 +65,7 @@ def selective(accuracy: float) -> dict[str, Any]:
 def card(name: str, i: int, **more: Any) -> dict[str, Any]:
     bins = {"confidence": [0.6, 0.9], "accuracy": [0.5, 0.9], "count": [10, 30]}
     return {
-        "id": name, "split": "test", "classes": ["well", "ill"], "metrics": metrics(i),
+        "id": name, "classes": ["well", "ill"], "metrics": metrics(i),
         "curves": {}, "reliability": {"clean": bins}, "selective": selective(0.8 + 0.01 * i),
         "ood": {"samples": 123, "metrics": {"clean.auroc": 0.65, "clean.ece": float("nan")}},
         "weights": {
@@ -96,33 +104,25 @@ def run(tmp_path: Path) -> Path:
         }
         for i, method in enumerate(METHODS)
     ]  # fmt: skip
-    with (tmp_path / "trials.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    study = {"name": "s", "evaluation": {"suite": "clinical", "epsilons": [0.0]}}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    objectives = [("corrupted.auroc", "max"), ("clean.ece", "min")]
-    summary = {
-        "objectives": [{"name": n, "direction": d} for n, d in objectives],
-        "data": {"name": "heart", "image_shape": []}, "interrupted": None,
-    }  # fmt: skip
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    (tmp_path / "evaluation").mkdir()
+    study = study_of(
+        ["corrupted.auroc", "clean.ece"], evaluation={"suite": "clinical", "epsilons": [0.0]}
+    )
+    manifest = dataclasses.replace(MANIFEST, name="heart", image_shape=())
+    write_run(tmp_path, rows, study, manifest)
     for i in range(len(METHODS)):
-        (tmp_path / "evaluation" / f"m{i}.json").write_text(json.dumps(card(f"m{i}", i)))
-        np.savez(tmp_path / "evaluation" / f"m{i}.npz", **samples())  # type: ignore[arg-type]
+        path = write_card(tmp_path, card(f"m{i}", i))
+        np.savez(path.with_suffix(".npz"), **samples())  # type: ignore[arg-type]
     return tmp_path
 
 
 def text_of(run: Path) -> str:
-    page = write_report(run).read_text(encoding="utf-8")
+    page = write_report(Run.open(run)).read_text(encoding="utf-8")
     page = re.sub(r"<(script|style)[^>]*>.*?</\1>", " ", page, flags=re.DOTALL)
     return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
 
 def test_each_method_is_told_by_its_best_trial(run: Path) -> None:
-    drop, noise = sorted(worsenings(read_run(run)), key=lambda w: -len(w.labels))
+    drop, noise = sorted(worsenings(Run.open(run)), key=lambda w: -len(w.labels))
     assert [(loss.trainable, loss.id) for loss in drop.losses] == [
         ("draf", "m2"),
         ("late-fusion", "m0"),
@@ -134,21 +134,24 @@ def test_each_method_is_told_by_its_best_trial(run: Path) -> None:
 
 
 def test_an_unknown_corruption_keeps_its_severities(run: Path) -> None:
-    table = run / "trials.csv"
-    table.write_text(table.read_text().replace("gaussian-noise", "of-another-version"))
-    labels = {w.corruption: w.labels for w in worsenings(read_run(run))}
+    rows = [
+        {key.replace("gaussian-noise", "of-another-version"): value for key, value in row.items()}
+        for row in rows_of(run)
+    ]
+    rewrite(run, rows)
+    labels = {w.corruption: w.labels for w in worsenings(Run.open(run))}
     assert labels["of-another-version"] == ["clean", "severity 3"]
 
 
 def test_thresholds_stand_beside_what_all_answers_give(run: Path) -> None:
-    first = abstentions(read_run(run))[0]
+    first = abstentions(Run.open(run))[0]
     assert first.limits == pytest.approx({0.95: 0.55, 0.9: 0.5})
     assert [kept.target for kept in first.kept["ood"]] == [None, 0.95, 0.9]
     assert [kept.coverage for kept in first.kept["clean"]] == [1.0, 0.95, 0.9]
 
 
 def test_who_carried_a_prediction_and_who_would_rather_abstain(run: Path) -> None:
-    told = weighings(read_run(run))[0]
+    told = weighings(Run.open(run))[0]
     assert told.limit == pytest.approx(0.5)
     largest = [[w.largest for w in row.clean.weights] for row in told.rows]
     assert largest == [[True, False], [False, True], [True, False]]
@@ -163,7 +166,7 @@ def test_a_sample_without_any_modality_was_carried_by_none(run: Path) -> None:
     nothing = np.zeros((3, 2), np.float32)
     unsure = samples(present=nothing > 0, reliability=nothing, uncertainty=np.full(3, np.nan))
     np.savez(run / "evaluation" / "m0.npz", **unsure)  # type: ignore[arg-type]
-    told = next(w for w in weighings(read_run(run)) if w.id == "m0")
+    told = next(w for w in weighings(Run.open(run)) if w.id == "m0")
     assert not any(w.largest or w.present for row in told.rows for w in row.clean.weights)
     assert all(row.clean.doubtful for row in told.rows)
 
@@ -186,36 +189,43 @@ def test_the_page_tells_of_it_and_of_no_attack_and_no_image(run: Path) -> None:
 
 def test_models_without_it_have_no_such_sections(run: Path) -> None:
     for path in (run / "evaluation").glob("*.json"):
-        plain = {k: v for k, v in json.loads(path.read_text()).items() if k != "selective"}
-        path.write_text(json.dumps({**plain, "ood": {}, "weights": {}}))
+        kept = card_content(path)
+        for part in ("selective", "ood", "weights"):
+            del kept[part]
+        write_card(run, kept)
     page = text_of(run)
     for title in ("Abstention", "At sites unseen", "What carried"):
         assert title not in page
 
 
 def test_what_cannot_be_read_is_named(run: Path) -> None:
-    path = run / "evaluation" / "m1.json"
     broken = card("m1", 1)
     del broken["selective"]["conditions"]["clean"]["accepted"][0]
-    path.write_text(json.dumps(broken))
+    write_card(run, broken)
     with pytest.raises(UserError, match=r"m1\.json: unreadable `selective`"):
-        abstentions(read_run(run))
-    path.write_text(json.dumps(card("m1", 1)))
+        abstentions(Run.open(run))
+    write_card(run, card("m1", 1))
     short = samples(uncertainty=np.zeros(2, np.float32))
     np.savez(run / "evaluation" / "m1.npz", **short)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"m1\.npz: needs sample_label"):
-        weighings(read_run(run))
+        weighings(Run.open(run))
 
 
-def test_panels_without_an_attack_show_the_clean_side_alone() -> None:
+def with_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> EvaluationCard:
+    path = write_card(folder, {"id": "m"})
+    np.savez(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
+    return EvaluationCard.read(path)
+
+
+def test_panels_without_an_attack_show_the_clean_side_alone(tmp_path: Path) -> None:
     image = np.full((2, 8, 8), 0.5, np.float16)
     numbers = {"probability": np.array([[0.2, 0.8]] * 2), "uncertainty": np.full(2, 0.3)}
     classified = {"image": image, **numbers, "label": np.array([1, 0]), "epsilon": np.array(0.0)}
-    shown = class_panel(Evaluation("m", "test", {}, {}, {}, classified))
+    shown = class_panel(with_arrays(tmp_path, classified))
     assert shown is not None
     assert [row.attacked for row in shown.rows] == [None, None]
     pictures = dict.fromkeys(("image", "mask", "probability", "uncertainty"), image)
-    segmented = panel(Evaluation("m", "test", {}, {}, {}, {**pictures, "epsilon": np.array(0.0)}))
+    segmented = panel(with_arrays(tmp_path, {**pictures, "epsilon": np.array(0.0)}))
     assert segmented is not None
     assert [(len(row.clean), row.attacked) for row in segmented.rows] == [(4, []), (4, [])]
 
@@ -226,7 +236,7 @@ def test_the_browser_draws_all_of_it(run: Path, tmp_path: Path) -> None:
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
         f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom",
-        write_report(run).as_uri(),
+        write_report(Run.open(run)).as_uri(),
     ]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     for figure in ("risk", "worsenings", "reliability"):

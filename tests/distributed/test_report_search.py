@@ -1,7 +1,5 @@
 """What the report makes of seeds, early stopping, costs, kills and very long runs."""
 
-import csv
-import json
 import re
 import shutil
 import subprocess
@@ -10,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from data_pipelines.errors import UserError
 from distributed.report import write_report
@@ -21,11 +18,15 @@ from distributed.report.stopping import stops
 from distributed.report.thinning import MOST_ROWS, evenly, thinned
 from distributed.report.wording import unfinished
 from distributed.run.comparison import repeats
-from distributed.run_folder import Evaluation, read_run
-from distributed.statistics.front import Direction, hypervolume_history, pareto_mask
+from distributed.run.evaluation_card import EvaluationCard
+from distributed.run.folder import Run
+from distributed.run.ledger import Ledger
+from distributed.statistics.front import Direction, pareto_mask
+from tests.distributed import run_folders
+from tests.distributed.run_folders import Row, study_of, write_card
 
 OBJECTIVES: dict[str, Direction] = {"auroc_area": "max", "clean.ece": "min"}
-Row = dict[str, Any]
+SCHEDULER = {"policy": "forecast", "rungs": [0.125, 0.25, 0.5]}
 
 
 def trial(i: int, state: str = "completed", **more: Any) -> Row:
@@ -34,7 +35,7 @@ def trial(i: int, state: str = "completed", **more: Any) -> Row:
     epochs = {"completed": 16, "stopped": 4, "failed": 1, "running": 0}[state]
     row: Row = {
         "id": f"t{i:05d}", "number": i, "stage": "search", "of": "", "state": state, "reason": "",
-        "dominated_by": "", "epochs": epochs, "seconds": i + 1.0,
+        "dominated_by": (), "epochs": epochs, "seconds": i + 1.0,
         "ended": 0.0 if state == "running" else (i + 1) * (i + 2) / 2,
         "config.learning_rate": float(rng.uniform(1e-3, 1e-2)), "config.epochs": 16,
         "config.seed": 0,
@@ -56,52 +57,28 @@ def repeat(row: Row, seed: int, **more: Any) -> Row:
     return {**row, "id": name, "stage": "seeds", "of": row["id"], "config.seed": seed, **more}
 
 
-def write_run(folder: Path, rows: list[Row], **study: Any) -> Path:
-    """A run folder of those trials, with its views."""
-    folder.mkdir()
-    columns = list(dict.fromkeys(k for row in rows for k in row))
-    with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    done = [r for r in rows if r["state"] == "completed" and r.get("stage") != "seeds"]
-    values = [[r[f"metric.{n}"] for n in OBJECTIVES] for r in done]
-    volumes = hypervolume_history(values, list(OBJECTIVES.values()), (0.0, 1.0))
-    lines = [
-        f"{k},{r['id']},{r.get('ended', '')},{volume}"
-        for k, (r, volume) in enumerate(zip(done, volumes, strict=True), start=1)
-    ]
-    text = "\n".join(["trial,id,seconds,hypervolume", *lines, ""])
-    (folder / "hypervolume.csv").write_text(text)
-    scheduler = {"policy": "forecast", "rungs": [0.125, 0.25, 0.5]}
-    search = {"trials": len(done), "scheduler": scheduler}
-    (folder / "study.yaml").write_text(yaml.safe_dump({"name": "s", "search": search, **study}))
-    told = {
-        "objectives": [{"name": n, "direction": d} for n, d in OBJECTIVES.items()],
-        "metric_info": {"cost.seconds": {"direction": "min", "unit": "s"}},
-        "interrupted": None,
-    }
-    baseline = [row["id"] for row in rows if row.get("of") == "baseline"]
-    told["references"] = {"baseline": baseline}
-    (folder / "summary.json").write_text(json.dumps(told))
-    return folder
+def write_run(folder: Path, rows: list[Row], *, closed: bool = True, **study: Any) -> Path:
+    """A run folder of those trials."""
+    search = {"trials": max(1, len(rows)), "scheduler": SCHEDULER}
+    asked = study_of(OBJECTIVES, search=search, **study)
+    return run_folders.write_run(folder, rows, asked, closed=closed)
 
 
 def text_of(run: Path) -> str:
     """The words of the report's page, without its scripts."""
-    page = write_report(run).read_text(encoding="utf-8")
+    page = write_report(Run.open(run)).read_text(encoding="utf-8")
     page = re.sub(r"<(script|style)[^>]*>.*?</\1>", " ", page, flags=re.DOTALL)
     return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
 
 def test_stopped_trials_are_told_by_rung_with_what_beat_them(tmp_path: Path) -> None:
     stopped = [
-        trial(4, "stopped", epochs=2, dominated_by="t00001 t00002", reason="no hope left"),
-        trial(5, "stopped", epochs=8, dominated_by="t00001"),
+        trial(4, "stopped", epochs=2, dominated_by=("t00001", "t00002"), reason="no hope left"),
+        trial(5, "stopped", epochs=8, dominated_by=("t00001",)),
         trial(6, "stopped", epochs=3),
     ]
     run = write_run(tmp_path / "run", [*(trial(i) for i in range(4)), *stopped])
-    told = stops(read_run(run))
+    told = stops(Run.open(run))
     assert [stop.rung for stop in told.stops] == [0, 2, None]
     assert told.by_rung == [(0, 1), (2, 1), (None, 1)]
     assert told.dominators == [("t00001", 2), ("t00002", 1)]
@@ -110,12 +87,12 @@ def test_stopped_trials_are_told_by_rung_with_what_beat_them(tmp_path: Path) -> 
     assert "3 of 7 trials were stopped before their end by the policy “forecast”" in page
     assert "69 % of the full cost" in page
     assert "no hope left" in page
-    assert not {t.id for t in read_run(run).front} & {row["id"] for row in stopped}
+    assert not {t.id for t in Run.open(run).front} & {row["id"] for row in stopped}
 
 
 def test_costs_add_up_by_stage_and_the_peak_does_not(tmp_path: Path) -> None:
     rows = [trial(0), trial(1, "stopped"), trial(2, "failed"), trial(3), repeat(trial(0), 1)]
-    found = {cost.name: cost for cost in costs(read_run(write_run(tmp_path / "run", rows)))}
+    found = {cost.name: cost for cost in costs(Run.open(write_run(tmp_path / "run", rows)))}
     seconds, peak = found["cost.seconds"], found["cost.peak_memory"]
     assert (seconds.search, seconds.seeds, seconds.trials) == (1 + 2 + 4, 1.0, 4)
     assert (peak.search, peak.seeds) == (103.0, 100.0)
@@ -123,20 +100,21 @@ def test_costs_add_up_by_stage_and_the_peak_does_not(tmp_path: Path) -> None:
 
 def test_the_hypervolume_is_told_against_what_all_trials_had_cost(tmp_path: Path) -> None:
     rows = [trial(0), trial(1, "stopped"), trial(2, "failed"), trial(3)]
-    told = growth(read_run(write_run(tmp_path / "run", rows)))
+    told = growth(Run.open(write_run(tmp_path / "run", rows)))
     assert told.spent["trials finished"] == [1.0, 2.0]
     assert told.spent["seconds since the start"] == [1.0, 10.0]
     assert told.spent["cost.seconds, all trials together"] == [1.0, 1.0 + 2.0 + 4.0]
     assert told.spent["cost.images, all trials together"] == [160.0, 160.0 + 40.0 + 160.0]
 
 
-def test_older_runs_have_no_costs_and_no_times(tmp_path: Path) -> None:
-    rows = [
-        {k: v for k, v in trial(i).items() if "cost" not in k and k not in ("ended", "stage", "of")}
-        for i in range(3)
-    ]
+def test_trials_without_costs_are_told_by_number_and_time(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in trial(i).items() if "cost" not in k} for i in range(3)]
     run = write_run(tmp_path / "run", rows)
-    assert list(growth(read_run(run)).spent) == ["trials finished"]
+    spent = growth(Run.open(run)).spent
+    assert spent == {
+        "trials finished": [1.0, 2.0, 3.0],
+        "seconds since the start": [1.0, 3.0, 6.0],
+    }
     assert "No costs recorded" in text_of(run)
 
 
@@ -144,12 +122,16 @@ def seeded(folder: Path, *, shift: float, baseline: bool = True) -> Path:
     """One model under three seeds, and a baseline that is `shift` worse in the first objective."""
     model = trial(0, **{"metric.auroc_area": 0.8, "metric.clean.ece": 0.1})
     rows = [model]
+    # 0, the search's own seed, is none of the three.
+    study = {"seeds": 3, "baseline": {"learning_rate": 0.0005} if baseline else None}
+    references = study_of(OBJECTIVES, **study).references()
+    config = {f"config.{k}": v for k, v in references.get("baseline", {}).items()}
     for seed, noise in enumerate((0.0, 0.011, -0.012), start=1):
         rows.append(repeat(model, seed, **{"metric.auroc_area": 0.8 + noise}))
-        base = {"metric.auroc_area": 0.8 - shift + 0.9 * noise, "of": "baseline"}
+        base = {"metric.auroc_area": 0.8 - shift + 0.9 * noise, "metric.clean.ece": 0.1}
         if baseline:
-            rows.append(repeat(trial(1, id="b"), seed, **{"metric.clean.ece": 0.1, **base}))
-    return write_run(folder, rows, seeds=4)  # 0, the search's own, is none of them
+            rows.append(repeat({**trial(1, id="b"), **config}, seed, **base, of="baseline"))
+    return write_run(folder, rows, **study)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +149,7 @@ def test_findings_are_said_whichever_way_they_go(
     tmp_path: Path, shift: float, sentence: str
 ) -> None:
     run = seeded(tmp_path / "run", shift=shift)
-    told = findings(repeats(read_run(run)))
+    told = findings(repeats(Run.open(run)))
     assert sentence in told
     assert "clean.ece: 1 tied; none is shown to be better." in told
     page = text_of(run)
@@ -190,7 +172,7 @@ def test_a_study_whose_seeds_are_still_to_come_says_so(tmp_path: Path) -> None:
 
 
 def test_staircases_run_from_end_to_end_of_the_models_box(tmp_path: Path) -> None:
-    stairs = staircases(repeats(read_run(seeded(tmp_path / "run", shift=0.1))))
+    stairs = staircases(repeats(Run.open(seeded(tmp_path / "run", shift=0.1))))
     assert [s.seeds for s in stairs] == [1, 2, 3]
     # One model: a corner at the seed's figure, the attained area to its left and above.
     assert [s.x[1] for s in stairs] == pytest.approx([0.811, 0.8, 0.788])
@@ -200,25 +182,23 @@ def test_staircases_run_from_end_to_end_of_the_models_box(tmp_path: Path) -> Non
 
 def test_a_figure_that_is_missing_leaves_the_staircases_whole(tmp_path: Path) -> None:
     run = seeded(tmp_path / "run", shift=0.1)
-    (run / "evaluation").mkdir()
     for name, ece in (("t00000-1", 0.1), ("t00000-2", float("nan")), ("t00000-3", 0.2)):
-        card = {"id": name, "metrics": {"auroc_area": 0.8, "clean.ece": ece}}
-        (run / "evaluation" / f"{name}.json").write_text(json.dumps(card))
-    stairs = staircases(repeats(read_run(run)))
+        write_card(run, {"id": name, "metrics": {"auroc_area": 0.8, "clean.ece": ece}})
+    stairs = staircases(repeats(Run.open(run)))
     assert [s.seeds for s in stairs] == [1, 2]
     assert np.isfinite([s.x + s.y for s in stairs]).all()
 
 
 def test_a_run_that_did_not_reach_its_end_says_how_to_go_on(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a run", [trial(0), trial(1, "running"), trial(2, "running")])
+    rows = [trial(0), trial(1, "running"), trial(2, "running")]
+    run = write_run(tmp_path / "a run", rows, closed=False)
     page = text_of(run)
     assert "still going, or was killed. 2 trials unfinished: t00001, t00002." in page
     assert f"trustsweep sweep --resume &#39;{run}&#39;" in page
     assert "running, unfinished" in page
-    summary = json.loads((run / "summary.json").read_text())
-    (run / "summary.json").write_text(json.dumps({**summary, "interrupted": "the disk is full"}))
+    Ledger(run).close(7.0, "the disk is full")
     assert "stopped before its end: the disk is full." in text_of(run)
-    assert unfinished(read_run(write_run(tmp_path / "whole", [trial(0)]))) == []
+    assert unfinished(Run.open(write_run(tmp_path / "whole", [trial(0)]))) == []
 
 
 def arrays(**more: Any) -> dict[str, np.ndarray]:
@@ -232,12 +212,14 @@ def arrays(**more: Any) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def evaluation(**more: Any) -> Evaluation:
-    return Evaluation("m", "test", {}, {}, {}, arrays(**more), ["normal", "pneumonia"])
+def card(folder: Path, **more: Any) -> EvaluationCard:
+    path = write_card(folder, {"id": "m", "classes": ["normal", "pneumonia"]})
+    np.savez(path.with_suffix(".npz"), **arrays(**more))  # type: ignore[arg-type]
+    return EvaluationCard.read(path)
 
 
-def test_classes_are_shown_as_answers_clean_and_attacked() -> None:
-    shown = class_panel(evaluation())
+def test_classes_are_shown_as_answers_clean_and_attacked(tmp_path: Path) -> None:
+    shown = class_panel(card(tmp_path))
     assert shown is not None
     assert len(shown.rows) == 3
     first, second = shown.rows[:2]
@@ -248,18 +230,16 @@ def test_classes_are_shown_as_answers_clean_and_attacked() -> None:
     assert np.ptp(first.attacked.moved.pixels.reshape(-1, 3), axis=0).max() <= 2
 
 
-def test_a_class_panel_that_does_not_fit_is_refused() -> None:
+def test_a_class_panel_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="each with as many rows"):
-        class_panel(evaluation(uncertainty=np.zeros(2)))
+        class_panel(card(tmp_path, uncertainty=np.zeros(2)))
 
 
 def test_a_run_of_classifiers_has_its_own_curves_and_answers(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [trial(i) for i in range(3)])
-    (run / "evaluation").mkdir()
-    best = read_run(run).front[0].id
+    best = Run.open(run).front[0].id
     curves = {"epsilon": [0.0, 0.02], "accuracy": [0.9, 0.5], "auroc": [0.95, 0.6]}
-    card = {"id": best, "split": "test", "classes": ["normal", "pneumonia"], "curves": curves}
-    (run / "evaluation" / f"{best}.json").write_text(json.dumps({**card, "metrics": {}}))
+    write_card(run, {"id": best, "classes": ["normal", "pneumonia"], "curves": curves})
     np.savez(run / "evaluation" / f"{best}.npz", **arrays())  # type: ignore[arg-type]
     page = text_of(run)
     assert "pneumonia right probability 0.9 uncertainty 0.2" in page
@@ -269,7 +249,7 @@ def test_a_run_of_classifiers_has_its_own_curves_and_answers(tmp_path: Path) -> 
 
 def test_thinning_keeps_both_ends_and_what_it_must(tmp_path: Path) -> None:
     assert evenly(range(10), 4) == [0, 3, 6, 9]
-    trials = read_run(write_run(tmp_path / "run", [trial(i) for i in range(20)])).trials
+    trials = Run.open(write_run(tmp_path / "run", [trial(i) for i in range(20)])).trials
     kept = [t.id for t in thinned(trials, 6, {"t00007", "t00011"})]
     assert kept == sorted(kept)
     assert len(kept) == 6
@@ -285,13 +265,13 @@ def test_a_run_of_ten_thousand_trials_still_opens(tmp_path: Path) -> None:
     states = np.random.default_rng(0).choice(["completed", "stopped", "failed"], 10_000)
     rows = [trial(i, str(s), **dict.fromkeys(single, 0.123456789)) for i, s in enumerate(states)]
     run = write_run(tmp_path / "run", rows)
-    page = write_report(run)
+    found = Run.open(run)
+    page = write_report(found)
     text = page.read_text(encoding="utf-8")
     assert len(text) < 15e6
     assert text.count("<tr data-state") == MOST_ROWS
     assert f"{MOST_ROWS} of 10000 trials" in text
     assert "59 metrics of single corruptions" in text
-    found = read_run(run)
     mask = pareto_mask(
         [[t.metrics[n] for n in OBJECTIVES] for t in found.completed], list(OBJECTIVES.values())
     )

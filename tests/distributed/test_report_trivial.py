@@ -1,6 +1,5 @@
 """Models that ignore the image, as terminal and report call them; referral on the page."""
 
-import csv
 import io
 import json
 import math
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from rich.console import Console
 
 from data_pipelines.errors import UserError
@@ -16,11 +14,12 @@ from distributed.report import write_report
 from distributed.report.abstention import abstentions
 from distributed.report.beside import beside
 from distributed.report.wording import headline, roles
+from distributed.run.folder import Run
 from distributed.run.ledger import Record, State
 from distributed.run.trivial import TRIVIAL_NAME, load_figures, save_figures, trivial_lines
-from distributed.run_folder import read_run
 from distributed.statistics.front import Objective
 from distributed.sweep.progress import front_table
+from tests.distributed.run_folders import study_of, write_card, write_run
 from tests.distributed.test_report import Elements
 
 FIGURES = {
@@ -52,7 +51,7 @@ def card(model: str) -> dict[str, Any]:
         "accepted": [{"coverage": 0.88, "dice": 0.75, "dice_lesion": math.nan}],
     }
     return {
-        "id": model, "split": "test", "metrics": metrics(model), "trivial": FIGURES,
+        "id": model, "metrics": metrics(model), "trivial": FIGURES,
         "triviality": "predicts nothing" if model == "empty" else "",
         "curves": {"epsilon": [0.0, 0.01], "dice_lesion": [0.7, 0.6]},
         "reliability": {"clean": {"confidence": [0.9], "accuracy": [0.8], "count": [10]}},
@@ -73,19 +72,11 @@ def write(folder: Path, constraints: tuple[str, ...] = (), judged: bool = True) 
         | {f"metric.{name}": value for name, value in metrics(model).items()}
         for model in MODELS
     ]
-    with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    study = {"name": "s", "constraints": list(constraints)}
-    (folder / "study.yaml").write_text(yaml.safe_dump(study))
-    objectives = [{"name": o.name, "direction": o.direction} for o in OBJECTIVES]
-    (folder / "summary.json").write_text(json.dumps({"objectives": objectives}))
+    study = study_of([o.name for o in OBJECTIVES], constraints=list(constraints))
+    write_run(folder, rows, study)
     save_figures(folder, {"val": FIGURES})
-    if judged:
-        (folder / "evaluation").mkdir()
-        for model in MODELS:
-            (folder / "evaluation" / f"{model}.json").write_text(json.dumps(card(model)))
+    for model in MODELS if judged else ():
+        write_card(folder, card(model))
     return folder
 
 
@@ -95,7 +86,7 @@ def payload(page: str) -> dict[str, Any]:
 
 
 def test_the_headline_calls_a_trivial_model_so(tmp_path: Path) -> None:
-    run = read_run(write(tmp_path))
+    run = Run.open(write(tmp_path))
     assert {t.id for t in run.front} == {"good", "empty", "poor"}
     fixed = "no better than the fixed mask (dice_lesion)"
     assert run.remarks == {"empty": "predicts nothing", "poor": fixed}
@@ -109,20 +100,20 @@ def test_the_headline_calls_a_trivial_model_so(tmp_path: Path) -> None:
 
 
 def test_a_constraint_on_skill_leaves_it_off_the_front(tmp_path: Path) -> None:
-    run = read_run(write(tmp_path, ("skill.clean.dice_lesion >= 0.05",)))
+    run = Run.open(write(tmp_path, ("skill.clean.dice_lesion >= 0.05",)))
     assert [t.id for t in run.front] == ["good"]
 
 
 def test_without_a_model_that_keeps_the_constraints_that_is_said(tmp_path: Path) -> None:
-    run = read_run(write(tmp_path, ("skill.clean.dice_lesion >= 0.9",)))
+    run = Run.open(write(tmp_path, ("skill.clean.dice_lesion >= 0.9",)))
     told = headline(run)
     assert "No completed trial keeps the constraints: there is no front to show." in told
     assert "1 of 3 completed trials: predicts nothing (empty)." in told
-    assert "keeps the constraints" in Elements(write_report(tmp_path).read_text()).text
+    assert "keeps the constraints" in Elements(write_report(Run.open(tmp_path)).read_text()).text
 
 
 def test_the_page_marks_it_and_shows_what_ignoring_the_image_reaches(tmp_path: Path) -> None:
-    page = write_report(write(tmp_path)).read_text(encoding="utf-8")
+    page = write_report(Run.open(write(tmp_path))).read_text(encoding="utf-8")
     elements = Elements(page)
     for told in (
         "Beside predictors that ignore the image",
@@ -148,13 +139,13 @@ def test_the_page_marks_it_and_shows_what_ignoring_the_image_reaches(tmp_path: P
 
 
 def test_segmentations_are_referred(tmp_path: Path) -> None:
-    run = read_run(write(tmp_path))
+    run = Run.open(write(tmp_path))
     (first, *_) = abstentions(run)
     assert first.segmented
     everything, most = first.kept["clean"]
     assert (everything.target, everything.quality["dice"]) == (None, 0.6)
     assert (most.target, most.coverage, most.quality["dice"]) == (0.9, 0.88, 0.75)
-    page = write_report(tmp_path).read_text(encoding="utf-8")
+    page = write_report(Run.open(tmp_path)).read_text(encoding="utf-8")
     text = Elements(page).text
     assert "Referral" in text
     assert "the uncertainty of an image is the mean of its map" in text
@@ -163,7 +154,7 @@ def test_segmentations_are_referred(tmp_path: Path) -> None:
 
 
 def test_before_the_front_is_judged_validation_figures_stand_there(tmp_path: Path) -> None:
-    shown = beside(read_run(write(tmp_path, judged=False)))
+    shown = beside(Run.open(write(tmp_path, judged=False)))
     assert shown is not None
     assert shown.split == "validation"
     assert shown.best["dice_lesion"] == "fixed mask"
@@ -172,12 +163,12 @@ def test_before_the_front_is_judged_validation_figures_stand_there(tmp_path: Pat
     assert math.isnan(good.skills["false_alarms"])
 
 
-def test_a_run_of_an_earlier_version_has_no_such_table(tmp_path: Path) -> None:
+def test_a_run_that_does_not_know_them_has_no_such_table(tmp_path: Path) -> None:
     write(tmp_path, judged=False)
     (tmp_path / TRIVIAL_NAME).unlink()
-    assert beside(read_run(tmp_path)) is None
-    assert "no better than the best trivial predictor" in read_run(tmp_path).remarks["poor"]
-    assert "Beside predictors" not in write_report(tmp_path).read_text(encoding="utf-8")
+    assert beside(Run.open(tmp_path)) is None
+    assert "no better than the best trivial predictor" in Run.open(tmp_path).remarks["poor"]
+    assert "Beside predictors" not in write_report(Run.open(tmp_path)).read_text(encoding="utf-8")
 
 
 def test_figures_survive_their_file_and_a_broken_one_is_named(tmp_path: Path) -> None:
