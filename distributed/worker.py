@@ -215,20 +215,23 @@ class Worker:
 
     def _finish(self, metrics: dict[str, float]) -> None:
         assert self._trial is not None
-        if self._kept(self._trial).metrics is not None:
+        if self._kept(self._trial).metrics is None:
+            self._save_model(metrics)
+        elif self._rank.index == 0:
             # By a group that died before it had acknowledged that.
-            if self._rank.index == 0:
-                discard_states(self._trial.folder)
-            return self._end()
+            discard_states(self._trial.folder)
+        self._end()
+
+    def _save_model(self, metrics: dict[str, float]) -> None:
         self._take_best()
         if self._rank.index == 0:
+            assert self._trial is not None
             done = self._current().epochs_done
             card = {
                 "id": self._trial.id, "config": self._trial.config, "metrics": metrics,
                 "epochs": done, "epoch": done if self._best is None else self._best.epoch,
             }  # fmt: skip
             save_model(self._trial.folder, self._current().model, card)
-        self._end()
 
     def _end(self) -> None:
         """Free what the last trial holds before the next is built, and the CPUs of its stream."""
