@@ -55,7 +55,14 @@ def write_report(run: Path) -> Path:
     return page
 
 
-def _render(contents: Contents) -> str:
+def render_page(run: Path) -> str:
+    """The text of `report.html`, without drawing the figures; else as `write_report`."""
+    return _render(gather(run))
+
+
+@cache
+def _environment() -> Environment:
+    """Kept, as it holds the compiled templates."""
     environment = Environment(
         loader=PackageLoader("distributed.report"),
         autoescape=True,
@@ -64,37 +71,48 @@ def _render(contents: Contents) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, duration=duration, gap=gap_number, tile=_data_uri)
+    return environment
+
+
+def _render(contents: Contents) -> str:
     scripts = [Markup(get_plotlyjs()), *(Markup(_asset(name)) for name in SCRIPTS)]
     run, found = contents.run, contents.repeats
     metrics = shown_metrics(run)
-    return environment.get_template("report.html.j2").render(
-        **{field.name: getattr(contents, field.name) for field in dataclasses.fields(contents)},
-        headline=headline(run),
-        unfinished=unfinished(run),
-        resume_line=resume_line(run),
-        better=BETTER,
-        splits=SPLITS,
-        counted=counted(counts(run)),
-        mean_optimism=mean_optimism(contents.choices),
-        nan=math.nan,
-        findings=findings(found),
-        tables=(COMPARISON, ATTAINMENT),
-        least_trials=LEAST_TRIALS,
-        estimator=ESTIMATOR,
-        roles=roles(run),
-        listed=listed_trials(run),
-        most_rows=MOST_ROWS,
-        metrics={name: run.metrics[name] for name in metrics},
-        wide_metrics=[name for name in metrics if "@" not in name],
-        wide_models=[*([found.baseline] if found.baseline else []), *found.models[:MOST_MODELS]],
-        most_models=MOST_MODELS,
-        evaluated=[run.evaluations[t.id] for t in run.front if t.id in run.evaluations],
-        palette=PALETTE,
-        spotlight_colours=dict(zip([e.id for e in run.spotlight], PALETTE, strict=False)),
-        style=Markup(_asset("report.css")),
-        scripts=scripts,
-        script_hashes=" ".join(_hash(s) for s in scripts),
-        payload=Markup(embedded_json(contents)),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            **{field.name: getattr(contents, field.name) for field in dataclasses.fields(contents)},
+            headline=headline(run),
+            unfinished=unfinished(run),
+            resume_line=resume_line(run),
+            better=BETTER,
+            splits=SPLITS,
+            counted=counted(counts(run)),
+            mean_optimism=mean_optimism(contents.choices),
+            nan=math.nan,
+            findings=findings(found),
+            tables=(COMPARISON, ATTAINMENT),
+            least_trials=LEAST_TRIALS,
+            estimator=ESTIMATOR,
+            roles=roles(run),
+            listed=listed_trials(run),
+            most_rows=MOST_ROWS,
+            metrics={name: run.metrics[name] for name in metrics},
+            wide_metrics=[name for name in metrics if "@" not in name],
+            wide_models=[
+                *([found.baseline] if found.baseline else []),
+                *found.models[:MOST_MODELS],
+            ],
+            most_models=MOST_MODELS,
+            evaluated=[run.evaluations[t.id] for t in run.front if t.id in run.evaluations],
+            palette=PALETTE,
+            spotlight_colours=dict(zip([e.id for e in run.spotlight], PALETTE, strict=False)),
+            style=Markup(_asset("report.css")),
+            scripts=scripts,
+            script_hashes=" ".join(_hash(s) for s in scripts),
+            payload=Markup(embedded_json(contents)),
+        )
     )
 
 

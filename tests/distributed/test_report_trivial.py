@@ -15,7 +15,7 @@ from data_pipelines.errors import UserError
 from distributed.front import Objective
 from distributed.ledger import Record, State
 from distributed.progress import front_table
-from distributed.report import write_report
+from distributed.report import render_page, write_report
 from distributed.report.abstention import abstentions
 from distributed.report.beside import beside
 from distributed.report.wording import headline, roles
@@ -118,11 +118,11 @@ def test_without_a_model_that_keeps_the_constraints_that_is_said(tmp_path: Path)
     told = headline(run)
     assert "No completed trial keeps the constraints: there is no front to show." in told
     assert "1 of 3 completed trials: predicts nothing (empty)." in told
-    assert "keeps the constraints" in Elements(write_report(tmp_path).read_text()).text
+    assert "keeps the constraints" in Elements(render_page(tmp_path)).text
 
 
 def test_the_page_marks_it_and_shows_what_ignoring_the_image_reaches(tmp_path: Path) -> None:
-    page = write_report(write(tmp_path)).read_text(encoding="utf-8")
+    page = render_page(write(tmp_path))
     elements = Elements(page)
     for told in (
         "Beside predictors that ignore the image",
@@ -177,7 +177,7 @@ def test_a_run_of_an_earlier_version_has_no_such_table(tmp_path: Path) -> None:
     (tmp_path / TRIVIAL_NAME).unlink()
     assert beside(read_run(tmp_path)) is None
     assert "no better than the best trivial predictor" in read_run(tmp_path).remarks["poor"]
-    assert "Beside predictors" not in write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Beside predictors" not in render_page(tmp_path)
 
 
 def test_figures_survive_their_file_and_a_broken_one_is_named(tmp_path: Path) -> None:
