@@ -65,12 +65,11 @@ class Segmented(Source):
 
     budget: Budget = field(default_factory=lambda: Budget(folds=5, candidates=3, seeds=1))
     thorough: bool = False
+    note: str = ""
     overrides: tuple[str, ...] = ()
 
 
 SETS = {
-    # The X-rays of the QaTa layout, from the folder that says whose they are: the other's test
-    # split is one for all folds, and its file names do not name patients.
     "xrays": Segmented(
         "covid-cxr-segmentations",
         "covid19_cxr_segmentations",
@@ -78,6 +77,8 @@ SETS = {
         {"target": "infection"},
         epochs=20,
         thorough=True,
+        note="The X-rays of the folder in QaTa-COV19's layout, read from the one that names their "
+        "patients: file names do not, and its test set would be that of every fold.",
     ),
     "mri": Segmented(
         "lgg",
@@ -86,6 +87,7 @@ SETS = {
         {"slices": "tumour"},
         epochs=12,
         budget=Budget(folds=5, candidates=2, seeds=1),
+        note="Slices with tumour and as many without.",
     ),
 }
 QUICK = {
@@ -165,6 +167,7 @@ def _result(
         fully=read(fully, FULLY),
         budget=budget,
         config=arms[arm_of(EVIDENTIAL, UNCERTAIN)],
+        note=f"{source.note} " if source.note else "",
     )
 
 

@@ -54,6 +54,7 @@ class Result:
             probability as the uncertainty.
         fully: Tuned arms under the full ensemble; may be empty.
         config: The defaults of an arm that attacks.
+        note: What a reader has to know of the data.
     """
 
     told: Told
@@ -62,6 +63,7 @@ class Result:
     fully: Mapping[str, Arm]
     budget: Budget
     config: Mapping[str, Any]
+    note: str
 
     @property
     def judgements(self) -> Judgements:
@@ -90,13 +92,15 @@ def document(results: Mapping[str, Result], claims: Sequence[Claim]) -> str:
         parts += [text, claim_table([c for c in claims if c.claim == claim], "method")]
     parts += [
         "## Figures",
-        "Dice: mean over the images with a lesion. ECE: debiased, of the pixels around lesion and "
-        "prediction; its floor: what perfect calibration would show with so few images. False "
-        "alarms: share of the images without a lesion where one is predicted. AUSE: of the pixels "
-        "of each image, error |y − p|. AURC: 1 − Dice of the images, surest first. Lower is better "
-        "but for Dice. Intervals are of the mean over folds by patient bootstrap; resampling adds "
-        "to a calibration error, so that its interval may lie above it. T: the temperature fitted "
-        "on validation.",
+        "Dice: mean over the images with a lesion. ECE: debiased, of the pixels around lesion "
+        "and prediction; its floor: what perfect calibration would show with so few images. "
+        "False alarms: share of the images without a lesion where one is predicted. AUSE: of "
+        "the pixels of each image, error |y − p|; a model that is sure of no pixel has an error "
+        "everywhere, of which any order is good, so that dividing the same scores by T moves "
+        "it: it compares orders of one model, not models. AURC: 1 − Dice of the images, surest "
+        "first. Lower is better but for Dice. Intervals are of the mean over folds by patient "
+        "bootstrap; resampling adds to a calibration error, so that its interval may lie above "
+        "it. T: the temperature fitted on validation.",
     ]
     for name, one in results.items():
         parts += _tables(name, one)
@@ -179,7 +183,7 @@ def _tables(name: str, one: Result) -> list[str]:
         f"Layout `{first.name}`, {patients} patients (known from: "
         f"{first.preprocessing.get('patients', 'not said')}); {len(told.manifests)} folds of "
         f"{train} training and {test} test images; fingerprint of the first fold "
-        f"`{first.fingerprint[:12]}`. Tuning moved {sum(told.moved.values())} of "
+        f"`{first.fingerprint[:12]}`. {one.note}Tuning moved {sum(told.moved.values())} of "
         f"{len(told.moved)} choices away from the defaults.",
         _trivial(told),
         f"#### {name}, tuned",
