@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from comparing.claims import ALPHA, HELD, NOT_HELD, NOT_TESTABLE, Claim
+from comparing.claims import ALPHA, VERDICTS, Claim
 from comparing.document import claim_table, counted, interval, made_by, number, table
 from comparing.figures import Arm, by_patient, of_card
 from comparing.protocol import Budget, Told
@@ -113,9 +114,13 @@ def _summary(claims: Sequence[Claim]) -> str:
     for claim, text in _CLAIMS.items():
         found = [c for c in claims if c.claim == claim]
         first = text.partition(" Tested")[0]
-        lines.append(f"- {first} Of {len(found)} tests, {counted(found)}.")
-        for verdict in (NOT_HELD, NOT_TESTABLE, HELD):
-            cells = [f"{c.data}: {c.of} against {c.against}" for c in found if c.verdict == verdict]
+        lines.append(f"- {first} Of {len(found)} tests, {counted(found)} (rivals in brackets).")
+        for verdict in VERDICTS:
+            rivals: dict[tuple[str, str], list[str]] = defaultdict(list)
+            for c in found:
+                if c.verdict == verdict:
+                    rivals[c.data, c.of].append(c.against)
+            cells = [f"{data}: {of} ({', '.join(names)})" for (data, of), names in rivals.items()]
             if cells:
                 lines.append(f"    - {verdict}: {'; '.join(cells)}.")
     return "\n".join(lines)
