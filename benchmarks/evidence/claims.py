@@ -25,6 +25,8 @@ from evidence.models import (
 MARGIN = 0.03
 #: Where an attack takes less Dice than this from a model without defence, there is nothing to gain.
 DROP = 0.05
+#: Where an attack leaves both models of a pair less Dice than this, there is nothing to compare.
+FLOOR = 0.05
 BUDGETS = {"ε .01": SMALL, "ε .02": LARGE}
 _WHERE = {CLEAN: "clean", SMALL: "ε .01"}
 
@@ -75,7 +77,7 @@ def _calibration(data: str, told: Judgements) -> Iterator[Case]:
 
 def _no_worse(mine: Arm, theirs: Arm, condition: str) -> bool | None:
     """Whether Dice is not lower by more than the margin; None where neither model can segment."""
-    if not _sighted(mine, condition) and not _sighted(theirs, condition):
+    if not sighted(mine, condition) and not sighted(theirs, condition):
         return None
     return bool(by_patient(mine, named("dice_lesion", condition), theirs).low > -MARGIN)
 
@@ -92,8 +94,8 @@ def _guidance(data: str, told: Judgements) -> Iterator[Case]:
                     named("dice_lesion", condition), told.size, below=False,
                     of=f"{form}, {budget}",
                 )  # fmt: skip
-                seen = _sighted(guided, condition) or _sighted(other, condition)
-                yield replace(case, holds=True if seen and lost >= DROP else None)
+                left = max(case.method, case.other) >= FLOOR
+                yield replace(case, holds=True if left and lost >= DROP else None)
 
 
 def _usefulness(data: str, told: Judgements) -> Iterator[Case]:
@@ -123,7 +125,7 @@ def _usefulness(data: str, told: Judgements) -> Iterator[Case]:
             "uncertainty", data, against, (mine, theirs), figure, told.size,
             below=True, other=other, of=of,
         )  # fmt: skip
-        seen = _sighted(mine, SMALL if mine is guided else CLEAN)
+        seen = sighted(mine, SMALL if mine is guided else CLEAN)
         yield replace(case, holds=True if seen else None)
 
 
@@ -131,7 +133,11 @@ def _mean(arm: Arm, condition: str) -> float:
     return float(np.mean(arm.values(named("dice_lesion", condition))))
 
 
-def _sighted(arm: Arm, condition: str) -> bool:
+def sighted(arm: Arm, condition: str) -> bool:
     """Whether it segments lesions better than the best mask that ignores the image."""
-    trivial = float(np.mean([fixed_mask(model) for fold in arm.folds for model in fold]))
-    return _mean(arm, condition) > trivial
+    return _mean(arm, condition) > trivial_dice(arm)
+
+
+def trivial_dice(arm: Arm) -> float:
+    """Dice on lesions of that mask on the arm's test images, mean over folds."""
+    return float(np.mean([fixed_mask(model) for fold in arm.folds for model in fold]))

@@ -163,12 +163,14 @@ def test_better_calibration_at_a_lower_dice_is_not_the_claim() -> None:
     assert found["calibration", "ECE, ε .01", "mL1-ACE"] == HELD
 
 
-def test_models_that_cannot_segment_leave_nothing_to_test() -> None:
-    floored = verdicts(told(guided=0.1))
-    # Chance still segments, so that guidance can be seen to lose to it; both lie below the mask.
+def test_models_that_do_not_segment_leave_nothing_to_test() -> None:
+    floored = verdicts(told(guided=0.03))
     assert floored["guidance", "evidential, ε .01", RANDOM] == NOT_HELD
     assert floored["guidance", "evidential, ε .01", NONE] == NOT_TESTABLE
-    assert floored["uncertainty", "AURC, ε .01", "random order"] == NOT_TESTABLE
+    # Above the floor, but no better than a mask that ignores the image.
+    low = verdicts(told(guided=0.1))
+    assert low["guidance", "evidential, ε .01", NONE] == HELD
+    assert low["uncertainty", "AURC, ε .01", "random order"] == NOT_TESTABLE
     judgements = told()
     unhurt = {**judgements.own, arm_of(CLASSICAL, NONE): arm(0.7, 0.69, 0.66)}
     found = verdicts(Judgements(unhurt, judgements.cooled, judgements.by_entropy, judgements.size))
