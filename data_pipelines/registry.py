@@ -3,7 +3,8 @@
 One line registers an implementation (``"name": "module:attribute"``); nothing is imported until
 it is asked for, so that listing and validating stay instant. What a study is checked against stands
 in that line as well, as facts (`registered`), and an implementation that contradicts them is
-refused when it is imported.
+refused when it is imported. From outside of this repository, a plug-in file calls `register`, and
+an installed package has an entry point of the registry's group (`data_pipelines.plugins`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from data_pipelines import plugins
 from data_pipelines.errors import UserError
 
 
@@ -51,23 +53,48 @@ class Registry(Mapping[str, Any]):
     Args:
         kind: What one of them is called in messages.
         entries: Name to "module:attribute", or to what `registered` gives.
+        group: The group of entry points by which installed packages add to it; None for what
+            nobody adds to.
         facts: Those of every entry that does not say otherwise.
 
     Raises `UserError` for an unknown name, with the nearest known one, and TypeError for an
     implementation that contradicts its facts.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str | Entry], **facts: Any) -> None:
+    def __init__(
+        self,
+        kind: str,
+        entries: Mapping[str, str | Entry],
+        *,
+        group: str | None = None,
+        **facts: Any,
+    ) -> None:
         self.kind = kind
-        self._entries = {
+        self._group = group
+        self._facts = facts
+        self._own = {
             name: Entry(entry, facts)
             if isinstance(entry, str)
             else Entry(entry.target, {**facts, **entry.facts})
             for name, entry in entries.items()
         }
+        self._added: dict[str, Any] = {}
+
+    def register(self, name: str, implementation: Any) -> None:
+        """Add an implementation, from a plug-in file.
+
+        Its facts are its attributes. Raises `UserError` for a name that is taken.
+        """
+        known = self._added.get(name, implementation)
+        if name in self._own or known is not implementation:
+            raise UserError(f"{self.kind} {name!r} is registered already. Choose another name.")
+        self._added[name] = implementation
 
     def __getitem__(self, name: str) -> Any:
-        entry = self._entry(name)
+        self._known(name)
+        if name in self._added:
+            return self._added[name]
+        entry = self._entries[name]
         module, attribute = entry.target.split(":")
         found = getattr(import_module(module), attribute)
         for key, value in entry.facts.items():
@@ -79,42 +106,64 @@ class Registry(Mapping[str, Any]):
         return found
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._names)
 
     def fact(self, name: str, key: str) -> Any:
-        """What the line that registers `name` says under `key`; nothing is imported."""
-        return self._entry(name).facts[key]
+        """What the line that registers `name` says under `key`; nothing of ours is imported.
+
+        Of what was added from outside, the attribute of that name.
+        """
+        self._known(name)
+        if name in self._own:
+            return self._own[name].facts[key]
+        return getattr(self[name], key, self._facts.get(key))
 
     def having(self, **facts: Any) -> list[str]:
-        """The names of the entries with all of these facts; nothing is imported."""
-        return [
-            name
-            for name, entry in self._entries.items()
-            if all(entry.facts.get(key) == value for key, value in facts.items())
-        ]
+        """The names of the entries with all of these facts."""
+        return [n for n in self if all(self.fact(n, key) == v for key, v in facts.items())]
 
     def meaning(self, name: str) -> str:
         """The first line of the implementation's docstring, read without importing it."""
-        module, attribute = self._entry(name).target.split(":")
-        spec = find_spec(module)
-        if spec is None or spec.origin is None:
-            return ""
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
-                return (ast.get_docstring(node) or "").partition("\n")[0]
+        self._known(name)
+        if name in self._own:
+            module, attribute = self._own[name].target.split(":")
+            spec = find_spec(module)
+            if spec is not None and spec.origin is not None:
+                tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+                for node in tree.body:
+                    if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
+                        return (ast.get_docstring(node) or "").partition("\n")[0]
         return (inspect.getdoc(self[name]) or "").partition("\n")[0]
 
-    def _entry(self, name: str) -> Entry:
-        if name not in self._entries:
-            known = sorted(self._entries)
+    @property
+    def _entries(self) -> dict[str, Entry]:
+        """Ours, and those of installed packages."""
+        if self._group is None:
+            return self._own
+        outside = plugins.entry_points(self._group)
+        if taken := sorted(outside.keys() & self._own.keys()):
+            raise UserError(
+                f"{self._group}: an installed package offers {taken[0]!r} ({outside[taken[0]]}), "
+                f"the name of a {self.kind} of trustsweep. Remove that package."
+            )
+        return {**self._own, **{name: Entry(target) for name, target in outside.items()}}
+
+    @property
+    def _names(self) -> list[str]:
+        if self._group is not None:
+            plugins.load()
+        return list(dict.fromkeys([*self._entries, *self._added]))
+
+    def _known(self, name: str) -> None:
+        names = self._names
+        if name not in names:
+            known = sorted(names)
             raise UserError(
                 f"unknown {self.kind} {name!r}{nearest(name, known)} Known: {', '.join(known)}."
             )
-        return self._entries[name]

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from data_pipelines import plugins
+
 #: What a trial's figures can depend on.
 PACKAGES = ("data_pipelines", "trainables", "search_spaces", "distributed")
 #: Files of these that hold code, or values that code reads.
@@ -36,10 +38,12 @@ def code_revision() -> str:
 
     Run from a checkout: the commit (12 digits), and where files of `PACKAGES` differ from it, "+"
     and a digest of these. Elsewhere, as in an installation or the working directory of a Ray job:
-    "source-" and a digest of all their files. Worked out once in a process; that of a sweep's main
-    process counts for all its workers.
+    "source-" and a digest of all their files. Where plug-in files are used, "/" and a digest of
+    these follow. Worked out once in a process; that of a sweep's main process counts for all its
+    workers.
     """
-    return revision_of(_ROOT)
+    revision, outside = revision_of(_ROOT), plugins.digest()
+    return f"{revision}/{outside}" if outside else revision
 
 
 def revision_of(root: Path) -> str:

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from data_pipelines.errors import UserError
 from data_pipelines.registry import nearest
 from search_spaces.names import group
+from trainables.registry import TRAINABLES
 
 Value = bool | int | float | str
 COMMON = "common"
@@ -326,17 +327,23 @@ class _Enumeration:
 
 
 def _defaults(owner: str) -> dict[str, Any]:
-    folder = resources.files("search_spaces") / "spaces"
-    file = folder / f"{owner}.yaml"
-    if not file.is_file():
-        known = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir())
-        known = [name for name in known if name != COMMON]
+    if owner != COMMON and owner not in TRAINABLES:
+        known = list(TRAINABLES)
         raise UserError(
             f"trainables: unknown trainable {owner!r}{nearest(owner, known)} "
             f"Known: {', '.join(known)}."
         )
-    loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return dict(loaded or {})
+    file = resources.files("search_spaces") / "spaces" / f"{owner}.yaml"
+    if file.is_file():
+        return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    # From outside of this repository.
+    space = getattr(TRAINABLES[owner], "space", None)
+    if not isinstance(space, Mapping):
+        raise UserError(
+            f"trainables: {owner} has no space. Give its class an attribute `space`, a mapping of "
+            "parameters as in search_spaces/spaces."
+        )
+    return dict(space)
 
 
 def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:

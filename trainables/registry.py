@@ -22,6 +22,7 @@ TRAINABLES = Registry(
         "unet": registered("trainables.unet:ClassicalUNet", task=Task.SEGMENTATION),
         "evidential-unet": registered("trainables.unet:EvidentialUNet", task=Task.SEGMENTATION),
     },
+    group="trustsweep.trainables",
     task=Task.CLASSIFICATION,
 )
 
@@ -35,6 +36,7 @@ ATTACKS = Registry(
         "apgd": "trainables.attacks.apgd:APGD",
         "square": registered("trainables.attacks.square:Square", follows_gradients=False),
     },
+    group="trustsweep.attacks",
     iterative=True,
     follows_gradients=True,
 )
@@ -57,6 +59,7 @@ REGIMES = Registry(
         "all": "trainables.regimes:WholeBatch",
         "alternating": "trainables.regimes:Alternating",
     },
+    group="trustsweep.regimes",
     attacks=True,
     selects=False,
     ranks=False,
@@ -70,6 +73,7 @@ RISKS = Registry(
         "cross-entropy": "trainables.losses:cross_entropy_risk",
         "squared-error": "trainables.losses:squared_error_risk",
     },
+    group="trustsweep.risks",
 )
 
 #: Uncertainty maps that a trainable may offer; see `trainables.uncertainty`.

@@ -43,5 +43,6 @@ CORRUPTIONS = Registry(
             "data_pipelines.corruptions.mixed_quality:MixedQuality", needs=needs.ANYTHING
         ),
     },
+    group="trustsweep.corruptions",
     needs=needs.IMAGES,
 )

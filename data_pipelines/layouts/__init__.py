@@ -21,4 +21,5 @@ LAYOUTS = Registry(
         "uci-heart": "data_pipelines.layouts.uci_heart:UciHeart",
         "voc": "data_pipelines.layouts.voc:Voc",
     },
+    group="trustsweep.layouts",
 )

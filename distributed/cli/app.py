@@ -36,6 +36,26 @@ Data = Annotated[
 ]
 
 
+def _use_plugins(paths: list[Path] | None) -> list[Path] | None:
+    if paths:
+        from data_pipelines import plugins
+
+        plugins.use(paths)
+    return paths
+
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        callback=_use_plugins,
+        help="Models, layouts, corruptions, attacks, regimes or metrics of your own; may be given "
+        "repeatedly. See docs/plugins.md.",
+    ),
+]
+
+
 @app.command()
 def prepare(
     folder: Annotated[
@@ -79,6 +99,7 @@ def prepare(
             "ood_site=SITE (or each), folds=5, dtype=float16.",
         ),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Turn a published folder into shards that a sweep can read.
 
@@ -129,6 +150,7 @@ def inspect(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every number there, too.")
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Look at the data: counts, ranges and warnings, and pictures of samples and corruptions.
 
@@ -170,6 +192,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved study and what it would use.")
     ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Search a study's space and leave its front, models and report in a run folder.
 
@@ -212,6 +235,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved study and what it would use.")
     ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Train one model with given parameters: a sweep of a single trial, with the same report.
 
@@ -221,6 +245,7 @@ def train(
     """
     from search_spaces.space import Space
     from search_spaces.study import apply_overrides, load, parse, shipped_studies
+    from trainables.registry import TRAINABLES
 
     space = Space([trainable], {})
     names = space.of(trainable)
@@ -229,12 +254,17 @@ def train(
     ]
     if data is not None:
         items.append(f"data={data}")
-    # Its task decides what can be measured, so a shipped study of the same model lends its own.
-    shipped = next(study for study in map(load, shipped_studies()) if trainable in study.trainables)
+    # Its task decides what can be measured, so a shipped study lends its own: of the same model,
+    # or of one with the same task.
+    shipped = [load(name) for name in shipped_studies()]
+    task = TRAINABLES.fact(trainable, "task")
+    alike = [study for study in shipped if trainable in study.trainables] or [
+        study for study in shipped if TRAINABLES.fact(study.trainables[0], "task") == task
+    ]
     raw = {
         "name": f"train-{trainable}",
         "trainables": [trainable],
-        "objectives": shipped.objectives,
+        "objectives": alike[0].objectives,
         "search": {"trials": 1, "sampler": "random"},
         "space": {name: parameter.start() for name, parameter in names.items()},
     }
@@ -244,6 +274,7 @@ def train(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
+    plugin: Plugins = None,
 ) -> None:
     """Write report.html and the figures of a run anew, from what lies in its folder.
 
@@ -264,6 +295,7 @@ def list_registered(
         str | None,
         typer.Argument(help="trainables, layouts, metrics, ..., or one of them; all if left out."),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Name what is registered: what a study, `prepare` or `train` can use.
 

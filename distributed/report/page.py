@@ -58,7 +58,14 @@ def write_report(run: Run) -> Path:
     return page
 
 
-def _render(contents: Contents) -> str:
+def render_page(run: Run) -> str:
+    """The text of `report.html`, without drawing the figures; else as `write_report`."""
+    return _render(gather(run))
+
+
+@cache
+def _environment() -> Environment:
+    """Kept, as it holds the compiled templates."""
     environment = Environment(
         loader=PackageLoader("distributed.report"),
         autoescape=True,
@@ -69,10 +76,15 @@ def _render(contents: Contents) -> str:
     environment.filters.update(number=number, duration=duration, gap=gap_number)
     environment.filters.update(parameter=parameter, tile=_data_uri)
     environment.tests.update(scaled=is_number)
+    return environment
+
+
+def _render(contents: Contents) -> str:
     scripts = [Markup(get_plotlyjs()), *(Markup(_asset(name)) for name in SCRIPTS)]
     run, found = contents.run, contents.repeats
     metrics = shown_metrics(run)
-    return environment.get_template("report.html.j2").render(
+    template = _environment().get_template("report.html.j2")
+    return template.render(
         **{field.name: getattr(contents, field.name) for field in dataclasses.fields(contents)},
         headline=headline(run),
         unfinished=unfinished(run),

@@ -17,6 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from data_pipelines import plugins
 from data_pipelines.errors import UserError
 from data_pipelines.machine import write_atomically
 from data_pipelines.schema import MANIFEST_NAME, Manifest, Split
@@ -24,13 +25,20 @@ from data_pipelines.storage import Folder
 from distributed.run.evaluation_card import EvaluationCard, read_cards
 from distributed.run.ledger import SEARCH, Ledger, Record, State, trial_id
 from distributed.run.trivial import load_figures
-from distributed.statistics.front import Archive, Objective, hypervolume_history, reference_point
+from distributed.statistics.front import (
+    Archive,
+    Objective,
+    hypervolume_history,
+    reference_point,
+)
 from distributed.version import code_revision
 from search_spaces.study import Constraint, Study, load
 from trainables.metrics.catalog import MetricInfo, metric_info
 from trainables.metrics.skill import triviality
 
 STUDY = "study.yaml"
+#: Copies of the plug-in files that the run was made with.
+PLUGINS = "plugins"
 #: What a model with a sign of masked gradients is called.
 MASKED = "possible gradient masking"
 #: What the metrics that say what a trial took begin with.
@@ -155,6 +163,18 @@ class Run:
         # Last: with it, the folder is a run.
         write_atomically(self.path / STUDY, study.to_yaml())
 
+    def keep(self, plugin_files: Iterable[Path]) -> list[Path]:
+        """Copies of plug-in files within the run, where every node sees them.
+
+        For the workers of a sweep, and for whoever asks later what its models are; nothing else
+        runs them. Raises OSError if they cannot be written.
+        """
+        copies = {self.path / PLUGINS / path.name: path for path in plugin_files}
+        for copy, path in copies.items():
+            copy.parent.mkdir(exist_ok=True)
+            write_atomically(copy, path.read_text(encoding="utf-8"))
+        return list(copies)
+
     # Where things lie.
 
     @property
@@ -181,7 +201,15 @@ class Run:
 
     @cached_property
     def study(self) -> Study:
-        """What the run was asked, resolved. Raises `UserError` for a study that cannot be read."""
+        """What the run was asked, resolved.
+
+        Raises `UserError` for a study that cannot be read, or where plug-ins are missing.
+        """
+        kept = sorted(path for path in (self.path / PLUGINS).glob("*.py"))
+        loaded = {path.name for path in plugins.files()}
+        if missing := [path for path in kept if path.name not in loaded]:
+            named = " ".join(f"--plugin {shlex.quote(str(path))}" for path in missing)
+            raise UserError(f"{self.path}: was made with plug-ins. Name them: {named}")
         return load(self.path / STUDY)
 
     @property

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from data_pipelines import plugins
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest, Split
 from data_pipelines.storage import Folder
@@ -115,7 +116,7 @@ def _go_on(run: Run, checked: Prepared, console: Console, changes: list[str]) ->
     with on_signals(halt, say), on_threads(halt):
         try:
             # Once more: as it starts, Ray takes SIGTERM to itself.
-            with ray_session(), on_signals(halt, say):
+            with ray_session(run.keep(plugins.files())), on_signals(halt, say):
                 _train_and_judge(run, checked, console, changes, halt, earlier)
         except Exception as error:
             if (reason := outside(error)) is None:

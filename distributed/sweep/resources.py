@@ -11,9 +11,11 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from data_pipelines.errors import UserError
 from data_pipelines.machine import cpu_count
+from data_pipelines.plugins import PLUGINS
 from data_pipelines.streams.modes import TASK_CPUS, Choice, Mode, choose
 from search_spaces.study import Resources
 
@@ -203,8 +205,10 @@ def plan(
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
+def ray_session(plugin_files: Sequence[Path] = ()) -> Iterator[None]:
     """Ray for the length of a sweep. A cluster that was already there is left as it is.
+
+    `plugin_files` are loaded by every process that Ray starts for it, and must lie where it can.
 
     Raises ConnectionError where it does not start.
     """
@@ -236,7 +240,10 @@ def ray_session() -> Iterator[None]:
         try:
             ray.init(
                 address=os.environ.get(ADDRESS, "local"),
-                runtime_env={"worker_process_setup_hook": name_cluster},
+                runtime_env={
+                    "worker_process_setup_hook": name_cluster,
+                    "env_vars": {PLUGINS: os.pathsep.join(map(str, plugin_files))},
+                },
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )

@@ -9,7 +9,8 @@ and the uncertainty shift under attack (``shift.auroc``, ``shift@0.01.auroc``).
 way from the best trivial predictor, which ignores the image, to perfection a model has gone:
 ``skill.clean.dice_lesion``, ``skill.balanced_accuracy_area`` (see `trainables.metrics.skill`).
 
-A metric is added by a state (see `trainables.metrics.base`) and one line in `METRICS`. Where two
+A metric is added by a state (see `trainables.metrics.base`) and one line in `METRICS`, from outside
+of this repository by `METRICS.register` or the entry points ``trustsweep.metrics``. Where two
 tasks share a name, as in ``clean.ece``, each has a state of its own for it.
 """
 
@@ -17,12 +18,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, Literal
 
+from data_pipelines import plugins
 from data_pipelines.errors import UserError
-from data_pipelines.registry import Registry, nearest
+from data_pipelines.registry import nearest
 from data_pipelines.schema import Task
 
 CALIBRATION_BINS = 15
@@ -40,8 +43,8 @@ class MetricInfo:
         low, high: The range it cannot leave; infinite where it has no bound.
         unit: "" for a pure number.
         meaning: One line for a reader who has not met it.
-        states: "module:Class" of the streaming state that computes it, for each task that it can
-            judge; empty for what no state computes and every task has.
+        states: The class of the streaming state that computes it, or its "module:Class", for each
+            task that it can judge; empty for what no state computes and every task has.
         skilled: Whether it is set against the trivial predictors' as a skill.
         blind: Whether a model that ignores the image can reach its best value, as a constant
             answer with the right confidence has an ECE of 0.
@@ -53,7 +56,7 @@ class MetricInfo:
     high: float
     unit: str
     meaning: str
-    states: Mapping[Task, str]
+    states: Mapping[Task, str | type[Any]]
     skilled: bool = False
     blind: bool = False
 
@@ -80,8 +83,40 @@ _SHIFT = _states("shift:Shift", "shift:ClassShift")
 _REFERRAL = _states("referral:Referral", "ranking:Ranking")
 
 
-def _table(*rows: MetricInfo) -> dict[str, MetricInfo]:
-    return {row.name: row for row in rows}
+class Table(Mapping[str, MetricInfo]):
+    """Metrics by name, in an order of their own.
+
+    Args:
+        group: The entry points by which installed packages add to it; None for what nobody adds to.
+    """
+
+    def __init__(self, *rows: MetricInfo, group: str | None = None) -> None:
+        self._rows = {row.name: row for row in rows}
+        self._group = group
+
+    def register(self, info: MetricInfo) -> None:
+        """Add a metric, from a plug-in file. Raises `UserError` for a name that is taken."""
+        if self._rows.get(info.name, info) != info:
+            raise UserError(f"metric {info.name!r} is registered already. Choose another name.")
+        self._rows[info.name] = info
+
+    def __getitem__(self, name: str) -> MetricInfo:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def _all(self) -> dict[str, MetricInfo]:
+        if self._group is not None:
+            for target in plugins.entry_points(self._group).values():
+                module, attribute = target.split(":")
+                self.register(getattr(import_module(module), attribute))
+            plugins.load()
+        return self._rows
 
 
 def _most(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
@@ -125,7 +160,7 @@ _AREA = "_area"
 SKILL = "skill"
 
 #: What is measured under each condition.
-METRICS: dict[str, MetricInfo] = _table(
+METRICS = Table(
     _merit(
         "dice",
         _OVERLAP,
@@ -203,6 +238,7 @@ METRICS: dict[str, MetricInfo] = _table(
     _blind(
         "e_aurc", _REFERRAL, "aurc above that of the best order of the same images; 0 is perfect"
     ),
+    group="trustsweep.metrics",
 )
 
 
@@ -212,7 +248,7 @@ def _area(name: str, states: Mapping[Task, str], what: str) -> MetricInfo:
 
 
 #: What is computed from a metric's curve against ε.
-AREAS: dict[str, MetricInfo] = _table(
+AREAS = Table(
     _area("dice", _OVERLAP, "Dice"),
     _area("dice_lesion", _OVERLAP, "Dice of the images with a lesion"),
     _area("iou", _OVERLAP, "IoU"),
@@ -222,7 +258,7 @@ AREAS: dict[str, MetricInfo] = _table(
 )
 
 #: What compares each attacked image with itself before the attack.
-SHIFTS: dict[str, MetricInfo] = _table(
+SHIFTS = Table(
     MetricInfo(
         "spearman",
         "min",
@@ -237,7 +273,7 @@ SHIFTS: dict[str, MetricInfo] = _table(
 )
 
 #: What a trial took, whatever its task; counted by the training loop.
-COSTS: dict[str, MetricInfo] = _table(
+COSTS = Table(
     _cost("seconds", "Seconds of training and evaluation, without waiting for a slot", "s"),
     _cost("gpu_seconds", "Seconds times GPUs held; 0 without a GPU", "s"),
     _cost("images", "Images seen by training steps, over all epochs"),
@@ -252,8 +288,15 @@ COSTS: dict[str, MetricInfo] = _table(
 
 def state_classes(table: Mapping[str, MetricInfo], task: Task) -> list[Any]:
     """The streaming states of a table's metrics for a task, each once, imported now."""
-    paths = {name: info.states[task] for name, info in table.items() if task in info.states}
-    return list(dict.fromkeys(Registry("metric", paths).values()))
+    states = [info.states[task] for info in table.values() if task in info.states]
+    return list(dict.fromkeys(map(_imported, states)))
+
+
+def _imported(state: str | type[Any]) -> Any:
+    if not isinstance(state, str):
+        return state
+    module, attribute = state.split(":")
+    return getattr(import_module(module), attribute)
 
 
 def epsilon_text(epsilon: float) -> str:

@@ -1,0 +1,134 @@
+"""A plug-in with one of everything that can be added; see test_plugins.py."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from data_pipelines.corruptions import CORRUPTIONS
+from data_pipelines.corruptions.base import ImageCorruption
+from data_pipelines.layouts import LAYOUTS
+from data_pipelines.layouts.base import Layout
+from data_pipelines.sample import Sample
+from data_pipelines.schema import Task
+from trainables.attacks.pgd import PGD
+from trainables.contract import Loss, Prediction, Trainable
+from trainables.metrics.base import SumState, classes, ratio
+from trainables.metrics.catalog import METRICS, MetricInfo
+from trainables.networks import Standardise
+from trainables.regimes import RandomShare
+from trainables.registry import ATTACKS, REGIMES, TRAINABLES
+from trainables.uncertainty import categorical_maps
+
+
+class Brightest(Trainable):
+    """Logistic regression on the brightest pixel and the mean."""
+
+    task = Task.CLASSIFICATION
+    uncertainties = ("entropy", "least-confidence")
+    space: ClassVar = {"gain": {"low": 1.0, "high": 4.0, "default": 2.0, "within": [0.1, 10]}}
+
+    def network(self) -> nn.Module:
+        m = self.manifest
+        return nn.Sequential(
+            Standardise(m.mean, m.std, m.spatial_dims), _Summary(), nn.Linear(2, len(m.classes))
+        )
+
+    def loss(self, network, batch, progress):
+        each = F.cross_entropy(self._scores(network, batch), batch.label, reduction="none")
+        return Loss(each.mean(), each)
+
+    def predict(self, network, batch):
+        scores = self._scores(network, batch)
+        return Prediction(scores, categorical_maps(scores.softmax(dim=1)))
+
+    def _scores(self, network, batch):
+        return network(batch.image).float() * float(self.config["gain"])
+
+
+class _Summary(nn.Module):
+    def forward(self, image):
+        flat = image.flatten(1)
+        return torch.stack([flat.amax(1), flat.mean(1)], dim=1)
+
+
+class Bars(Layout[int]):
+    """Noise with a bright bar in every other image."""
+
+    name = "bars"
+    tasks = (Task.CLASSIFICATION,)
+    classes = ("none", "bar")
+    licence = "none"
+    citation = "none"
+
+    def cases(self) -> Iterator[int]:
+        yield from range(60)
+
+    def load(self, case: int) -> Iterator[Sample]:
+        draw = np.random.default_rng((self.seed, case))
+        image = draw.random((1, self.size, self.size), dtype=np.float32) * 0.5
+        if case % 2:
+            image[:, case % self.size] = 1.0
+        yield Sample(
+            sample_id=f"bar-{case:03d}", patient_id=f"p{case:03d}", site="a", image=image,
+            label=case % 2,
+        )  # fmt: skip
+
+    def source_digest(self) -> str:
+        return hashlib.sha256(b"bars").hexdigest()
+
+
+class Fading(ImageCorruption[float]):
+    """Fades to grey, f x + (1 - f) / 2."""
+
+    name = "fading"
+    severities = (0.9, 0.7, 0.5, 0.3, 0.1)
+
+    def apply(self, image, parameter, seeds):
+        return image * parameter + (1 - parameter) / 2
+
+
+class LongStep(PGD):
+    """PGD whose first step reaches the surface of the ball."""
+
+    def default_step_size(self, epsilon):
+        return epsilon
+
+
+class Rarely(RandomShare):
+    """Attacks the share at every other step."""
+
+    def choose(self, size, score, seeds, step):
+        return super().choose(size, score, seeds, step) if step % 2 else ()
+
+
+class Loudness(SumState):
+    """How sure a model is, mean over images."""
+
+    names = ("loudness",)
+    fields: ClassVar = {"total": (), "count": ()}
+
+    def update(self, prediction, batch):
+        p = classes(prediction, batch)[0]
+        self.add(total=p.amax(dim=1).double().sum(), count=len(p))
+
+    def compute(self):
+        return {"loudness": ratio(self.sums["total"], self.sums["count"])}
+
+
+TRAINABLES.register("brightest", Brightest)
+LAYOUTS.register("bars", Bars)
+CORRUPTIONS.register("fading", Fading)
+ATTACKS.register("long-step", LongStep)
+REGIMES.register("rarely", Rarely)
+METRICS.register(
+    MetricInfo(
+        "loudness", None, 0.0, 1.0, "", "Mean confidence", {Task.CLASSIFICATION: Loudness}
+    )
+)  # fmt: skip

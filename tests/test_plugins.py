@@ -1,0 +1,119 @@
+"""Everything that can be added from outside of the repository, as one file that a user names."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_pipelines import plugins
+from data_pipelines.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+EVERYTHING = ROOT / "tests" / "everything_plugin.py"
+EXAMPLE = ROOT / "docs" / "examples" / "own_model.py"
+
+
+def trustsweep(*words: object, folder: Path = ROOT, seconds: float = 120) -> str:
+    """What the command prints; it must succeed. In a process of its own: plug-ins stay loaded."""
+    done = run(*words, folder=folder, seconds=seconds)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def run(*words: object, folder: Path = ROOT, seconds: float = 120) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "distributed.cli", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds,
+        check=False,
+    )  # fmt: skip
+
+
+def test_a_plugin_adds_one_of_everything_by_one_line_each():
+    listed = trustsweep("list", "--plugin", EVERYTHING)
+    for name, meaning in {
+        "brightest": "Logistic regression on the brightest pixel and the mean.",
+        "bars": "Noise with a bright bar in every other image.",
+        "fading": "Fades to grey",
+        "long-step": "PGD whose first step reaches the surface of the ball.",
+        "rarely": "Attacks the share at every other step.",
+        "loudness": "Mean confidence",
+    }.items():
+        (line,) = [line for line in listed.splitlines() if line.split()[:1] == [name]]
+        assert meaning in line
+
+
+def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path):
+    data = tmp_path / "data"
+    trustsweep("prepare", "--layout", "bars", "--size", 16, "--out", data, "--plugin", EVERYTHING)
+    study = [
+        "train", "brightest", "--data", data, "--dry-run", "--set", "regime=rarely",
+        "--set", "attack=long-step", "--set", "attack_steps=2",
+        "--set", "evaluation.corruptions=[fading]",
+    ]  # fmt: skip
+    shown = trustsweep(*study, "--plugin", EVERYTHING)
+    assert "gain: 2.0" in shown
+    # An iterative attack has steps, and a regime that attacks an ε, without a line anywhere else.
+    assert "attack_steps: 2" in shown
+    refused = run(*study, "--plugin", EVERYTHING, "--set", "gain=11")
+    assert refused.returncode == 2
+    assert "space.gain: 11 is outside [0.1, 10]" in refused.stderr
+    unknown = run(*study)
+    assert "unknown trainable 'brightest'" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1\nraise ValueError('no')\n", "line 2: ValueError: no"),
+        ("x = (\n", "line 1: SyntaxError"),
+        (
+            "from trainables.registry import TRAINABLES\nTRAINABLES.register('unet', object())\n",
+            "trainable 'unet' is registered already",
+        ),
+    ],
+)
+def test_a_plugin_that_cannot_be_loaded_is_named_with_its_line(tmp_path, monkeypatch, text, words):
+    monkeypatch.setenv(plugins.PLUGINS, "")
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words) as error:
+        plugins.use([path])
+    assert str(path) in str(error.value)
+    assert "trustsweep_plugin_broken" not in sys.modules
+
+
+def test_a_plugin_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv(plugins.PLUGINS, "")
+    with pytest.raises(UserError, match="no such file"):
+        plugins.use([tmp_path / "missing.py"])
+
+
+@pytest.mark.slow
+def test_a_sweep_on_nothing_of_ours_reaches_its_front_and_its_report(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "run"
+    trustsweep("prepare", "--layout", "bars", "--size", 16, "--out", data, "--plugin", EVERYTHING)
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "name: outside\n"
+        "trainables: [brightest, linear]\n"
+        "objectives: [balanced_accuracy_area, clean.brier]\n"
+        "space: {epochs: 2, regime: {choices: [none, rarely]}, attack: long-step}\n"
+        "search: {trials: 3, sampler: random}\n"
+        "evaluation: {epsilons: [0, 0.02], corruptions: [fading], severities: [3], final: fast}\n"
+    )
+    both = ("--plugin", EVERYTHING, "--plugin", EXAMPLE)
+    trustsweep("sweep", study, "--data", data, "--out", out, *both, seconds=500)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["counts"]["completed"] == 3
+    assert "clean.loudness" in (out / "trials.csv").read_text().partition("\n")[0]
+    assert {p.name for p in (out / "plugins").iterdir()} == {"everything_plugin.py", "own_model.py"}
+    # The copies within a run are never run by themselves.
+    refused = run("report", out)
+    assert refused.returncode == 2
+    assert "--plugin" in refused.stderr
+    copies = [w for p in sorted((out / "plugins").iterdir()) for w in ("--plugin", p)]
+    trustsweep("report", out, *copies)
