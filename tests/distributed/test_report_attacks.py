@@ -21,7 +21,6 @@ from distributed.report import render_page, write_report
 from distributed.report.attacks import READINGS, attacks, search_curves
 from distributed.report.palette import WARNING
 from distributed.report.wording import attack_lines, gap_number, headline, number, roles
-from distributed.run.evaluation_card import FULL
 from distributed.run.folder import MASKED, Run
 from distributed.run.ledger import Record, State
 from distributed.run.optimism import choices
@@ -31,7 +30,6 @@ from tests.distributed.run_folders import rewrite, rows_of, write_run
 from tests.distributed.test_judge import judged, study_of
 from tests.distributed.test_report import CHROMIUM, Elements, rendered
 from tests.distributed.test_report_trivial import payload
-from trainables import attacks as attacking
 from trainables.attacks.masking import SIGNS
 from trainables.metrics.catalog import all_names, under_attack
 
@@ -99,9 +97,8 @@ def printed(*parts: Any) -> str:
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
-def test_the_report_knows_every_sign_and_the_full_ensemble() -> None:
+def test_the_report_knows_every_sign() -> None:
     assert list(READINGS) == list(SIGNS)
-    assert FULL == attacking.FULL
 
 
 @pytest.mark.parametrize("task", list(Task))
