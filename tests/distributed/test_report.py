@@ -148,7 +148,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def page(finished: Path) -> str:
-    return render_page(Run.open(finished))
+    return write_report(Run.open(finished)).read_text(encoding="utf-8")
 
 
 def test_the_package_imports_without_ray_and_torch() -> None:

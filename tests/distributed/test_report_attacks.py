@@ -220,7 +220,7 @@ def test_the_drawn_front_marks_it_and_no_other(edited: Callable[[Edit], Path]) -
     card = card_of(path)
     signs()(card)
     (path / "evaluation" / "model.json").write_text(json.dumps(card))
-    page = render_page(Run.open(path))
+    page = write_report(Run.open(path)).read_text(encoding="utf-8")
     assert not has_warning_colour(path / "figures" / "front.png")
     assert payload(page)["trials"]["masked"] == [""]
     assert MASKED not in Elements(page).text
@@ -255,7 +255,7 @@ def test_figures_under_the_full_attack_have_a_column_of_their_own(full: Path) ->
     table = printed(on_test_table(list(found.values())))
     assert "test, full attack" in table
     assert f"{area.full.value:.4f}" in table
-    tests = payload(render_page(full))["tests"]["model"]
+    tests = payload(render_page(Run.open(full)))["tests"]["model"]
     wanted = [area.full.value, area.full.low, area.full.high]
     assert tests["dice_lesion_area"] == pytest.approx(wanted, abs=1e-5)
 
