@@ -78,8 +78,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class Scheduler(_Section):
     """When trials that cannot reach the front are stopped. A study may write the policy alone.
 
-    `policy` is "halving" (ASHA: keep the best of each rung), "forecast" (stop what by its forecast
-    has next to no chance of reaching the front) or "none". `rungs` are the shares of a trial's own
+    `policy` is "forecast" (stop what by its forecast has next to no chance of reaching the front),
+    "halving" (ASHA: keep the best of each rung) or "none". `rungs` are the shares of a trial's own
     length at which it is judged; left out, they are `first` and its multiples by `factor`: a
     quarter and a half. Before a quarter, slow starters look hopeless and calibration foretells the
     opposite of its end, and each rung costs an evaluation. `factor`, `brackets` and `ranking`
@@ -87,7 +87,7 @@ class Scheduler(_Section):
     `learn_from`, trials that must run to the end before any is stopped, belong to forecast.
     """
 
-    policy: Literal["halving", "forecast", "none"] = "halving"
+    policy: Literal["halving", "forecast", "none"] = "forecast"
     rungs: list[Annotated[float, Field(gt=0, lt=1)]] | None = None
     first: Annotated[float, Field(gt=0, lt=1)] = 0.25
     factor: Annotated[float, Field(gt=1)] = 2.0

@@ -114,9 +114,9 @@ def test_a_grid_runs_every_combination_unless_a_scheduler_is_named():
     def policy(**search: object) -> str:
         return parse(minimal(search=search), "s").search.scheduler.policy
 
-    assert policy() == "halving"
+    assert policy() == "forecast"
     assert policy(sampler="grid") == "none"
-    assert policy(sampler="grid", scheduler="forecast") == "forecast"
+    assert policy(sampler="grid", scheduler="halving") == "halving"
     assert policy(scheduler="none") == "none"
 
 
