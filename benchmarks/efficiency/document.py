@@ -182,8 +182,8 @@ def _function_fails(functions: Mapping[str, Any]) -> list[str]:
         }
         told = ", ".join(f"{name} {_share(share)}" for name, share in reached.items())
         lines.append(
-            f"On DTLZ2 the published {PUBLISHED_DTLZ2 * 100:.0f} % of runs that reach the front with TPE "
-            f"does not reproduce. Without stopping, 95 % is reached by: {told}."
+            f"On DTLZ2 the published {PUBLISHED_DTLZ2 * 100:.0f} % of runs that reach the front "
+            f"with TPE does not reproduce. Without stopping, 95 % is reached by: {told}."
         )
     stopping = [
         (name, way, rows[way]["own_sampler"])
@@ -194,8 +194,8 @@ def _function_fails(functions: Mapping[str, Any]) -> list[str]:
     if functions and not any("gp none" in rows for rows in functions.values()):
         lines.append(
             "The Gaussian process has not been run with these rungs and seeds (a minute a search): "
-            "that it needs a fifth of OptunaSearch on ZDT1 to 3, with and without stopping, is of an "
-            "earlier version and withdrawn."
+            "that it needs a fifth of OptunaSearch on ZDT1 to 3, with and without stopping, is of "
+            "an earlier version and withdrawn."
         )
     if stopping:
         saved = [f"{name.upper()} {_stopping(way)}" for name, way, r in stopping if r[2] < 1]
