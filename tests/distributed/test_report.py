@@ -16,9 +16,9 @@ from PIL import Image
 from data_pipelines.errors import UserError
 from distributed.report import write_report
 from distributed.report.contents import gather
-from distributed.report.importance import importances
-from distributed.report.panel import FALSE_ALARM, MISSED, error_map, panel
-from distributed.report.parallel import parallel
+from distributed.report.sections.images.panel import FALSE_ALARM, MISSED, error_map, panel
+from distributed.report.sections.importances import importances
+from distributed.report.sections.parallel import parallel
 from distributed.report.wording import duration, headline, number, roles
 from distributed.run.exports import write_exports
 from distributed.run.folder import STUDY, Run
