@@ -101,7 +101,7 @@ function fill(select, names, chosen) {
 }
 
 /** Draws a figure, and again in other colours when the reader's screen turns dark or light. */
-function show(drawing) {
+function keepDrawn(drawing) {
   drawing();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawing);
 }

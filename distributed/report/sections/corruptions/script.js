@@ -30,5 +30,5 @@ const picked = document.getElementById("pick-loss");
 if (picked) {
   fill(picked, Object.keys(LOSSES));
   picked.addEventListener("change", drawWorsenings);
-  show(drawWorsenings);
+  keepDrawn(drawWorsenings);
 }

@@ -133,7 +133,7 @@ function startFront() {
   readAddress();
   form.addEventListener("change", () => { writeAddress(); drawFront(); });
   addEventListener("hashchange", () => { readAddress(); drawFront(); });
-  show(drawFront);
+  keepDrawn(drawFront);
 }
 
 startFront();

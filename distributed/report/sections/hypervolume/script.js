@@ -19,4 +19,4 @@ if (spending) {
   fill(spending, Object.keys(REPORT.growth.spent));
   spending.addEventListener("change", drawHypervolume);
 }
-show(drawHypervolume);
+keepDrawn(drawHypervolume);

@@ -24,6 +24,7 @@ def draw(data: Estimated) -> Figure | None:
         axes.barh(rows, np.array(values)[order], height, color=colour(i), label=name)
     axes.set_yticks(np.arange(len(order)), [shares.parameters[i] for i in order])
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"share of variance, {data.estimator.partition(' ')[0]}, {shares.trials} trials")
+    estimator = data.estimator.partition(" ")[0]
+    axes.set_xlabel(f"share of variance, {estimator}, {shares.trials} trials")
     axes.legend(loc="lower right")
     return figure

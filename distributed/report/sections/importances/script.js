@@ -20,4 +20,4 @@ function drawImportances() {
   });
 }
 
-show(drawImportances);
+keepDrawn(drawImportances);

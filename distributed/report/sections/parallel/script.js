@@ -73,5 +73,5 @@ const shade = document.getElementById("pick-shade");
 if (shade) {
   fill(shade, REPORT.objectives.map((o) => o.name));
   shade.addEventListener("change", drawParallel);
-  show(drawParallel);
+  keepDrawn(drawParallel);
 }

@@ -30,5 +30,5 @@ const condition = document.getElementById("pick-condition");
 if (condition) {
   fill(condition, [...new Set(REPORT.risks.flatMap((model) => Object.keys(model.curves)))]);
   condition.addEventListener("change", drawRisk);
-  show(drawRisk);
+  keepDrawn(drawRisk);
 }

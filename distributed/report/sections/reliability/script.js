@@ -31,6 +31,6 @@ function drawDiagrams(home, evaluations) {
   });
 }
 
-show(drawReliability);
+keepDrawn(drawReliability);
 // What is closed has no width to draw in.
 document.getElementById("more-reliability")?.addEventListener("toggle", drawReliability);

@@ -31,4 +31,4 @@ function drawSeeds() {
   });
 }
 
-show(drawSeeds);
+keepDrawn(drawSeeds);

@@ -44,5 +44,5 @@ if (curve) {
   const wanted = REPORT.objectives.map((o) => o.name.replace(/_area$/, ""));
   fill(curve, [...names], [...names].find((n) => wanted.includes(n)));
   curve.addEventListener("change", drawAttack);
-  show(drawAttack);
+  keepDrawn(drawAttack);
 }
