@@ -28,10 +28,11 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two processes, a file's tests in one of them, as they share what they prepare.
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not long"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not long"
 
-# Real clusters and whole sweeps, the most telling first. With WITHIN=45, those that have not begun
+# Real clusters and whole sweeps, in one process, the most telling first. With WITHIN=45, those that have not begun
 # after so many minutes are skipped, and said to be.
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not long" $(if $(WITHIN),--within $(WITHIN) -rs)

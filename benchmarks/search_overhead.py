@@ -2,10 +2,12 @@
 
 Searcher, sampler, scheduler, ledger, exports, journal, TensorBoard and the lines of a job's log
 are driven as Tune drives them, in one process and without workers: 4 epochs a trial, rungs after
-the first two, 2 objectives and one constraint by a formula. Beside it, in the same run: as many
-trials through plain Optuna (ask, suggest, tell) with its own journal in a file.
+the first two, 2 objectives and one constraint by a formula. Trials are drawn at random and stopped
+by the default of a study; then fewer with another sampler (TPE), and as many of these with the
+other rule of stopping. Beside it, in the same run: plain Optuna (ask, suggest, tell) with its own
+journal in a file.
 
-    python benchmarks/search_overhead.py [--trials 10000] [--json FILE] [--quick]
+    python benchmarks/search_overhead.py [--trials 10000] [--policy NAME] [--json FILE] [--quick]
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import optuna
@@ -48,12 +50,15 @@ from distributed.sweep.plan import Prepared, prepare
 from distributed.sweep.progress import Progress
 from distributed.version import VERSION, code_revision
 from distributed.workers.outcome import CONFIG, FINISHED, METRICS, RUNG
-from search_spaces.study import Study
+from search_spaces.study import Scheduler, Study
 from trainables.metrics.catalog import COSTS
 
 EPOCHS = 4
 MARKS = (1_000, 5_000, 10_000)
-TPE_TRIALS = 1_000
+#: Of the rows beside the first: TPE, and the other rule of stopping.
+FEWER = 1_000
+POLICIES = get_args(Scheduler.model_fields["policy"].annotation)
+DEFAULT = Scheduler().policy
 #: What is timed, by the name of its row. What one calls of another counts for the other alone.
 PARTS: dict[str, list[tuple[Any, tuple[str, ...]]]] = {
     "sampler (Optuna)": [(Sampling, ("draw", "tell"))],
@@ -165,7 +170,7 @@ def study_of(sampler: str, trials: int, policy: str, data: Path) -> Study:
             "search": {
                 "trials": trials,
                 "sampler": sampler,
-                "scheduler": {"policy": policy, "rungs": [0.25, 0.5]},
+                "scheduler": {"policy": policy},
             },
         }
     )
@@ -270,7 +275,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--trials", type=int, default=MARKS[-1])
-    parser.add_argument("--policy", default="forecast", choices=["forecast", "halving", "none"])
+    parser.add_argument(
+        "--policy", default=DEFAULT, choices=POLICIES, help=f"{DEFAULT} if left out"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--quick", action="store_true", help="a few dozen trials")
     arguments = parser.parse_args()
@@ -282,16 +289,16 @@ def main() -> None:
             for method in methods:
                 clock.watch(owner, method, part)
     with (
-        tempfile.TemporaryDirectory(prefix="trustsweep-benchmark-") as name,
+        tempfile.TemporaryDirectory(prefix="trustsweep-benchmark-") as temporary,
         Path(os.devnull).open("w") as nowhere,
     ):
-        folder, console = Path(name), Console(file=nowhere, width=160)
+        folder, console = Path(temporary), Console(file=nowhere, width=160)
         data = folder / "data"
         prepare_data(None, "phantoms", data, size=32, count=96)
         study = study_of("random", arguments.trials, arguments.policy, data)
         prepared, rows = search(study, folder / "random", clock, console)
         figures: dict[str, Any] = {"policy": arguments.policy, "random": rows}
-        print_rows("random", rows)
+        print_rows(f"random, {arguments.policy}", rows)
         if len(rows) > 1:
             grown = rows[-1]["rss_mb"] - rows[0]["rss_mb"]
             figures["kb_per_trial"] = 1024 * grown / (rows[-1]["trials"] - rows[0]["trials"])
@@ -300,9 +307,12 @@ def main() -> None:
         print(f"\ntaken up again after {rows[-1]['trials']} trials, seconds (and MB)")
         for what, value in figures["resume"].items():
             print(f"{what:>24}{value:>10.2f}")
-        fewer = study_of("tpe", min(TPE_TRIALS, arguments.trials), arguments.policy, data)
-        _, figures["tpe"] = search(fewer, folder / "tpe", clock, console)
-        print_rows("tpe", figures["tpe"])
+        count = min(FEWER, arguments.trials)
+        other = "forecast" if arguments.policy == DEFAULT else DEFAULT
+        for name, sampler, policy in (("tpe", "tpe", arguments.policy), (other, "random", other)):
+            fewer = study_of(sampler, count, policy, data)
+            _, figures[name] = search(fewer, folder / name, clock, console)
+            print_rows(f"{sampler}, {policy}", figures[name])
         peer = figures["optuna"] = plain_optuna(study, prepared, folder / "peer.log")
         print(
             f"\nplain Optuna with its journal: {1000 * peer['seconds']:.2f} ms a trial, "

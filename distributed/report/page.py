@@ -49,32 +49,17 @@ def write_report(run: Run) -> Path:
     return page
 
 
-def _render(contents: Contents) -> str:
-    environment = _environment(contents.run)
-    scripts = [Markup(script) for script in _scripts()]
-    return environment.get_template("report.html.j2").render(
-        headline=headline(contents.run),
-        unfinished=unfinished(contents.run),
-        parts=[
-            Markup(environment.get_template(section.template).render(data=data))
-            for section, data in contents.shown
-        ],
-        style=Markup(_asset("report.css")),
-        scripts=scripts,
-        script_hashes=" ".join(_hash(s) for s in scripts),
-        payload=Markup(embedded_json(contents)),
-    )
+def render_page(run: Run) -> str:
+    """The text of `report.html`, without drawing the figures; else as `write_report`."""
+    return _render(gather(run))
 
 
-def _environment(run: Run) -> Environment:
-    """Templates, and what those of every section may use."""
+@cache
+def _environment() -> Environment:
+    """Kept, as it holds the compiled templates."""
+    folders = ("templates", "sections")
     environment = Environment(
-        loader=ChoiceLoader(
-            [
-                PackageLoader("distributed.report"),
-                PackageLoader("distributed.report", "sections"),
-            ]
-        ),
+        loader=ChoiceLoader([PackageLoader("distributed.report", f) for f in folders]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -84,18 +69,34 @@ def _environment(run: Run) -> Environment:
     environment.filters.update(parameter=parameter)
     environment.tests.update(scaled=is_number)
     environment.globals.update(
-        run=run,
-        roles=roles(run),
-        metrics={name: run.metrics[name] for name in shown_metrics(run)},
-        spotlight_colours=dict(zip([e.id for e in run.spotlight], PALETTE, strict=False)),
-        better=BETTER,
-        splits=SPLITS,
-        palette=PALETTE,
-        most_rows=MOST_ROWS,
-        most_models=MOST_MODELS,
-        nan=math.nan,
-    )
+        better=BETTER, splits=SPLITS, palette=PALETTE, nan=math.nan,
+        most_rows=MOST_ROWS, most_models=MOST_MODELS,
+    )  # fmt: skip
     return environment
+
+
+def _render(contents: Contents) -> str:
+    environment, run = _environment(), contents.run
+    shared = {
+        "run": run,
+        "roles": roles(run),
+        "metrics": {name: run.metrics[name] for name in shown_metrics(run)},
+        "spotlight_colours": dict(zip([e.id for e in run.spotlight], PALETTE, strict=False)),
+    }
+    scripts = [Markup(script) for script in _scripts()]
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        headline=headline(run),
+        unfinished=unfinished(run),
+        parts=[
+            Markup(environment.get_template(section.template).render(shared, data=data))
+            for section, data in contents.shown
+        ],
+        style=Markup(_asset("report.css")),
+        scripts=scripts,
+        script_hashes=" ".join(_hash(s) for s in scripts),
+        payload=Markup(embedded_json(contents)),
+    )
 
 
 @cache

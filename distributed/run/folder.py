@@ -25,7 +25,12 @@ from data_pipelines.storage import Folder
 from distributed.run.evaluation_card import EvaluationCard, read_cards
 from distributed.run.ledger import SEARCH, Ledger, Record, State, trial_id
 from distributed.run.trivial import load_figures
-from distributed.statistics.front import Archive, Objective, hypervolume_history, reference_point
+from distributed.statistics.front import (
+    Archive,
+    Objective,
+    hypervolume_history,
+    reference_point,
+)
 from distributed.version import code_revision
 from search_spaces.study import Constraint, Study, load
 from trainables.metrics.catalog import MetricInfo, metric_info

@@ -17,6 +17,7 @@ from data_pipelines.schema import Split
 from data_pipelines.streams import Stream
 from distributed.run.checkpoints import (
     Best,
+    discard_states,
     find_best,
     finished_card,
     latest_epochs,
@@ -57,7 +58,7 @@ def work(config: dict[str, Any]) -> None:
     # Entering comes first: the board counts a group that dies while it gets ready as well.
     standing = ray.get(board.enter.remote(token))
     try:
-        worker = _Worker(settings, rank)
+        worker = Worker(settings, rank, ray.train.torch.get_device())
         if standing is not None:
             worker.resume(standing)
     except Exception as problem:
@@ -80,22 +81,28 @@ def work(config: dict[str, Any]) -> None:
             return
 
 
-class _Worker:
+class Worker:
     """The commands of the board, done on one rank."""
 
-    def __init__(self, settings: WorkerSettings, rank: Rank) -> None:
+    def __init__(self, settings: WorkerSettings, rank: Rank, device: torch.device) -> None:
         self._settings = settings
         self._rank = rank
-        self._device = ray.train.torch.get_device()
+        self._device = device
         self._samples: dict[Split, Stream] = {}
         self._trial: Trial | None = None
         self._training: TrialTraining | None = None
         self._best: Best | None = None
 
     def resume(self, standing: Standing) -> None:
-        """Take up a trial after a restart of the group, at its last acknowledged epoch."""
-        self._start(standing.trial)
-        self._load(standing.epochs, standing.cost)
+        """Take up a trial after a restart of the group, at its last acknowledged epoch.
+
+        A trial whose model the last group had finished is left as it is: its training states are
+        gone, and what may be missing is only the acknowledgement.
+        """
+        self._trial = standing.trial
+        if self._kept(standing.trial).metrics is None:
+            self._start(standing.trial)
+            self._load(standing.epochs, standing.cost)
 
     def do(self, command: Command) -> dict[str, float] | Begun | None:
         """The command's answer; only rank 0's counts."""
@@ -114,6 +121,14 @@ class _Worker:
 
     def _begin(self, trial: Trial) -> Begun:
         """Take up a trial where an earlier session or slot has left it, or from the start."""
+        begun = self._kept(trial)
+        if begun.metrics is None:
+            self._start(trial)
+            self._load(begun.epochs)
+        return begun
+
+    def _kept(self, trial: Trial) -> Begun:
+        """What is kept of a trial: its newest state or its finished model."""
         # One rank looks: on shared storage the others may see a file a moment later.
         found = Begun()
         if self._rank.index == 0:
@@ -121,9 +136,6 @@ class _Worker:
             if (card := finished_card(trial.folder)) is not None:
                 found = Begun(card.get("epochs", trial.config["epochs"]), card["metrics"])
         begun: Begun = _from_first_rank(found, self._rank)
-        if begun.metrics is None:
-            self._start(trial)
-            self._load(begun.epochs)
         return begun
 
     def _load(self, epochs: int, cost: dict[str, float] | None = None) -> None:
@@ -187,6 +199,15 @@ class _Worker:
             load_best(self._trial.folder, self._current().model)
 
     def _finish(self, metrics: dict[str, float]) -> None:
+        assert self._trial is not None
+        if self._kept(self._trial).metrics is None:
+            self._save_model(metrics)
+        elif self._rank.index == 0:
+            # By a group that died before it had acknowledged that.
+            discard_states(self._trial.folder)
+        self._end()
+
+    def _save_model(self, metrics: dict[str, float]) -> None:
         self._take_best()
         if self._rank.index == 0:
             assert self._trial is not None
@@ -196,7 +217,6 @@ class _Worker:
                 "epochs": done, "epoch": done if self._best is None else self._best.epoch,
             }  # fmt: skip
             save_model(self._trial.folder, self._current().model, card)
-        self._end()
 
     def _end(self) -> None:
         """Free what the last trial holds before the next is built, and the CPUs of its stream."""

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from search_spaces.study import Scheduler
+
+slow = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: Their own tests run them.
 ELSEWHERE = {"anchors", "attacks", "decoder", "fusion"}
@@ -37,25 +40,32 @@ def test_every_benchmark_is_run_by_a_test():
     assert set(SCRIPTS) <= here | ELSEWHERE
 
 
+@slow
 def test_corruptions_runs(tmp_path):
     rows = run("corruptions", tmp_path)["rows"]
     assert len(rows) > 20
     assert all(row["batched_us"] > 0 and row["one_by_one_us"] > 0 for row in rows)
 
 
+@slow
 def test_mc_passes_runs(tmp_path):
     found = run("mc_passes", tmp_path)
     assert found["passes"] == 2
     assert all(row["ratio"] > 0 for row in found["rows"])
 
 
+@slow
 def test_search_overhead_runs(tmp_path):
     found = run("search_overhead", tmp_path)
-    assert found["random"][-1]["trials"] == 40
+    assert found["policy"] == Scheduler().policy != "forecast"
+    for rows in (found["random"], found["tpe"], found["forecast"]):
+        assert rows[-1]["trials"] == 40
+        assert rows[-1]["parts"]["scheduler"] > 0
     assert found["optuna"]["seconds"] > 0
     assert found["resume"]["ledger_mb"] > 0
 
 
+@slow
 def test_search_efficiency_runs(real_data, tmp_path):
     out = ("--data", real_data, "--out", tmp_path / "out")
     found = run("search_efficiency", tmp_path, *out)
@@ -65,7 +75,7 @@ def test_search_efficiency_runs(real_data, tmp_path):
     assert (tmp_path / "out" / "search_efficiency.md").read_text().startswith("# ")
 
 
-@pytest.mark.slow
+@slow
 def test_trial_overhead_runs(tmp_path):
     (row,) = run("trial_overhead", tmp_path, seconds=580)["rows"]
     assert row["workers"] == row["trials"] == 1
@@ -73,7 +83,7 @@ def test_trial_overhead_runs(tmp_path):
     assert row["ratio"] > 2
 
 
-@pytest.mark.slow
+@slow
 def test_input_pipeline_runs(tmp_path):
     table = tmp_path / "table.md"
     found = run("input_pipeline", tmp_path, "--table", table, seconds=580)
@@ -81,7 +91,7 @@ def test_input_pipeline_runs(tmp_path):
     assert "| memory |" in table.read_text()
 
 
-@pytest.mark.slow
+@slow
 def test_evidential_arms_runs(tmp_path):
     rows = run("evidential_arms", tmp_path, "--out", tmp_path / "out", seconds=580)["rows"]
     assert len(rows) == 8

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from distributed.run.comparison import ATTAINMENT, COMPARISON, Repeats, repeats, write_comparison
+from distributed.run.comparison import (
+    ATTAINMENT,
+    COMPARISON,
+    Repeats,
+    repeats,
+    write_comparison,
+)
 from distributed.run.folder import Run
 from distributed.statistics.inference import holm
 from tests.distributed import run_folders

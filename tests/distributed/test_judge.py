@@ -21,11 +21,14 @@ from distributed.run.ledger import SEARCH, SEEDS, Record
 from distributed.run.sample_table import SALT, salt
 from distributed.run.trivial import read_trivial
 from distributed.sweep.checks import evaluation_plan
+from distributed.sweep.robustness import EFFORT
 from distributed.sweep.selective import COVERAGES
 from distributed.sweep.test_evaluation import is_judged, judge_model, panel_batch
 from distributed.workers.training import TrialTraining
 from search_spaces.space import Space
 from search_spaces.study import Study
+from trainables.attacks import ensemble
+from trainables.attacks.masking import Effort
 from trainables.metrics.skill import triviality
 
 EPSILON, WORST = 0.02, "corrupted@gaussian-noise-5"
@@ -53,6 +56,10 @@ def study_of(
     )  # fmt: skip
 
 
+def config_of(trainable: str, width: int = 4) -> dict[str, Any]:
+    return Space([trainable], {"epochs": 1, "width": width}).defaults(trainable)
+
+
 def judged(
     data: Path,
     folder: Path,
@@ -60,16 +67,24 @@ def judged(
     evaluation: dict[str, Any],
     stage: str = SEARCH,
     objectives: Sequence[str] = ("clean.auroc",),
+    width: int = 4,
 ) -> Judged:
-    """The card and arrays of a network as it was initialised."""
+    """The card and arrays of a narrow network as it was initialised.
+
+    Attacks and the search for signs take fewer steps than where a front is judged: what the card
+    and the report make of their figures is the same.
+    """
     study = study_of(trainable, evaluation, objectives)
     manifest = Manifest.load(data)
-    config = Space([trainable], {"epochs": 1}).defaults(trainable)
+    config = config_of(trainable, width)
     record = Record("model", config, stage=stage)
     network = TrialTraining(config, manifest, evaluation_plan(study)).network
     save_model(folder / "checkpoints" / record.id, network, {})
     (folder / "evaluation").mkdir()
-    judge_model(study, Folder(data), manifest, record, folder, folder / "checkpoints")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ensemble, "STEPS", {32**2: 6})
+        patch.setitem(EFFORT, "full", Effort(steps=8, queries=40))
+        judge_model(study, Folder(data), manifest, record, folder, folder / "checkpoints")
     arrays = folder / "evaluation" / "model.npz"
     stored = dict(np.load(arrays, allow_pickle=False)) if arrays.is_file() else {}
     return json.loads((folder / "evaluation" / "model.json").read_text()), stored
@@ -181,7 +196,7 @@ def test_a_card_that_tells_less_than_is_asked_for_now_is_made_anew(
     path = tmp_path / "evaluation" / "model.json"
     judge_model(
         same, Folder(phantoms), Manifest.load(phantoms),
-        Record("model", Space(["unet"], {"epochs": 1}).defaults("unet"), stage=SEEDS),
+        Record("model", config_of("unet"), stage=SEEDS),
         tmp_path, tmp_path / "checkpoints",
     )  # fmt: skip
     assert is_judged(tmp_path, repeat, other)
@@ -225,7 +240,7 @@ def test_segmentations_are_referred_by_the_uncertainty_of_the_image(
 
 def test_a_card_says_what_ignoring_the_image_would_give(phantoms: Path, tmp_path: Path) -> None:
     """A network as it was initialised is no better; the figures are those of the split's truth."""
-    card, _ = judged(phantoms, tmp_path, "unet", {"epsilons": [0]})
+    card, _ = judged(phantoms, tmp_path, "unet", {"epsilons": [0]}, width=16)
     manifest = Manifest.load(phantoms)
     known = read_trivial(Folder(phantoms), manifest, Task.SEGMENTATION)
     for name, row in card["trivial"].items():

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from data_pipelines.errors import UserError
+from distributed.report import render_page, write_report
 from distributed.report import sections as sections_package
-from distributed.report import write_report
 from distributed.report.contents import gather
 from distributed.report.sections import NAMES, sections
 from distributed.report.sections.images.panel import FALSE_ALARM, MISSED, error_map, panel
@@ -150,7 +150,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def page(finished: Path) -> str:
-    return write_report(Run.open(finished)).read_text(encoding="utf-8")
+    return render_page(Run.open(finished))
 
 
 def test_sections_load_what_draws_and_estimates_only_when_they_need_it() -> None:
@@ -256,7 +256,7 @@ def test_headline_tells_the_counts_and_both_ends(finished: Path) -> None:
 def test_exports_are_written_and_never_read(copy: Path) -> None:
     run = Run.open(copy)
     write_exports(run)
-    before = write_report(run).read_text()
+    before = render_page(run)
     for name in ("trials.csv", "front.csv", "hypervolume.csv", "summary.json"):
         (copy / name).write_text("nonsense")
     run = Run.open(copy)
@@ -265,7 +265,7 @@ def test_exports_are_written_and_never_read(copy: Path) -> None:
     mask = pareto_mask(table, [d for _, d in OBJECTIVES])
     members = {t.id for t, member in zip(run.completed, mask, strict=True) if member}
     assert {t.id for t in run.front} == members
-    assert write_report(run).read_text() == before
+    assert render_page(run) == before
 
 
 def test_gathering_writes_nothing(copy: Path) -> None:
@@ -282,7 +282,7 @@ def test_constraints_keep_trials_off_the_front(copy: Path) -> None:
     run = Run.open(copy)
     assert run.front
     assert all(t.metrics["clean.ece_region"] <= 0.1 for t in run.front)
-    assert "clean.ece_region &lt;= 0.1" in write_report(run).read_text()
+    assert "clean.ece_region &lt;= 0.1" in render_page(run)
 
 
 def test_failed_trials_stand_in_the_table_with_their_reason(page: str) -> None:
@@ -300,7 +300,7 @@ def test_words_out_of_the_run_cannot_run(copy: Path) -> None:
     run = Run.open(copy)
     run.write_study(run.study, dataclasses.replace(MANIFEST, name=NASTY, licence=NASTY))
     (copy / STUDY).write_text(f"{run.study_text}\n# {NASTY}")
-    page = write_report(Run.open(copy)).read_text(encoding="utf-8")
+    page = render_page(Run.open(copy))
     assert NASTY not in page
     assert page.count("<script") == Elements(page).found.count(("script", {})) + 1
     assert NASTY in Elements(page).text
@@ -376,7 +376,7 @@ def one_objective(run: Path) -> str:
 )  # fmt: skip
 def test_a_run_that_lacks_something_says_so(copy: Path, lessen: Callable[[Path], str]) -> None:
     expected = lessen(copy)
-    assert expected in Elements(write_report(Run.open(copy)).read_text(encoding="utf-8")).text
+    assert expected in Elements(render_page(Run.open(copy))).text
 
 
 def test_a_figure_that_can_no_longer_be_drawn_is_removed(copy: Path) -> None:

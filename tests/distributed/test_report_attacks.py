@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from data_pipelines.schema import Manifest, Task
-from distributed.report import write_report
+from distributed.report import render_page, write_report
 from distributed.report.judged import search_curves
 from distributed.report.palette import WARNING
 from distributed.report.sections.attacks import READINGS, attacks
@@ -90,7 +90,7 @@ def card_of(run: Path) -> Card:
 
 
 def text_of(run: Path) -> str:
-    return Elements(write_report(Run.open(run)).read_text(encoding="utf-8")).text
+    return Elements(render_page(Run.open(run))).text
 
 
 def printed(*parts: Any) -> str:
@@ -151,7 +151,8 @@ def test_the_gap_is_between_figures_of_the_same_images(full: Path) -> None:
     assert sentence in attack_lines(run)
 
 
-def test_curves_of_the_search_lie_above_those_of_the_full_attack(full: Path) -> None:
+def test_curves_of_the_search_lie_above_those_of_the_full_attack_at_first(full: Path) -> None:
+    """Within a larger ε each attack goes on from its own images within the smaller one."""
     evaluation = Run.open(full).cards["model"]
     found = search_curves(evaluation)
     assert found.keys() == evaluation.curves.keys() - {"epsilon"}
@@ -159,8 +160,8 @@ def test_curves_of_the_search_lie_above_those_of_the_full_attack(full: Path) -> 
         assert values[0] == evaluation.curves[leaf][0]
         # The harm that an ensemble keeps the worst of is that to Dice.
         if leaf.startswith("dice"):
-            assert (np.array(values) >= np.array(evaluation.curves[leaf]) - 1e-9).all()
-    (drawn,) = payload(write_report(Run.open(full)).read_text())["evaluations"]
+            assert values[1] >= evaluation.curves[leaf][1] - 1e-9
+    (drawn,) = payload(render_page(Run.open(full)))["evaluations"]
     assert drawn["searched"]["dice"] == pytest.approx(found["dice"], abs=1e-5)
 
 
@@ -196,7 +197,7 @@ def test_a_model_with_a_sign_is_marked_wherever_the_front_is_shown(
     told = f"{SIGNS['black-box']}; {SIGNS['zero-gradient']}"
     counted = f"Signs of gradient masking in 1 of 1 model of the front: model ({told})."
     assert counted in attack_lines(run)
-    page = write_report(Run.open(path)).read_text(encoding="utf-8")
+    page = render_page(Run.open(path))
     badge = next(r for r in page.split("<tr ") if r.startswith("data-state"))
     assert f'<span class="badge warn">{words}</span>' in badge
     assert "A triangle around a mark" in Elements(page).text
@@ -223,7 +224,7 @@ def test_the_drawn_front_marks_it_and_no_other(edited: Callable[[Edit], Path]) -
     card = card_of(path)
     signs()(card)
     (path / "evaluation" / "model.json").write_text(json.dumps(card))
-    page = write_report(Run.open(path)).read_text(encoding="utf-8")
+    page = render_page(Run.open(path))
     assert not has_warning_colour(path / "figures" / "front.png")
     assert payload(page)["trials"]["masked"] == [""]
     assert MASKED not in Elements(page).text
@@ -258,7 +259,7 @@ def test_figures_under_the_full_attack_have_a_column_of_their_own(full: Path) ->
     table = printed(on_test_table(list(found.values())))
     assert "test, full attack" in table
     assert f"{area.full.value:.4f}" in table
-    tests = payload((full / "report.html").read_text())["tests"]["model"]
+    tests = payload(render_page(full))["tests"]["model"]
     wanted = [area.full.value, area.full.low, area.full.high]
     assert tests["dice_lesion_area"] == pytest.approx(wanted, abs=1e-5)
 
@@ -327,7 +328,7 @@ def test_without_attacks_there_is_no_such_section(phantoms: Path, tmp_path: Path
     run = judged_run(phantoms, tmp_path, epsilons=[0])
     assert attacks(Run.open(run)) is None
     assert attack_lines(Run.open(run)) == []
-    page = write_report(Run.open(run)).read_text(encoding="utf-8")
+    page = render_page(Run.open(run))
     assert 'id="attacks-title"' not in page
     assert MASKED not in Elements(page).text
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import UserError
-from distributed.report import write_report
+from distributed.report import render_page, write_report
 from distributed.report.sections.corruptions import worsenings
 from distributed.report.sections.images.class_panel import class_panel
 from distributed.report.sections.images.panel import panel
@@ -116,7 +116,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def text_of(run: Path) -> str:
-    page = write_report(Run.open(run)).read_text(encoding="utf-8")
+    page = render_page(Run.open(run))
     page = re.sub(r"<(script|style)[^>]*>.*?</\1>", " ", page, flags=re.DOTALL)
     return " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
@@ -182,6 +182,7 @@ def test_the_page_tells_of_it_and_of_no_attack_and_no_image(run: Path) -> None:
         assert words in page, words
     for title in ("Under attack", "Test images", "have not been evaluated"):
         assert title not in page
+    write_report(run)
     drawn = {p.stem for p in (run / "figures").glob("*.png")}
     assert {"risk_coverage", "corruptions", "reliability"} <= drawn
     assert not {"under_attack", "panel"} & drawn

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from data_pipelines.errors import UserError
-from distributed.report import write_report
+from distributed.report import render_page
 from distributed.report.sections.beside import beside
 from distributed.report.sections.referral import abstentions
 from distributed.report.wording import headline, roles
@@ -109,11 +109,11 @@ def test_without_a_model_that_keeps_the_constraints_that_is_said(tmp_path: Path)
     told = headline(run)
     assert "No completed trial keeps the constraints: there is no front to show." in told
     assert "1 of 3 completed trials: predicts nothing (empty)." in told
-    assert "keeps the constraints" in Elements(write_report(Run.open(tmp_path)).read_text()).text
+    assert "keeps the constraints" in Elements(render_page(Run.open(tmp_path))).text
 
 
 def test_the_page_marks_it_and_shows_what_ignoring_the_image_reaches(tmp_path: Path) -> None:
-    page = write_report(Run.open(write(tmp_path))).read_text(encoding="utf-8")
+    page = render_page(Run.open(write(tmp_path)))
     elements = Elements(page)
     for told in (
         "Beside predictors that ignore the image",
@@ -145,7 +145,7 @@ def test_segmentations_are_referred(tmp_path: Path) -> None:
     everything, most = first.kept["clean"]
     assert (everything.target, everything.quality["dice"]) == (None, 0.6)
     assert (most.target, most.coverage, most.quality["dice"]) == (0.9, 0.88, 0.75)
-    page = write_report(Run.open(tmp_path)).read_text(encoding="utf-8")
+    page = render_page(Run.open(tmp_path))
     text = Elements(page).text
     assert "Referral" in text
     assert "the uncertainty of an image is the mean of its map" in text
@@ -168,7 +168,7 @@ def test_a_run_that_does_not_know_them_has_no_such_table(tmp_path: Path) -> None
     (tmp_path / TRIVIAL_NAME).unlink()
     assert beside(Run.open(tmp_path)) is None
     assert "no better than the best trivial predictor" in Run.open(tmp_path).remarks["poor"]
-    assert "Beside predictors" not in write_report(Run.open(tmp_path)).read_text(encoding="utf-8")
+    assert "Beside predictors" not in render_page(Run.open(tmp_path))
 
 
 def test_figures_survive_their_file_and_a_broken_one_is_named(tmp_path: Path) -> None:

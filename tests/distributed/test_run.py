@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest
-from distributed.report import write_report
+from distributed.report import render_page, write_report
 from distributed.report.sections.importances import importances
 from distributed.report.sections.parallel import parallel
 from distributed.report.wording import parameter
@@ -98,7 +98,7 @@ def test_the_summary_says_what_became_of_the_trials_and_what_they_took(run):
 
 
 def test_a_run_that_was_killed_has_a_report(run):
-    page = write_report(Run.open(run.path)).read_text(encoding="utf-8")
+    page = render_page(Run.open(run.path))
     assert "calibrated" in page
     assert "running" in page
 
@@ -162,7 +162,7 @@ def test_the_page_shows_parameters_as_a_study_writes_them(tmp_path):
         for i in range(5)
     ]  # fmt: skip
     run = Run.open(write_run(tmp_path, rows, STUDY.model_copy(update={"constraints": []})))
-    page = write_report(run).read_text(encoding="utf-8")
+    page = render_page(run)
     config = payload(page)["trials"]["config"]
     assert config["flips"] == [True, False, True, False, True]
     assert {type(width) for width in config["width"]} == {int}

@@ -28,7 +28,9 @@ def folders(tmp_path, *names):
         yield tmp_path / name
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(n, marks=pytest.mark.slow if n == "gp" else ()) for n in SAMPLERS]
+)
 def test_a_sampler_that_is_built_anew_after_every_event_draws_the_same(
     sampler, simulated, study_of, tmp_path
 ):

@@ -126,6 +126,7 @@ class Training(tune.Trainable):
         """None was saved."""
 
 
+@pytest.mark.slow
 def test_a_tune_run_keeps_the_front_and_stops_what_is_behind(local_ray, tmp_path):
     made = ParetoScheduler(GOALS, max_t=8, policy="forecast", rungs=[0.25, 0.5, 0.75], learn_from=6)
     space = {"quality": tune.uniform(0, 1), "style": tune.uniform(0, 1)}

@@ -225,6 +225,7 @@ def test_any_interleaving_is_taken_and_the_same_calls_give_the_same_verdicts(eve
     assert verdicts() == verdicts()
 
 
+@pytest.mark.slow
 def test_decisions_stay_quick_after_thousands_of_trials():
     policy = Forecast(BOTH, rungs=RUNGS)
     table = curves(3000, 0)

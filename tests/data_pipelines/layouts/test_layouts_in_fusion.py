@@ -1,5 +1,6 @@
 """Every layout with several modalities and one label feeds every fusion model."""
 
+import itertools
 import math
 
 import pytest
@@ -29,7 +30,16 @@ LAYOUTS = {
 OPTIONS = {"mimic": {"target": "mortality"}}
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
+#: Every model and every layout in some pair; the other pairs are slow.
+SOME = set(zip(MODELS, itertools.cycle(LAYOUTS), strict=False))
+PAIRS = [
+    pytest.param(layout, name, marks=() if (name, layout) in SOME else pytest.mark.slow)
+    for layout in LAYOUTS
+    for name in MODELS
+]
+
+
+@pytest.fixture(scope="module")
 def data(request, miniature, tmp_path_factory):
     """A prepared miniature's manifest and its train split."""
     out = tmp_path_factory.mktemp("fused") / request.param
@@ -41,7 +51,12 @@ def data(request, miniature, tmp_path_factory):
     return manifest, Samples.read(out, Split.TRAIN)
 
 
-@pytest.mark.parametrize("name", MODELS)
+def test_every_model_and_every_layout_is_in_some_pair_of_the_fast_ones() -> None:
+    assert {name for name, _ in SOME} == set(MODELS)
+    assert {layout for _, layout in SOME} == set(LAYOUTS)
+
+
+@pytest.mark.parametrize(("data", "name"), PAIRS, indirect=["data"])
 def test_a_model_trains_and_is_judged(data, name: str) -> None:
     manifest, samples = data
     config = Space([name], {"regime": "none"}).defaults(name) | {"width": 2, "dim": 8}
