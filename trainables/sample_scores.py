@@ -14,6 +14,7 @@ from trainables.contract import Prediction
 from trainables.metrics.base import classes, foreground, uncertainty_map
 from trainables.metrics.calibration import image_gaps, region_of
 from trainables.metrics.overlap import dice, image_counts
+from trainables.metrics.sparsification import ause
 from trainables.uncertainty import image_score
 
 
@@ -28,9 +29,10 @@ class SampleScores:
         uncertainty: The map that is kept; None for the method's first.
 
     Segmentation has, by image, `dice`, `lesion_pixels` and `predicted_pixels`, `pixels`,
-    `uncertainty` (the map's mean), `gap` (15: Σ (correct − confidence) of the pixels of each bin of
-    confidence), and `region_pixels` and `region_gap` (15), the same of the pixels that
-    `RegionCalibration` judges. Classification has `truth`, `predicted`, `probability_of_truth`,
+    `uncertainty` (the map's mean), `brier` (mean of its pixels), `ause` (see `Sparsification`),
+    `gap` (15: Σ (correct − confidence) of the pixels of each bin of confidence), and
+    `region_pixels` and `region_gap` (15), the same of the pixels that `RegionCalibration` judges.
+    Classification has `truth`, `predicted`, `probability_of_truth`,
     `correct` (0 or 1), `uncertainty` and `probability` (K >= 2). What is no number is NaN, and
     -1 as a predicted class.
     """
@@ -47,13 +49,13 @@ class SampleScores:
 
         Raises ValueError for a batch without the truth that the task needs.
         """
+        doubt = uncertainty_map(prediction, self._uncertainty)
         found = (
-            _pixel_scores(prediction, batch)
+            _pixel_scores(prediction, batch, doubt)
             if self.task is Task.SEGMENTATION
             else _class_scores(prediction, batch)
         )
-        doubt = image_score("mean", uncertainty_map(prediction, self._uncertainty))
-        columns = {**found, "uncertainty": doubt}
+        columns = {**found, "uncertainty": image_score("mean", doubt)}
         if not self._columns or condition == next(iter(self._columns)):
             for name, values in batch.groups.items():
                 self._groups[name] += values
@@ -84,8 +86,9 @@ class SampleScores:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _pixel_scores(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+def _pixel_scores(prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, Tensor]:
     p, truth = foreground(prediction, batch)
+    miss = (truth - p).abs()
     _, predicted, lesion = image_counts(p, truth)
     region = region_of(p, truth, prediction.probability.shape[2:])
     return {
@@ -93,6 +96,8 @@ def _pixel_scores(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
         "lesion_pixels": lesion,
         "predicted_pixels": predicted,
         "pixels": torch.full_like(lesion, p.shape[1]),
+        "brier": miss.square().mean(dim=1),
+        "ause": ause(miss, doubt.flatten(1)),
         "gap": image_gaps(p, truth),
         "region_pixels": region.sum(dim=1).to(torch.float64),
         "region_gap": image_gaps(p, truth, region),

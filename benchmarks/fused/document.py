@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import mean
 
-import numpy as np
-import torch
+from comparing.claims import Claim
+from comparing.document import claim_table, counted, interval, made_by, p_text, table
+from comparing.figures import Arm, by_patient
+from comparing.protocol import Told
 
-from data_pipelines.schema import Manifest, Split
-from distributed.statistics.inference import Estimate, corrected_t_test, holm
-from distributed.version import VERSION
-from fused.claims import HELD, NOT_HELD, NOT_TESTABLE, Claim
-from fused.figures import (
-    BASELINES,
-    CARD_COLUMNS,
-    COLUMNS,
-    METHOD,
-    Arm,
-    by_patient,
-    card_values,
-    corrupted,
-)
+from data_pipelines.schema import Split
+from distributed.statistics.inference import corrected_t_test, holm
+from fused.figures import BASELINES, CARD_COLUMNS, COLUMNS, METHOD, corrupted
 from fused.models import CHOSEN_BY, COVERAGE
 
 ABLATIONS = {
@@ -53,36 +40,10 @@ _CLAIMS = {
 }
 
 
-@dataclass(frozen=True)
-class Told:
-    """One data set.
-
-    Attributes:
-        manifests: Of the folds.
-        tuned, defaults: By arm; the former without ablations.
-        moved: By (arm, fold) whether tuning chose something else than the defaults.
-    """
-
-    manifests: Sequence[Manifest]
-    tuned: Mapping[str, Arm]
-    defaults: Mapping[str, Arm]
-    moved: Mapping[tuple[str, str], bool]
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Training and test samples of a fold, on average."""
-        counts = [manifest.split_counts for manifest in self.manifests]
-        return (
-            round(mean(c[Split.TRAIN] for c in counts)),
-            round(mean(c[Split.TEST] for c in counts)),
-        )
-
-
 def document(told: Mapping[str, Told], claims: Sequence[Claim], candidates: int, seeds: int) -> str:
     parts = [
         "# Reliability-aware fusion and its baselines",
-        f"Made by `benchmarks/fusion.py` with trustsweep {VERSION}, torch {torch.__version__} on "
-        f"{platform.machine()}; do not edit.",
+        made_by("fusion.py"),
         "## What does not hold",
         _summary(claims),
         "## How it was compared",
@@ -114,31 +75,14 @@ def _summary(claims: Sequence[Claim]) -> str:
     lines = []
     for claim, text in _CLAIMS.items():
         rows = [c for c in claims if c.claim == claim]
-        counts = [
-            f"{verdict}: {times}"
-            for verdict in (NOT_HELD, NOT_TESTABLE, HELD)
-            if (times := sum(c.verdict == verdict for c in rows))
-        ]
-        lines.append(
-            f"- Claim {text.partition('.')[0]}, of {len(rows)} tests: {', '.join(counts)}."
-        )
+        lines.append(f"- Claim {text.partition('.')[0]}, of {len(rows)} tests: {counted(rows)}.")
     return "\n".join(lines)
 
 
 def _claim_tables(claims: Sequence[Claim]) -> list[str]:
     parts = []
     for claim, text in _CLAIMS.items():
-        lines = [
-            "| data | against | DRAF | other | tested | p | p (Holm) | |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {c.data} | {c.against} | {c.method:.3f} | {c.other:.3f} | "
-            f"{_interval(c.tested, signed=True)} | {_p(c.p)} | {_p(c.p_holm)} | {c.verdict} |"
-            for c in claims
-            if c.claim == claim
-        ]
-        parts += [text, "\n".join(lines)]
+        parts += [text, claim_table([c for c in claims if c.claim == claim], "DRAF")]
     return parts
 
 
@@ -160,29 +104,16 @@ def _tables(name: str, told: Told) -> list[str]:
         shown = {METHOD: "**DRAF**", **{b: b for b in BASELINES}}
         parts += [
             f"#### {name}, {title}",
-            _table({label: arms[key] for key, label in shown.items()}),
+            table({label: arms[key] for key, label in shown.items()}, COLUMNS, CARD_COLUMNS),
         ]
     ablated = {text: told.defaults[key] for key, text in ABLATIONS.items() if key in told.defaults}
     if ablated:
         parts += [
             f"#### {name}: DRAF without its parts, at the defaults",
-            _table({"**DRAF**": told.defaults[METHOD], **ablated}),
+            table({"**DRAF**": told.defaults[METHOD], **ablated}, COLUMNS, CARD_COLUMNS),
             _ablation_tests(told.defaults[METHOD], ablated, told.sizes),
         ]
     return parts
-
-
-def _table(arms: Mapping[str, Arm]) -> str:
-    cells = {
-        name: [_interval(by_patient(arm, figure)) for figure in COLUMNS.values()]
-        + [_number(float(np.mean(card_values(arm, path)))) for path in CARD_COLUMNS.values()]
-        for name, arm in arms.items()
-    }
-    names = [*COLUMNS, *CARD_COLUMNS]
-    kept = [i for i in range(len(names)) if any(row[i] for row in cells.values())]
-    lines = [f"| | {' | '.join(names[i] for i in kept)} |", f"|---|{'---|' * len(kept)}"]
-    lines += [f"| {name} | {' | '.join(row[i] for i in kept)} |" for name, row in cells.items()]
-    return "\n".join(lines)
 
 
 def _ablation_tests(whole: Arm, ablated: Mapping[str, Arm], sizes: tuple[int, int]) -> str:
@@ -200,26 +131,7 @@ def _ablation_tests(whole: Arm, ablated: Mapping[str, Arm], sizes: tuple[int, in
     lines = ["| without | figure | difference | p (Holm) |", "|---|---|---|---|"]
     for (text, name, arm), p in zip(pairs, adjusted, strict=True):
         difference = by_patient(arm, figures[name], whole)
-        lines.append(f"| {text} | {name} | {_interval(difference, signed=True)} | {_p(float(p))} |")
+        lines.append(
+            f"| {text} | {name} | {interval(difference, signed=True)} | {p_text(float(p))} |"
+        )
     return "\n".join(lines)
-
-
-def _interval(value: Estimate, *, signed: bool = False) -> str:
-    if math.isnan(value.value):
-        return ""
-    sign = "+" if signed else ""
-    digits = 1 if abs(value.value) >= 10 else 3
-    middle = f"{value.value:{sign}.{digits}f}"
-    if math.isnan(value.low):
-        return middle
-    return f"{middle} ({value.low:{sign}.{digits}f} to {value.high:{sign}.{digits}f})"
-
-
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3f}"
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return "not tested"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

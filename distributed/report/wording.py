@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TypeGuard
 
-from distributed.run.evaluation_card import FULL, AttackCard, EvaluationCard
+from distributed.run.evaluation_card import AttackCard, EvaluationCard
 from distributed.run.folder import MASKED, Run
 from distributed.run.ledger import SEARCH, Record, State
 from distributed.run.optimism import choices, mean_optimism, measured
@@ -17,6 +17,7 @@ from distributed.statistics.front import Direction, Objective
 from distributed.statistics.inference import Estimate
 from search_spaces.space import Value
 from trainables.metrics.catalog import AREAS
+from trainables.registry import FULL
 
 BETTER: dict[Direction | None, str] = {
     "max": "higher is better",

@@ -23,11 +23,10 @@ from data_pipelines.machine import write_atomically
 from data_pipelines.schema import Split
 from distributed.statistics.inference import Estimate
 from search_spaces.space import Value
+from trainables.registry import FULL
 
 #: Raise it when the keys of a card, or their meaning, change.
 CARD_VERSION = 1
-#: The name of the full ensemble, as `trainables.attacks`, which needs torch, defines it.
-FULL = "full"
 
 
 class _Part(BaseModel):

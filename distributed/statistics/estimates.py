@@ -275,6 +275,8 @@ STATISTICS: dict[Task, dict[str, Callable[[Columns], Statistic]]] = {
         ),
         "ece": lambda c: _binned(c["gap"], c["pixels"]),
         "ece_region": lambda c: _binned(c["region_gap"], c["region_pixels"]),
+        "brier": lambda c: _mean(c["brier"]),
+        "ause": lambda c: _mean(c["ause"]),
     },
     Task.CLASSIFICATION: {
         "accuracy": lambda c: _mean(c["correct"]),

@@ -270,6 +270,7 @@ class Slot(tune.Trainable):
             work(config)
 
         return _trainer_class(settings.workers)(
+            run_worker,
             train_loop_config={"board": self._board, "settings": settings.worker},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=settings.workers,

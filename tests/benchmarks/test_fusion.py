@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fused.claims import HELD, NOT_HELD, NOT_TESTABLE, judge_claims
-from fused.figures import BASELINES, METHOD, Arm, by_patient, clean, drop, gain
-from fused.models import COVERAGE, Judged, candidates
+from comparing.claims import HELD, NOT_HELD, NOT_TESTABLE
+from comparing.figures import Arm, by_patient
+from comparing.models import Judged, candidates
+from fused.claims import judge_claims
+from fused.figures import BASELINES, METHOD, clean, drop, gain
+from fused.models import COVERAGE, threshold
 from sklearn.metrics import precision_score, roc_auc_score
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +81,7 @@ def test_figures_are_those_of_the_library_meaned_over_folds_and_seeds():
     gains = []
     for judged in every:
         scores = judged.scores["clean"]
-        kept = scores["uncertainty"] <= judged.threshold
+        kept = scores["uncertainty"] <= threshold(judged)
         told = [
             precision_score(scores["truth"][k], scores["predicted"][k], average="macro")
             for k in (kept, slice(None))
@@ -113,12 +117,13 @@ def test_a_margin_is_a_margin_and_a_strong_baseline_leaves_nothing_to_test():
 
 def test_candidates_begin_at_the_defaults_and_keep_what_makes_the_arm():
     defaults = {"trainable": "late-fusion", "rule": "majority", "seed": 0}
-    made = candidates(defaults, {"rule": "majority"}, ["space.epochs=2"], 5, seed=1)
+    drawn = partial(candidates, "fusion", defaults, {"rule": "majority"}, ["space.epochs=2"], 5)
+    made = drawn(seed=1)
     assert made[0] == defaults
     assert {config["rule"] for config in made} == {"majority"}
     assert {config["epochs"] for config in made[1:]} == {2}
     assert len({config["learning_rate"] for config in made[1:]}) == 4
-    assert made == candidates(defaults, {"rule": "majority"}, ["space.epochs=2"], 5, seed=1)
+    assert made == drawn(seed=1)
 
 
 @pytest.mark.slow

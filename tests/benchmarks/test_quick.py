@@ -12,7 +12,7 @@ from search_spaces.study import Scheduler
 slow = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: Their own tests run them.
-ELSEWHERE = {"anchors", "attacks", "decoder", "fusion"}
+ELSEWHERE = {"anchors", "attacks", "decoder", "evidential", "fusion"}
 SCRIPTS = sorted(
     path.stem
     for path in BENCHMARKS.glob("*.py")
@@ -89,10 +89,3 @@ def test_input_pipeline_runs(tmp_path):
     found = run("input_pipeline", tmp_path, "--table", table, seconds=580)
     assert {row["way"] for row in found["rows"]} >= {"memory", "materialised", "Ray Data"}
     assert "| memory |" in table.read_text()
-
-
-@slow
-def test_evidential_arms_runs(tmp_path):
-    rows = run("evidential_arms", tmp_path, "--out", tmp_path / "out", seconds=580)["rows"]
-    assert len(rows) == 8
-    assert all(row["clean.dice"]["n"] == 2 for row in rows)

@@ -70,7 +70,7 @@ def test_every_figure_is_that_of_the_streaming_metric(task: Task, classes: int) 
     kinds = ("clean", "corrupted", "attacked", "attacked@0.03")
     names = [f"{kind}.{leaf}" for kind in kinds for leaf in STATISTICS[task]]
     names += [name for name in metrics if name.endswith("_area")]
-    asked = [*names, "cost.seconds", "clean.ause"]
+    asked = [*names, "cost.seconds", "clean.mce"]
     found = estimates(scores, PLAN, asked, list(range(60)), trivial=evaluation.trivial())
     assert found.keys() == set(names)
     for name, estimate in found.items():

@@ -89,7 +89,7 @@ def test_the_page_names_the_split_of_its_figures_and_shows_both(run: Path) -> No
         "code abc+1",
     ):  # fmt: skip
         assert words in page, words
-    write_report(run)
+    write_report(Run.open(run))
     assert (run / "figures" / "front.png").is_file()
 
 

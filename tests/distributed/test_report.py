@@ -150,7 +150,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def page(finished: Path) -> str:
-    return render_page(Run.open(finished))
+    return write_report(Run.open(finished)).read_text(encoding="utf-8")
 
 
 def test_sections_load_what_draws_and_estimates_only_when_they_need_it() -> None:

@@ -182,7 +182,7 @@ def test_the_page_tells_of_it_and_of_no_attack_and_no_image(run: Path) -> None:
         assert words in page, words
     for title in ("Under attack", "Test images", "have not been evaluated"):
         assert title not in page
-    write_report(run)
+    write_report(Run.open(run))
     drawn = {p.stem for p in (run / "figures").glob("*.png")}
     assert {"risk_coverage", "corruptions", "reliability"} <= drawn
     assert not {"under_attack", "panel"} & drawn

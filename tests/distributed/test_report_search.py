@@ -245,7 +245,7 @@ def test_a_run_of_classifiers_has_its_own_curves_and_answers(tmp_path: Path) -> 
     page = text_of(run)
     assert "pneumonia right probability 0.9 uncertainty 0.2" in page
     assert "dice" not in page.lower()
-    write_report(run)
+    write_report(Run.open(run))
     assert {"under_attack", "panel"} <= {p.stem for p in (run / "figures").glob("*.png")}
 
 

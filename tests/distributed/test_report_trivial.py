@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from data_pipelines.errors import UserError
-from distributed.report import render_page
+from distributed.report import render_page, write_report
 from distributed.report.sections.beside import beside
 from distributed.report.sections.referral import abstentions
 from distributed.report.wording import headline, roles
@@ -145,7 +145,7 @@ def test_segmentations_are_referred(tmp_path: Path) -> None:
     everything, most = first.kept["clean"]
     assert (everything.target, everything.quality["dice"]) == (None, 0.6)
     assert (most.target, most.coverage, most.quality["dice"]) == (0.9, 0.88, 0.75)
-    page = render_page(Run.open(tmp_path))
+    page = write_report(Run.open(tmp_path)).read_text(encoding="utf-8")
     text = Elements(page).text
     assert "Referral" in text
     assert "the uncertainty of an image is the mean of its map" in text

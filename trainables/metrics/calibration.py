@@ -72,7 +72,7 @@ class Calibration(SumState):
         filled = count > 0
         worst = (gap[filled] / count[filled]).max() if filled.any() else np.nan
         deviation = np.sqrt(self._variance())
-        debiased = np.maximum((2 * gap - _folded_mean(gap, deviation)).sum(), 0)
+        debiased = np.maximum((2 * gap - folded_mean(gap, deviation)).sum(), 0)
         totals = (gap.sum(), self._floor(deviation).sum(), debiased)
         ece, floor, less = (ratio(total, count.sum()) for total in totals)
         return dict(zip(self.names, (ece, float(worst), floor, less), strict=True))
@@ -204,7 +204,7 @@ def dilate(region: Tensor, radius: int) -> Tensor:
     return grown.squeeze(1) > 0
 
 
-def _folded_mean(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+def folded_mean(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     """E|X| of X ~ N(mean ≥ 0, deviation²), elementwise."""
     steps = np.divide(mean, deviation, out=np.full_like(mean, np.inf), where=deviation != 0)
     density = np.sqrt(2 / np.pi) * np.exp(-(steps**2) / 2)

@@ -1,0 +1,158 @@
+"""One model of a comparison: tuned, trained and judged without Ray; all is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from numpy.typing import NDArray
+from optuna.samplers import RandomSampler
+
+from data_pipelines.machine import write_atomically
+from data_pipelines.schema import Manifest, Split
+from data_pipelines.storage import Folder
+from data_pipelines.streams import Samples
+from distributed.run.sample_table import origins
+from distributed.sweep.checks import evaluation_plan
+from distributed.workers.training import TrialTraining
+from search_spaces.study import load
+from trainables.metrics.prior import Prior
+from trainables.registry import TRAINABLES
+from trainables.sample_scores import SampleScores
+
+#: Samples judged at once.
+BATCH = 64
+#: Patients are told apart by it, within what is kept here.
+_KEY = b"comparison"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One model to train.
+
+    Attributes:
+        data: The fold's folder.
+        kept: Where the model's figures are kept, without an ending.
+        study: Its space and evaluation, with `overrides`.
+        chosen_by: Configurations are chosen by the mean of these figures of validation, the least
+            the best.
+    """
+
+    data: Path
+    kept: Path
+    config: Mapping[str, Any]
+    study: str
+    overrides: tuple[str, ...]
+    chosen_by: tuple[str, ...]
+
+    def samples(self, split: Split) -> Samples:
+        return Samples.read(self.data, split)
+
+    def file(self, ending: str, kind: str = "") -> Path:
+        """Of what is kept: `kind` tells several ways to judge the same model apart."""
+        return self.kept.with_name(f"{self.kept.name}{kind}{ending}")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model on the test samples of its fold.
+
+    Attributes:
+        card: `fingerprint`, `config`, `metrics` and what the comparison adds.
+        scores: By condition the columns of `SampleScores`.
+        patients: Of each sample.
+    """
+
+    card: Mapping[str, Any]
+    scores: Mapping[str, Mapping[str, NDArray[Any]]]
+    patients: Sequence[str]
+
+
+def candidates(
+    study: str,
+    defaults: Mapping[str, Any],
+    named: Mapping[str, Any],
+    overrides: Sequence[str],
+    count: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """The defaults, and draws from the method's space in a study, `count` in all.
+
+    `named` is what makes the arm (the rule of late fusion) and stays. All methods draw from the
+    same stream.
+    """
+    trainable = defaults["trainable"]
+    space = load(study, [f"trainables=[{trainable}]", *overrides]).search_space()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    draws = optuna.create_study(sampler=RandomSampler(seed=seed))
+    drawn = [space.suggest(draws.ask()) for _ in range(count - 1)]
+    return [dict(defaults), *({**config, **named} for config in drawn)]
+
+
+def validated(unit: Unit) -> float:
+    """What a candidate is chosen by; infinite where its training diverges."""
+    torch.set_num_threads(1)
+    kept = unit.file(".json")
+    if not kept.is_file():
+        training = trained(unit)
+        figures = training.evaluate(unit.samples(Split.VAL), batch_size=BATCH).compute()
+        _keep(kept, {"config": dict(unit.config), **{k: figures[k] for k in unit.chosen_by}})
+    found = json.loads(kept.read_text(encoding="utf-8"))
+    value = math.fsum(found[name] for name in unit.chosen_by) / len(unit.chosen_by)
+    return math.inf if math.isnan(value) else value
+
+
+def trained(unit: Unit) -> TrialTraining:
+    """The unit's model after its epochs, on the CPU."""
+    manifest = Manifest.load(unit.data)
+    study = load(unit.study, [f"data={unit.data}", *unit.overrides])
+    samples = unit.samples(Split.TRAIN)
+    task = TRAINABLES[unit.config["trainable"]].task
+    prior = Prior.of(samples.sweep(BATCH), task)
+    training = TrialTraining(unit.config, manifest, evaluation_plan(study), prior=prior)
+    for _ in range(unit.config["epochs"]):
+        training.epoch(samples)
+    return training
+
+
+def keep_judged(unit: Unit, card: Mapping[str, Any], scores: SampleScores, kind: str = "") -> None:
+    """Write what `read_judged` reads, of the test samples."""
+    patients = origins(Folder(unit.data), Split.TEST, scores.sample_ids, _KEY).patients
+    columns = {
+        f"{condition}|{name}": values
+        for condition in scores.conditions
+        for name, values in scores.columns(condition).items()
+    }
+    unit.kept.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        unit.file(".npz", kind), allow_pickle=False, patients=np.array(patients), **columns
+    )
+    _keep(unit.file(".json", kind), card)  # last: what has a card is done
+
+
+def is_judged(unit: Unit, kind: str = "") -> bool:
+    return unit.file(".json", kind).is_file()
+
+
+def read_judged(unit: Unit, kind: str = "") -> Judged:
+    """What `keep_judged` has kept."""
+    card = json.loads(unit.file(".json", kind).read_text(encoding="utf-8"))
+    scores: dict[str, dict[str, NDArray[Any]]] = {}
+    with np.load(unit.file(".npz", kind), allow_pickle=False) as arrays:
+        patients = arrays["patients"].tolist()
+        for key in (key for key in arrays.files if key != "patients"):
+            condition, _, name = key.partition("|")
+            scores.setdefault(condition, {})[name] = arrays[key]
+    return Judged(card, scores, patients)
+
+
+def _keep(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(content, indent=1))

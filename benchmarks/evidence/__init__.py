@@ -1,0 +1,1 @@
+"""What benchmarks/evidential.py compares, computes, tests and writes."""

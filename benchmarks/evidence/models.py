@@ -1,0 +1,90 @@
+"""The arms of benchmarks/evidential.py, and judging one model of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from comparing.models import BATCH, Unit, candidates, is_judged, keep_judged, trained
+
+from data_pipelines.schema import Split, Task
+from distributed.workers.fidelity import CLEAN
+from search_spaces.study import BASELINE, load
+from trainables.registry import FULL
+from trainables.sample_scores import SampleScores
+
+STUDY = "evidential-arms"
+CLASSICAL, ACE, EVIDENTIAL = "classical", "ace", "evidential"
+NONE, RANDOM, UNCERTAIN, CERTAIN = "none", "random", "uncertain", "certain"
+#: What a configuration is chosen by, on validation: a proper score of attacked and of corrupted
+#: images, as a model that is only accurate or only modest does not win it.
+CHOSEN_BY = ("attacked.brier", "corrupted.brier")
+#: Ways in which a model is judged beside its own: with its scores divided by a temperature, by the
+#: entropy of its probability instead of the method's own uncertainty, under the full ensemble.
+COOLED, BY_ENTROPY, FULLY = "-cooled", "-entropy", "-full"
+#: Weights of mL1-ACE to be tuned among; 1 as published.
+_ACE_WEIGHT = "space.ace_weight={low: 0.1, high: 3.0, log: true, default: 1.0}"
+
+
+def arm_of(form: str, regime: str) -> str:
+    return f"{form}-{regime}"
+
+
+def configs(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Every arm at its defaults, by name."""
+    found = dict(load(STUDY, overrides).references())
+    return {arm_of(CLASSICAL, NONE): dict(found.pop(BASELINE)), **found}
+
+
+def drawn(
+    arms: dict[str, dict[str, Any]], overrides: Sequence[str], count: int, arm: str, fold: int
+) -> list[dict[str, Any]]:
+    """The candidates of an arm on a fold: its defaults, and draws of what its method brings."""
+    form, _, regime = arm.partition("-")
+    own = [f"space.regime={regime}", *([_ACE_WEIGHT] if form == ACE else [])]
+    return candidates(STUDY, arms[arm], {}, [*overrides, *_alone(own)], count, fold)
+
+
+def _alone(overrides: Sequence[str]) -> list[str]:
+    """As overrides of the study without its references, which a space of one form does not have."""
+    return [*overrides, "seeds=1", "baseline=null", "variants={}"]
+
+
+def judged(unit: Unit) -> None:
+    """Train a model and judge it on test in every way but the full ensemble, unless it was."""
+    torch.set_num_threads(1)
+    if is_judged(unit):
+        return
+    training = trained(unit)
+    test, validation = unit.samples(Split.TEST), unit.samples(Split.VAL)
+    temperature = training.fit_temperature(validation, BATCH)
+    on_test = partial(training.evaluate, test, batch_size=BATCH)
+    own, cooled = SampleScores(Task.SEGMENTATION), SampleScores(Task.SEGMENTATION)
+    entropy = SampleScores(Task.SEGMENTATION, "entropy")
+    found = on_test(scores=own)
+    card = {
+        "fingerprint": training.manifest.fingerprint,
+        "config": dict(unit.config),
+        "metrics": found.compute(),
+        "trivial": found.trivial(),
+        "temperature": temperature,
+    }
+    metrics = on_test(scores=cooled, temperature=temperature).compute()
+    keep_judged(unit, {**card, "metrics": metrics}, cooled, COOLED)
+    metrics = on_test(CLEAN, scores=entropy).compute()
+    keep_judged(unit, {**card, "metrics": metrics}, entropy, BY_ENTROPY)
+    keep_judged(unit, card, own)
+
+
+def judged_fully(unit: Unit) -> None:
+    """The same model, trained again, under the full ensemble, unless it was."""
+    torch.set_num_threads(1)
+    if is_judged(unit, FULLY):
+        return
+    scores = SampleScores(Task.SEGMENTATION)
+    found = trained(unit).evaluate(
+        unit.samples(Split.TEST), batch_size=BATCH, scores=scores, attack=FULL, corrupted=False
+    )
+    keep_judged(unit, {"config": dict(unit.config), "metrics": found.compute()}, scores, FULLY)
