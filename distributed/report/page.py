@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
-import io
 import math
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
-from plotly.offline import get_plotlyjs
 
 from distributed.report.contents import Contents, gather
-from distributed.report.figures import write_figures
-from distributed.report.importance import ESTIMATOR, LEAST_TRIALS
 from distributed.report.palette import PALETTE
-from distributed.report.panel import Tile
 from distributed.report.payload import embedded_json
-from distributed.report.seeds import findings
-from distributed.report.thinning import MOST_ROWS, listed_trials, shown_metrics
+from distributed.report.sections import sections
+from distributed.report.thinning import MOST_MODELS, MOST_ROWS, shown_metrics
 from distributed.report.wording import (
     BETTER,
     duration,
@@ -35,13 +28,8 @@ from distributed.report.wording import (
     roles,
     unfinished,
 )
-from distributed.run.comparison import ATTAINMENT, COMPARISON, write_comparison
 from distributed.run.folder import Run
-from distributed.run.optimism import SPLITS, counted, counts, mean_optimism
-
-SCRIPTS = ("helpers.js", "progress.js", "seeds.js", "plots.js", "trust.js", "front.js", "table.js")
-#: Models beside each other in the table of every metric.
-MOST_MODELS = 12
+from distributed.run.optimism import SPLITS
 
 
 def write_report(run: Run) -> Path:
@@ -50,8 +38,11 @@ def write_report(run: Run) -> Path:
     What the run has not found yet is named on the page instead. Raises `UserError` for broken
     files, and for those of another version.
     """
+    from distributed.report.figures import write_figures  # loads matplotlib
+
     contents = gather(run)
-    write_comparison(contents.repeats)
+    for section, data in contents.shown:
+        section.write(data)
     write_figures(contents)
     page = run.path / "report.html"
     page.write_text(_render(contents), encoding="utf-8")
@@ -66,48 +57,41 @@ def render_page(run: Run) -> str:
 @cache
 def _environment() -> Environment:
     """Kept, as it holds the compiled templates."""
+    folders = ("templates", "sections")
     environment = Environment(
-        loader=PackageLoader("distributed.report"),
+        loader=ChoiceLoader([PackageLoader("distributed.report", f) for f in folders]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, duration=duration, gap=gap_number)
-    environment.filters.update(parameter=parameter, tile=_data_uri)
+    environment.filters.update(parameter=parameter)
     environment.tests.update(scaled=is_number)
+    environment.globals.update(
+        better=BETTER, splits=SPLITS, palette=PALETTE, nan=math.nan,
+        most_rows=MOST_ROWS, most_models=MOST_MODELS,
+    )  # fmt: skip
     return environment
 
 
 def _render(contents: Contents) -> str:
-    scripts = [Markup(get_plotlyjs()), *(Markup(_asset(name)) for name in SCRIPTS)]
-    run, found = contents.run, contents.repeats
-    metrics = shown_metrics(run)
-    template = _environment().get_template("report.html.j2")
-    return template.render(
-        **{field.name: getattr(contents, field.name) for field in dataclasses.fields(contents)},
+    environment, run = _environment(), contents.run
+    shared = {
+        "run": run,
+        "roles": roles(run),
+        "metrics": {name: run.metrics[name] for name in shown_metrics(run)},
+        "spotlight_colours": dict(zip([e.id for e in run.spotlight], PALETTE, strict=False)),
+    }
+    scripts = [Markup(script) for script in _scripts()]
+    return environment.get_template("report.html.j2").render(
+        run=run,
         headline=headline(run),
         unfinished=unfinished(run),
-        resume_line=run.resume_line,
-        better=BETTER,
-        splits=SPLITS,
-        counted=counted(counts(run)),
-        mean_optimism=mean_optimism(contents.choices),
-        nan=math.nan,
-        findings=findings(found),
-        tables=(COMPARISON, ATTAINMENT),
-        least_trials=LEAST_TRIALS,
-        estimator=ESTIMATOR,
-        roles=roles(run),
-        listed=listed_trials(run),
-        most_rows=MOST_ROWS,
-        metrics={name: run.metrics[name] for name in metrics},
-        wide_metrics=[name for name in metrics if "@" not in name],
-        wide_models=[*([found.baseline] if found.baseline else []), *found.models[:MOST_MODELS]],
-        most_models=MOST_MODELS,
-        evaluated=run.judged,
-        palette=PALETTE,
-        spotlight_colours=dict(zip([e.id for e in run.spotlight], PALETTE, strict=False)),
+        parts=[
+            Markup(environment.get_template(section.template).render(shared, data=data))
+            for section, data in contents.shown
+        ],
         style=Markup(_asset("report.css")),
         scripts=scripts,
         script_hashes=" ".join(_hash(s) for s in scripts),
@@ -115,10 +99,18 @@ def _render(contents: Contents) -> str:
     )
 
 
-def _data_uri(tile: Tile) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(tile.pixels).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+@cache
+def _scripts() -> tuple[str, ...]:
+    """plotly.js, what all figures need, and the sections' own."""
+    from plotly.offline import get_plotlyjs
+
+    own = [section.script for section in sections()]
+    return get_plotlyjs(), _asset("helpers.js"), *(_scoped(script) for script in own if script)
+
+
+def _scoped(script: str) -> str:
+    """A section's names are its own."""
+    return f"(() => {{\n{script}}})();"
 
 
 def _asset(name: str) -> str:

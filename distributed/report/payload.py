@@ -8,55 +8,40 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from data_pipelines.schema import Split
-from distributed.report.attacks import search_curves
 from distributed.report.contents import Contents
+from distributed.report.judged import search_curves, trivial
 from distributed.report.palette import PALETTE
-from distributed.report.seeds import middle
+from distributed.report.sections import sections
 from distributed.report.thinning import shown_metrics
 from distributed.report.wording import roles
 from distributed.run.evaluation_card import EvaluationCard
 from distributed.run.folder import Run
 from distributed.run.ledger import Record
-from distributed.run.optimism import SPLITS
 from trainables.metrics.catalog import MetricInfo
 
 
 def embedded_json(contents: Contents) -> str:
     r"""JSON that may stand inside a script element: "<" is written \u003c, NaN becomes null."""
-    return json.dumps(_finite(_payload(contents)), allow_nan=False).replace("<", "\\u003c")
+    payload = _shared(contents.run)
+    for section in sections():
+        data = contents.data[section.name]
+        payload |= section.absent if data is None else section.payload(contents.run, data)
+    return json.dumps(_finite(payload), allow_nan=False).replace("<", "\\u003c")
 
 
-def _payload(contents: Contents) -> dict[str, Any]:
-    run = contents.run
+def _shared(run: Run) -> dict[str, Any]:
+    """What the scripts of more than one section draw from."""
     metrics = shown_metrics(run)
-    surfaces = len(contents.repeats.surfaces)
+    ignoring = trivial(run)
     return {
         "palette": PALETTE,
         "objectives": [dataclasses.asdict(o) for o in run.objectives],
         "metrics": {name: _described(run.metrics[name]) for name in metrics},
         "trials": _columns(run, metrics),
-        "growth": dataclasses.asdict(contents.growth),
-        "stairs": [dataclasses.asdict(s) for s in contents.stairs],
-        "seedPoints": [dataclasses.asdict(p) for p in contents.points],
-        "seedSplits": {
-            o.name: SPLITS.get(contents.repeats.split(o.name), "") for o in run.objectives
-        },
-        "surfaces": surfaces,
-        "middle": middle(surfaces),
-        "importances": dataclasses.asdict(contents.shares) if contents.shares else None,
-        "axes": [dataclasses.asdict(a) for a in contents.axes],
-        "lines": [dataclasses.asdict(line) for line in contents.lines],
         "spotlight": [e.id for e in run.spotlight],
         "roles": roles(run),
-        "trivial": contents.beside.reached if contents.beside else {},
+        "trivial": ignoring.reached if ignoring else {},
         "evaluations": [_drawn(card) for card in run.judged],
-        "tests": {card.id: _test(card, metrics) for card in run.judged if card.on_test},
-        "risks": [
-            {"id": a.id, "curves": a.curves, "error": "dice" if a.segmented else "class"}
-            for a in contents.abstentions
-        ],
-        "worsenings": [dataclasses.asdict(w) for w in contents.worsenings],
     }
 
 
@@ -95,23 +80,6 @@ def _drawn(card: EvaluationCard) -> dict[str, Any]:
         "curves": card.curves,
         "searched": search_curves(card),
         "reliability": {name: bins.model_dump() for name, bins in card.reliability.items()},
-    }
-
-
-def _test(card: EvaluationCard, metrics: list[str]) -> dict[str, list[float | None]]:
-    """Value and interval of the metrics on the test split; a cost is no figure of it.
-
-    Those under attack are under the strongest that judged the model.
-    """
-    known = card.estimates.get(Split.TEST)
-    estimates = {**known.figures, **known.final} if known else {}
-    return {
-        name: [
-            card.metrics[name],
-            *((estimates[name].low, estimates[name].high) if name in estimates else (None, None)),
-        ]
-        for name in metrics
-        if name in card.metrics
     }
 
 

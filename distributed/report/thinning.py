@@ -11,14 +11,16 @@ from typing import TypeVar
 import numpy as np
 
 from distributed.run.folder import Run
-from distributed.run.ledger import Record, State
+from distributed.run.ledger import Record
 
 Item = TypeVar("Item")
 
 #: Figures (trials times metrics) up to which every metric of every trial is on the page.
 MOST_CELLS = 200_000
-#: Rows of the table of trials.
+#: Rows of a table of trials or repeats.
 MOST_ROWS = 500
+#: Models in a table of the front, or beside each other in that of every metric.
+MOST_MODELS = 12
 #: Lines of the parallel coordinates.
 MOST_LINES = 500
 #: Trials that the importances are worked out from: their cost grows with the square.
@@ -43,18 +45,6 @@ def thinned(trials: Sequence[Record], most: int, keep: Collection[str]) -> list[
     others = [t.id for t in trials if t.id not in keep]
     chosen = {*kept, *evenly(others, most - len(kept))}
     return [t for t in trials if t.id in chosen]
-
-
-def listed_trials(run: Run) -> list[Record]:
-    """The rows of the table: the front, what is unfinished, and of the others the last."""
-    if len(run.trials) <= MOST_ROWS:
-        return run.trials
-    front = {t.id for t in run.front}
-    special = [t.id for t in run.trials if t.id in front or t.state is State.RUNNING]
-    special = evenly(special, MOST_ROWS // 2)
-    others = [t.id for t in run.trials if t.id not in front and t.state is not State.RUNNING]
-    wanted = {*special, *others[len(special) - MOST_ROWS :]}
-    return [t for t in run.trials if t.id in wanted]
 
 
 def shown_metrics(run: Run) -> list[str]:

@@ -27,6 +27,8 @@ BETTER: dict[Direction | None, str] = {
 STATES = (State.COMPLETED, State.STOPPED, State.FAILED, State.RUNNING)
 #: Unfinished trials that are named.
 NAMED = 20
+#: Positive values that span more than this factor are taken to be searched in logarithm.
+LOG_SPAN = 10.0
 
 
 def number(value: float) -> str:
@@ -55,6 +57,11 @@ def parameter(value: Value) -> str:
 def is_number(value: Value | None) -> TypeGuard[int | float]:
     """Whether a parameter's value lies on a scale: true and false do not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_log(values: Sequence[float]) -> bool:
+    """Whether positive values span so much that a logarithmic scale shows them better."""
+    return min(values) > 0 and max(values) / min(values) > LOG_SPAN
 
 
 def duration(seconds: float) -> str:

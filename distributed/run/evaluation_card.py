@@ -79,6 +79,11 @@ class Selective(_Part):
     thresholds: list[Threshold]
     conditions: dict[str, Abstaining]
 
+    @property
+    def limits(self) -> dict[float, float]:
+        """The threshold of uncertainty for each target coverage."""
+        return {found.target: found.threshold for found in self.thresholds}
+
 
 class Unseen(_Part):
     """Sites that no other split holds: how many samples, and their clean metrics."""

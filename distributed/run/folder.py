@@ -53,6 +53,12 @@ def is_feasible(metrics: Mapping[str, float], constraints: Sequence[Constraint])
     return all(c.violation(metrics.get(c.metric, math.nan)) <= 0 for c in constraints)
 
 
+def cost_names(trials: Iterable[Record]) -> list[str]:
+    """Every cost that some trial which has ended has, in the order in which trials name them."""
+    ended = [t for t in trials if t.state is not State.RUNNING]
+    return list(dict.fromkeys(m for t in ended for m in t.metrics if m.startswith(COST_PREFIX)))
+
+
 def total_cost(name: str, trials: Iterable[Record]) -> float:
     """What the trials took together, of a peak the largest; NaN where none has this cost."""
     spent = [trial.metrics[name] for trial in trials if name in trial.metrics]

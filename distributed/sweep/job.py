@@ -326,7 +326,7 @@ def _report(run: Run, console: Console) -> None:
 
 def _say_of_test(run: Run, console: Console) -> None:
     """The front's models on the test split and against the baseline, as far as was judged."""
-    from distributed.report.seeds import findings
+    from distributed.report.sections.seeds import findings
     from distributed.report.wording import attack_lines
 
     if chosen := choices(run):

@@ -15,10 +15,12 @@ from PIL import Image
 
 from data_pipelines.errors import UserError
 from distributed.report import render_page, write_report
+from distributed.report import sections as sections_package
 from distributed.report.contents import gather
-from distributed.report.importance import importances
-from distributed.report.panel import FALSE_ALARM, MISSED, error_map, panel
-from distributed.report.parallel import parallel
+from distributed.report.sections import NAMES, sections
+from distributed.report.sections.images.panel import FALSE_ALARM, MISSED, error_map, panel
+from distributed.report.sections.importances import importances
+from distributed.report.sections.parallel import parallel
 from distributed.report.wording import duration, headline, number, roles
 from distributed.run.exports import write_exports
 from distributed.run.folder import STUDY, Run
@@ -151,12 +153,37 @@ def page(finished: Path) -> str:
     return write_report(Run.open(finished)).read_text(encoding="utf-8")
 
 
-def test_the_package_imports_without_ray_and_torch() -> None:
-    code = "import sys, distributed.report; print({'ray', 'torch'} & set(sys.modules))"
+def test_sections_load_what_draws_and_estimates_only_when_they_need_it() -> None:
+    code = (
+        "import sys, distributed.report; from distributed.report.sections import sections; "
+        "sections(); heavy = {'ray', 'torch', 'matplotlib', 'plotly', 'optuna', 'scipy'}; "
+        "print(heavy & set(sys.modules))"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "set()"
+
+
+def test_every_folder_is_a_section_on_the_list() -> None:
+    (home,) = map(Path, sections_package.__path__)
+    folders = {path.name for path in home.iterdir() if path.is_dir() and path.name[0] != "_"}
+    assert folders == set(NAMES)
+    assert [section.name for section in sections()] == list(NAMES)
+    for section in sections():
+        assert (home / section.template).is_file()
+        assert bool(section.figure) == (home / section.name / "figure.py").is_file()
+
+
+def test_no_two_sections_write_the_same_figure_or_key(finished: Path) -> None:
+    run = Run.open(finished)
+    keys = []
+    for section in sections():
+        data = section.gather(run)
+        keys += section.absent if data is None else section.payload(run, data)
+    assert len(keys) == len(set(keys)) > 5
+    figures = [section.figure for section in sections() if section.figure]
+    assert len(figures) == len(set(figures))
 
 
 class Elements(HTMLParser):

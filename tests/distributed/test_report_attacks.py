@@ -18,8 +18,9 @@ from rich.console import Console
 
 from data_pipelines.schema import Manifest, Task
 from distributed.report import render_page, write_report
-from distributed.report.attacks import READINGS, attacks, search_curves
+from distributed.report.judged import search_curves
 from distributed.report.palette import WARNING
+from distributed.report.sections.attacks import READINGS, attacks
 from distributed.report.wording import attack_lines, gap_number, headline, number, roles
 from distributed.run.folder import MASKED, Run
 from distributed.run.ledger import Record, State

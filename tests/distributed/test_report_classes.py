@@ -12,11 +12,11 @@ import pytest
 
 from data_pipelines.errors import UserError
 from distributed.report import render_page, write_report
-from distributed.report.abstention import abstentions
-from distributed.report.class_panel import class_panel
-from distributed.report.panel import panel
-from distributed.report.severities import worsenings
-from distributed.report.weighing import weighings
+from distributed.report.sections.corruptions import worsenings
+from distributed.report.sections.images.class_panel import class_panel
+from distributed.report.sections.images.panel import panel
+from distributed.report.sections.referral import abstentions
+from distributed.report.sections.weights import weighings
 from distributed.run.evaluation_card import EvaluationCard
 from distributed.run.folder import Run
 from tests.distributed.run_folders import (

@@ -11,10 +11,11 @@ import pytest
 
 from data_pipelines.errors import UserError
 from distributed.report import render_page, write_report
-from distributed.report.class_panel import class_panel
-from distributed.report.costs import costs, growth
-from distributed.report.seeds import findings, staircases
-from distributed.report.stopping import stops
+from distributed.report.sections.cost import costs
+from distributed.report.sections.hypervolume import growth
+from distributed.report.sections.images.class_panel import class_panel
+from distributed.report.sections.seeds import findings, staircases
+from distributed.report.sections.stopped import stops
 from distributed.report.thinning import MOST_ROWS, evenly, thinned
 from distributed.report.wording import unfinished
 from distributed.run.comparison import repeats

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from data_pipelines.errors import UserError
 from distributed.report import render_page, write_report
-from distributed.report.abstention import abstentions
-from distributed.report.beside import beside
+from distributed.report.sections.beside import beside
+from distributed.report.sections.referral import abstentions
 from distributed.report.wording import headline, roles
 from distributed.run.folder import Run
 from distributed.run.ledger import Record, State

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from data_pipelines.errors import UserError
 from data_pipelines.schema import Manifest
 from distributed.report import render_page, write_report
-from distributed.report.importance import importances
-from distributed.report.parallel import parallel
+from distributed.report.sections.importances import importances
+from distributed.report.sections.parallel import parallel
 from distributed.report.wording import parameter
 from distributed.run.exports import write_exports
 from distributed.run.folder import Front, Run, identifier

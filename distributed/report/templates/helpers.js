@@ -99,3 +99,9 @@ function draw(target, traces, extra) {
 function fill(select, names, chosen) {
   for (const name of names) select.add(new Option(name, name, false, name === chosen));
 }
+
+/** Draws a figure, and again in other colours when the reader's screen turns dark or light. */
+function keepDrawn(drawing) {
+  drawing();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawing);
+}

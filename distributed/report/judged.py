@@ -1,0 +1,109 @@
+"""What more than one section shows of the models that were judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipelines.schema import Split
+from distributed.report.wording import attacked
+from distributed.run.evaluation_card import EvaluationCard
+from distributed.run.folder import Run
+from trainables.metrics.catalog import METRICS, attacked_name
+from trainables.metrics.skill import best_trivial
+
+
+def fully_attacked(run: Run) -> bool:
+    """Whether the full ensemble judged the front; False where nothing was attacked."""
+    cards = attacked(run)
+    return bool(cards) and cards[0][0].fully_attacked
+
+
+def search_curves(card: EvaluationCard) -> dict[str, list[float]]:
+    """A model's curves against ε under the attack of the search; {} where only that judged it."""
+    gap = card.attack.gap if card.attack else {}
+    if not gap:
+        return {}
+    names = {epsilon: attacked_name(epsilon) for epsilon in card.curves["epsilon"]}
+    return {
+        leaf: [
+            value + (gap.get(f"{names[epsilon]}.{leaf}", math.nan) if epsilon else 0.0)
+            for epsilon, value in zip(card.curves["epsilon"], values, strict=True)
+        ]
+        for leaf, values in card.curves.items()
+        if leaf != "epsilon"
+    }
+
+
+@dataclass(frozen=True)
+class Trivial:
+    """Predictors that ignore the image, on the clean samples of one split.
+
+    Attributes:
+        split: As it is written out.
+        figures: By predictor, then by metric.
+        best: By metric that any of them has, the best predictor; "" for none.
+    """
+
+    split: str
+    figures: Mapping[str, Mapping[str, float]]
+    best: Mapping[str, str]
+
+    @property
+    def reached(self) -> dict[str, float]:
+        """What the best of the predictors reaches, by metric."""
+        return {metric: self.figures[name][metric] for metric, name in self.best.items() if name}
+
+
+def trivial(run: Run) -> Trivial | None:
+    """On the test split, or on validation where the front is not judged yet.
+
+    None for a run that does not know these predictors' figures.
+    """
+    judged = [card for card in run.judged if card.trivial]
+    figures = judged[0].trivial if judged else run.trivial.get(Split.VAL, {})
+    if not figures:
+        return None
+    shown = [
+        name
+        for name, info in METRICS.items()
+        if (info.skilled or name in ("false_alarms", "false_alarm_volume"))
+        and any(name in row for row in figures.values())
+    ]
+    return Trivial(
+        split=judged[0].split if judged else "validation",
+        figures=figures,
+        best={metric: best_trivial(figures, metric)[0] for metric in shown},
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of an image: its class, with what probability, and how unsure it is."""
+
+    name: str
+    probability: float
+    uncertainty: float
+    right: bool
+
+
+def answer(card: EvaluationCard, i: int, prefix: str = "", suffix: str = "") -> Answer:
+    """What the model says of row `i` of its arrays called `<prefix>probability<suffix>` etc."""
+    stored = card.panel
+    probability = stored[f"{prefix}probability{suffix}"][i]
+    best = int(np.argmax(probability))
+    return Answer(
+        name=class_name(card, best),
+        probability=float(probability[best]),
+        uncertainty=float(stored[f"{prefix}uncertainty{suffix}"][i]),
+        right=best == int(stored[f"{prefix}label"][i]),
+    )
+
+
+def class_name(card: EvaluationCard, index: int) -> str:
+    """The name of a class, as the card has it."""
+    names = card.classes
+    return names[index] if index < len(names) else f"class {index}"

@@ -1,0 +1,80 @@
+"""The front beside predictors that ignore the image, on the same samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distributed.report.judged import trivial
+from distributed.report.section import Section
+from distributed.run.folder import Run
+from trainables.metrics.catalog import SKILL
+
+
+@dataclass(frozen=True)
+class Row:
+    """A predictor or a model on clean samples.
+
+    Attributes:
+        name: Of the predictor, or the id of the trial.
+        remark: What is trivial about the model.
+        figures: By metric.
+        skills: Of a model, by metric; NaN where a trivial predictor is perfect.
+    """
+
+    name: str
+    remark: str
+    figures: Mapping[str, float]
+    skills: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One split; each metric has the best of the `predictors` in `best`, "" for none."""
+
+    split: str
+    metrics: list[str]
+    best: Mapping[str, str]
+    predictors: list[Row]
+    models: list[Row]
+
+
+class BesideSection(Section[Beside]):
+    def gather(self, run: Run) -> Beside | None:
+        return beside(run)
+
+
+def beside(run: Run) -> Beside | None:
+    """The front's models on the test split, or on validation where they are not judged yet.
+
+    None for a run that does not know the trivial predictors' figures.
+    """
+    ignoring = trivial(run)
+    if ignoring is None:
+        return None
+    shown = list(ignoring.best)
+    judged = [card for card in run.judged if card.trivial]
+    models = (
+        [(e.id, e.triviality, e.metrics) for e in judged]
+        if judged
+        else [(t.id, run.remarks.get(t.id, ""), t.metrics) for t in run.front]
+    )
+    return Beside(
+        split=ignoring.split,
+        metrics=shown,
+        best=ignoring.best,
+        predictors=[Row(name, "", row, {}) for name, row in ignoring.figures.items()],
+        models=[Row(name, remark, *_of(values, shown)) for name, remark, values in models],
+    )
+
+
+def _of(
+    values: Mapping[str, float], metrics: list[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The clean figures and their skills."""
+    figures = {m: values.get(f"clean.{m}", math.nan) for m in metrics}
+    return figures, {m: values.get(f"{SKILL}.clean.{m}", math.nan) for m in metrics}
+
+
+SECTION = BesideSection()

@@ -1,0 +1,32 @@
+"""The front's models on the test split, beside the figures that they were chosen by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distributed.report.section import Section
+from distributed.run.folder import Run
+from distributed.run.optimism import Choice, choices, counted, counts, mean_optimism
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """The models and what is left of their figures.
+
+    Attributes:
+        optimism: Of choosing, by objective: mean over the models.
+        counted: Images, patients and sites of each split, in a sentence; "" where not known.
+    """
+
+    choices: list[Choice]
+    optimism: dict[str, float]
+    counted: str
+
+
+class ChoosingSection(Section[Choosing]):
+    def gather(self, run: Run) -> Choosing | None:
+        found = choices(run)
+        return Choosing(found, mean_optimism(found), counted(counts(run))) if found else None
+
+
+SECTION = ChoosingSection()

@@ -1,0 +1,66 @@
+"""The front: completed trials over any two metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data_pipelines.schema import Split
+from distributed.report.judged import fully_attacked
+from distributed.report.section import Section
+from distributed.report.thinning import shown_metrics
+from distributed.run.evaluation_card import EvaluationCard
+from distributed.run.folder import Run
+from distributed.run.optimism import Choice, choices
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Front:
+    """What stands beside the trials.
+
+    Attributes:
+        choices: The front's models on the test split.
+        fully_attacked: Whether these are under the full attack.
+    """
+
+    choices: list[Choice]
+    fully_attacked: bool
+
+
+class FrontSection(Section[Front]):
+    figure = "front"
+
+    def gather(self, run: Run) -> Front:
+        return Front(choices(run), fully_attacked(run))
+
+    def payload(self, run: Run, data: Front) -> dict[str, Any]:
+        metrics = shown_metrics(run)
+        return {"tests": {card.id: on_test(card, metrics) for card in run.judged if card.on_test}}
+
+    def draw(self, run: Run, data: Front) -> Figure | None:
+        from distributed.report.sections.front.figure import draw
+
+        return draw(run, data)
+
+
+def on_test(card: EvaluationCard, metrics: list[str]) -> dict[str, list[float | None]]:
+    """Value and interval of the metrics on the test split; a cost is no figure of it.
+
+    Those under attack are under the strongest that judged the model.
+    """
+    known = card.estimates.get(Split.TEST)
+    estimates = {**known.figures, **known.final} if known else {}
+    return {
+        name: [
+            card.metrics[name],
+            *((estimates[name].low, estimates[name].high) if name in estimates else (None, None)),
+        ]
+        for name in metrics
+        if name in card.metrics
+    }
+
+
+SECTION = FrontSection()

@@ -1,0 +1,17 @@
+"""The front's models by group of patients or images: sex, age band, site, ..."""
+
+from __future__ import annotations
+
+from distributed.report.section import Section
+from distributed.run.evaluation_card import EvaluationCard, Groups
+from distributed.run.folder import Run
+
+
+class GroupsSection(Section[list[tuple[EvaluationCard, Groups]]]):
+    """The models that were judged by groups, each with these."""
+
+    def gather(self, run: Run) -> list[tuple[EvaluationCard, Groups]] | None:
+        return [(card, card.groups) for card in run.judged if card.groups] or None
+
+
+SECTION = GroupsSection()

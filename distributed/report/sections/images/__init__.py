@@ -1,0 +1,42 @@
+"""Test images beside what the models of the spotlight make of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distributed.report.section import Section
+from distributed.report.sections.images.class_panel import ClassPanel, class_panel
+from distributed.report.sections.images.panel import Panel, panel
+from distributed.run.folder import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Images:
+    """Panels of segmentations, and of classes."""
+
+    panels: list[Panel]
+    class_panels: list[ClassPanel]
+
+
+class ImagesSection(Section[Images]):
+    figure = "panel"
+
+    def gather(self, run: Run) -> Images | None:
+        if not run.manifest.image_shape:
+            return None
+        return Images(
+            panels=[p for p in map(panel, run.spotlight) if p is not None],
+            class_panels=[p for p in map(class_panel, run.spotlight) if p is not None],
+        )
+
+    def draw(self, run: Run, data: Images) -> Figure | None:
+        from distributed.report.sections.images.figure import class_sheet, panel_sheet
+
+        return panel_sheet(data.panels) or class_sheet(data.class_panels)
+
+
+SECTION = ImagesSection()

@@ -1,0 +1,114 @@
+"""What the models of the front are right about where they may abstain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from data_pipelines.errors import UserError
+from distributed.report.section import Section
+from distributed.run.evaluation_card import Abstaining, EvaluationCard
+from distributed.run.folder import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What answering a share of the images gives.
+
+    Attributes:
+        target: The share that the threshold was chosen for on the validation split; None where
+            every image is answered.
+        coverage: The share that it accepts here.
+        quality: Of what it accepts, by name: accuracy, precision and auroc of classes, dice and
+            dice_lesion of segmentations; NaN where they do not exist.
+    """
+
+    target: float | None
+    coverage: float
+    quality: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """One model; by condition ("clean", "corrupted@...", "ood").
+
+    Attributes:
+        limits: The threshold of uncertainty for each target coverage.
+        curves: "coverage" and "risk", of one length.
+        kept: Everything answered first, then by target, the highest first.
+    """
+
+    id: str
+    limits: dict[float, float]
+    curves: dict[str, dict[str, list[float]]]
+    kept: dict[str, list[Kept]]
+
+    @property
+    def segmented(self) -> bool:
+        """Whether the error is 1 − Dice, and not a wrong class."""
+        return any("dice" in rows[0].quality for rows in self.kept.values())
+
+
+class ReferralSection(Section[list[Abstention]]):
+    figure = "risk_coverage"
+    absent: ClassVar[Mapping[str, Any]] = {"risks": []}
+
+    def gather(self, run: Run) -> list[Abstention] | None:
+        return abstentions(run) or None
+
+    def payload(self, run: Run, data: list[Abstention]) -> dict[str, Any]:
+        return {
+            "risks": [
+                {"id": a.id, "curves": a.curves, "error": "dice" if a.segmented else "class"}
+                for a in data
+            ]
+        }
+
+    def draw(self, run: Run, data: list[Abstention]) -> Figure | None:
+        from distributed.report.sections.referral.figure import draw
+
+        return draw(run, data)
+
+
+def abstentions(run: Run) -> list[Abstention]:
+    """Those of the front's models, in its order, that were judged by what they abstain from.
+
+    Raises `UserError` for a card that lacks part of it.
+    """
+    return [found for found in map(abstention, run.judged) if found is not None]
+
+
+def abstention(card: EvaluationCard) -> Abstention | None:
+    """None for a model that was not judged so. Raises `UserError` for a card that lacks part."""
+    if card.selective is None:
+        return None
+    limits = card.selective.limits
+    conditions = card.selective.conditions
+    try:
+        return Abstention(
+            id=card.id,
+            limits=limits,
+            curves={name: found.curve.model_dump() for name, found in conditions.items()},
+            kept={name: _kept(found, list(limits)) for name, found in conditions.items()},
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"evaluation/{card.id}.json: unreadable `selective` ({error!r}). Evaluate the "
+            "front again."
+        ) from error
+
+
+def _kept(found: Abstaining, targets: list[float]) -> list[Kept]:
+    accepted = zip(targets, found.accepted, strict=True)
+    kept = [Kept(None, 1.0, dict(found.all))]
+    for target, row in accepted:
+        quality = {name: row[name] for name in found.all}
+        kept.append(Kept(target, row["coverage"], quality))
+    return kept
+
+
+SECTION = ReferralSection()

@@ -1,0 +1,54 @@
+"""Calibration: reliability diagrams, what chance gives, and temperature scaling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distributed.report.section import Section
+from distributed.run.evaluation_card import EvaluationCard, Temperature
+from distributed.run.folder import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Calibration errors whose bias in few images is known.
+_KINDS = ("ece", "ece_region")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Of the front's models on the test split.
+
+    Attributes:
+        models: All that were judged.
+        shown: Those of the spotlight that have reliability diagrams.
+        floors: Kinds of calibration error of which the cards know what perfect calibration gives.
+        cooled: Those with a temperature, each with this.
+    """
+
+    models: list[EvaluationCard]
+    shown: list[EvaluationCard]
+    floors: list[str]
+    cooled: list[tuple[EvaluationCard, Temperature]]
+
+
+class ReliabilitySection(Section[Calibration]):
+    figure = "reliability"
+
+    def gather(self, run: Run) -> Calibration:
+        known = run.judged[0].metrics if run.judged else {}
+        return Calibration(
+            models=run.judged,
+            shown=[card for card in run.spotlight if card.reliability],
+            floors=[kind for kind in _KINDS if f"clean.{kind}_floor" in known],
+            cooled=[(card, card.temperature) for card in run.judged if card.temperature],
+        )
+
+    def draw(self, run: Run, data: Calibration) -> Figure | None:
+        from distributed.report.sections.reliability.figure import draw
+
+        return draw(data.shown)
+
+
+SECTION = ReliabilitySection()

@@ -1,0 +1,50 @@
+"""What the front's models reach on the test split as the attack's budget grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distributed.report.judged import fully_attacked, trivial
+from distributed.report.section import Section
+from distributed.run.evaluation_card import EvaluationCard
+from distributed.run.folder import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class UnderAttack:
+    """Curves against ε.
+
+    Attributes:
+        models: Those of the front that have any; none before the front is judged.
+        fully_attacked: Whether the curves are under the full attack.
+        trivial: What the best predictor that ignores the image reaches, by metric; None where it
+            is not known.
+    """
+
+    models: list[EvaluationCard]
+    fully_attacked: bool
+    trivial: Mapping[str, float] | None
+
+
+class UnderAttackSection(Section[UnderAttack]):
+    figure = "under_attack"
+
+    def gather(self, run: Run) -> UnderAttack | None:
+        models = [card for card in run.judged if card.curves.get("epsilon")]
+        if run.judged and not models:
+            return None  # judged without an attack
+        ignoring = trivial(run)
+        return UnderAttack(models, fully_attacked(run), ignoring.reached if ignoring else None)
+
+    def draw(self, run: Run, data: UnderAttack) -> Figure | None:
+        from distributed.report.sections.under_attack.figure import draw
+
+        return draw(run, data)
+
+
+SECTION = UnderAttackSection()
