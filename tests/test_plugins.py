@@ -102,7 +102,7 @@ def test_a_sweep_on_nothing_of_ours_reaches_its_front_and_its_report(tmp_path):
         "trainables: [brightest, linear]\n"
         "objectives: [balanced_accuracy_area, clean.brier]\n"
         "space: {epochs: 2, regime: {choices: [none, rarely]}, attack: long-step}\n"
-        "search: {trials: 3, sampler: random}\n"
+        "search: {trials: 3, sampler: random, scheduler: none}\n"
         "evaluation: {epsilons: [0, 0.02], corruptions: [fading], severities: [3], final: fast}\n"
     )
     both = ("--plugin", EVERYTHING, "--plugin", EXAMPLE)
