@@ -308,7 +308,7 @@ def main() -> None:
         for what, value in figures["resume"].items():
             print(f"{what:>24}{value:>10.2f}")
         count = min(FEWER, arguments.trials)
-        other = "forecast" if arguments.policy == DEFAULT else DEFAULT
+        other = "halving" if arguments.policy == "forecast" else "forecast"
         for name, sampler, policy in (("tpe", "tpe", arguments.policy), (other, "random", other)):
             fewer = study_of(sampler, count, policy, data)
             _, figures[name] = search(fewer, folder / name, clock, console)

@@ -57,8 +57,8 @@ def test_mc_passes_runs(tmp_path):
 @slow
 def test_search_overhead_runs(tmp_path):
     found = run("search_overhead", tmp_path)
-    assert found["policy"] == Scheduler().policy != "forecast"
-    for rows in (found["random"], found["tpe"], found["forecast"]):
+    assert found["policy"] == Scheduler().policy != "halving"
+    for rows in (found["random"], found["tpe"], found["halving"]):
         assert rows[-1]["trials"] == 40
         assert rows[-1]["parts"]["scheduler"] > 0
     assert found["optuna"]["seconds"] > 0
