@@ -32,8 +32,8 @@ lint: setup
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not long"
 
-# Real clusters and whole sweeps, in one process, the most telling first. With WITHIN=45, those that have not begun
-# after so many minutes are skipped, and said to be.
+# Real clusters and whole sweeps, in one process, the most telling first. With WITHIN=45, those that
+# have not begun after so many minutes are skipped, and said to be.
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not long" $(if $(WITHIN),--within $(WITHIN) -rs)
 

@@ -48,11 +48,15 @@ def load() -> None:
         _load(path)
 
 
-@cache
 def digest() -> str:
-    """Of the plug-in files' contents, which figures may hang on; "" without any."""
-    contents = [path.read_bytes() for path in files()]
-    return hashlib.sha256(b"\0".join(contents)).hexdigest()[:12] if contents else ""
+    """Of what figures may hang on beside our own code; "" for nothing of that kind.
+
+    That is the plug-in files' contents, in whatever order they are named, and the versions of the
+    installed packages that offer anything.
+    """
+    parts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files()]
+    parts += _packages()
+    return hashlib.sha256("\0".join(sorted(parts)).encode()).hexdigest()[:12] if parts else ""
 
 
 @cache
@@ -69,6 +73,17 @@ def entry_points(group: str) -> dict[str, str]:
                 f"{point.value}. Remove one of them."
             )
     return found
+
+
+@cache
+def _packages() -> list[str]:
+    """ "name==version" of every installed package with an entry point of ours."""
+    found = {
+        f"{package.name}=={package.version}"
+        for package in metadata.distributions()
+        if any(point.group.startswith("trustsweep.") for point in package.entry_points)
+    }
+    return sorted(found)
 
 
 def _load(path: Path) -> None:

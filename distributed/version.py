@@ -32,18 +32,22 @@ def _version() -> str:
 VERSION = _version()
 
 
-@cache
 def code_revision() -> str:
     """What the code of this process is, for a trial's name and for who reads of it later.
 
     Run from a checkout: the commit (12 digits), and where files of `PACKAGES` differ from it, "+"
     and a digest of these. Elsewhere, as in an installation or the working directory of a Ray job:
     "source-" and a digest of all their files. Where plug-in files are used, "/" and a digest of
-    these follow. Worked out once in a process; that of a sweep's main process counts for all its
-    workers.
+    these follow, as of packages that offer plug-ins. Our own is worked out once in a process; that
+    of a sweep's main process counts for all its workers.
     """
-    revision, outside = revision_of(_ROOT), plugins.digest()
+    revision, outside = _own_revision(), plugins.digest()
     return f"{revision}/{outside}" if outside else revision
+
+
+@cache
+def _own_revision() -> str:
+    return revision_of(_ROOT)
 
 
 def revision_of(root: Path) -> str:

@@ -20,6 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from importlib import resources
 from typing import Any, Protocol, TypeGuard
 
@@ -212,16 +213,11 @@ class Space:
         """Raises `UserError` for an unknown trainable or parameter, or an impossible one."""
         self.trainables = tuple(trainables)
         raw = {name: _defaults(name) for name in (COMMON, *trainables)}
-        kinds = {
-            (owner, name): Kind.of(Parameter.model_validate(spec))
-            for owner, specs in raw.items()
-            for name, spec in specs.items()
-        }
         for key, override in overrides.items():
             _override(raw, key, override)
         self.parameters = {
             owner: {
-                name: _parameter(owner, name, spec, kinds[owner, name])
+                name: _parameter(owner, name, spec, _kinds(owner)[name])
                 for name, spec in specs.items()
             }
             for owner, specs in raw.items()
@@ -344,6 +340,14 @@ def _defaults(owner: str) -> dict[str, Any]:
             "parameters as in search_spaces/spaces."
         )
     return dict(space)
+
+
+@cache
+def _kinds(owner: str) -> dict[str, Kind]:
+    """Of an owner's parameters, as they ship."""
+    return {
+        name: Kind.of(Parameter.model_validate(spec)) for name, spec in _defaults(owner).items()
+    }
 
 
 def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:

@@ -92,6 +92,22 @@ def test_a_plugin_that_is_not_there_is_refused(tmp_path, monkeypatch):
         plugins.use([tmp_path / "missing.py"])
 
 
+def test_the_digest_goes_by_what_files_hold_and_not_by_their_order(tmp_path, monkeypatch):
+    one, two = tmp_path / "one.py", tmp_path / "two.py"
+    one.write_text("x = 1\n")
+    two.write_text("x = 2\n")
+
+    def digest(*paths):
+        monkeypatch.setenv(plugins.PLUGINS, os.pathsep.join(map(str, paths)))
+        return plugins.digest()
+
+    both = digest(one, two)
+    assert digest(two, one) == both
+    assert len({both, digest(one), digest()}) == 3
+    two.write_text("x = 3\n")
+    assert digest(one, two) != both
+
+
 @pytest.mark.slow
 def test_a_sweep_on_nothing_of_ours_reaches_its_front_and_its_report(tmp_path):
     data, out = tmp_path / "data", tmp_path / "run"

@@ -36,6 +36,11 @@ Data = Annotated[
 ]
 
 
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved study and what it would use.")
+]
+
+
 def _use_plugins(paths: list[Path] | None) -> list[Path] | None:
     if paths:
         from data_pipelines import plugins
@@ -189,9 +194,7 @@ def sweep(
         int | None, typer.Option(min=1, help="Short for --set search.trials=N.")
     ] = None,
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved study and what it would use.")
-    ] = False,
+    dry_run: DryRun = False,
     plugin: Plugins = None,
 ) -> None:
     """Search a study's space and leave its front, models and report in a run folder.
@@ -232,9 +235,7 @@ def train(
     data: Data = None,
     out: Annotated[Path, typer.Option(help="The run folder; must be new.")] = Path("runs/train"),
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved study and what it would use.")
-    ] = False,
+    dry_run: DryRun = False,
     plugin: Plugins = None,
 ) -> None:
     """Train one model with given parameters: a sweep of a single trial, with the same report.
@@ -383,7 +384,3 @@ def _console() -> Console:
     # A job's log is not a terminal and would be wrapped at 80 columns.
     console = Console()
     return console if console.is_terminal else Console(width=160)
-
-
-if __name__ == "__main__":
-    main()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distributed.statistics.front import Direction, Floats
+from distributed.statistics.front import Direction, Floats, losses_of
 
 
 def attainment_surfaces(
@@ -35,10 +35,9 @@ def attainment_surfaces(
 
     Raises ValueError for values of another shape.
     """
-    signs = _signs(directions)
-    if len(signs) != 2:
-        raise ValueError(f"surfaces are drawn over 2 objectives, not {len(signs)}")
-    losses = [_usable(front, signs) for front in fronts]
+    if len(directions) != 2:
+        raise ValueError(f"surfaces are drawn over 2 objectives, not {len(directions)}")
+    losses = [_usable(front, directions) for front in fronts]
     stops = np.unique(np.concatenate([seed[:, 0] for seed in losses])) if losses else np.empty(0)
     # A seed's best second loss among its models whose first loss is no greater than the stop.
     depths = np.array([_stairs(seed, stops) for seed in losses]).reshape(len(losses), len(stops))
@@ -46,7 +45,7 @@ def attainment_surfaces(
     for depth in np.sort(depths, axis=0):
         falls = depth < np.concatenate([[np.inf], depth[:-1]])
         # 0.0 is added so that no corner is written as -0.0.
-        corners = np.column_stack([stops[falls], depth[falls]]) * signs + 0.0
+        corners = losses_of(np.column_stack([stops[falls], depth[falls]]), directions) + 0.0
         surfaces.append(corners[np.argsort(corners[:, 0])])
     return surfaces
 
@@ -64,12 +63,12 @@ def attainment_share(
     Returns:
         (p,) shares in [0, 1]; NaN without a seed. Raises ValueError for values of another shape.
     """
-    signs = _signs(directions)
-    goals = _table(points, len(signs)) * signs
+    goals = losses_of(points, directions)
     if not len(fronts):
         return np.full(len(goals), np.nan)
     attained = [
-        (_usable(front, signs)[:, None, :] <= goals).all(axis=2).any(axis=0) for front in fronts
+        (_usable(front, directions)[:, None, :] <= goals).all(axis=2).any(axis=0)
+        for front in fronts
     ]
     return np.where(np.isnan(goals).any(axis=1), np.nan, np.mean(attained, axis=0))
 
@@ -80,20 +79,7 @@ def _stairs(losses: Floats, stops: Floats) -> Floats:
     return best[np.searchsorted(ordered[:, 0], stops, side="right")]
 
 
-def _usable(front: ArrayLike, signs: Floats) -> Floats:
+def _usable(front: ArrayLike, directions: Sequence[Direction]) -> Floats:
     """A seed's models with smaller better, those with a NaN left out."""
-    losses = _table(front, len(signs)) * signs
+    losses = losses_of(front, directions)
     return losses[~np.isnan(losses).any(axis=1)]
-
-
-def _signs(directions: Sequence[Direction]) -> Floats:
-    return np.array([-1.0 if d == "max" else 1.0 for d in directions])
-
-
-def _table(values: ArrayLike, objectives: int) -> Floats:
-    table = np.asarray(values, dtype=np.float64)
-    if not table.size:
-        return np.empty((0, objectives))
-    if table.ndim != 2 or table.shape[1] != objectives:
-        raise ValueError(f"values of shape {table.shape} do not fit {objectives} objectives")
-    return table

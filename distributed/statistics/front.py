@@ -36,7 +36,7 @@ def pareto_mask(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[n
     with equal values stay on the front together. A model with a NaN is never on it and beats
     nobody. O(n² m) time, O(n m) memory.
     """
-    losses = _losses(values, directions)
+    losses = losses_of(values, directions)
     usable: NDArray[np.bool_] = np.logical_not(np.isnan(losses).any(axis=1))
     mask = usable.copy()
     for i in np.flatnonzero(usable):
@@ -57,7 +57,7 @@ class Archive(Generic[Key]):
     def add(self, key: Key, values: ArrayLike) -> bool:
         """Take in a model, (m,); whether it is on the front. A NaN never is."""
         candidates = np.vstack([self.values, np.asarray(values, dtype=np.float64)])
-        losses = _losses(candidates, self._directions)
+        losses = losses_of(candidates, self._directions)
         front, new = losses[:-1], losses[-1]
         no_worse, no_better = (front <= new).all(axis=1), (new <= front).all(axis=1)
         if np.isnan(new).any() or (no_worse & ~no_better).any():
@@ -77,7 +77,7 @@ def hypervolume(
     model at all. Source: While, Bradstreet, Barone (2012), "A fast way of calculating exact
     hypervolumes", through Optuna.
     """
-    losses, corner = _losses(values, directions), _losses([reference], directions)[0]
+    losses, corner = losses_of(values, directions), losses_of([reference], directions)[0]
     # NaN compares false, so this drops unusable models as well.
     inside = losses[(losses < corner).all(axis=1)]
     if not len(inside):
@@ -164,8 +164,11 @@ def _table(values: ArrayLike, objectives: int) -> Floats:
     return table
 
 
-def _losses(values: ArrayLike, directions: Sequence[Direction]) -> Floats:
-    """Values turned so that smaller is better. Raises ValueError for an unknown direction."""
+def losses_of(values: ArrayLike, directions: Sequence[Direction]) -> Floats:
+    """(n, m) values turned so that smaller is better; turned twice, they are as they were.
+
+    Raises ValueError for an unknown direction or another shape.
+    """
     unknown = set(directions) - {"max", "min"}
     if unknown:
         raise ValueError(f"direction {unknown.pop()!r} is neither 'max' nor 'min'")

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from data_pipelines import plugins
 from data_pipelines.errors import UserError
-from data_pipelines.schema import Manifest, Split
+from data_pipelines.schema import Split
 from data_pipelines.storage import Folder
 from distributed.run import comparison
 from distributed.run.checkpoints import discard_states
@@ -157,7 +157,7 @@ def _learn(study: Study, run: Run, console: Console) -> None:
     """Give the sampler what an earlier run has found, before the first trial."""
     source = study.search.warm_start
     if source is not None and not run.ledger.sessions:
-        records = lessons(Path(source), study, Manifest.load(run.path))
+        records = lessons(Path(source), study, run.manifest)
         teach(run.ledger, records)
         console.print(
             f"The sampler starts from {len(records)} trials of {source}.", highlight=False

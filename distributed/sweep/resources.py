@@ -128,7 +128,9 @@ def _ask_gpus(nodes: Mapping[str, dict[str, float]]) -> None:
 
 def _gpu_count() -> int:
     """GPUs that torch sees; it is not asked, which takes seconds, where there is no driver."""
-    drivers = ("/proc/driver/nvidia", "/dev/kfd")
+    drivers = (
+        "/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg", "/dev/kfd",
+    )  # fmt: skip
     if shutil.which("nvidia-smi") is None and not any(map(os.path.exists, drivers)):
         return 0
     import torch
