@@ -33,27 +33,27 @@ import torch
 from monai.networks.nets import BasicUNet, DynUNet
 from torch import nn
 
-from data_pipelines.machine import replacing, write_atomically
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import MANIFEST_NAME, Manifest, Split, Task
-from data_pipelines.shards import read_table
-from data_pipelines.storage import Folder
-from data_pipelines.streams.indexed import Samples
-from distributed.run.ledger import Record, State, trial_id
-from distributed.run.trivial import read_trivial
-from distributed.search.sampling import Sampling
-from distributed.statistics.estimates import STATISTICS
-from distributed.statistics.inference import Estimate, Floats, bootstrap, summarise
-from distributed.sweep.checks import evaluation_plan, objectives_of, task_of
-from distributed.version import VERSION
-from distributed.workers.fidelity import CLEAN
-from distributed.workers.training import Diverged, TrialTraining
-from search_spaces.study import Study, load
-from trainables.evaluation import EvaluationPlan
-from trainables.metrics.prior import Prior
-from trainables.networks import PadToMultiple, Standardise
-from trainables.registry import TRAINABLES
-from trainables.sample_scores import SampleScores
+from trustsweep.data_pipelines.machine import replacing, write_atomically
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, Task
+from trustsweep.data_pipelines.shards import read_table
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.streams.indexed import Samples
+from trustsweep.distributed.run.ledger import Record, State, trial_id
+from trustsweep.distributed.run.trivial import read_trivial
+from trustsweep.distributed.search.sampling import Sampling
+from trustsweep.distributed.statistics.estimates import STATISTICS
+from trustsweep.distributed.statistics.inference import Estimate, Floats, bootstrap, summarise
+from trustsweep.distributed.sweep.checks import evaluation_plan, objectives_of, task_of
+from trustsweep.distributed.version import VERSION
+from trustsweep.distributed.workers.fidelity import CLEAN
+from trustsweep.distributed.workers.training import Diverged, TrialTraining
+from trustsweep.search_spaces.study import Study, load
+from trustsweep.trainables.evaluation import EvaluationPlan
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.networks import PadToMultiple, Standardise
+from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.sample_scores import SampleScores
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "anchors.md"
 BATCH = 128

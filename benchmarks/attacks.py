@@ -32,25 +32,25 @@ import torch.nn.functional as F
 from optuna.samplers import RandomSampler
 from torch import Tensor
 
-from data_pipelines.corruptions.seeds import draw_seeds
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
-from data_pipelines.storage import Folder
-from data_pipelines.streams.indexed import Samples
-from distributed.run.checkpoints import load_model, save_model
-from distributed.run.trivial import read_trivial
-from distributed.statistics.front import pareto_mask
-from distributed.sweep.checks import evaluation_plan, objectives_of, task_of
-from distributed.sweep.robustness import EFFORT, SAMPLES
-from distributed.version import VERSION
-from distributed.workers.training import TrialTraining
-from search_spaces.study import Study, load
-from trainables.attacks import ScoreVictim, make_attack
-from trainables.attacks.ensemble import STEPS
-from trainables.evaluation import Evaluation, EvaluationPlan, evaluate
-from trainables.metrics.catalog import attacked_name
-from trainables.metrics.prior import Prior
-from trainables.registry import FAST, FULL, TRAINABLES
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.streams.indexed import Samples
+from trustsweep.distributed.run.checkpoints import load_model, save_model
+from trustsweep.distributed.run.trivial import read_trivial
+from trustsweep.distributed.statistics.front import pareto_mask
+from trustsweep.distributed.sweep.checks import evaluation_plan, objectives_of, task_of
+from trustsweep.distributed.sweep.robustness import EFFORT, SAMPLES
+from trustsweep.distributed.version import VERSION
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.search_spaces.study import Study, load
+from trustsweep.trainables.attacks import ScoreVictim, make_attack
+from trustsweep.trainables.attacks.ensemble import STEPS
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate
+from trustsweep.trainables.metrics.catalog import attacked_name
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.registry import FAST, FULL, TRAINABLES
 
 #: The attack before, beside the names of the ensembles.
 BEFORE = "pgd-7"

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
-from data_pipelines.schema import Manifest
-from trainables.networks import LEVELS, PadToMultiple, Standardise
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.trainables.networks import LEVELS, PadToMultiple, Standardise
 
 
 def nyquist_share(maps: Tensor) -> float:
@@ -54,7 +54,7 @@ def truth_shares(mask: Tensor) -> dict[str, float]:
 
 
 def transposed_unet(manifest: Manifest, width: int, outputs: int) -> nn.Module:
-    """`trainables.networks.unet` with MONAI's decoder of transposed convolutions."""
+    """`trustsweep.trainables.networks.unet` with MONAI's decoder of transposed convolutions."""
     dims = manifest.spatial_dims
     net = UNet(
         spatial_dims=dims,

@@ -25,13 +25,13 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage
 from torch.nn import functional
 
-from data_pipelines.corruptions import CORRUPTIONS, random
-from data_pipelines.corruptions.base import ImageCorruption
-from data_pipelines.corruptions.defocus_blur import disk
-from data_pipelines.corruptions.motion_blur import half_gaussian
-from data_pipelines.corruptions.seeds import draw_seeds
-from data_pipelines.corruptions.zoom_blur import zoom_factors
-from data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS, random
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption
+from trustsweep.data_pipelines.corruptions.defocus_blur import disk
+from trustsweep.data_pipelines.corruptions.motion_blur import half_gaussian
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.corruptions.zoom_blur import zoom_factors
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
 
 COUNT, SIZE, STEPS = 64, 128, 48
 SEVERITY = 3

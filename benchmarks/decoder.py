@@ -29,18 +29,18 @@ from checkerboard import nyquist_share, transposed_unet, truth_shares
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from data_pipelines.machine import write_atomically
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
-from data_pipelines.streams import Samples
-from distributed.statistics.inference import holm, paired_t_test, summarise
-from distributed.version import VERSION
-from distributed.workers.fidelity import CLEAN
-from distributed.workers.training import TrialTraining
-from search_spaces.space import Space
-from trainables.evaluation import EvaluationPlan
-from trainables.networks import unet
-from trainables.registry import TRAINABLES
+from trustsweep.data_pipelines.machine import write_atomically
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.streams import Samples
+from trustsweep.distributed.statistics.inference import holm, paired_t_test, summarise
+from trustsweep.distributed.version import VERSION
+from trustsweep.distributed.workers.fidelity import CLEAN
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.evaluation import EvaluationPlan
+from trustsweep.trainables.networks import unet
+from trustsweep.trainables.registry import TRAINABLES
 
 Decoder = Callable[[Manifest, int, int], nn.Module]
 
@@ -204,7 +204,7 @@ class _Work:
         }
         config = Space([cell.form], changes).defaults(cell.form)
         # The network is made here, and only here.
-        with patch("trainables.unet.unet", DECODERS[decoder]):
+        with patch("trustsweep.trainables.unet.unet", DECODERS[decoder]):
             return TrialTraining(config, Manifest.load(folder), EvaluationPlan())
 
     def _train(self, training: TrialTraining, folder: Path) -> None:

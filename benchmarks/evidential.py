@@ -47,8 +47,8 @@ from evidence.models import (
     judged_fully,
 )
 
-from data_pipelines.machine import write_atomically
-from data_pipelines.schema import Manifest
+from trustsweep.data_pipelines.machine import write_atomically
+from trustsweep.data_pipelines.schema import Manifest
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "evidential.md"
 #: Judged at their defaults as well.

@@ -29,9 +29,9 @@ from fused.document import document
 from fused.figures import BASELINES, CARD_COLUMNS, COLUMNS, METHOD
 from fused.models import CHOSEN_BY, judged
 
-from data_pipelines.machine import write_atomically
-from data_pipelines.schema import Manifest
-from search_spaces.study import load
+from trustsweep.data_pipelines.machine import write_atomically
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.search_spaces.study import load
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "fusion.md"
 

@@ -21,16 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_pipelines.machine import write_atomically
-from data_pipelines.schema import Feature, Kind, Manifest, Modality, Task
-from search_spaces.space import Space
-from trainables.fusion.base import FusionNetwork, FusionTrainable
-from trainables.registry import TRAINABLES
+from trustsweep.data_pipelines.machine import write_atomically
+from trustsweep.data_pipelines.schema import Feature, Kind, Manifest, Modality, Task
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.fusion.base import FusionNetwork, FusionTrainable
+from trustsweep.trainables.registry import TRAINABLES
 
 BATCH = 32
 MODELS = ("draf", "drifa-net")
 NUMBERS = tuple(Feature(name=f"f{i}") for i in range(16))
-#: Modalities, and one batch of each as `trainables.fusion.inputs.gather` gives it.
+#: Modalities, and one batch of each as `trustsweep.trainables.fusion.inputs.gather` gives it.
 KINDS: dict[str, tuple[Modality, tuple[int, ...]]] = {
     "image 128 x 128": (Modality(name="a", kind=Kind.IMAGE, column="image"), (1, 128, 128)),
     "series of 48 x 16": (Modality(name="a", kind=Kind.SERIES, column="series"), (48, 3 * 16)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed.search.stopping.policy import Policy
+from trustsweep.distributed.search.stopping.policy import Policy
 
 Floats = NDArray[np.float64]
 

@@ -36,7 +36,7 @@ from efficiency.problems import FUNCTIONS, PAIRS, Analytic, Recorded
 from efficiency.stopping import RULES
 from efficiency.ways import Trial, Way, sweep
 
-from data_pipelines.machine import write_atomically
+from trustsweep.data_pipelines.machine import write_atomically
 
 CURVES = Path("learning_curves") / "xray_lungs_64_configs.jsonl"
 TABLE = Path("docs/results/search_efficiency.md")

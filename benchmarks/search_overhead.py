@@ -34,24 +34,24 @@ from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
-from data_pipelines.prepare import prepare as prepare_data
-from distributed.report import write_report
-from distributed.run.exports import write_exports
-from distributed.run.folder import Run, identifier
-from distributed.run.halt import Halt
-from distributed.run.ledger import Ledger
-from distributed.search.journal import Journal
-from distributed.search.sampling import Sampling, directions, make_sampler
-from distributed.search.searcher import ParetoSearch
-from distributed.search.study_scheduler import StudyScheduler
-from distributed.sweep import callbacks, resources
-from distributed.sweep.callbacks import RunCallback
-from distributed.sweep.plan import Prepared, prepare
-from distributed.sweep.progress import Progress
-from distributed.version import VERSION, code_revision
-from distributed.workers.outcome import CONFIG, FINISHED, METRICS, RUNG
-from search_spaces.study import Scheduler, Study
-from trainables.metrics.catalog import COSTS
+from trustsweep.data_pipelines.prepare import prepare as prepare_data
+from trustsweep.distributed.report import write_report
+from trustsweep.distributed.run.exports import write_exports
+from trustsweep.distributed.run.folder import Run, identifier
+from trustsweep.distributed.run.halt import Halt
+from trustsweep.distributed.run.ledger import Ledger
+from trustsweep.distributed.search.journal import Journal
+from trustsweep.distributed.search.sampling import Sampling, directions, make_sampler
+from trustsweep.distributed.search.searcher import ParetoSearch
+from trustsweep.distributed.search.study_scheduler import StudyScheduler
+from trustsweep.distributed.sweep import callbacks, resources
+from trustsweep.distributed.sweep.callbacks import RunCallback
+from trustsweep.distributed.sweep.plan import Prepared, prepare
+from trustsweep.distributed.sweep.progress import Progress
+from trustsweep.distributed.version import VERSION, code_revision
+from trustsweep.distributed.workers.outcome import CONFIG, FINISHED, METRICS, RUNG
+from trustsweep.search_spaces.study import Scheduler, Study
+from trustsweep.trainables.metrics.catalog import COSTS
 
 EPOCHS = 4
 MARKS = (1_000, 5_000, 10_000)

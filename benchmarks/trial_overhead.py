@@ -24,17 +24,17 @@ import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import Manifest, Split
-from data_pipelines.streams import Samples, materialise
-from distributed.sweep.resources import ray_session
-from distributed.workers.board import WorkerSettings
-from distributed.workers.outcome import CONFIG, JUDGED, TRIAL, metrics_of
-from distributed.workers.rank import Rank
-from distributed.workers.slot import REQUEST, Slot, SlotSettings
-from distributed.workers.training import TrialTraining, merge_ranks
-from search_spaces.space import Space
-from trainables.evaluation import EvaluationPlan
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.streams import Samples, materialise
+from trustsweep.distributed.sweep.resources import ray_session
+from trustsweep.distributed.workers.board import WorkerSettings
+from trustsweep.distributed.workers.outcome import CONFIG, JUDGED, TRIAL, metrics_of
+from trustsweep.distributed.workers.rank import Rank
+from trustsweep.distributed.workers.slot import REQUEST, Slot, SlotSettings
+from trustsweep.distributed.workers.training import TrialTraining, merge_ranks
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.evaluation import EvaluationPlan
 
 WORK = ("train.seconds", "evaluate.seconds")
 SPLITS = (Split.TRAIN, Split.VAL)

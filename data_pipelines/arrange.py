@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_pipelines import splits
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Split
+from trustsweep.data_pipelines import splits
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Split
 
 #: The value of `ood_site` that holds out every site in turn.
 EACH = "each"

@@ -12,12 +12,12 @@ import math
 import torch
 from torch import Tensor
 
-from data_pipelines.corruptions import random
-from data_pipelines.corruptions.base import IMAGE, present_channels
-from data_pipelines.corruptions.seeds import draw_seeds
-from data_pipelines.errors import UserError
-from data_pipelines.registry import nearest
-from data_pipelines.schema import Batch, Manifest
+from trustsweep.data_pipelines.corruptions import random
+from trustsweep.data_pipelines.corruptions.base import IMAGE, present_channels
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.schema import Batch, Manifest
 
 #: What images may be mirrored along. No anatomy is assumed: a chest has its heart on the left, so
 #: nothing is mirrored unless a study asks for it.

@@ -12,13 +12,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_pipelines import splits
-from data_pipelines.layouts.base import Layout
-from data_pipelines.machine import write_atomically
-from data_pipelines.moments import Moments
-from data_pipelines.schema import MANIFEST_NAME, Feature, ImageSpec, Kind, Manifest, Split
-from data_pipelines.shards import MORE, SCALES, row_bytes, write_split
-from data_pipelines.tensors import described, shape_of, unpacked
+from trustsweep.data_pipelines import splits
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.machine import write_atomically
+from trustsweep.data_pipelines.moments import Moments
+from trustsweep.data_pipelines.schema import (
+    MANIFEST_NAME,
+    Feature,
+    ImageSpec,
+    Kind,
+    Manifest,
+    Split,
+)
+from trustsweep.data_pipelines.shards import MORE, SCALES, row_bytes, write_split
+from trustsweep.data_pipelines.tensors import described, shape_of, unpacked
 
 Place = tuple[int, int]
 

@@ -18,7 +18,7 @@ from importlib import metadata
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from data_pipelines.errors import UserError
+from trustsweep.data_pipelines.errors import UserError
 
 #: The environment variable that lists plug-in files, joined as in PATH.
 PLUGINS = "TRUSTSWEEP_PLUGINS"

@@ -13,18 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipelines import preprocess, splits
-from data_pipelines.arrange import Arrangement
-from data_pipelines.dataset import Dealt, Place, write_dataset
-from data_pipelines.errors import UserError
-from data_pipelines.layouts import LAYOUTS
-from data_pipelines.layouts.base import Layout
-from data_pipelines.machine import write_atomically
-from data_pipelines.problems import LISTED, BadFile, BadFiles
-from data_pipelines.schema import INDEX_NAME, MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split
-from data_pipelines.shards import SCALES, UPLOADING, building, load_manifest, publish
-from data_pipelines.spool import Chunk, Row, Spool
-from data_pipelines.storage import Folder
+from trustsweep.data_pipelines import preprocess, splits
+from trustsweep.data_pipelines.arrange import Arrangement
+from trustsweep.data_pipelines.dataset import Dealt, Place, write_dataset
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts import LAYOUTS
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.machine import write_atomically
+from trustsweep.data_pipelines.problems import LISTED, BadFile, BadFiles
+from trustsweep.data_pipelines.schema import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Manifest,
+    Split,
+)
+from trustsweep.data_pipelines.shards import SCALES, UPLOADING, building, load_manifest, publish
+from trustsweep.data_pipelines.spool import Chunk, Row, Spool
+from trustsweep.data_pipelines.storage import Folder
 
 _SPOOL, _STAMP = "spool", "fingerprint"
 SKIPPED_NAME = "skipped.csv"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipelines.errors import UserError
+from trustsweep.data_pipelines.errors import UserError
 
 LISTED = 20
 

@@ -4,7 +4,8 @@ One line registers an implementation (``"name": "module:attribute"``); nothing i
 it is asked for, so that listing and validating stay instant. What a study is checked against stands
 in that line as well, as facts (`registered`), and an implementation that contradicts them is
 refused when it is imported. From outside of this repository, a plug-in file calls `register`, and
-an installed package has an entry point of the registry's group (`data_pipelines.plugins`).
+an installed package has an entry point of the registry's group
+(`trustsweep.data_pipelines.plugins`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from data_pipelines import plugins
-from data_pipelines.errors import UserError
+from trustsweep.data_pipelines import plugins
+from trustsweep.data_pipelines.errors import UserError
 
 
 def nearest(word: str, known: list[str]) -> str:

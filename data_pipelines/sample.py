@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.schema import Split
+from trustsweep.data_pipelines.schema import Split
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.errors import UserError
-from data_pipelines.storage import Folder
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.storage import Folder
 
 if TYPE_CHECKING:
     import torch

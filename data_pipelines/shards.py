@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data_pipelines.errors import StorageError, UserError
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Manifest, Modality, Split
-from data_pipelines.splits import assert_disjoint
-from data_pipelines.storage import Folder
-from data_pipelines.tensors import described, packed, shape_of, shaped, tensor_field
+from trustsweep.data_pipelines.errors import StorageError, UserError
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Manifest, Modality, Split
+from trustsweep.data_pipelines.splits import assert_disjoint
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.tensors import described, packed, shape_of, shaped, tensor_field
 
 #: Uncompressed. Small enough to be one Ray task, large enough not to litter a cluster file system.
 PART_BYTES = 64 * 2**20

@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.registry import nearest
-from data_pipelines.schema import Split
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.schema import Split
 
 RATIOS: Mapping[Split, float] = {Split.TRAIN: 0.70, Split.VAL: 0.15, Split.TEST: 0.15}
 

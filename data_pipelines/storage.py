@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from data_pipelines.errors import StorageError, UserError
+from trustsweep.data_pipelines.errors import StorageError, UserError
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _CREDENTIALS = re.compile(r"(?i)(key|secret|token|password|signature|credential)")

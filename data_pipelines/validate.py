@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.layouts.base import Layout
-from data_pipelines.problems import BadFile
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Kind, Modality
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Kind, Modality
 
 EMPTY_MASK = "masks are all background; kept"
 CONSTANT = "images are constant (one value everywhere); kept"

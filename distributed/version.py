@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from data_pipelines import plugins
+from trustsweep.data_pipelines import plugins
 
 #: What a trial's figures can depend on.
 PACKAGES = ("data_pipelines", "trainables", "search_spaces", "distributed")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from data_pipelines.errors import UserError
-from data_pipelines.registry import nearest
-from trainables.registry import ATTACKS, MAPS, REGIMES, RISKS, training_attacks
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.trainables.registry import ATTACKS, MAPS, REGIMES, RISKS, training_attacks
 
 GROUPS: Mapping[str, Callable[[], list[str]]] = {
     "regimes": lambda: list(REGIMES),

@@ -10,7 +10,7 @@ A parameter is either fixed (``batch_size: 16``) or varies:
 ``when`` makes a parameter conditional: it exists only in trials where the named parameters have
 one of the listed values. ``within: [0, 1]`` says which numbers are possible at all, ``among`` which
 words; overrides keep all three, and the kind of the parameter: a whole number stays one. In place
-of a list a group of registered names may stand (`search_spaces.names`). The defaults are
+of a list a group of registered names may stand (`trustsweep.search_spaces.names`). The defaults are
 `spaces/common.yaml` (what every trainable has) and `spaces/<trainable>.yaml`.
 """
 
@@ -27,10 +27,10 @@ from typing import Any, Protocol, TypeGuard
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from data_pipelines.errors import UserError
-from data_pipelines.registry import nearest
-from search_spaces.names import group
-from trainables.registry import TRAINABLES
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.search_spaces.names import group
+from trustsweep.trainables.registry import TRAINABLES
 
 Value = bool | int | float | str
 COMMON = "common"

@@ -26,10 +26,10 @@ from pydantic import (
     model_validator,
 )
 
-from data_pipelines.corruptions import suites
-from data_pipelines.errors import UserError
-from data_pipelines.registry import nearest
-from search_spaces.space import TRAINABLE, Space, Value
+from trustsweep.data_pipelines.corruptions import suites
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.search_spaces.space import TRAINABLE, Space, Value
 
 #: The parameter that every draw of a training hangs on.
 SEED = "seed"

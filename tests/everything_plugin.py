@@ -11,20 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data_pipelines.corruptions import CORRUPTIONS
-from data_pipelines.corruptions.base import ImageCorruption
-from data_pipelines.layouts import LAYOUTS
-from data_pipelines.layouts.base import Layout
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Task
-from trainables.attacks.pgd import PGD
-from trainables.contract import Loss, Prediction, Trainable
-from trainables.metrics.base import SumState, classes, ratio
-from trainables.metrics.catalog import METRICS, MetricInfo
-from trainables.networks import Standardise
-from trainables.regimes import RandomShare
-from trainables.registry import ATTACKS, REGIMES, TRAINABLES
-from trainables.uncertainty import categorical_maps
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption
+from trustsweep.data_pipelines.layouts import LAYOUTS
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Task
+from trustsweep.trainables.attacks.pgd import PGD
+from trustsweep.trainables.contract import Loss, Prediction, Trainable
+from trustsweep.trainables.metrics.base import SumState, classes, ratio
+from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
+from trustsweep.trainables.networks import Standardise
+from trustsweep.trainables.regimes import RandomShare
+from trustsweep.trainables.registry import ATTACKS, REGIMES, TRAINABLES
+from trustsweep.trainables.uncertainty import categorical_maps
 
 
 class Brightest(Trainable):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines import plugins
-from data_pipelines.errors import UserError
+from trustsweep.data_pipelines import plugins
+from trustsweep.data_pipelines.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = ROOT / "tests" / "everything_plugin.py"
@@ -24,7 +24,7 @@ def trustsweep(*words: object, folder: Path = ROOT, seconds: float = 120) -> str
 
 
 def run(*words: object, folder: Path = ROOT, seconds: float = 120) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "distributed.cli", *map(str, words)]
+    command = [sys.executable, "-m", "trustsweep", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds,
@@ -71,7 +71,8 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
         ("x = 1\nraise ValueError('no')\n", "line 2: ValueError: no"),
         ("x = (\n", "line 1: SyntaxError"),
         (
-            "from trainables.registry import TRAINABLES\nTRAINABLES.register('unet', object())\n",
+            "from trustsweep.trainables.registry import TRAINABLES\n"
+            "TRAINABLES.register('unet', object())\n",
             "trainable 'unet' is registered already",
         ),
     ],

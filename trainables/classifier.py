@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Task
-from trainables.contract import Config, Loss, Prediction, Progress, Trainable
-from trainables.networks import resnet
-from trainables.settings import number, whole
-from trainables.uncertainty import categorical_maps
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.trainables.contract import Config, Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.networks import resnet
+from trustsweep.trainables.settings import number, whole
+from trustsweep.trainables.uncertainty import categorical_maps
 
 
 class Classifier(Trainable):

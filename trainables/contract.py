@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
 
 Config = Mapping[str, Any]
 #: How far a probability may lie outside [0, 1] for the rounding of what it was computed from.

@@ -20,14 +20,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch
-from trainables.attacks import Attack, ScoreVictim, make_attack
-from trainables.attacks.engine import frozen
-from trainables.contract import Config, Trainable
-from trainables.registry import ATTACKS, MAPS, REGIMES, training_attacks
-from trainables.settings import number, whole, word
-from trainables.uncertainty import SCORES, image_score
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.attacks import Attack, ScoreVictim, make_attack
+from trustsweep.trainables.attacks.engine import frozen
+from trustsweep.trainables.contract import Config, Trainable
+from trustsweep.trainables.registry import ATTACKS, MAPS, REGIMES, training_attacks
+from trustsweep.trainables.settings import number, whole, word
+from trustsweep.trainables.uncertainty import SCORES, image_score
 
 #: Tells the draw that breaks ties from the draws of the attack's start, which use the same seeds.
 _TIE_SALT = 0x4F1BBCDCBFA53E0B

@@ -5,22 +5,24 @@ Free of torch. The space of the trainable `name` is search_spaces/spaces/<name>.
 
 from typing import Literal, TypeAlias
 
-from data_pipelines.registry import Registry, registered
-from data_pipelines.schema import Task
+from trustsweep.data_pipelines.registry import Registry, registered
+from trustsweep.data_pipelines.schema import Task
 
 TRAINABLES = Registry(
     "trainable",
     {
-        "classifier": "trainables.classifier:Classifier",
-        "draf": "trainables.fusion.draf:Draf",
-        "drfuse": "trainables.fusion.drfuse:DrFuse",
-        "drifa-net": "trainables.fusion.drifa:DrifaNet",
-        "early-fusion": "trainables.fusion.early:EarlyFusion",
-        "healnet": "trainables.fusion.healnet:HealNet",
-        "late-fusion": "trainables.fusion.late:LateFusion",
-        "mda": "trainables.fusion.mda:MdaStyle",
-        "unet": registered("trainables.unet:ClassicalUNet", task=Task.SEGMENTATION),
-        "evidential-unet": registered("trainables.unet:EvidentialUNet", task=Task.SEGMENTATION),
+        "classifier": "trustsweep.trainables.classifier:Classifier",
+        "draf": "trustsweep.trainables.fusion.draf:Draf",
+        "drfuse": "trustsweep.trainables.fusion.drfuse:DrFuse",
+        "drifa-net": "trustsweep.trainables.fusion.drifa:DrifaNet",
+        "early-fusion": "trustsweep.trainables.fusion.early:EarlyFusion",
+        "healnet": "trustsweep.trainables.fusion.healnet:HealNet",
+        "late-fusion": "trustsweep.trainables.fusion.late:LateFusion",
+        "mda": "trustsweep.trainables.fusion.mda:MdaStyle",
+        "unet": registered("trustsweep.trainables.unet:ClassicalUNet", task=Task.SEGMENTATION),
+        "evidential-unet": registered(
+            "trustsweep.trainables.unet:EvidentialUNet", task=Task.SEGMENTATION
+        ),
     },
     group="trustsweep.trainables",
     task=Task.CLASSIFICATION,
@@ -29,12 +31,14 @@ TRAINABLES = Registry(
 ATTACKS = Registry(
     "attack",
     {
-        "fgsm": registered("trainables.attacks.single_step:FGSM", iterative=False),
-        "r-fgsm": registered("trainables.attacks.single_step:RFGSM", iterative=False),
-        "pgd": "trainables.attacks.pgd:PGD",
-        "segpgd": "trainables.attacks.pgd:SegPGD",
-        "apgd": "trainables.attacks.apgd:APGD",
-        "square": registered("trainables.attacks.square:Square", follows_gradients=False),
+        "fgsm": registered("trustsweep.trainables.attacks.single_step:FGSM", iterative=False),
+        "r-fgsm": registered("trustsweep.trainables.attacks.single_step:RFGSM", iterative=False),
+        "pgd": "trustsweep.trainables.attacks.pgd:PGD",
+        "segpgd": "trustsweep.trainables.attacks.pgd:SegPGD",
+        "apgd": "trustsweep.trainables.attacks.apgd:APGD",
+        "square": registered(
+            "trustsweep.trainables.attacks.square:Square", follows_gradients=False
+        ),
     },
     group="trustsweep.attacks",
     iterative=True,
@@ -52,12 +56,16 @@ ENSEMBLES = (FAST, FULL)
 REGIMES = Registry(
     "regime",
     {
-        "none": registered("trainables.regimes:NoAttack", attacks=False),
-        "random": registered("trainables.regimes:RandomShare", selects=True),
-        "uncertain": registered("trainables.regimes:MostUncertain", selects=True, ranks=True),
-        "certain": registered("trainables.regimes:LeastUncertain", selects=True, ranks=True),
-        "all": "trainables.regimes:WholeBatch",
-        "alternating": "trainables.regimes:Alternating",
+        "none": registered("trustsweep.trainables.regimes:NoAttack", attacks=False),
+        "random": registered("trustsweep.trainables.regimes:RandomShare", selects=True),
+        "uncertain": registered(
+            "trustsweep.trainables.regimes:MostUncertain", selects=True, ranks=True
+        ),
+        "certain": registered(
+            "trustsweep.trainables.regimes:LeastUncertain", selects=True, ranks=True
+        ),
+        "all": "trustsweep.trainables.regimes:WholeBatch",
+        "alternating": "trustsweep.trainables.regimes:Alternating",
     },
     group="trustsweep.regimes",
     attacks=True,
@@ -69,14 +77,14 @@ REGIMES = Registry(
 RISKS = Registry(
     "risk",
     {
-        "type-2": "trainables.losses:type_2_risk",
-        "cross-entropy": "trainables.losses:cross_entropy_risk",
-        "squared-error": "trainables.losses:squared_error_risk",
+        "type-2": "trustsweep.trainables.losses:type_2_risk",
+        "cross-entropy": "trustsweep.trainables.losses:cross_entropy_risk",
+        "squared-error": "trustsweep.trainables.losses:squared_error_risk",
     },
     group="trustsweep.risks",
 )
 
-#: Uncertainty maps that a trainable may offer; see `trainables.uncertainty`.
+#: Uncertainty maps that a trainable may offer; see `trustsweep.trainables.uncertainty`.
 MAPS: dict[str, str] = {
     "vacuity": "lack of evidence, 2 / S",
     "beta-variance": "variance of the foreground probability under the Beta, p̂(1 − p̂) / (S + 1)",

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch
-from trainables.attacks.engine import frozen
-from trainables.contract import Trainable
-from trainables.fusion.inputs import observed
-from trainables.metrics.base import classes, uncertainty_map
-from trainables.metrics.reliance import Reliance
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.attacks.engine import frozen
+from trustsweep.trainables.contract import Trainable
+from trustsweep.trainables.fusion.inputs import observed
+from trustsweep.trainables.metrics.base import classes, uncertainty_map
+from trustsweep.trainables.metrics.reliance import Reliance
 
 
 def reliance(trainable: Trainable, network: nn.Module, batches: Iterable[Batch]) -> Reliance:

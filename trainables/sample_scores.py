@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.schema import Batch, Task
-from trainables.contract import Prediction
-from trainables.metrics.base import classes, foreground, uncertainty_map
-from trainables.metrics.calibration import image_gaps, region_of
-from trainables.metrics.overlap import dice, image_counts
-from trainables.metrics.sparsification import ause
-from trainables.uncertainty import image_score
+from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics.base import classes, foreground, uncertainty_map
+from trustsweep.trainables.metrics.calibration import image_gaps, region_of
+from trustsweep.trainables.metrics.overlap import dice, image_counts
+from trustsweep.trainables.metrics.sparsification import ause
+from trustsweep.trainables.uncertainty import image_score
 
 
 class SampleScores:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Task
-from trainables.contract import Config, Loss, Prediction, Progress, Trainable
-from trainables.losses import (
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.trainables.contract import Config, Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.losses import (
     annealing,
     cross_entropy,
     marginal_ace,
@@ -16,10 +16,10 @@ from trainables.losses import (
     soft_dice,
     split_by_truth,
 )
-from trainables.networks import unet
-from trainables.registry import RISKS
-from trainables.settings import number, whole, word
-from trainables.uncertainty import bernoulli_maps, beta_maps
+from trustsweep.trainables.networks import unet
+from trustsweep.trainables.registry import RISKS
+from trustsweep.trainables.settings import number, whole, word
+from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps
 
 
 class _UNet(Trainable):

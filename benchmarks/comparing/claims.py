@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from comparing.figures import Arm, Figure, by_patient
-from distributed.statistics.inference import Estimate, PairedTest, corrected_t_test, holm
+from trustsweep.distributed.statistics.inference import Estimate, PairedTest, corrected_t_test, holm
 
 ALPHA = 0.05
 HELD, NOT_HELD, NOT_TESTABLE = "held", "not held", "cannot be tested here"

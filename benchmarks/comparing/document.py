@@ -11,8 +11,8 @@ import torch
 
 from comparing.claims import VERDICTS, Claim
 from comparing.figures import Arm, Figure, by_patient, card_values
-from distributed.statistics.inference import Estimate
-from distributed.version import VERSION
+from trustsweep.distributed.statistics.inference import Estimate
+from trustsweep.distributed.version import VERSION
 
 
 def made_by(script: str) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from comparing.models import Judged
-from data_pipelines.schema import Task
-from distributed.statistics.estimates import STATISTICS
-from distributed.statistics.inference import Estimate, Floats, Statistic, bootstrap
+from trustsweep.data_pipelines.schema import Task
+from trustsweep.distributed.statistics.estimates import STATISTICS
+from trustsweep.distributed.statistics.inference import Estimate, Floats, Statistic, bootstrap
 
 #: Of one model: how often each of its test samples was drawn, (r, n), to values (r,).
 Figure = Callable[[Judged], Statistic]

@@ -15,17 +15,17 @@ import torch
 from numpy.typing import NDArray
 from optuna.samplers import RandomSampler
 
-from data_pipelines.machine import write_atomically
-from data_pipelines.schema import Manifest, Split
-from data_pipelines.storage import Folder
-from data_pipelines.streams import Samples
-from distributed.run.sample_table import origins
-from distributed.sweep.checks import evaluation_plan
-from distributed.workers.training import TrialTraining
-from search_spaces.study import load
-from trainables.metrics.prior import Prior
-from trainables.registry import TRAINABLES
-from trainables.sample_scores import SampleScores
+from trustsweep.data_pipelines.machine import write_atomically
+from trustsweep.data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.streams import Samples
+from trustsweep.distributed.run.sample_table import origins
+from trustsweep.distributed.sweep.checks import evaluation_plan
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.search_spaces.study import load
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.sample_scores import SampleScores
 
 #: Samples judged at once.
 BATCH = 64

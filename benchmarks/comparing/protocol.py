@@ -14,8 +14,8 @@ from typing import Any
 
 from comparing.figures import Arm
 from comparing.models import Unit, read_judged, validated
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import INDEX_NAME, Manifest, Split
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import INDEX_NAME, Manifest, Split
 
 #: (fold, arm, name of what is kept, config) to the unit.
 MakeUnit = Callable[[Path, str, str, Mapping[str, Any]], Unit]

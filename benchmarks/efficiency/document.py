@@ -10,7 +10,7 @@ from efficiency.findings import GUIDE, OWN_DOUBT, UNSTOPPED
 from efficiency.problems import EVALUATION
 from efficiency.stopping import RULES
 from efficiency.ways import SAMPLERS, TRIALS, Way
-from search_spaces.study import Search
+from trustsweep.search_spaces.study import Search
 
 #: The share of DTLZ2's runs that the first version of this document said TPE reaches.
 PUBLISHED_DTLZ2 = 0.40

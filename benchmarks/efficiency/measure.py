@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from distributed.statistics.front import Direction, hypervolume
 from efficiency.problem import Floats, Problem
 from efficiency.ways import Trial
+from trustsweep.distributed.statistics.front import Direction, hypervolume
 
 #: Of the goal's hypervolume, from which on a search counts as there.
 ENOUGH = 0.95

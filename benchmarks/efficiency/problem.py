@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed.statistics.front import Objective
-from search_spaces.space import Suggester
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.search_spaces.space import Suggester
 
 Floats: TypeAlias = NDArray[np.float64]
 Config: TypeAlias = dict[str, Any]

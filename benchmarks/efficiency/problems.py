@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from distributed.statistics.front import Objective
 from efficiency.problem import Config, Floats, Point, Problem
-from search_spaces.space import Suggester
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.search_spaces.space import Suggester
 
 STEPS = 64
 #: Share of training, and the rank correlation there with the final value of the area under Dice

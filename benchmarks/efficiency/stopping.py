@@ -10,13 +10,13 @@ import numpy as np
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from sklearn.linear_model import Ridge
 
-from distributed.search.stopping import make_policy
-from distributed.search.stopping.forecast import Forecast
-from distributed.search.stopping.policy import Figures, Policy, Verdict
-from distributed.search.stopping.ranking import losses_of
-from distributed.statistics.front import Objective, pareto_mask
 from efficiency.problem import Floats
-from search_spaces.study import Scheduler
+from trustsweep.distributed.search.stopping import make_policy
+from trustsweep.distributed.search.stopping.forecast import Forecast
+from trustsweep.distributed.search.stopping.policy import Figures, Policy, Verdict
+from trustsweep.distributed.search.stopping.ranking import losses_of
+from trustsweep.distributed.statistics.front import Objective, pareto_mask
+from trustsweep.search_spaces.study import Scheduler
 
 FACTOR = 2
 

@@ -13,11 +13,11 @@ from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 from replay import play
 
-from distributed.search.sampling import directions, make_sampler
-from distributed.search.stopping.unstopped import Unstopped
 from efficiency.problem import Config, Floats, Problem
 from efficiency.stopping import RULES, RUNGS, picked, policy_of
-from search_spaces.study import Search
+from trustsweep.distributed.search.sampling import directions, make_sampler
+from trustsweep.distributed.search.stopping.unstopped import Unstopped
+from trustsweep.search_spaces.study import Search
 
 TRIALS = 64
 

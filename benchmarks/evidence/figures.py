@@ -11,11 +11,11 @@ from comparing.figures import Figure, meaned, of_card, under
 from comparing.models import Judged
 from numpy.typing import NDArray
 
-from data_pipelines.schema import Task
-from distributed.statistics.inference import Floats, Statistic
-from trainables.metrics.calibration import folded_mean
-from trainables.metrics.catalog import attacked_name
-from trainables.metrics.skill import FIXED_MASK
+from trustsweep.data_pipelines.schema import Task
+from trustsweep.distributed.statistics.inference import Floats, Statistic
+from trustsweep.trainables.metrics.calibration import folded_mean
+from trustsweep.trainables.metrics.catalog import attacked_name
+from trustsweep.trainables.metrics.skill import FIXED_MASK
 
 Columns = Mapping[str, NDArray[Any]]
 CLEAN = "clean"

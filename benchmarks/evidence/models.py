@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from comparing.models import BATCH, Unit, candidates, is_judged, keep_judged, trained
 
-from data_pipelines.schema import Split, Task
-from distributed.workers.fidelity import CLEAN
-from search_spaces.study import BASELINE, load
-from trainables.registry import FULL
-from trainables.sample_scores import SampleScores
+from trustsweep.data_pipelines.schema import Split, Task
+from trustsweep.distributed.workers.fidelity import CLEAN
+from trustsweep.search_spaces.study import BASELINE, load
+from trustsweep.trainables.registry import FULL
+from trustsweep.trainables.sample_scores import SampleScores
 
 STUDY = "evidential-arms"
 CLASSICAL, ACE, EVIDENTIAL = "classical", "ace", "evidential"

@@ -9,8 +9,8 @@ import numpy as np
 from comparing.claims import Arms, Case, Claim, adjusted, compared, over_folds
 from comparing.figures import by_patient, card_values
 
-from distributed.statistics.inference import Estimate
 from fused.figures import BASELINES, METHOD, clean, drop, gain
+from trustsweep.distributed.statistics.inference import Estimate
 
 #: Of the first claim: a baseline has to lose more than this, in % of its clean AUROC.
 LOST, KEPT = 10.0, 5.0

@@ -9,10 +9,10 @@ from comparing.document import claim_table, counted, interval, made_by, p_text, 
 from comparing.figures import Arm, by_patient
 from comparing.protocol import Told
 
-from data_pipelines.schema import Split
-from distributed.statistics.inference import corrected_t_test, holm
 from fused.figures import BASELINES, CARD_COLUMNS, COLUMNS, METHOD, corrupted
 from fused.models import CHOSEN_BY, COVERAGE
+from trustsweep.data_pipelines.schema import Split
+from trustsweep.distributed.statistics.inference import corrected_t_test, holm
 
 ABLATIONS = {
     "no-detection": "λ = 0",

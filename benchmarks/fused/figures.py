@@ -10,9 +10,9 @@ from comparing.figures import Figure, under
 from comparing.models import Judged
 from numpy.typing import NDArray
 
-from data_pipelines.schema import Task
-from distributed.statistics.inference import Floats, Statistic
 from fused.models import threshold
+from trustsweep.data_pipelines.schema import Task
+from trustsweep.distributed.statistics.inference import Floats, Statistic
 
 #: What the study `fusion-arms` calls DRAF.
 METHOD = "baseline"

@@ -8,22 +8,23 @@ from typing import Any
 import torch
 from comparing.models import BATCH, Judged, Unit, is_judged, keep_judged, trained
 
-from data_pipelines.corruptions.suite import corrupt
-from data_pipelines.schema import Split, Task
-from data_pipelines.streams import Samples
-from distributed.sweep.selective import selective
-from distributed.sweep.test_evaluation import MIXED, MIXED_SEVERITY
-from distributed.workers.fidelity import CLEAN, FULL, Level
-from distributed.workers.training import TrialTraining
-from trainables.attacks.engine import frozen
-from trainables.registry import TRAINABLES
-from trainables.reliance import reliance
-from trainables.sample_scores import SampleScores
+from trustsweep.data_pipelines.corruptions.suite import corrupt
+from trustsweep.data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.streams import Samples
+from trustsweep.distributed.sweep.selective import selective
+from trustsweep.distributed.sweep.test_evaluation import MIXED, MIXED_SEVERITY
+from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.trainables.attacks.engine import frozen
+from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.reliance import reliance
+from trustsweep.trainables.sample_scores import SampleScores
 
 #: What a configuration is chosen by, on validation: a proper score where modalities are worse or
 #: missing, as a model that is only accurate or only modest does not win it.
 CHOSEN_BY = "corrupted.nll"
-#: Of the shares to answer (`distributed.sweep.selective`), the one that abstention is tested at.
+#: Of the shares to answer (`trustsweep.distributed.sweep.selective`), the one that abstention is
+#: tested at.
 COVERAGE = 0.8
 
 

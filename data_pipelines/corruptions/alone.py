@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_pipelines.corruptions.base import IMAGE
-from data_pipelines.schema import Batch, ImageSpec, Kind, Manifest, Modality
+from trustsweep.data_pipelines.corruptions.base import IMAGE
+from trustsweep.data_pipelines.schema import Batch, ImageSpec, Kind, Manifest, Modality
 
 _FIELDS = {Kind.SERIES: ("series", "series_mask", "series_delta"), Kind.TABULAR: ("tabular",)}
 

@@ -14,10 +14,10 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from data_pipelines.corruptions import random
-from data_pipelines.corruptions.needs import IMAGES, Needs
-from data_pipelines.corruptions.suites import Five
-from data_pipelines.schema import Batch, Kind, Manifest
+from trustsweep.data_pipelines.corruptions import random
+from trustsweep.data_pipelines.corruptions.needs import IMAGES, Needs
+from trustsweep.data_pipelines.corruptions.suites import Five
+from trustsweep.data_pipelines.schema import Batch, Kind, Manifest
 
 SEVERITIES = (1, 2, 3, 4, 5)
 IMAGE, SERIES, TABULAR, PRESENT = "image", "series", "tabular", "present"

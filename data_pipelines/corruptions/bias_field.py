@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.corruptions import random
-from data_pipelines.corruptions.base import ImageCorruption
-from data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.corruptions import random
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption
+from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 DEGREE = 3
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data_pipelines.corruptions.base import ImageCorruption
-from data_pipelines.corruptions.gaussian_blur import gaussian_kernel
-from data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption
+from trustsweep.data_pipelines.corruptions.gaussian_blur import gaussian_kernel
+from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 #: MedMNIST-C smooths the disk with so many taps an axis (for radii up to 8, which all are).
 _SMOOTHING = 3

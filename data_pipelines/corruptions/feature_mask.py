@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from data_pipelines.corruptions import random
-from data_pipelines.corruptions.base import SERIES, TABULAR, Corruption
-from data_pipelines.corruptions.needs import RECORDS
-from data_pipelines.corruptions.observations import without_series, without_tabular
-from data_pipelines.corruptions.suites import SUITES
-from data_pipelines.schema import Batch, Manifest
+from trustsweep.data_pipelines.corruptions import random
+from trustsweep.data_pipelines.corruptions.base import SERIES, TABULAR, Corruption
+from trustsweep.data_pipelines.corruptions.needs import RECORDS
+from trustsweep.data_pipelines.corruptions.observations import without_series, without_tabular
+from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.schema import Batch, Manifest
 
 
 class FeatureMask(Corruption[float]):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from data_pipelines.corruptions.base import ImageCorruption
-from data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption
+from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 
 class _Gamma(ImageCorruption[float]):

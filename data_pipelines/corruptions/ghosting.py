@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from data_pipelines.corruptions import random
-from data_pipelines.corruptions.base import ImageCorruption, in_plane
-from data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.corruptions import random
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption, in_plane
+from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 #: Ghosts across the field of view.
 FEWEST, MOST = 4, 10

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_pipelines.corruptions.base import ImageCorruption
-from data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption
+from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 
 class Jpeg(ImageCorruption[float]):

@@ -10,13 +10,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data_pipelines.corruptions import CORRUPTIONS, random
-from data_pipelines.corruptions.alone import alone, manifest_of
-from data_pipelines.corruptions.base import IMAGE, SERIES, SEVERITIES, TABULAR, Corruption
-from data_pipelines.corruptions.needs import ANYTHING
-from data_pipelines.corruptions.rows import with_rows
-from data_pipelines.corruptions.suites import SUITES
-from data_pipelines.schema import Batch, Kind, Manifest, Modality
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS, random
+from trustsweep.data_pipelines.corruptions.alone import alone, manifest_of
+from trustsweep.data_pipelines.corruptions.base import (
+    IMAGE,
+    SERIES,
+    SEVERITIES,
+    TABULAR,
+    Corruption,
+)
+from trustsweep.data_pipelines.corruptions.needs import ANYTHING
+from trustsweep.data_pipelines.corruptions.rows import with_rows
+from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.schema import Batch, Kind, Manifest, Modality
 
 #: What makes a modality of each kind worse.
 _SUITED = {

@@ -7,12 +7,12 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from data_pipelines.corruptions import random
-from data_pipelines.corruptions.base import IMAGE, PRESENT, Corruption, present_channels
-from data_pipelines.corruptions.needs import MODALITIES
-from data_pipelines.corruptions.observations import without_series, without_tabular
-from data_pipelines.corruptions.suites import SUITES
-from data_pipelines.schema import Batch, Kind, Manifest
+from trustsweep.data_pipelines.corruptions import random
+from trustsweep.data_pipelines.corruptions.base import IMAGE, PRESENT, Corruption, present_channels
+from trustsweep.data_pipelines.corruptions.needs import MODALITIES
+from trustsweep.data_pipelines.corruptions.observations import without_series, without_tabular
+from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.schema import Batch, Kind, Manifest
 
 
 class ModalityDrop(Corruption[float]):

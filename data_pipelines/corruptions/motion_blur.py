@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data_pipelines.corruptions import random
-from data_pipelines.corruptions.base import ImageCorruption, in_plane
-from data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.corruptions import random
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption, in_plane
+from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 #: Largest angle between the movement and the rows.
 MAX_ANGLE = math.pi / 4

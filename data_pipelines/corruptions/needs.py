@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data_pipelines.schema import Manifest
+from trustsweep.data_pipelines.schema import Manifest
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_pipelines.schema import Batch
+from trustsweep.data_pipelines.schema import Batch
 
 
 def without_series(batch: Batch, gone: Tensor) -> Batch:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.corruptions.base import ImageCorruption
-from data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption
+from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 
 class Pixelate(ImageCorruption[float]):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_pipelines.schema import CHANGEABLE, IMPLIED, Batch
+from trustsweep.data_pipelines.schema import CHANGEABLE, IMPLIED, Batch
 
 
 def with_rows(batch: Batch, parts: Sequence[tuple[Sequence[int], Batch]]) -> Batch:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from data_pipelines.corruptions import random
-from data_pipelines.corruptions.base import ImageCorruption
-from data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.corruptions import random
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption
+from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 
 class SpeckleNoise(ImageCorruption[float]):

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from data_pipelines.corruptions import random
-from data_pipelines.corruptions.base import ImageCorruption
-from data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.corruptions import random
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption
+from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 #: Cycles per pixel of the spoilt point.
 LOWEST, HIGHEST = 0.05, 0.4

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from data_pipelines.corruptions import CORRUPTIONS, random
-from data_pipelines.corruptions.base import SEVERITIES
-from data_pipelines.corruptions.rows import with_rows
-from data_pipelines.corruptions.seeds import draw_seeds
-from data_pipelines.corruptions.suites import DEFAULT_SUITE, parameters
-from data_pipelines.schema import Batch, Manifest
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS, random
+from trustsweep.data_pipelines.corruptions.base import SEVERITIES
+from trustsweep.data_pipelines.corruptions.rows import with_rows
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.corruptions.suites import DEFAULT_SUITE, parameters
+from trustsweep.data_pipelines.schema import Batch, Manifest
 
 #: The stream of which samples are corrupted and how; the corruptions' own count from 0.
 _CHOICE = 1 << 16

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from data_pipelines.errors import UserError
-from data_pipelines.registry import nearest
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.registry import nearest
 
 #: What a severity stands for; its meaning is in the corruption's own docstring.
 Parameter: TypeAlias = float | tuple[float, float]
@@ -182,7 +182,7 @@ def parameters(suite_name: str, corruption: str) -> Five:
 
     Raises `UserError` for an unknown suite or corruption, naming the nearest.
     """
-    from data_pipelines.corruptions import CORRUPTIONS
+    from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 
     listed = suite(suite_name)
     if corruption in listed:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_pipelines.corruptions import random
-from data_pipelines.corruptions.base import SERIES, TABULAR, Corruption
-from data_pipelines.corruptions.needs import NUMBERS
-from data_pipelines.corruptions.suites import SUITES
-from data_pipelines.schema import Batch, Feature, Manifest
+from trustsweep.data_pipelines.corruptions import random
+from trustsweep.data_pipelines.corruptions.base import SERIES, TABULAR, Corruption
+from trustsweep.data_pipelines.corruptions.needs import NUMBERS
+from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.schema import Batch, Feature, Manifest
 
 
 class ValueNoise(Corruption[float]):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from data_pipelines.corruptions.base import ImageCorruption, in_plane
-from data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption, in_plane
+from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 
 class ZoomBlur(ImageCorruption[tuple[float, float]]):

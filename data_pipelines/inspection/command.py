@@ -7,14 +7,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from data_pipelines.corruptions.suites import suite
-from data_pipelines.errors import UserError
-from data_pipelines.inspection.corruption_sheet import corruption_sheet, default_suite
-from data_pipelines.inspection.numbers import inspect
-from data_pipelines.inspection.sheets import contact_sheet
-from data_pipelines.inspection.tables import tables
-from data_pipelines.schema import Manifest
-from data_pipelines.storage import Folder
+from trustsweep.data_pipelines.corruptions.suites import suite
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.inspection.corruption_sheet import corruption_sheet, default_suite
+from trustsweep.data_pipelines.inspection.numbers import inspect
+from trustsweep.data_pipelines.inspection.sheets import contact_sheet
+from trustsweep.data_pipelines.inspection.tables import tables
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.data_pipelines.storage import Folder
 
 
 def run(

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.inspection.columns import IMAGE, Part, image_parts
-from data_pipelines.inspection.examples import Case
-from data_pipelines.inspection.panels import (
+from trustsweep.data_pipelines.inspection.columns import IMAGE, Part, image_parts
+from trustsweep.data_pipelines.inspection.examples import Case
+from trustsweep.data_pipelines.inspection.panels import (
     BOXES,
     STYLES,
     AbsentPanel,
@@ -19,7 +19,7 @@ from data_pipelines.inspection.panels import (
     SeriesPanel,
     TablePanel,
 )
-from data_pipelines.schema import Feature, Manifest
+from trustsweep.data_pipelines.schema import Feature, Manifest
 
 #: Panels of one image; the channels beyond are not shown.
 _CHANNELS = 6

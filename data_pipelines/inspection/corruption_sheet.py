@@ -10,25 +10,25 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.corruptions.suites import DEFAULT_SUITE, parameters, suite
-from data_pipelines.errors import UserError
-from data_pipelines.inspection.columns import IMAGE
-from data_pipelines.inspection.composition import image_panels
-from data_pipelines.inspection.examples import Case, Example, choose
-from data_pipelines.inspection.pages import GAP, MARGIN, STYLE, WIDTH, Page
-from data_pipelines.inspection.panels import (
+from trustsweep.data_pipelines.corruptions.suites import DEFAULT_SUITE, parameters, suite
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.inspection.columns import IMAGE
+from trustsweep.data_pipelines.inspection.composition import image_panels
+from trustsweep.data_pipelines.inspection.examples import Case, Example, choose
+from trustsweep.data_pipelines.inspection.pages import GAP, MARGIN, STYLE, WIDTH, Page
+from trustsweep.data_pipelines.inspection.panels import (
     QUIET,
     HeatPanel,
     ImagePanel,
     Panel,
     PresencePanel,
 )
-from data_pipelines.schema import Feature, Manifest
-from data_pipelines.storage import Folder
+from trustsweep.data_pipelines.schema import Feature, Manifest
+from trustsweep.data_pipelines.storage import Folder
 
 if TYPE_CHECKING:
-    from data_pipelines.corruptions.base import Corruption
-    from data_pipelines.schema import Batch
+    from trustsweep.data_pipelines.corruptions.base import Corruption
+    from trustsweep.data_pipelines.schema import Batch
 
 _CLEAN = 0
 #: Inches.
@@ -62,7 +62,7 @@ def corruption_sheet(
         UserError: if there is no data set or if it is damaged; for an unknown suite, and for one
             that has nothing for these data.
     """
-    from data_pipelines.corruptions import CORRUPTIONS
+    from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 
     folder = Folder(location)
     manifest = Manifest.load(folder)
@@ -87,9 +87,9 @@ def _telling(examples: list[Example]) -> Example:
 
 
 def _draw(example: Example, manifest: Manifest, name: str, rows: list[str]) -> Page:
-    from data_pipelines.corruptions import CORRUPTIONS
-    from data_pipelines.corruptions.base import SEVERITIES
-    from data_pipelines.corruptions.suite import corrupt
+    from trustsweep.data_pipelines.corruptions import CORRUPTIONS
+    from trustsweep.data_pipelines.corruptions.base import SEVERITIES
+    from trustsweep.data_pipelines.corruptions.suite import corrupt
 
     columns = (_CLEAN, *SEVERITIES)
     tile = (WIDTH - 2 * MARGIN - _NAMES - GAP * (len(columns) - 1)) / len(columns)
@@ -115,7 +115,7 @@ def _draw(example: Example, manifest: Manifest, name: str, rows: list[str]) -> P
 
 
 def _title(page: Page, manifest: Manifest, example: Example, name: str, rows: list[str]) -> None:
-    from data_pipelines.corruptions import CORRUPTIONS
+    from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 
     sample = ", ".join(word for word in (example.label, example.split, example.site) if word)
     drawn = [_panel(example.case, manifest, CORRUPTIONS[corruption], "") for corruption in rows]
@@ -163,7 +163,7 @@ def _batch(example: Example, manifest: Manifest) -> Batch:
     """The sample alone in a batch."""
     import torch
 
-    from data_pipelines.schema import Batch
+    from trustsweep.data_pipelines.schema import Batch
 
     case = example.case
     images = {name: torch.from_numpy(image)[None] for name, image in case.images.items()}

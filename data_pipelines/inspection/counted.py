@@ -15,9 +15,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_pipelines.inspection.columns import IMAGE, array, filled, mask_classes
-from data_pipelines.inspection.findings import UNKNOWN, GroupCount, ModalityShare, Stratum
-from data_pipelines.schema import Manifest
+from trustsweep.data_pipelines.inspection.columns import IMAGE, array, filled, mask_classes
+from trustsweep.data_pipelines.inspection.findings import (
+    UNKNOWN,
+    GroupCount,
+    ModalityShare,
+    Stratum,
+)
+from trustsweep.data_pipelines.schema import Manifest
 
 _DECADE = 10
 

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.inspection.columns import array, filled, image_columns, mask_classes
-from data_pipelines.schema import Manifest, Split
-from data_pipelines.shards import opened, parts, row_groups
-from data_pipelines.storage import Folder
-from data_pipelines.tensors import shaped
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.inspection.columns import array, filled, image_columns, mask_classes
+from trustsweep.data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.shards import opened, parts, row_groups
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.tensors import shaped
 
 #: Class names in a heading; the rest are counted.
 _NAMED = 3

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from data_pipelines.schema import Kind, Task
+from trustsweep.data_pipelines.schema import Kind, Task
 
 UNKNOWN = "unknown"
 

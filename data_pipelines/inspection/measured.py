@@ -10,9 +10,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_pipelines.inspection.columns import Part, array, image_columns, image_parts
-from data_pipelines.inspection.findings import BoxCount, FeatureRange, Intensity, MaskCount
-from data_pipelines.schema import Feature, Manifest
+from trustsweep.data_pipelines.inspection.columns import Part, array, image_columns, image_parts
+from trustsweep.data_pipelines.inspection.findings import (
+    BoxCount,
+    FeatureRange,
+    Intensity,
+    MaskCount,
+)
+from trustsweep.data_pipelines.schema import Feature, Manifest
 
 PERCENTILES = (1, 5, 50, 95, 99)
 

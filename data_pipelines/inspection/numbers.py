@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from data_pipelines.inspection.counted import Copies, Groups, Patients, Presence, Strata
-from data_pipelines.inspection.findings import Flaws, Inspection, SplitCount
-from data_pipelines.inspection.measured import BoxTally, Features, Intensities, Masks
-from data_pipelines.inspection.remarks import warnings
-from data_pipelines.schema import Manifest
-from data_pipelines.shards import row_groups
-from data_pipelines.storage import Folder
+from trustsweep.data_pipelines.inspection.counted import Copies, Groups, Patients, Presence, Strata
+from trustsweep.data_pipelines.inspection.findings import Flaws, Inspection, SplitCount
+from trustsweep.data_pipelines.inspection.measured import BoxTally, Features, Intensities, Masks
+from trustsweep.data_pipelines.inspection.remarks import warnings
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.data_pipelines.shards import row_groups
+from trustsweep.data_pipelines.storage import Folder
 
 #: What no number is about.
 _UNREAD = ("sample_id", "split", "series_delta")

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data_pipelines.inspection.panels import INK
+from trustsweep.data_pipelines.inspection.panels import INK
 
 STYLE: Any = {
     # A "$" in a name is no formula.

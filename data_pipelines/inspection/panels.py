@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from data_pipelines.schema import Feature
+from trustsweep.data_pipelines.schema import Feature
 
 Style = Literal["solid", "dashed", "dotted"]
 # Okabe and Ito's colours, told apart by every kind of colour vision.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from data_pipelines.inspection.findings import UNKNOWN, Inspection
-from data_pipelines.layouts import LAYOUTS
-from data_pipelines.schema import PatientSource, Split
+from trustsweep.data_pipelines.inspection.findings import UNKNOWN, Inspection
+from trustsweep.data_pipelines.layouts import LAYOUTS
+from trustsweep.data_pipelines.schema import PatientSource, Split
 
 #: Below so many patients a group's metric says more of chance than of the group.
 LEAST_PATIENTS = 50

@@ -8,12 +8,12 @@ from pathlib import Path
 import matplotlib
 from matplotlib.lines import Line2D
 
-from data_pipelines.inspection.composition import marks, panels
-from data_pipelines.inspection.examples import Example, choose
-from data_pipelines.inspection.pages import GAP, MARGIN, STYLE, WIDTH, Grid, Page, fit
-from data_pipelines.inspection.panels import OUTLINE, QUIET, Mark, Panel
-from data_pipelines.schema import Manifest
-from data_pipelines.storage import Folder
+from trustsweep.data_pipelines.inspection.composition import marks, panels
+from trustsweep.data_pipelines.inspection.examples import Example, choose
+from trustsweep.data_pipelines.inspection.pages import GAP, MARGIN, STYLE, WIDTH, Grid, Page, fit
+from trustsweep.data_pipelines.inspection.panels import OUTLINE, QUIET, Mark, Panel
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.data_pipelines.storage import Folder
 
 #: Inches.
 _TITLE, _HEADING, _BELOW, _LEGEND = 0.72, 0.36, 0.2, 0.5

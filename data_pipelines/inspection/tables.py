@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from data_pipelines.inspection.findings import GroupCount, Inspection, Stratum
+from trustsweep.data_pipelines.inspection.findings import GroupCount, Inspection, Stratum
 
 #: More classes than this have a table of their own, a row each.
 _CLASS_COLUMNS = 6

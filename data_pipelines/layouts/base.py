@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.patients import PatientList
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import opaque
-from data_pipelines.registry import nearest
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Feature, Kind, Modality, PatientSource, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.patients import PatientList
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import opaque
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, Task
 
 Case = TypeVar("Case")
 

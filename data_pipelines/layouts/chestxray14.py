@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.base import Layout
-from data_pipelines.layouts.name_lists import read_names
-from data_pipelines.layouts.patients import identity
-from data_pipelines.layouts.rectangles import Rectangle, to_boxes
-from data_pipelines.preprocess import resize_image
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import digest, opaque
-from data_pipelines.readers.images import read_grey
-from data_pipelines.readers.tables import Kind, Row, read_table
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.layouts.name_lists import read_names
+from trustsweep.data_pipelines.layouts.patients import identity
+from trustsweep.data_pipelines.layouts.rectangles import Rectangle, to_boxes
+from trustsweep.data_pipelines.preprocess import resize_image
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import digest, opaque
+from trustsweep.data_pipelines.readers.images import read_grey
+from trustsweep.data_pipelines.readers.tables import Kind, Row, read_table
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Split, Task
 
 _ENTRIES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 _BOXES = "BBox_List_2017.csv"

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.base import Layout
-from data_pipelines.layouts.patients import identity
-from data_pipelines.layouts.rectangles import Rectangle, to_boxes
-from data_pipelines.preprocess import resize_image, resize_mask
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import digest, opaque
-from data_pipelines.readers.images import read_grey, read_mask
-from data_pipelines.readers.tables import Kind, Row, read_table
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.layouts.patients import identity
+from trustsweep.data_pipelines.layouts.rectangles import Rectangle, to_boxes
+from trustsweep.data_pipelines.preprocess import resize_image, resize_mask
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import digest, opaque
+from trustsweep.data_pipelines.readers.images import read_grey, read_mask
+from trustsweep.data_pipelines.readers.tables import Kind, Row, read_table
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Split, Task
 
 _INDEX, _METADATA, _BOXES = "index.csv", "metadata.csv", "boxes_256.csv"
 _TARGETS = ("infection", "lung")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.tables import Kind as Column
-from data_pipelines.readers.tables import Row, Table, read_table
-from data_pipelines.registry import nearest
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.tables import Kind as Column
+from trustsweep.data_pipelines.readers.tables import Row, Table, read_table
+from trustsweep.data_pipelines.registry import nearest
 
 #: GDC's mark for no value, and those of its forerunner and of data frames.
 MISSING = ("", "'--", "--", "NA", "NaN", "nan", "[Not Available]", "[Not Applicable]")

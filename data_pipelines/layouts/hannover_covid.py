@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.base import Layout
-from data_pipelines.layouts.patients import identity
-from data_pipelines.layouts.slices import is_whole
-from data_pipelines.preprocess import resize_image
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import digest, opaque, walk
-from data_pipelines.readers.images import read_grey
-from data_pipelines.readers.tables import Kind as Column
-from data_pipelines.readers.tables import Row, Table, read_table
-from data_pipelines.registry import nearest
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Feature, Kind, Modality, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.layouts.patients import identity
+from trustsweep.data_pipelines.layouts.slices import is_whole
+from trustsweep.data_pipelines.preprocess import resize_image
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import digest, opaque, walk
+from trustsweep.data_pipelines.readers.images import read_grey
+from trustsweep.data_pipelines.readers.tables import Kind as Column
+from trustsweep.data_pipelines.readers.tables import Row, Table, read_table
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
 
 _TABLE, _IMAGES = "data.csv", "png"
 #: The repository's other entries: words, and the place of the NIfTI files.

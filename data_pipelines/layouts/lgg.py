@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts import slices as choice
-from data_pipelines.layouts.base import Layout
-from data_pipelines.preprocess import resize_image, resize_mask
-from data_pipelines.preprocess.volumes import Recipe, apply
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import digest, opaque, walk
-from data_pipelines.readers.images import read_colour, read_mask
-from data_pipelines.readers.nifti import Volume
-from data_pipelines.readers.tables import Kind as Column
-from data_pipelines.readers.tables import Row, Table, read_table
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Feature, Kind, Modality, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts import slices as choice
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.preprocess import resize_image, resize_mask
+from trustsweep.data_pipelines.preprocess.volumes import Recipe, apply
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import digest, opaque, walk
+from trustsweep.data_pipelines.readers.images import read_colour, read_mask
+from trustsweep.data_pipelines.readers.nifti import Volume
+from trustsweep.data_pipelines.readers.tables import Kind as Column
+from trustsweep.data_pipelines.readers.tables import Row, Table, read_table
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
 
 _ROOT, _TABLE = "kaggle_3m", "data.csv"
 _SEQUENCES = ("pre-contrast", "flair", "post-contrast")

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.base import Layout
-from data_pipelines.preprocess import resize_image
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import digest
-from data_pipelines.readers.npz import npz_shapes, read_npz, stream_npz
-from data_pipelines.registry import nearest
-from data_pipelines.sample import Sample
-from data_pipelines.schema import PatientSource, Split, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.preprocess import resize_image
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import digest
+from trustsweep.data_pipelines.readers.npz import npz_shapes, read_npz, stream_npz
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import PatientSource, Split, Task
 
 _SPLITS = (Split.TRAIN, Split.VAL, Split.TEST)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import checked_size
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import checked_size
 
 #: The lists of a million images stay far below this; what is larger is no list.
 MAX_BYTES = 64 * 2**20

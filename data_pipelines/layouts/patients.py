@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from data_pipelines.errors import UserError
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.tables import Kind, Row, read_header, read_table
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.tables import Kind, Row, read_header, read_table
 
 #: Headers that are understood, as `_plain` writes them.
 _FILES = (

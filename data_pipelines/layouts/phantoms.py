@@ -11,11 +11,11 @@ import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.base import Layout
-from data_pipelines.layouts.thorax import Patient, draw_infections, draw_patient, render
-from data_pipelines.sample import Boxes, Sample
-from data_pipelines.schema import Feature, Kind, Modality, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.layouts.thorax import Patient, draw_infections, draw_patient, render
+from trustsweep.data_pipelines.sample import Boxes, Sample
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
 
 #: Raised whenever the same (seed, index) would give another image than before.
 VERSION = 2

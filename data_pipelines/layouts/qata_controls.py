@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Split
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Split
 
 FOLDER = "Control_Group"
 SUFFIXES = (".png", ".jpg", ".jpeg")

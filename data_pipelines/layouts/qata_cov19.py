@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.base import Layout
-from data_pipelines.layouts.qata_controls import (
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.layouts.qata_controls import (
     FOLDER,
     SUFFIXES,
     Control,
@@ -21,12 +21,12 @@ from data_pipelines.layouts.qata_controls import (
     origin,
     parse_groups,
 )
-from data_pipelines.preprocess import resize_image, resize_mask
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import digest, opaque
-from data_pipelines.readers.images import read_grey, read_mask
-from data_pipelines.sample import Sample
-from data_pipelines.schema import PatientSource, Split, Task
+from trustsweep.data_pipelines.preprocess import resize_image, resize_mask
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import digest, opaque
+from trustsweep.data_pipelines.readers.images import read_grey, read_mask
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import PatientSource, Split, Task
 
 _ROOT = "QaTa-COV19-v2"
 _IMAGES, _MASKS = "Images", "Ground-truths"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.preprocess import resize_boxes
-from data_pipelines.problems import BadFile
-from data_pipelines.sample import Boxes
+from trustsweep.data_pipelines.preprocess import resize_boxes
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.sample import Boxes
 
 BEYOND = "images have boxes that reach beyond them; cut at the edge"
 

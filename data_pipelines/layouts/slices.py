@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
+from trustsweep.data_pipelines.errors import UserError
 
 _RULES = ("all", "tumour")
 

@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.base import Layout
-from data_pipelines.layouts.gdc import Genomics, classes_of, patient_of, read_clinical
-from data_pipelines.layouts.gdc import read_genomics as read_genes
-from data_pipelines.layouts.slices import is_whole
-from data_pipelines.preprocess import resize_image
-from data_pipelines.preprocess.volumes import Recipe, apply
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import digest, opaque, walk
-from data_pipelines.readers.images import read_colour
-from data_pipelines.readers.nifti import read_nifti
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Feature, Kind, Modality, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.layouts.gdc import Genomics, classes_of, patient_of, read_clinical
+from trustsweep.data_pipelines.layouts.gdc import read_genomics as read_genes
+from trustsweep.data_pipelines.layouts.slices import is_whole
+from trustsweep.data_pipelines.preprocess import resize_image
+from trustsweep.data_pipelines.preprocess.volumes import Recipe, apply
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import digest, opaque, walk
+from trustsweep.data_pipelines.readers.images import read_colour
+from trustsweep.data_pipelines.readers.nifti import read_nifti
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
 
 _TILES, _MRI = "tiles", "mri"
 _TILE_SUFFIXES, _MRI_SUFFIXES = (".png", ".jpg", ".jpeg"), (".nii", ".nii.gz")

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.base import Layout
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import digest, opaque
-from data_pipelines.readers.tables import Kind as Column
-from data_pipelines.readers.tables import read_table
-from data_pipelines.registry import nearest
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Feature, Kind, Modality, PatientSource, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import digest, opaque
+from trustsweep.data_pipelines.readers.tables import Kind as Column
+from trustsweep.data_pipelines.readers.tables import read_table
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, Task
 
 _HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 _COLUMNS = (

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.base import Layout
-from data_pipelines.layouts.name_lists import read_names
-from data_pipelines.layouts.rectangles import Rectangle, to_boxes
-from data_pipelines.preprocess import resize_image
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import digest, opaque
-from data_pipelines.readers.images import read_colour
-from data_pipelines.readers.xml import read_xml
-from data_pipelines.sample import Sample
-from data_pipelines.schema import PatientSource, Split, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.layouts.name_lists import read_names
+from trustsweep.data_pipelines.layouts.rectangles import Rectangle, to_boxes
+from trustsweep.data_pipelines.preprocess import resize_image
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import digest, opaque
+from trustsweep.data_pipelines.readers.images import read_colour
+from trustsweep.data_pipelines.readers.xml import read_xml
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import PatientSource, Split, Task
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.readers.nifti import Volume, read_nifti
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.readers.nifti import Volume, read_nifti
 
 #: ITK's axes point to left and posterior where NIfTI's point to right and anterior.
 _FLIP = np.diag([-1.0, -1.0, 1.0])

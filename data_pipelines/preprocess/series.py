@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data_pipelines.sample import Series
+from trustsweep.data_pipelines.sample import Series
 
 
 def to_grid(

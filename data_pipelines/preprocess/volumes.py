@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.readers.nifti import Volume
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.readers.nifti import Volume
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
@@ -110,7 +110,7 @@ def apply(
     if mask is not None and mask.shape != first.values.shape:
         raise ValueError(f"the mask has {mask.shape} voxels, its scan {first.values.shape}")
     if recipe.template is not None:
-        from data_pipelines.preprocess.registration import to_template
+        from trustsweep.data_pipelines.preprocess.registration import to_template
 
         volumes, mask = to_template(recipe.template, volumes, mask, model=recipe.registration)
     image, labels = _on_one_grid(recipe, volumes, mask)

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.codestreams import frame_size, run_length_size
-from data_pipelines.readers.files import checked_size
-from data_pipelines.readers.images import MAX_PIXELS
-from data_pipelines.readers.quiet import quiet
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.codestreams import frame_size, run_length_size
+from trustsweep.data_pipelines.readers.files import checked_size
+from trustsweep.data_pipelines.readers.images import MAX_PIXELS
+from trustsweep.data_pipelines.readers.quiet import quiet
 
 if TYPE_CHECKING:
     from pydicom import Dataset

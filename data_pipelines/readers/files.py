@@ -7,8 +7,8 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from data_pipelines.errors import UserError
-from data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.problems import BadFile
 
 
 def checked_size(path: Path, limit: int | None = None) -> int:

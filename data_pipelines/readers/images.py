@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import checked_size
-from data_pipelines.readers.quiet import quiet, quiet_c
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import checked_size
+from trustsweep.data_pipelines.readers.quiet import quiet, quiet_c
 
 #: Large detectors have 17 megapixels; what claims far more is a decompression bomb.
 MAX_PIXELS = 64_000_000

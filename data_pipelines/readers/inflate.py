@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.problems import BadFile
 
 _MAGIC = b"\x1f\x8b"
 #: Deflate never shrinks by more.

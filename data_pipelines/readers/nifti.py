@@ -11,9 +11,9 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import checked_size
-from data_pipelines.readers.inflate import opened
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import checked_size
+from trustsweep.data_pipelines.readers.inflate import opened
 
 if TYPE_CHECKING:
     import nibabel

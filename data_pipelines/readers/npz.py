@@ -14,10 +14,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import checked_size
-from data_pipelines.readers.quiet import quiet
-from data_pipelines.registry import nearest
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import checked_size
+from trustsweep.data_pipelines.readers.quiet import quiet
+from trustsweep.data_pipelines.registry import nearest
 
 #: Of the arrays that one call returns.
 MAX_BYTES = 2**32

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import checked_size
-from data_pipelines.readers.inflate import opened
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import checked_size
+from trustsweep.data_pipelines.readers.inflate import opened
 
 #: A line, or several that a quoted field joins, is shorter.
 MAX_RECORD = 2**24

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.records import MAX_RECORD, Block, blocks
-from data_pipelines.registry import nearest
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.records import MAX_RECORD, Block, blocks
+from trustsweep.data_pipelines.registry import nearest
 
 #: Of text, inflated: what `read_table` holds at most, and what `stream_table` never holds.
 MAX_TABLE_BYTES = 2**28

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import checked_size
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import checked_size
 
 #: An element takes up to 50 times its text in memory.
 MAX_XML_BYTES = 2**22

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from data_pipelines.lazy import exports
-from data_pipelines.streams.modes import TASK_CPUS, Choice, Mode, Source, choose
+from trustsweep.data_pipelines.lazy import exports
+from trustsweep.data_pipelines.streams.modes import TASK_CPUS, Choice, Mode, Source, choose
 
 if TYPE_CHECKING:
-    from data_pipelines.streams.indexed import Indexed, Resident, Samples
-    from data_pipelines.streams.materialised import materialise
-    from data_pipelines.streams.order import Stream, Transform
-    from data_pipelines.streams.streamed import Streamed
+    from trustsweep.data_pipelines.streams.indexed import Indexed, Resident, Samples
+    from trustsweep.data_pipelines.streams.materialised import materialise
+    from trustsweep.data_pipelines.streams.order import Stream, Transform
+    from trustsweep.data_pipelines.streams.streamed import Streamed
 
 __all__ = [
     "TASK_CPUS",
@@ -37,12 +37,12 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
-        "Indexed": "data_pipelines.streams.indexed",
-        "Resident": "data_pipelines.streams.indexed",
-        "Samples": "data_pipelines.streams.indexed",
-        "Stream": "data_pipelines.streams.order",
-        "Streamed": "data_pipelines.streams.streamed",
-        "Transform": "data_pipelines.streams.order",
-        "materialise": "data_pipelines.streams.materialised",
+        "Indexed": "trustsweep.data_pipelines.streams.indexed",
+        "Resident": "trustsweep.data_pipelines.streams.indexed",
+        "Samples": "trustsweep.data_pipelines.streams.indexed",
+        "Stream": "trustsweep.data_pipelines.streams.order",
+        "Streamed": "trustsweep.data_pipelines.streams.streamed",
+        "Transform": "trustsweep.data_pipelines.streams.order",
+        "materialise": "trustsweep.data_pipelines.streams.materialised",
     },
 )

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from data_pipelines.schema import Batch, Manifest, Split
-from data_pipelines.shards import read_table
-from data_pipelines.storage import Folder
-from data_pipelines.streams import order
-from data_pipelines.streams.columns import Columns, assemble, columns_of, gather
-from data_pipelines.streams.order import Share, Stream, Transform
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split
+from trustsweep.data_pipelines.shards import read_table
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.streams import order
+from trustsweep.data_pipelines.streams.columns import Columns, assemble, columns_of, gather
+from trustsweep.data_pipelines.streams.order import Share, Stream, Transform
 
 if TYPE_CHECKING:
     from ray.data import DataIterator

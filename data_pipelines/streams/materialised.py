@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipelines.schema import Split
-from data_pipelines.storage import Folder
+from trustsweep.data_pipelines.schema import Split
+from trustsweep.data_pipelines.storage import Folder
 
 if TYPE_CHECKING:
     from ray.data.dataset import MaterializedDataset

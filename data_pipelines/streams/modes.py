@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.schema import Manifest, Split
 
 if TYPE_CHECKING:
     import torch
     from ray.data import DataIterator
 
-    from data_pipelines.streams.order import Stream
+    from trustsweep.data_pipelines.streams.order import Stream
 
 #: CPUs of one task that reads and corrupts. Half: one waits for storage while another computes.
 TASK_CPUS = 0.5
@@ -98,8 +98,8 @@ class Source:
         shard: Callable[[str], DataIterator],
     ) -> Stream:
         """A split; `shard` gives the worker's view of a materialised one."""
-        from data_pipelines.streams.indexed import Resident, Samples
-        from data_pipelines.streams.streamed import Streamed
+        from trustsweep.data_pipelines.streams.indexed import Resident, Samples
+        from trustsweep.data_pipelines.streams.streamed import Streamed
 
         if self.mode is Mode.STREAMED:
             return Streamed(

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch
 
 #: The corruption of training: (batch, epoch) to another batch of the same samples.
 Transform = Callable[[Batch, int], Batch]

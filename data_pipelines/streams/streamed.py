@@ -15,14 +15,21 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from data_pipelines.errors import StorageError, UserError
-from data_pipelines.schema import Batch, Manifest, Split
-from data_pipelines.storage import Folder
-from data_pipelines.streams import order
-from data_pipelines.streams.columns import Columns, Cutter, assemble, columns_of, gather, pack
-from data_pipelines.streams.modes import TASK_CPUS
-from data_pipelines.streams.order import Share, Stream, Transform
-from data_pipelines.streams.windows import WINDOW_BYTES, Group, Piece, Shards
+from trustsweep.data_pipelines.errors import StorageError, UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.streams import order
+from trustsweep.data_pipelines.streams.columns import (
+    Columns,
+    Cutter,
+    assemble,
+    columns_of,
+    gather,
+    pack,
+)
+from trustsweep.data_pipelines.streams.modes import TASK_CPUS
+from trustsweep.data_pipelines.streams.order import Share, Stream, Transform
+from trustsweep.data_pipelines.streams.windows import WINDOW_BYTES, Group, Piece, Shards
 
 #: Tasks that one pipeline is planned for, in whole epochs. Starting one costs 0.3 to 2 seconds.
 _PLANNED_TASKS = 256

@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Split
-from data_pipelines.shards import opened, parts
-from data_pipelines.storage import Folder
-from data_pipelines.streams.columns import assemble, columns_of, wanted
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split
+from trustsweep.data_pipelines.shards import opened, parts
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.streams.columns import assemble, columns_of, wanted
 
 #: What a window holds as stored: what one task has in memory, and how far rows are mixed.
 WINDOW_BYTES = 64 * 2**20

@@ -11,10 +11,10 @@ import typer
 import yaml
 from rich.console import Console
 
-from data_pipelines.errors import UserError
+from trustsweep.data_pipelines.errors import UserError
 
 if TYPE_CHECKING:
-    from distributed.run.folder import Run
+    from trustsweep.distributed.run.folder import Run
 
 app = typer.Typer(
     name="trustsweep",
@@ -43,7 +43,7 @@ DryRun = Annotated[
 
 def _use_plugins(paths: list[Path] | None) -> list[Path] | None:
     if paths:
-        from data_pipelines import plugins
+        from trustsweep.data_pipelines import plugins
 
         plugins.use(paths)
     return paths
@@ -116,9 +116,9 @@ def prepare(
 
     Without a folder, generated chest X-rays: `trustsweep prepare --out data/phantoms`
     """
-    from data_pipelines.prepare import prepare as run_prepare
-    from distributed.cli.preparing import cases_read, summary
-    from search_spaces.study import assignment
+    from trustsweep.data_pipelines.prepare import prepare as run_prepare
+    from trustsweep.distributed.cli.preparing import cases_read, summary
+    from trustsweep.search_spaces.study import assignment
 
     chosen = dict(assignment(item, example="count=480") for item in options or [])
     for key in chosen.keys() & {"size", "seed", "overwrite", "skip_bad", "patients", "progress"}:
@@ -161,7 +161,7 @@ def inspect(
 
     Example: `trustsweep inspect data/qata`
     """
-    from data_pipelines.inspection.command import run
+    from trustsweep.data_pipelines.inspection.command import run
 
     run(data, out, suite, json_file, _console())
 
@@ -208,7 +208,7 @@ def sweep(
     named: by `--set`, or with `--accept KEY` where a study file was edited, `--accept code` where
     the code was.
     """
-    from search_spaces.study import load
+    from trustsweep.search_spaces.study import load
 
     items = list(overrides or [])
     told = [item.partition("=")[0] for item in items]
@@ -244,9 +244,9 @@ def train(
 
     `trustsweep train evidential-unet --data data/qata --set epochs=30 --set regime=uncertain`
     """
-    from search_spaces.space import Space
-    from search_spaces.study import apply_overrides, load, parse, shipped_studies
-    from trainables.registry import TRAINABLES
+    from trustsweep.search_spaces.space import Space
+    from trustsweep.search_spaces.study import apply_overrides, load, parse, shipped_studies
+    from trustsweep.trainables.registry import TRAINABLES
 
     space = Space([trainable], {})
     names = space.of(trainable)
@@ -281,9 +281,9 @@ def report(
 
     Works on a run that is still going or was killed: it shows the trials that have ended.
     """
-    from distributed.report import write_report
-    from distributed.run.exports import write_exports
-    from distributed.run.folder import Run
+    from trustsweep.distributed.report import write_report
+    from trustsweep.distributed.run.exports import write_exports
+    from trustsweep.distributed.run.folder import Run
 
     opened = Run.open(run)
     write_exports(opened)
@@ -302,8 +302,8 @@ def list_registered(
 
     With the name of one, all that is known of it: `trustsweep list chestxray14`
     """
-    from data_pipelines.registry import nearest
-    from distributed.cli.catalogue import catalogue, describe
+    from trustsweep.data_pipelines.registry import nearest
+    from trustsweep.distributed.cli.catalogue import catalogue, describe
 
     found = catalogue()
     console = _console()
@@ -331,7 +331,7 @@ def main() -> None:
     What the user can mend is one line on stderr and exit code 2; a sweep that was left half-way
     says how to go on with it, and ends with 130 after Ctrl-C, else with 1.
     """
-    from distributed.run.halt import Halted
+    from trustsweep.distributed.run.halt import Halted
 
     try:
         app()
@@ -344,9 +344,9 @@ def main() -> None:
 
 
 def _sweep(study: Any, out: Path, dry_run: bool) -> None:
-    from distributed.sweep.job import sweep
-    from distributed.sweep.plan import prepare
-    from distributed.sweep.resources import nodes
+    from trustsweep.distributed.sweep.job import sweep
+    from trustsweep.distributed.sweep.plan import prepare
+    from trustsweep.distributed.sweep.resources import nodes
 
     console = _console()
     if not dry_run:
@@ -362,9 +362,9 @@ def _sweep(study: Any, out: Path, dry_run: bool) -> None:
 def _resume(
     run: Path, study: str | None, items: list[str], accepted: list[str], dry_run: bool
 ) -> None:
-    from distributed.run.folder import STUDY, Run
-    from distributed.sweep.job import resume
-    from search_spaces.study import load
+    from trustsweep.distributed.run.folder import STUDY, Run
+    from trustsweep.distributed.sweep.job import resume
+    from trustsweep.search_spaces.study import load
 
     if dry_run:
         raise UserError("--dry-run: says what a new run would use; --resume has no use for it.")
@@ -374,7 +374,7 @@ def _resume(
 
 def _ended(run: Run) -> None:
     """A sweep without a single model has failed, also for a script that started it."""
-    from distributed.run.ledger import State
+    from trustsweep.distributed.run.ledger import State
 
     if not run.ledger.of(State.COMPLETED):
         raise typer.Exit(1)

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import inspect
 
-from data_pipelines.corruptions import CORRUPTIONS
-from data_pipelines.corruptions.suites import SUITES
-from data_pipelines.layouts import LAYOUTS
-from data_pipelines.registry import Registry
-from distributed.search.stopping import POLICIES
-from search_spaces.study import load, shipped_studies
-from trainables.metrics.catalog import AREAS, COSTS, METRICS, SKILL, MetricInfo, metric_info
-from trainables.registry import ATTACKS, MAPS, REGIMES, TRAINABLES
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS
+from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.layouts import LAYOUTS
+from trustsweep.data_pipelines.registry import Registry
+from trustsweep.distributed.search.stopping import POLICIES
+from trustsweep.search_spaces.study import load, shipped_studies
+from trustsweep.trainables.metrics.catalog import (
+    AREAS,
+    COSTS,
+    METRICS,
+    SKILL,
+    MetricInfo,
+    metric_info,
+)
+from trustsweep.trainables.registry import ATTACKS, MAPS, REGIMES, TRAINABLES
 
 _REGISTRIES: dict[str, Registry] = {
     "trainables": TRAINABLES,

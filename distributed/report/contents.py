@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from distributed.report.section import Section
-from distributed.report.sections import sections
-from distributed.run.folder import Run
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.report.sections import sections
+from trustsweep.distributed.run.folder import Run
 
 
 @dataclass(frozen=True)

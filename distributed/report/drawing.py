@@ -7,9 +7,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distributed.report.wording import BETTER
-from distributed.run.folder import COST_PREFIX
-from distributed.statistics.front import Objective
+from trustsweep.distributed.report.wording import BETTER
+from trustsweep.distributed.run.folder import COST_PREFIX
+from trustsweep.distributed.statistics.front import Objective
 
 STYLE: Any = {
     "font.size": 9.5,

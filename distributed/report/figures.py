@@ -6,9 +6,9 @@ from pathlib import Path
 
 import matplotlib
 
-from distributed.report.contents import Contents
-from distributed.report.drawing import STYLE
-from distributed.report.sections import sections
+from trustsweep.distributed.report.contents import Contents
+from trustsweep.distributed.report.drawing import STYLE
+from trustsweep.distributed.report.sections import sections
 
 
 def write_figures(contents: Contents) -> list[Path]:

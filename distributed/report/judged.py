@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.schema import Split
-from distributed.report.wording import attacked
-from distributed.run.evaluation_card import EvaluationCard
-from distributed.run.folder import Run
-from trainables.metrics.catalog import METRICS, attacked_name
-from trainables.metrics.skill import best_trivial
+from trustsweep.data_pipelines.schema import Split
+from trustsweep.distributed.report.wording import attacked
+from trustsweep.distributed.run.evaluation_card import EvaluationCard
+from trustsweep.distributed.run.folder import Run
+from trustsweep.trainables.metrics.catalog import METRICS, attacked_name
+from trustsweep.trainables.metrics.skill import best_trivial
 
 
 def fully_attacked(run: Run) -> bool:

@@ -12,12 +12,12 @@ from pathlib import Path
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from distributed.report.contents import Contents, gather
-from distributed.report.palette import PALETTE
-from distributed.report.payload import embedded_json
-from distributed.report.sections import sections
-from distributed.report.thinning import MOST_MODELS, MOST_ROWS, shown_metrics
-from distributed.report.wording import (
+from trustsweep.distributed.report.contents import Contents, gather
+from trustsweep.distributed.report.palette import PALETTE
+from trustsweep.distributed.report.payload import embedded_json
+from trustsweep.distributed.report.sections import sections
+from trustsweep.distributed.report.thinning import MOST_MODELS, MOST_ROWS, shown_metrics
+from trustsweep.distributed.report.wording import (
     BETTER,
     duration,
     gap_number,
@@ -28,8 +28,8 @@ from distributed.report.wording import (
     roles,
     unfinished,
 )
-from distributed.run.folder import Run
-from distributed.run.optimism import SPLITS
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.optimism import SPLITS
 
 
 def write_report(run: Run) -> Path:
@@ -38,7 +38,7 @@ def write_report(run: Run) -> Path:
     What the run has not found yet is named on the page instead. Raises `UserError` for broken
     files, and for those of another version.
     """
-    from distributed.report.figures import write_figures  # loads matplotlib
+    from trustsweep.distributed.report.figures import write_figures  # loads matplotlib
 
     contents = gather(run)
     for section, data in contents.shown:
@@ -59,7 +59,7 @@ def _environment() -> Environment:
     """Kept, as it holds the compiled templates."""
     folders = ("templates", "sections")
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader("distributed.report", f) for f in folders]),
+        loader=ChoiceLoader([PackageLoader("trustsweep.distributed.report", f) for f in folders]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -114,7 +114,7 @@ def _scoped(script: str) -> str:
 
 
 def _asset(name: str) -> str:
-    folder = resources.files("distributed.report") / "templates"
+    folder = resources.files("trustsweep.distributed.report") / "templates"
     return (folder / name).read_text(encoding="utf-8")
 
 

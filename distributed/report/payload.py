@@ -8,16 +8,16 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from distributed.report.contents import Contents
-from distributed.report.judged import search_curves, trivial
-from distributed.report.palette import PALETTE
-from distributed.report.sections import sections
-from distributed.report.thinning import shown_metrics
-from distributed.report.wording import roles
-from distributed.run.evaluation_card import EvaluationCard
-from distributed.run.folder import Run
-from distributed.run.ledger import Record
-from trainables.metrics.catalog import MetricInfo
+from trustsweep.distributed.report.contents import Contents
+from trustsweep.distributed.report.judged import search_curves, trivial
+from trustsweep.distributed.report.palette import PALETTE
+from trustsweep.distributed.report.sections import sections
+from trustsweep.distributed.report.thinning import shown_metrics
+from trustsweep.distributed.report.wording import roles
+from trustsweep.distributed.run.evaluation_card import EvaluationCard
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import Record
+from trustsweep.trainables.metrics.catalog import MetricInfo
 
 
 def embedded_json(contents: Contents) -> str:

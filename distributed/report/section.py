@@ -1,4 +1,4 @@
-"""What a section of the page is: a folder of `distributed.report.sections`.
+"""What a section of the page is: a folder of `trustsweep.distributed.report.sections`.
 
     sections/<name>/__init__.py     what is worked out of a run, and SECTION
                     page.html.j2    its part of the page; `data` is what was worked out
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from distributed.run.folder import Run
+from trustsweep.distributed.run.folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

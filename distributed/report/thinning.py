@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from distributed.run.folder import Run
-from distributed.run.ledger import Record
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import Record
 
 Item = TypeVar("Item")
 

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TypeGuard
 
-from distributed.run.evaluation_card import AttackCard, EvaluationCard
-from distributed.run.folder import MASKED, Run
-from distributed.run.ledger import SEARCH, Record, State
-from distributed.run.optimism import choices, mean_optimism, measured
-from distributed.run.trivial import trivial_lines
-from distributed.statistics.front import Direction, Objective
-from distributed.statistics.inference import Estimate
-from search_spaces.space import Value
-from trainables.metrics.catalog import AREAS
-from trainables.registry import FULL
+from trustsweep.distributed.run.evaluation_card import AttackCard, EvaluationCard
+from trustsweep.distributed.run.folder import MASKED, Run
+from trustsweep.distributed.run.ledger import SEARCH, Record, State
+from trustsweep.distributed.run.optimism import choices, mean_optimism, measured
+from trustsweep.distributed.run.trivial import trivial_lines
+from trustsweep.distributed.statistics.front import Direction, Objective
+from trustsweep.distributed.statistics.inference import Estimate
+from trustsweep.search_spaces.space import Value
+from trustsweep.trainables.metrics.catalog import AREAS
+from trustsweep.trainables.registry import FULL
 
 BETTER: dict[Direction | None, str] = {
     "max": "higher is better",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from data_pipelines.machine import replacing, write_atomically
+from trustsweep.data_pipelines.machine import replacing, write_atomically
 
 if TYPE_CHECKING:
     import torch

@@ -14,13 +14,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
-from distributed.run.exports import write_csv
-from distributed.run.folder import COST_PREFIX, Run, is_feasible
-from distributed.run.ledger import Record, State
-from distributed.statistics.attainment import attainment_share, attainment_surfaces
-from distributed.statistics.front import Direction, Floats, Objective
-from distributed.statistics.inference import PairedTest, Summary, holm, paired_t_test, summarise
-from search_spaces.study import BASELINE, SEED
+from trustsweep.distributed.run.exports import write_csv
+from trustsweep.distributed.run.folder import COST_PREFIX, Run, is_feasible
+from trustsweep.distributed.run.ledger import Record, State
+from trustsweep.distributed.statistics.attainment import attainment_share, attainment_surfaces
+from trustsweep.distributed.statistics.front import Direction, Floats, Objective
+from trustsweep.distributed.statistics.inference import (
+    PairedTest,
+    Summary,
+    holm,
+    paired_t_test,
+    summarise,
+)
+from trustsweep.search_spaces.study import BASELINE, SEED
 
 COMPARISON, ATTAINMENT = "comparison.csv", "attainment.csv"
 #: Below this adjusted p-value a difference is called one.

@@ -3,7 +3,7 @@
 `evaluation/<id>.json` in a run folder, written by `distributed.sweep.test_evaluation`, read by the
 report, the comparison of seeds and whoever else asks; no torch and no Ray. Beside it lie
 `<id>.npz`, arrays of the samples that the report shows, and `<id>.parquet`, what every sample
-scored (`distributed.run.sample_table`), for models of the search.
+scored (`trustsweep.distributed.run.sample_table`), for models of the search.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from zipfile import BadZipFile
 import numpy as np
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
-from data_pipelines.errors import UserError
-from data_pipelines.machine import write_atomically
-from data_pipelines.schema import Split
-from distributed.statistics.inference import Estimate
-from search_spaces.space import Value
-from trainables.registry import FULL
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.machine import write_atomically
+from trustsweep.data_pipelines.schema import Split
+from trustsweep.distributed.statistics.inference import Estimate
+from trustsweep.search_spaces.space import Value
+from trustsweep.trainables.registry import FULL
 
 #: Raise it when the keys of a card, or their meaning, change.
 CARD_VERSION = 1
@@ -74,7 +74,7 @@ class Abstaining(_Part):
 
 
 class Selective(_Part):
-    """See `distributed.sweep.selective`."""
+    """See `trustsweep.distributed.sweep.selective`."""
 
     thresholds: list[Threshold]
     conditions: dict[str, Abstaining]
@@ -93,7 +93,7 @@ class Unseen(_Part):
 
 
 class ModalityWeights(_Part):
-    """See `trainables.metrics.reliance.Reliance`; intervals and p-values where there is a test."""
+    """`trustsweep.trainables.metrics.reliance.Reliance`; intervals and p where there is a test."""
 
     modalities: list[str]
     corruption: str
@@ -133,7 +133,7 @@ class Group(_Part):
 
 
 class Groups(_Part):
-    """See `distributed.statistics.estimates.group_estimates`; of one split."""
+    """See `trustsweep.distributed.statistics.estimates.group_estimates`; of one split."""
 
     split: str
     least: int
@@ -159,7 +159,7 @@ class MaskingSigns(_Part):
 
 
 class AttackCard(_Part):
-    """See `distributed.sweep.robustness.attack_card`."""
+    """See `trustsweep.distributed.sweep.robustness.attack_card`."""
 
     name: AttackNames
     norm: str

@@ -1,6 +1,6 @@
 """Tables and a summary of a run for people and other programs; nothing here is read back.
 
-`trials.csv`, `front.csv`, `hypervolume.csv` and `summary.json`, all from `distributed.run.folder`.
+`trials.csv`, `front.csv`, `hypervolume.csv` and `summary.json`, all from the folder's `Run`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.machine import write_atomically
-from distributed.run.folder import Run, identifier, total_cost
-from distributed.run.ledger import Record, State
-from distributed.version import VERSION
-from search_spaces.study import SEED
-from trainables.metrics.catalog import COSTS, MetricInfo
+from trustsweep.data_pipelines.machine import write_atomically
+from trustsweep.distributed.run.folder import Run, identifier, total_cost
+from trustsweep.distributed.run.ledger import Record, State
+from trustsweep.distributed.version import VERSION
+from trustsweep.search_spaces.study import SEED
+from trustsweep.trainables.metrics.catalog import COSTS, MetricInfo
 
 TRIALS, FRONT, HYPERVOLUME, SUMMARY = "trials.csv", "front.csv", "hypervolume.csv", "summary.json"
 

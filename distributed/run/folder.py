@@ -2,7 +2,7 @@
 
 The one reading of a run folder that sweep, report, comparison of seeds and terminal share. It needs
 no Ray, no torch and no Optuna, and writes nothing but what begins a run; tables for users are
-written by `distributed.run.exports`, and never read back.
+written by `trustsweep.distributed.run.exports`, and never read back.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from data_pipelines import plugins
-from data_pipelines.errors import UserError
-from data_pipelines.machine import write_atomically
-from data_pipelines.schema import MANIFEST_NAME, Manifest, Split
-from data_pipelines.storage import Folder
-from distributed.run.evaluation_card import EvaluationCard, read_cards
-from distributed.run.ledger import SEARCH, Ledger, Record, State, trial_id
-from distributed.run.trivial import load_figures
-from distributed.statistics.front import (
+from trustsweep.data_pipelines import plugins
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.machine import write_atomically
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.distributed.run.evaluation_card import EvaluationCard, read_cards
+from trustsweep.distributed.run.ledger import SEARCH, Ledger, Record, State, trial_id
+from trustsweep.distributed.run.trivial import load_figures
+from trustsweep.distributed.statistics.front import (
     Archive,
     Objective,
     hypervolume_history,
     reference_point,
 )
-from distributed.version import code_revision
-from search_spaces.study import Constraint, Study, load
-from trainables.metrics.catalog import MetricInfo, metric_info
-from trainables.metrics.skill import triviality
+from trustsweep.distributed.version import code_revision
+from trustsweep.search_spaces.study import Constraint, Study, load
+from trustsweep.trainables.metrics.catalog import MetricInfo, metric_info
+from trustsweep.trainables.metrics.skill import triviality
 
 STUDY = "study.yaml"
 #: Copies of the plug-in files that the run was made with.

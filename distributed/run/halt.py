@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from data_pipelines.errors import StorageError
+from trustsweep.data_pipelines.errors import StorageError
 
 #: By a person or a scheduler of jobs; Slurm, Kubernetes and Ray send SIGTERM before they kill.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -20,8 +20,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
-from data_pipelines.errors import UserError
-from distributed.version import VERSION
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.version import VERSION
 
 LEDGER = "ledger.jsonl"
 _LOCK = ".lock"

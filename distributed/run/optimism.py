@@ -13,12 +13,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from distributed.run.evaluation_card import EvaluationCard
-from distributed.run.folder import COST_PREFIX, Run
-from distributed.run.ledger import Record
-from distributed.statistics.front import Objective
-from distributed.statistics.inference import Estimate
-from trainables.metrics.catalog import under_attack
+from trustsweep.distributed.run.evaluation_card import EvaluationCard
+from trustsweep.distributed.run.folder import COST_PREFIX, Run
+from trustsweep.distributed.run.ledger import Record
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.distributed.statistics.inference import Estimate
+from trustsweep.trainables.metrics.catalog import under_attack
 
 #: Splits as they are written out.
 SPLITS = {"train": "training", "val": "validation", "test": "test", "ood": "unseen sites"}

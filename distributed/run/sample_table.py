@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipelines.machine import replacing
-from data_pipelines.schema import Split
-from data_pipelines.shards import read_table
-from data_pipelines.storage import Folder
-from trainables.sample_scores import SampleScores
+from trustsweep.data_pipelines.machine import replacing
+from trustsweep.data_pipelines.schema import Split
+from trustsweep.data_pipelines.shards import read_table
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.trainables.sample_scores import SampleScores
 
 #: What patients are hashed with. Whoever has it can look up a patient whose id he knows, so it
 #: stays behind when results are handed on.

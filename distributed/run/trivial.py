@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipelines.errors import UserError
-from data_pipelines.machine import write_atomically
-from data_pipelines.schema import Manifest, Split, Task
-from data_pipelines.storage import Folder
-from trainables.metrics.skill import Figures
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.machine import write_atomically
+from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.trainables.metrics.skill import Figures
 
 if TYPE_CHECKING:
-    from trainables.metrics.prior import Prior
+    from trustsweep.trainables.metrics.prior import Prior
 
 #: In the run folder: split to predictor to metric to value, null where it does not exist.
 TRIVIAL_NAME = "trivial.json"
@@ -34,9 +34,9 @@ class Trivial:
 
 def read_trivial(data: Folder, manifest: Manifest, task: Task) -> Trivial:
     """Read the labels or masks of every split once. Raises `UserError` for damaged files."""
-    from data_pipelines.streams import Streamed
-    from trainables.metrics.prior import Prior
-    from trainables.metrics.trivial import TRIVIAL
+    from trustsweep.data_pipelines.streams import Streamed
+    from trustsweep.trainables.metrics.prior import Prior
+    from trustsweep.trainables.metrics.trivial import TRIVIAL
 
     def truths(split: Split) -> Streamed:
         return Streamed(data, split, manifest)

@@ -12,9 +12,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial
 
-from distributed.run.ledger import SEARCH, Ledger, Record, State
-from distributed.search.sampling import directions
-from distributed.statistics.front import Objective
+from trustsweep.distributed.run.ledger import SEARCH, Ledger, Record, State
+from trustsweep.distributed.search.sampling import directions
+from trustsweep.distributed.statistics.front import Objective
 
 JOURNAL = "optuna-journal.log"
 

@@ -25,10 +25,10 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from distributed.run.ledger import Record, State
-from distributed.statistics.front import Objective
-from search_spaces.space import TRAINABLE, Space
-from search_spaces.study import Constraint, Search, Study
+from trustsweep.distributed.run.ledger import Record, State
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.search_spaces.space import TRAINABLE, Space
+from trustsweep.search_spaces.study import Constraint, Search, Study
 
 #: Suggestions that repeat a known config are drawn again, at random after the first of these
 #: numbers; after the second the space counts as used up.

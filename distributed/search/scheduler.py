@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from distributed.search.stopping import make_policy
-from distributed.search.stopping.policy import Figures, Policy, Verdict
-from distributed.statistics.front import Direction, Objective
-from search_spaces.study import Constraint, Scheduler
+from trustsweep.distributed.search.stopping import make_policy
+from trustsweep.distributed.search.stopping.policy import Figures, Policy, Verdict
+from trustsweep.distributed.statistics.front import Direction, Objective
+from trustsweep.search_spaces.study import Constraint, Scheduler
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -95,7 +95,7 @@ class ParetoScheduler(PolicyScheduler):
         objectives: Names as results have them, and which way each is better.
         max_t: How long a full trial is, in units of `time_attr`: the same for all, or asked of
             each trial. There it is stopped.
-        policy: A name of `distributed.search.stopping.POLICIES`.
+        policy: A name of `trustsweep.distributed.search.stopping.POLICIES`.
         rungs: Shares of `max_t` at which trials are judged, in (0, 1); left out, those of a study.
         constraints: Such as ``"accuracy >= 0.7"``; who breaks one ranks below who breaks none.
         time_attr: Counts a trial's progress in its results. Those that name the end of no rung

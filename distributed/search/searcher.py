@@ -14,10 +14,10 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from distributed.run.halt import Halt
-from distributed.run.ledger import SEARCH, Ledger, Record, State
-from distributed.search.sampling import Sampling
-from distributed.workers.outcome import CONFIG, JUDGED, TRIAL
+from trustsweep.distributed.run.halt import Halt
+from trustsweep.distributed.run.ledger import SEARCH, Ledger, Record, State
+from trustsweep.distributed.search.sampling import Sampling
+from trustsweep.distributed.workers.outcome import CONFIG, JUDGED, TRIAL
 
 
 class ParetoSearch(Searcher):

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.schedulers import TrialScheduler
 
-from distributed.run.halt import Halt
-from distributed.run.ledger import END, EPOCH, SEARCH, Ledger, State
-from distributed.search.scheduler import PolicyScheduler
-from distributed.search.stopping import make_policy
-from distributed.search.stopping.policy import Figures, Policy, Verdict
-from distributed.statistics.front import Objective
-from distributed.workers.outcome import RUNG, TRIAL, metrics_of, outcome
-from search_spaces.study import Study
+from trustsweep.distributed.run.halt import Halt
+from trustsweep.distributed.run.ledger import END, EPOCH, SEARCH, Ledger, State
+from trustsweep.distributed.search.scheduler import PolicyScheduler
+from trustsweep.distributed.search.stopping import make_policy
+from trustsweep.distributed.search.stopping.policy import Figures, Policy, Verdict
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.distributed.workers.outcome import RUNG, TRIAL, metrics_of, outcome
+from trustsweep.search_spaces.study import Study
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController

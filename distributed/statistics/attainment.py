@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from distributed.statistics.front import Direction, Floats, losses_of
+from trustsweep.distributed.statistics.front import Direction, Floats, losses_of
 
 
 def attainment_surfaces(

@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.inspection.counted import UNKNOWN, group_value
-from data_pipelines.schema import Task
-from distributed.statistics.inference import Estimate, Floats, Statistic, bootstrap
-from trainables.evaluation import CLEAN, EvaluationPlan
-from trainables.metrics.calibration import CALIBRATION_BINS
-from trainables.metrics.catalog import (
+from trustsweep.data_pipelines.inspection.counted import UNKNOWN, group_value
+from trustsweep.data_pipelines.schema import Task
+from trustsweep.distributed.statistics.inference import Estimate, Floats, Statistic, bootstrap
+from trustsweep.trainables.evaluation import CLEAN, EvaluationPlan
+from trustsweep.trainables.metrics.calibration import CALIBRATION_BINS
+from trustsweep.trainables.metrics.catalog import (
     AREAS,
     NLL_CLAMP,
     SKILL,
@@ -28,8 +28,8 @@ from trainables.metrics.catalog import (
     leaf,
     metric_info,
 )
-from trainables.metrics.skill import Figures, best_trivial, skill
-from trainables.sample_scores import SampleScores
+from trustsweep.trainables.metrics.skill import Figures, best_trivial, skill
+from trustsweep.trainables.sample_scores import SampleScores
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 

@@ -13,20 +13,20 @@ from ray import tune
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from distributed.run.checkpoints import discard_states
-from distributed.run.exports import write_exports
-from distributed.run.folder import Front, Run, values_of
-from distributed.run.halt import Halt
-from distributed.run.ledger import Record, State
-from distributed.search.journal import Journal
-from distributed.search.stopping.policy import Verdict
-from distributed.sweep.progress import Progress
-from distributed.workers.outcome import OUTSIDE, RUNG, TRIAL, metrics_of, outcome
+from trustsweep.distributed.run.checkpoints import discard_states
+from trustsweep.distributed.run.exports import write_exports
+from trustsweep.distributed.run.folder import Front, Run, values_of
+from trustsweep.distributed.run.halt import Halt
+from trustsweep.distributed.run.ledger import Record, State
+from trustsweep.distributed.search.journal import Journal
+from trustsweep.distributed.search.stopping.policy import Verdict
+from trustsweep.distributed.sweep.progress import Progress
+from trustsweep.distributed.workers.outcome import OUTSIDE, RUNG, TRIAL, metrics_of, outcome
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
-    from distributed.sweep.plan import Prepared
+    from trustsweep.distributed.sweep.plan import Prepared
 
 #: Exports are written anew at the end of a trial, but not more than this share of the time.
 _EXPORTS_SHARE = 0.05

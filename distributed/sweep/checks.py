@@ -6,18 +6,25 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_pipelines.corruptions import CORRUPTIONS
-from data_pipelines.errors import UserError
-from data_pipelines.registry import nearest
-from data_pipelines.schema import Manifest, Split, Task
-from distributed.statistics.front import Objective
-from distributed.workers import fidelity
-from search_spaces.space import Parameter, Value
-from search_spaces.study import Study
-from trainables.evaluation import EvaluationPlan
-from trainables.metrics.catalog import COSTS, METRICS, SKILL, all_names, leaf, metric_info
-from trainables.metrics.skill import Figures, best_trivial, skill
-from trainables.registry import ATTACKS, ENSEMBLES, TRAINABLES
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.distributed.workers import fidelity
+from trustsweep.search_spaces.space import Parameter, Value
+from trustsweep.search_spaces.study import Study
+from trustsweep.trainables.evaluation import EvaluationPlan
+from trustsweep.trainables.metrics.catalog import (
+    COSTS,
+    METRICS,
+    SKILL,
+    all_names,
+    leaf,
+    metric_info,
+)
+from trustsweep.trainables.metrics.skill import Figures, best_trivial, skill
+from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, TRAINABLES
 
 
 def check(study: Study, manifest: Manifest) -> None:
@@ -64,7 +71,7 @@ def _usable_encoder(study: Study, manifest: Manifest) -> None:
     space = study.search_space()
     for trainable in study.trainables:
         for file in filter(None, _listed(space.of(trainable)["encoder"])):
-            from trainables.networks import load_encoder
+            from trustsweep.trainables.networks import load_encoder
 
             config = {**space.defaults(trainable), "encoder": file}
             load_encoder(TRAINABLES[trainable](config, manifest).network(), Path(str(file)))
@@ -85,7 +92,7 @@ def _usable_attack(study: Study) -> None:
             f"evaluation.attack: unknown attack {settings.attack!r}"
             f"{nearest(settings.attack, known)} Known: {', '.join(known)}."
         )
-    from trainables.attacks import make_attack
+    from trustsweep.trainables.attacks import make_attack
 
     try:
         make_attack(
@@ -198,7 +205,7 @@ def _sighted(study: Study) -> None:
 
 
 def evaluation_plan(study: Study) -> EvaluationPlan:
-    """What `trainables.evaluation` is to do for each trial of this study."""
+    """What `trustsweep.trainables.evaluation` is to do for each trial of this study."""
     settings = study.evaluation
     return EvaluationPlan(
         epsilons=tuple(settings.epsilons),

@@ -13,35 +13,42 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from data_pipelines import plugins
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Split
-from data_pipelines.storage import Folder
-from distributed.run import comparison
-from distributed.run.checkpoints import discard_states
-from distributed.run.exports import write_exports
-from distributed.run.folder import Run, identifier
-from distributed.run.halt import INTERRUPTED, Halt, Halted, on_signals, on_threads, outside
-from distributed.run.ledger import Record, State
-from distributed.run.optimism import choices, counted, counts
-from distributed.run.trivial import (
+from trustsweep.data_pipelines import plugins
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Split
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.distributed.run import comparison
+from trustsweep.distributed.run.checkpoints import discard_states
+from trustsweep.distributed.run.exports import write_exports
+from trustsweep.distributed.run.folder import Run, identifier
+from trustsweep.distributed.run.halt import (
+    INTERRUPTED,
+    Halt,
+    Halted,
+    on_signals,
+    on_threads,
+    outside,
+)
+from trustsweep.distributed.run.ledger import Record, State
+from trustsweep.distributed.run.optimism import choices, counted, counts
+from trustsweep.distributed.run.trivial import (
     save_figures,
     trivial_lines,
 )
-from distributed.search.stopping.policy import Verdict
-from distributed.sweep.checks import (
+from trustsweep.distributed.search.stopping.policy import Verdict
+from trustsweep.distributed.sweep.checks import (
     evaluation_plan,
 )
-from distributed.sweep.plan import Prepared, prepare
-from distributed.sweep.progress import Progress, front_table, on_test_table
-from distributed.sweep.repeats import repeats
-from distributed.sweep.resources import cluster_nodes, nodes, ray_session
-from distributed.sweep.resume import check_changes, lessons, teach
-from distributed.version import VERSION, code_revision
-from search_spaces.study import Study
+from trustsweep.distributed.sweep.plan import Prepared, prepare
+from trustsweep.distributed.sweep.progress import Progress, front_table, on_test_table
+from trustsweep.distributed.sweep.repeats import repeats
+from trustsweep.distributed.sweep.resources import cluster_nodes, nodes, ray_session
+from trustsweep.distributed.sweep.resume import check_changes, lessons, teach
+from trustsweep.distributed.version import VERSION, code_revision
+from trustsweep.search_spaces.study import Study
 
 if TYPE_CHECKING:
-    from distributed.workers.slot import SlotSettings
+    from trustsweep.distributed.workers.slot import SlotSettings
 
 #: Seconds for which a slot waits for storage that is away; see `distributed.workers.slot.PATIENCE`.
 _PATIENCE = "TRUSTSWEEP_PATIENCE"
@@ -180,13 +187,13 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
     """Run the trials through slots: those under way, the search, and its repeats."""
     from ray import tune
 
-    from data_pipelines.streams import Mode, materialise
-    from distributed.search.journal import Journal
-    from distributed.search.sampling import Sampling
-    from distributed.search.searcher import ParetoSearch
-    from distributed.search.study_scheduler import StudyScheduler
-    from distributed.sweep.callbacks import RunCallback
-    from distributed.workers.slot import REQUEST, Slot
+    from trustsweep.data_pipelines.streams import Mode, materialise
+    from trustsweep.distributed.search.journal import Journal
+    from trustsweep.distributed.search.sampling import Sampling
+    from trustsweep.distributed.search.searcher import ParetoSearch
+    from trustsweep.distributed.search.study_scheduler import StudyScheduler
+    from trustsweep.distributed.sweep.callbacks import RunCallback
+    from trustsweep.distributed.workers.slot import REQUEST, Slot
 
     study = prepared.study
     assert study.data is not None
@@ -239,9 +246,9 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
 
 
 def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
-    from data_pipelines.streams import Source
-    from distributed.workers.board import WorkerSettings
-    from distributed.workers.slot import PATIENCE, SlotSettings
+    from trustsweep.data_pipelines.streams import Source
+    from trustsweep.distributed.workers.board import WorkerSettings
+    from trustsweep.distributed.workers.slot import PATIENCE, SlotSettings
 
     plan = prepared.resources
     assert prepared.study.data is not None
@@ -288,7 +295,7 @@ def _settle(run: Run, verdicts: Mapping[str, Verdict]) -> None:
 
 def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
     """Evaluate the front's models, and their repeats, on the test split by the same code."""
-    from distributed.sweep.test_evaluation import judge
+    from trustsweep.distributed.sweep.test_evaluation import judge
 
     identify = identifier(prepared.study, prepared.manifest)
     front = run.reread().front
@@ -303,7 +310,7 @@ def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
 
 def _report(run: Run, console: Console) -> None:
     """Write exports and report, and say what the page says at its head."""
-    from distributed.report import write_report
+    from trustsweep.distributed.report import write_report
 
     write_exports(run)
     page = write_report(run)
@@ -326,8 +333,8 @@ def _report(run: Run, console: Console) -> None:
 
 def _say_of_test(run: Run, console: Console) -> None:
     """The front's models on the test split and against the baseline, as far as was judged."""
-    from distributed.report.sections.seeds import findings
-    from distributed.report.wording import attack_lines
+    from trustsweep.distributed.report.sections.seeds import findings
+    from trustsweep.distributed.report.wording import attack_lines
 
     if chosen := choices(run):
         console.print(on_test_table(chosen))

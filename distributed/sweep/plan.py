@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Manifest, Split
-from data_pipelines.shards import load_manifest
-from data_pipelines.storage import Folder
-from distributed.run.trivial import Trivial, read_trivial
-from distributed.statistics.front import Objective
-from distributed.sweep.checks import check, check_defined, objectives_of, task_of
-from distributed.sweep.resources import ResourcePlan, plan
-from search_spaces.study import Study
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.shards import load_manifest
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.distributed.run.trivial import Trivial, read_trivial
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.distributed.sweep.checks import check, check_defined, objectives_of, task_of
+from trustsweep.distributed.sweep.resources import ResourcePlan, plan
+from trustsweep.search_spaces.study import Study
 
 
 @dataclass(frozen=True)

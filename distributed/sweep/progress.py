@@ -13,10 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from distributed.run.ledger import Record, State
-from distributed.run.optimism import Choice
-from distributed.statistics.front import Objective
-from distributed.statistics.inference import Estimate
+from trustsweep.distributed.run.ledger import Record, State
+from trustsweep.distributed.run.optimism import Choice
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.distributed.statistics.inference import Estimate
 
 
 def duration(seconds: float) -> str:

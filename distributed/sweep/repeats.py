@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from distributed.run.ledger import SEEDS, Record
-from search_spaces.study import SEED, Study
+from trustsweep.distributed.run.ledger import SEEDS, Record
+from trustsweep.search_spaces.study import SEED, Study
 
 
 def repeats(

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipelines.errors import UserError
-from data_pipelines.machine import cpu_count
-from data_pipelines.plugins import PLUGINS
-from data_pipelines.streams.modes import TASK_CPUS, Choice, Mode, choose
-from search_spaces.study import Resources
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.machine import cpu_count
+from trustsweep.data_pipelines.plugins import PLUGINS
+from trustsweep.data_pipelines.streams.modes import TASK_CPUS, Choice, Mode, choose
+from trustsweep.search_spaces.study import Resources
 
 #: How a Ray cluster is named to this process; `ray job submit` sets it.
 ADDRESS = "RAY_ADDRESS"

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Manifest
-from distributed.run.folder import Run
-from distributed.run.ledger import SEARCH, Ledger, Record, State
-from distributed.version import code_revision
-from search_spaces.study import Study
-from trainables.registry import FULL
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import SEARCH, Ledger, Record, State
+from trustsweep.distributed.version import code_revision
+from trustsweep.search_spaces.study import Study
+from trustsweep.trainables.registry import FULL
 
 #: What every figure of a run depends on alike: with another value, its trials do not compare.
 _FIXED = ("evaluation", "fidelity")

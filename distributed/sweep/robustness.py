@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_pipelines.schema import Batch
-from data_pipelines.streams import Stream
-from distributed.workers.training import TrialTraining
-from search_spaces.study import Evaluation as EvaluationSettings
-from trainables.attacks.masking import SIGNS, Effort
-from trainables.evaluation import Evaluation
-from trainables.metrics.catalog import AREAS, attacked_name
-from trainables.registry import FULL
-from trainables.sample_scores import SampleScores
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.data_pipelines.streams import Stream
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.search_spaces.study import Evaluation as EvaluationSettings
+from trustsweep.trainables.attacks.masking import SIGNS, Effort
+from trustsweep.trainables.evaluation import Evaluation
+from trustsweep.trainables.metrics.catalog import AREAS, attacked_name
+from trustsweep.trainables.registry import FULL
+from trustsweep.trainables.sample_scores import SampleScores
 
 #: Samples that are looked at for signs of masking, and how hard, by what judges the front.
 SAMPLES = {"full": 48, "fast": 12}

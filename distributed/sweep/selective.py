@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from trainables.evaluation import CLEAN, Evaluation
-from trainables.metrics.catalog import corrupted_name
-from trainables.metrics.ranking import Answers
-from trainables.metrics.referral import Segmented
-from trainables.metrics.selective import accepted, risk_coverage, threshold
+from trustsweep.trainables.evaluation import CLEAN, Evaluation
+from trustsweep.trainables.metrics.catalog import corrupted_name
+from trustsweep.trainables.metrics.ranking import Answers
+from trustsweep.trainables.metrics.referral import Segmented
+from trustsweep.trainables.metrics.selective import accepted, risk_coverage, threshold
 
 #: Shares of the images to answer, for each of which a threshold is chosen.
 COVERAGES = (0.95, 0.9, 0.8, 0.7, 0.5)

@@ -14,35 +14,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
-from data_pipelines.corruptions.seeds import draw_seeds
-from data_pipelines.corruptions.suite import corrupt
-from data_pipelines.schema import Batch, Manifest, Split, Task
-from data_pipelines.storage import Folder
-from data_pipelines.streams import Streamed
-from distributed.run.checkpoints import load_model
-from distributed.run.evaluation_card import CARD_VERSION, EvaluationCard
-from distributed.run.folder import Run
-from distributed.run.ledger import SEARCH, Record
-from distributed.run.sample_table import origins, salt, write_table
-from distributed.statistics.estimates import estimates, group_estimates, headline_names
-from distributed.statistics.inference import Estimate
-from distributed.sweep.checks import evaluation_plan
-from distributed.sweep.robustness import SAMPLES, attack_card, attacked_again
-from distributed.sweep.selective import selective
-from distributed.workers.fidelity import CLEAN, FULL, Level
-from distributed.workers.training import TrialTraining
-from search_spaces.study import Study
-from trainables.evaluation import Evaluation, EvaluationPlan
-from trainables.metrics.catalog import attacked_name
-from trainables.metrics.prior import Prior
-from trainables.metrics.skill import Figures, triviality
-from trainables.registry import FULL as FULL_ATTACK
-from trainables.registry import TRAINABLES
-from trainables.reliance import reliance, weighed_samples
-from trainables.sample_scores import SampleScores
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.corruptions.suite import corrupt
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.streams import Streamed
+from trustsweep.distributed.run.checkpoints import load_model
+from trustsweep.distributed.run.evaluation_card import CARD_VERSION, EvaluationCard
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import SEARCH, Record
+from trustsweep.distributed.run.sample_table import origins, salt, write_table
+from trustsweep.distributed.statistics.estimates import estimates, group_estimates, headline_names
+from trustsweep.distributed.statistics.inference import Estimate
+from trustsweep.distributed.sweep.checks import evaluation_plan
+from trustsweep.distributed.sweep.robustness import SAMPLES, attack_card, attacked_again
+from trustsweep.distributed.sweep.selective import selective
+from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.search_spaces.study import Study
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
+from trustsweep.trainables.metrics.catalog import attacked_name
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.metrics.skill import Figures, triviality
+from trustsweep.trainables.registry import FULL as FULL_ATTACK
+from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.reliance import reliance, weighed_samples
+from trustsweep.trainables.sample_scores import SampleScores
 
 if TYPE_CHECKING:
-    from distributed.sweep.plan import Prepared
+    from trustsweep.distributed.sweep.plan import Prepared
 
 #: Test images that the report shows, and samples with the weights of their modalities.
 PANEL_IMAGES, WEIGHED_SAMPLES = 6, 24

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.schema import Manifest
-from data_pipelines.streams.modes import Source
-from distributed.workers.fidelity import Level, Levels
-from search_spaces.study import Fidelity, Scheduler
-from trainables.evaluation.plan import EvaluationPlan
-from trainables.metrics.catalog import COSTS
-from trainables.metrics.prior import Prior
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.data_pipelines.streams.modes import Source
+from trustsweep.distributed.workers.fidelity import Level, Levels
+from trustsweep.search_spaces.study import Fidelity, Scheduler
+from trustsweep.trainables.evaluation.plan import EvaluationPlan
+from trustsweep.trainables.metrics.catalog import COSTS
+from trustsweep.trainables.metrics.prior import Prior
 
 #: A group may die this often during one command before the command is given up.
 MAX_RESTARTS = 2

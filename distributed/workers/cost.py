@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from distributed.workers.rank import Rank
+    from trustsweep.distributed.workers.rank import Rank
 
 _PREFIX = "cost."
 _MIB = 2**20

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_pipelines.errors import UserError
-from data_pipelines.registry import nearest
-from data_pipelines.schema import Manifest
-from search_spaces.space import Parameter, Space, Value
-from search_spaces.study import Fidelity, Scheduler, Study
-from trainables.registry import TRAINABLES
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.search_spaces.space import Parameter, Space, Value
+from trustsweep.search_spaces.study import Fidelity, Scheduler, Study
+from trustsweep.trainables.registry import TRAINABLES
 
 #: Sizes of images are multiples of it, so that networks that halve them four times need no padding.
 _MULTIPLE = 16

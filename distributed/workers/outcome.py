@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distributed.run.ledger import State
+from trustsweep.distributed.run.ledger import State
 
 #: Keys of a Tune config: a trial's id, its parameters, and whether it is judged at its rungs.
 TRIAL, CONFIG, JUDGED = "trial", "config", "judged"

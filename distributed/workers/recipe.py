@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Task
-from trainables.contract import Progress
-from trainables.metrics.prior import Prior
-from trainables.settings import number, whole, word
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Task
+from trustsweep.trainables.contract import Progress
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.settings import number, whole, word
 
 OPTIMISERS = ("adamw", "sgd")
 CLASS_BALANCES = ("none", "weights")

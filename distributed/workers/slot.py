@@ -19,8 +19,8 @@ import ray
 import ray.train
 from ray import tune
 
-from data_pipelines.schema import Split
-from distributed.workers.board import (
+from trustsweep.data_pipelines.schema import Split
+from trustsweep.distributed.workers.board import (
     Begun,
     Board,
     Command,
@@ -33,8 +33,8 @@ from distributed.workers.board import (
     Trial,
     WorkerSettings,
 )
-from distributed.workers.fidelity import CLEAN, FULL, Level
-from distributed.workers.outcome import (
+from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
+from trustsweep.distributed.workers.outcome import (
     CONFIG,
     EXHAUSTED,
     FAILED,
@@ -265,7 +265,7 @@ class Slot(tune.Trainable):
 
         def run_worker(config: dict[str, Any]) -> None:
             # Imported by the worker: the slot, which never trains, does without torch.
-            from distributed.workers.worker import work
+            from trustsweep.distributed.workers.worker import work
 
             work(config)
 

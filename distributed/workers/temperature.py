@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch, Task
-from trainables.attacks.engine import frozen
-from trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.trainables.attacks.engine import frozen
+from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
 
 #: T is kept within these: of a split without an error the likelihood grows without end.
 RANGE = (0.05, 20.0)

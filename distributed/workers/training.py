@@ -21,27 +21,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from data_pipelines.augmentation import Augmentation
-from data_pipelines.corruptions.seeds import draw_seeds
-from data_pipelines.corruptions.suite import TrainingCorruption, corrupt
-from data_pipelines.schema import Batch, Manifest
-from data_pipelines.streams import Stream, Transform
-from distributed.workers.cost import Cost, Meter
-from distributed.workers.fidelity import FULL, Level, Levels, portion
-from distributed.workers.rank import Rank
-from distributed.workers.recipe import Average, Recipe
-from distributed.workers.temperature import Scaled, fit_temperature
-from search_spaces.study import Fidelity, Scheduler
-from trainables.attacks import adversary
-from trainables.attacks.ensemble import Ensemble, Single, left_out, settings
-from trainables.attacks.masking import Effort, Masking, masking
-from trainables.contract import Progress, Trainable
-from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
-from trainables.metrics.prior import Prior
-from trainables.networks import load_encoder
-from trainables.regimes import Regime, from_config
-from trainables.registry import TRAINABLES
-from trainables.sample_scores import SampleScores
+from trustsweep.data_pipelines.augmentation import Augmentation
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.corruptions.suite import TrainingCorruption, corrupt
+from trustsweep.data_pipelines.schema import Batch, Manifest
+from trustsweep.data_pipelines.streams import Stream, Transform
+from trustsweep.distributed.workers.cost import Cost, Meter
+from trustsweep.distributed.workers.fidelity import FULL, Level, Levels, portion
+from trustsweep.distributed.workers.rank import Rank
+from trustsweep.distributed.workers.recipe import Average, Recipe
+from trustsweep.distributed.workers.temperature import Scaled, fit_temperature
+from trustsweep.search_spaces.study import Fidelity, Scheduler
+from trustsweep.trainables.attacks import adversary
+from trustsweep.trainables.attacks.ensemble import Ensemble, Single, left_out, settings
+from trustsweep.trainables.attacks.masking import Effort, Masking, masking
+from trustsweep.trainables.contract import Progress, Trainable
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.networks import load_encoder
+from trustsweep.trainables.regimes import Regime, from_config
+from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.sample_scores import SampleScores
 
 
 class Diverged(RuntimeError):
@@ -178,7 +178,7 @@ class TrialTraining:
             scores: Gathers what each sample of this rank scored.
             attack: Instead of the plan's.
             corrupted: Whether the plan's corruptions are judged as well.
-            temperature: Scores are divided by it; see `distributed.workers.temperature`.
+            temperature: Scores are divided by it; see `trustsweep.distributed.workers.temperature`.
         """
         plan = self.plan.clean() if level.clean else self.plan
         steps = portion(plan.attack_steps, level.evaluation_steps)

@@ -13,9 +13,9 @@ import ray.train.torch
 import torch
 import torch.distributed
 
-from data_pipelines.schema import Split
-from data_pipelines.streams import Stream
-from distributed.run.checkpoints import (
+from trustsweep.data_pipelines.schema import Split
+from trustsweep.data_pipelines.streams import Stream
+from trustsweep.distributed.run.checkpoints import (
     Best,
     discard_states,
     find_best,
@@ -27,8 +27,8 @@ from distributed.run.checkpoints import (
     save_model,
     save_state,
 )
-from distributed.run.halt import outside
-from distributed.workers.board import (
+from trustsweep.distributed.run.halt import outside
+from trustsweep.distributed.workers.board import (
     Begun,
     Command,
     Epoch,
@@ -41,10 +41,10 @@ from distributed.workers.board import (
     Trial,
     WorkerSettings,
 )
-from distributed.workers.fidelity import Level
-from distributed.workers.outcome import EXHAUSTED
-from distributed.workers.rank import Rank
-from distributed.workers.training import Diverged, TrialTraining, merge_ranks
+from trustsweep.distributed.workers.fidelity import Level
+from trustsweep.distributed.workers.outcome import EXHAUSTED
+from trustsweep.distributed.workers.rank import Rank
+from trustsweep.distributed.workers.training import Diverged, TrialTraining, merge_ranks
 
 
 def work(config: dict[str, Any]) -> None:

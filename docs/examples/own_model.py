@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
-from data_pipelines.schema import Task
-from trainables.contract import Loss, Prediction, Trainable
-from trainables.networks import Standardise
-from trainables.registry import TRAINABLES
-from trainables.settings import number
-from trainables.uncertainty import categorical_maps
+from trustsweep.data_pipelines.schema import Task
+from trustsweep.trainables.contract import Loss, Prediction, Trainable
+from trustsweep.trainables.networks import Standardise
+from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.settings import number
+from trustsweep.trainables.uncertainty import categorical_maps
 
 
 class Linear(Trainable):

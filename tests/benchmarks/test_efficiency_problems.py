@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import spearmanr
 
-from distributed.statistics.front import hypervolume
+from trustsweep.distributed.statistics.front import hypervolume
 
 FAR = 1.1
 #: Where ZDT3's front lies, as intervals of its first objective (Zitzler, Deb, Thiele 2000).

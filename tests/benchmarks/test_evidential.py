@@ -28,12 +28,12 @@ from evidence.models import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.schema import Batch, Task
-from trainables.contract import Prediction
-from trainables.evaluation import Evaluation, EvaluationPlan
-from trainables.metrics.calibration import CALIBRATION_BINS
-from trainables.metrics.sparsification import mean_risks
-from trainables.sample_scores import SampleScores
+from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
+from trustsweep.trainables.metrics.calibration import CALIBRATION_BINS
+from trustsweep.trainables.metrics.sparsification import mean_risks
+from trustsweep.trainables.sample_scores import SampleScores
 
 ROOT = Path(__file__).parents[2]
 SIZE, PIXELS, FIXED = 60, 1000, 0.2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.study import Scheduler
+from trustsweep.search_spaces.study import Scheduler
 
 slow = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

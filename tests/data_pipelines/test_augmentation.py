@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from data_pipelines.augmentation import FLIPS, Augmentation
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.augmentation import FLIPS, Augmentation
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Kind, Manifest, Modality, Task
 
 torch.set_num_threads(1)
 

@@ -9,10 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
-from data_pipelines.corruptions import CORRUPTIONS
-from data_pipelines.corruptions.base import SEVERITIES, ImageCorruption
-from data_pipelines.corruptions.seeds import draw_seeds
-from data_pipelines.schema import Batch, Feature, ImageSpec, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS
+from trustsweep.data_pipelines.corruptions.base import SEVERITIES, ImageCorruption
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.schema import (
+    Batch,
+    Feature,
+    ImageSpec,
+    Kind,
+    Manifest,
+    Modality,
+    Task,
+)
 
 #: 2-D and 3-D, one and several channels, odd sides.
 SHAPES = [(5, 1, 24, 20), (5, 3, 33, 31), (3, 2, 12, 16, 5)]

@@ -8,10 +8,14 @@ import pytest
 import torch
 from scipy import stats
 
-from data_pipelines.corruptions import CORRUPTIONS
-from data_pipelines.corruptions.observations import elapsed, without_series, without_tabular
-from data_pipelines.corruptions.seeds import draw_seeds
-from data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS
+from trustsweep.data_pipelines.corruptions.observations import (
+    elapsed,
+    without_series,
+    without_tabular,
+)
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
 
 MANIFEST = Manifest(
     name="made",

@@ -9,10 +9,10 @@ import torch
 from PIL import Image, ImageEnhance
 from scipy import ndimage, stats
 
-from data_pipelines.corruptions import CORRUPTIONS, random
-from data_pipelines.corruptions.motion_blur import MAX_ANGLE
-from data_pipelines.corruptions.suites import SUITES
-from data_pipelines.corruptions.zoom_blur import zoom_factors
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS, random
+from trustsweep.data_pipelines.corruptions.motion_blur import MAX_ANGLE
+from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.corruptions.zoom_blur import zoom_factors
 
 SHAPES = [(4, 1, 24, 20), (3, 2, 12, 16, 4)]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
-from data_pipelines.corruptions import CORRUPTIONS, random
-from data_pipelines.corruptions.bias_field import field, terms
-from data_pipelines.corruptions.spike import position
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS, random
+from trustsweep.data_pipelines.corruptions.bias_field import field, terms
+from trustsweep.data_pipelines.corruptions.spike import position
 
 SHAPES = [(5, 1, 24, 20), (5, 2, 21, 33), (3, 2, 6, 16, 12)]
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from data_pipelines.corruptions import CORRUPTIONS
-from data_pipelines.corruptions.alone import alone, manifest_of
-from data_pipelines.corruptions.base import SEVERITIES
-from data_pipelines.corruptions.mixed_quality import acting_on
-from data_pipelines.corruptions.seeds import draw_seeds
-from data_pipelines.corruptions.suite import TrainingCorruption, corrupt
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import (
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS
+from trustsweep.data_pipelines.corruptions.alone import alone, manifest_of
+from trustsweep.data_pipelines.corruptions.base import SEVERITIES
+from trustsweep.data_pipelines.corruptions.mixed_quality import acting_on
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.corruptions.suite import TrainingCorruption, corrupt
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import (
     CHANGEABLE,
     Batch,
     Feature,
@@ -27,9 +27,9 @@ from data_pipelines.schema import (
     Split,
     Task,
 )
-from data_pipelines.shards import read_table
-from data_pipelines.streams import Samples
-from data_pipelines.streams.columns import assemble, columns_of, pack
+from trustsweep.data_pipelines.shards import read_table
+from trustsweep.data_pipelines.streams import Samples
+from trustsweep.data_pipelines.streams.columns import assemble, columns_of, pack
 
 MANIFEST = Manifest(
     name="made",

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from data_pipelines.corruptions import random
-from data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.corruptions import random
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
 
 COUNT = 40_000
 DRAWS = {"uniform": random.uniform, "symmetric": random.symmetric, "normal": random.normal}

@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from data_pipelines.corruptions import CORRUPTIONS
-from data_pipelines.corruptions.base import ImageCorruption
-from data_pipelines.corruptions.seeds import draw_seeds
-from data_pipelines.corruptions.suite import TrainingCorruption, corrupt
-from data_pipelines.corruptions.suites import SUITES, parameters
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS
+from trustsweep.data_pipelines.corruptions.base import ImageCorruption
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.corruptions.suite import TrainingCorruption, corrupt
+from trustsweep.data_pipelines.corruptions.suites import SUITES, parameters
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
 
 MANIFEST = Manifest(
     name="made",

@@ -21,14 +21,14 @@ import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 
-from data_pipelines.errors import UserError
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.dicom import read_dicom
-from data_pipelines.readers.images import read_colour, read_grey, read_mask
-from data_pipelines.readers.nifti import read_nifti
-from data_pipelines.readers.npz import npz_shapes, read_npz, stream_npz
-from data_pipelines.readers.tables import Kind, read_table, stream_table
-from data_pipelines.readers.xml import read_xml
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.dicom import read_dicom
+from trustsweep.data_pipelines.readers.images import read_colour, read_grey, read_mask
+from trustsweep.data_pipelines.readers.nifti import read_nifti
+from trustsweep.data_pipelines.readers.npz import npz_shapes, read_npz, stream_npz
+from trustsweep.data_pipelines.readers.tables import Kind, read_table, stream_table
+from trustsweep.data_pipelines.readers.xml import read_xml
 
 #: Reads of each seed file.
 ROUNDS = 100

@@ -12,20 +12,20 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from data_pipelines.corruptions.suites import SUITES
-from data_pipelines.errors import UserError
-from data_pipelines.inspection.columns import image_parts
-from data_pipelines.inspection.command import run
-from data_pipelines.inspection.composition import image_panels, marks
-from data_pipelines.inspection.corruption_sheet import corruption_sheet
-from data_pipelines.inspection.examples import choose
-from data_pipelines.inspection.numbers import inspect
-from data_pipelines.inspection.panels import BOXES, LINE, OUTLINE, AbsentPanel
-from data_pipelines.inspection.sheets import contact_sheet
-from data_pipelines.inspection.tables import tables
-from data_pipelines.layouts.phantoms import Phantoms
-from data_pipelines.sample import Boxes, Sample, Series
-from data_pipelines.schema import (
+from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.inspection.columns import image_parts
+from trustsweep.data_pipelines.inspection.command import run
+from trustsweep.data_pipelines.inspection.composition import image_panels, marks
+from trustsweep.data_pipelines.inspection.corruption_sheet import corruption_sheet
+from trustsweep.data_pipelines.inspection.examples import choose
+from trustsweep.data_pipelines.inspection.numbers import inspect
+from trustsweep.data_pipelines.inspection.panels import BOXES, LINE, OUTLINE, AbsentPanel
+from trustsweep.data_pipelines.inspection.sheets import contact_sheet
+from trustsweep.data_pipelines.inspection.tables import tables
+from trustsweep.data_pipelines.layouts.phantoms import Phantoms
+from trustsweep.data_pipelines.sample import Boxes, Sample, Series
+from trustsweep.data_pipelines.schema import (
     MANIFEST_NAME,
     Feature,
     ImageSpec,
@@ -35,10 +35,16 @@ from data_pipelines.schema import (
     Split,
     Task,
 )
-from data_pipelines.shards import SCALES, read_table, record_batch, table_schema, write_split
-from data_pipelines.storage import Folder
-from data_pipelines.tensors import described
-from distributed.cli.app import app
+from trustsweep.data_pipelines.shards import (
+    SCALES,
+    read_table,
+    record_batch,
+    table_schema,
+    write_split,
+)
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.tensors import described
+from trustsweep.distributed.cli.app import app
 
 IMAGE = (Modality(name="image", kind=Kind.IMAGE, column="image"),)
 SECRET = "patient-secret"

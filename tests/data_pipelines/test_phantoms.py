@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.phantoms import Phantoms
-from data_pipelines.layouts.thorax import SITES
-from data_pipelines.sample import Sample
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.phantoms import Phantoms
+from trustsweep.data_pipelines.layouts.thorax import SITES
+from trustsweep.data_pipelines.sample import Sample
 
 
 def _samples(count: int, **options) -> list[Sample]:

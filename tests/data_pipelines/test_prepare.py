@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_pipelines import shards
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.phantoms import Phantoms
-from data_pipelines.prepare import PrepareReport, prepare
-from data_pipelines.problems import LISTED, BadFiles
-from data_pipelines.schema import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split, Task
-from data_pipelines.shards import load_manifest, read_table
-from data_pipelines.storage import Folder
+from trustsweep.data_pipelines import shards
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.phantoms import Phantoms
+from trustsweep.data_pipelines.prepare import PrepareReport, prepare
+from trustsweep.data_pipelines.problems import LISTED, BadFiles
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split, Task
+from trustsweep.data_pipelines.shards import load_manifest, read_table
+from trustsweep.data_pipelines.storage import Folder
 
 
 def _phantoms(out: Path, count: int = 40, size: int = 16, **options) -> PrepareReport:
@@ -214,7 +214,7 @@ def _contents(out: Path) -> dict[str, bytes]:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from data_pipelines import dataset, prepare, spool
+from trustsweep.data_pipelines import dataset, prepare, spool
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

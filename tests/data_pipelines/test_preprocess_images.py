@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.preprocess import resize_boxes, resize_image, resize_mask
+from trustsweep.data_pipelines.preprocess import resize_boxes, resize_image, resize_mask
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (20, 30, 3), np.uint8)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.preprocess.series import to_grid
+from trustsweep.data_pipelines.preprocess.series import to_grid
 
 MEASUREMENTS = st.lists(
     st.tuples(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff, ornt2axcodes
 
-from data_pipelines.errors import UserError
-from data_pipelines.preprocess.registration import to_template
-from data_pipelines.preprocess.volumes import Recipe, apply
-from data_pipelines.readers.nifti import Volume
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.preprocess.registration import to_template
+from trustsweep.data_pipelines.preprocess.volumes import Recipe, apply
+from trustsweep.data_pipelines.readers.nifti import Volume
 
 SHAPE = (14, 18, 10)
 VALUES = np.random.default_rng(0).random(SHAPE, np.float32) + 0.5

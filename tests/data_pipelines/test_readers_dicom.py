@@ -28,9 +28,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.codestreams import frame_size, run_length_size
-from data_pipelines.readers.dicom import MAX_BYTES, DicomImage, read_dicom
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.codestreams import frame_size, run_length_size
+from trustsweep.data_pipelines.readers.dicom import MAX_BYTES, DicomImage, read_dicom
 
 DRAW = np.random.default_rng(0)
 SECRET = "Doe^Secret"
@@ -337,8 +337,8 @@ def test_a_missing_decoder_is_named():
         "blocked = ['pylibjpeg', 'openjpeg', 'libjpeg', 'gdcm', 'jpeg_ls']\n"
         "sys.modules.update(dict.fromkeys(blocked))\n"
         "from pathlib import Path\n"
-        "from data_pipelines.problems import BadFile\n"
-        "from data_pipelines.readers.dicom import read_dicom\n"
+        "from trustsweep.data_pipelines.problems import BadFile\n"
+        "from trustsweep.data_pipelines.readers.dicom import read_dicom\n"
         "try:\n"
         "    read_dicom(Path(sys.argv[1]))\n"
         "except BadFile as error:\n"

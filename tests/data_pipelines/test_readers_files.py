@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from data_pipelines.errors import UserError
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import checked_size, digest, opaque, walk
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import checked_size, digest, opaque, walk
 
 
 def _touch(root, *names):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin, TiffTags
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.images import MAX_PIXELS, read_colour, read_grey, read_mask
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.images import MAX_PIXELS, read_colour, read_grey, read_mask
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
 

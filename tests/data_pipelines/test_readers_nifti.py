@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.nifti import MAX_VOXELS, Volume, read_labels, read_nifti
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.nifti import MAX_VOXELS, Volume, read_labels, read_nifti
 
 DRAW = np.random.default_rng(0)
 VALUES = DRAW.integers(0, 100, (5, 6, 7))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.extra import numpy as arrays
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.npz import MAX_BYTES, npz_shapes, read_npz, stream_npz
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.npz import MAX_BYTES, npz_shapes, read_npz, stream_npz
 
 DRAW = np.random.default_rng(0)
 IMAGES = DRAW.integers(0, 256, (50, 8, 8), np.uint8)

@@ -4,7 +4,7 @@ import logging
 import threading
 import warnings
 
-from data_pipelines.readers.quiet import quiet
+from trustsweep.data_pipelines.readers.quiet import quiet
 
 
 def test_overlapping_readers_restore_what_the_first_found():

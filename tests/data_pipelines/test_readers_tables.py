@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers import records, tables
-from data_pipelines.readers.tables import Kind, read_table, stream_table
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers import records, tables
+from trustsweep.data_pipelines.readers.tables import Kind, read_table, stream_table
 
 COLUMNS = {"id": Kind.INTEGER, "name": Kind.TEXT, "age": Kind.NUMBER, "ill": Kind.BOOLEAN}
 WHOLE = "id,name,age,ill\n1,ann,40.5,yes\n2,,,\n3,bob,-1e2,0\n"

@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.xml import MAX_XML_BYTES, read_xml
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.xml import MAX_XML_BYTES, read_xml
 
 
 def test_real_annotations_agree_with_the_standard_library(real_data):

@@ -9,12 +9,12 @@ from pathlib import Path
 import boto3
 import pytest
 
-from data_pipelines.errors import UserError
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import Manifest, Split
-from data_pipelines.shards import load_manifest, parts, read_table
-from data_pipelines.storage import Folder
-from data_pipelines.streams import Samples
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.shards import load_manifest, parts, read_table
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.streams import Samples
 
 
 def _phantoms(out: str | Path, **options):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Manifest, Split
-from data_pipelines.shards import read_table
-from data_pipelines.streams import Samples, materialise
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.shards import read_table
+from trustsweep.data_pipelines.streams import Samples, materialise
 
 
 @pytest.fixture(scope="module")

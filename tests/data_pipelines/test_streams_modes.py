@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.streams import Mode, choose
+from trustsweep.data_pipelines.streams import Mode, choose
 
 GB = 10**9
 
@@ -57,5 +57,5 @@ def test_the_choice_says_its_sizes_in_short_units():
 
 
 def test_reading_without_ray_does_not_load_it():
-    code = "import sys, data_pipelines.streams; sys.exit('ray' in sys.modules)"
+    code = "import sys, trustsweep.data_pipelines.streams; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from data_pipelines.corruptions.suite import TrainingCorruption
-from data_pipelines.errors import UserError
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import Manifest, Split
-from data_pipelines.streams import Resident, Samples, Streamed
-from data_pipelines.streams.order import shares, spread
+from trustsweep.data_pipelines.corruptions.suite import TrainingCorruption
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.streams import Resident, Samples, Streamed
+from trustsweep.data_pipelines.streams.order import shares, spread
 
 CELLS = [("gaussian-noise", 3), ("gaussian-blur", 1), ("contrast-down", 5), ("modality-drop", 3)]
 SEED = 7

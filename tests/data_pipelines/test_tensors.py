@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data_pipelines.tensors import described, packed, shape_of, shaped, tensor_field, unpacked
+from trustsweep.data_pipelines.tensors import (
+    described,
+    packed,
+    shape_of,
+    shaped,
+    tensor_field,
+    unpacked,
+)
 
 ARRAYS = hnp.arrays(
     st.sampled_from([np.uint8, np.float16, np.float32]),

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distributed.run.halt import Halt
-from distributed.run.ledger import Ledger, Record, State, trial_id
-from distributed.search.sampling import Sampling
-from distributed.search.searcher import ParetoSearch
-from distributed.sweep.checks import objectives_of
-from distributed.workers.outcome import CONFIG, TRIAL
-from search_spaces.study import Study
+from trustsweep.distributed.run.halt import Halt
+from trustsweep.distributed.run.ledger import Ledger, Record, State, trial_id
+from trustsweep.distributed.search.sampling import Sampling
+from trustsweep.distributed.search.searcher import ParetoSearch
+from trustsweep.distributed.sweep.checks import objectives_of
+from trustsweep.distributed.workers.outcome import CONFIG, TRIAL
+from trustsweep.search_spaces.study import Study
 
 identify = partial(trial_id, data_fingerprint="data", code="1", evaluation={})
 

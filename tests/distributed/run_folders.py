@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.schema import Manifest, Task
-from distributed.run.evaluation_card import EvaluationCard
-from distributed.run.folder import Run
-from distributed.run.ledger import LEDGER, Ledger, Record, State
-from search_spaces.study import Study
+from trustsweep.data_pipelines.schema import Manifest, Task
+from trustsweep.distributed.run.evaluation_card import EvaluationCard
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import LEDGER, Ledger, Record, State
+from trustsweep.search_spaces.study import Study
 
 #: A trial, flat: fields of `Record` but for `config.<key>` and `metric.<name>`. None is absent.
 Row = dict[str, Any]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed.statistics.attainment import attainment_share, attainment_surfaces
-from distributed.statistics.front import Direction, pareto_mask
+from trustsweep.distributed.statistics.attainment import attainment_share, attainment_surfaces
+from trustsweep.distributed.statistics.front import Direction, pareto_mask
 
 BOTH: tuple[Direction, ...] = ("max", "min")
 # Few distinct values, so that ties, duplicates and dominated models are common.

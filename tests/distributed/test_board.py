@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from distributed.workers import board as board_module
-from distributed.workers.board import (
+from trustsweep.distributed.workers import board as board_module
+from trustsweep.distributed.workers.board import (
     Begun,
     Board,
     Epoch,
@@ -16,7 +16,7 @@ from distributed.workers.board import (
     Start,
     Trial,
 )
-from distributed.workers.fidelity import FULL
+from trustsweep.distributed.workers.fidelity import FULL
 
 TRIAL = Trial("a", {"epochs": 3}, Path("nowhere"))
 

@@ -12,24 +12,24 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data_pipelines.schema import Manifest
-from distributed.run.checkpoints import save_state
-from distributed.run.exports import write_exports
-from distributed.run.folder import Run
-from distributed.run.halt import Halt
-from distributed.run.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
-from distributed.run.trivial import Trivial
-from distributed.search.journal import JOURNAL, Journal
-from distributed.search.sampling import Sampling
-from distributed.search.stopping.policy import Verdict
-from distributed.sweep import resources
-from distributed.sweep.callbacks import RunCallback
-from distributed.sweep.checks import objectives_of
-from distributed.sweep.plan import Prepared
-from distributed.sweep.progress import Progress
-from distributed.workers.outcome import FAILED, FINISHED, METRICS, OUTSIDE, RUNG, TRIAL
-from search_spaces.study import Study
-from trainables.metrics.prior import Prior
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.distributed.run.checkpoints import save_state
+from trustsweep.distributed.run.exports import write_exports
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.halt import Halt
+from trustsweep.distributed.run.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
+from trustsweep.distributed.run.trivial import Trivial
+from trustsweep.distributed.search.journal import JOURNAL, Journal
+from trustsweep.distributed.search.sampling import Sampling
+from trustsweep.distributed.search.stopping.policy import Verdict
+from trustsweep.distributed.sweep import resources
+from trustsweep.distributed.sweep.callbacks import RunCallback
+from trustsweep.distributed.sweep.checks import objectives_of
+from trustsweep.distributed.sweep.plan import Prepared
+from trustsweep.distributed.sweep.progress import Progress
+from trustsweep.distributed.workers.outcome import FAILED, FINISHED, METRICS, OUTSIDE, RUNG, TRIAL
+from trustsweep.search_spaces.study import Study
+from trustsweep.trainables.metrics.prior import Prior
 
 FULL_DEVICE = Path("/dev/full")
 STUDY = Study.model_validate(

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from distributed.run.checkpoints import (
+from trustsweep.distributed.run.checkpoints import (
     CARD,
     MODEL,
     Best,

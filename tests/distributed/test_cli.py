@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_pipelines.layouts import LAYOUTS
-from distributed.cli.app import main
-from distributed.run.halt import Halted
+from trustsweep.data_pipelines.layouts import LAYOUTS
+from trustsweep.distributed.cli.app import main
+from trustsweep.distributed.run.halt import Halted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -212,7 +212,7 @@ def test_a_sweep_left_half_way_says_how_to_go_on_and_ends_as_shells_expect(
     def left(*arguments: object) -> None:
         raise Halted("interrupted (SIGINT)", "trustsweep sweep --resume 'my runs/a'", 130)
 
-    monkeypatch.setattr("distributed.sweep.job.sweep", left)
+    monkeypatch.setattr("trustsweep.distributed.sweep.job.sweep", left)
     code, _, err = trustsweep("sweep", "quick", "--data", phantoms, "--out", tmp_path / "run")
     assert code == 130
     line = "trustsweep: interrupted (SIGINT). Go on with: trustsweep sweep --resume 'my runs/a'"

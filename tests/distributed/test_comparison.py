@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from distributed.run.comparison import (
+from tests.distributed import run_folders
+from tests.distributed.run_folders import Row, rewrite, rows_of, study_of, write_card
+from trustsweep.distributed.run.comparison import (
     ATTAINMENT,
     COMPARISON,
     Repeats,
     repeats,
     write_comparison,
 )
-from distributed.run.folder import Run
-from distributed.statistics.inference import holm
-from tests.distributed import run_folders
-from tests.distributed.run_folders import Row, rewrite, rows_of, study_of, write_card
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.statistics.inference import holm
 
 OBJECTIVES = {"dice_area": "max", "clean.ece": "min"}
 #: Seed to figures of one model: (dice_area, clean.ece), or None where training failed.

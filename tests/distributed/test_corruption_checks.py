@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 from typer.testing import CliRunner
 
-from data_pipelines.corruptions import CORRUPTIONS
-from data_pipelines.corruptions.suites import SUITES
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Feature, Manifest, Task
-from distributed.cli.app import app
-from distributed.sweep.checks import check, evaluation_plan
-from search_spaces.study import Study, parse
-from trainables.evaluation import Evaluation, EvaluationPlan
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS
+from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Feature, Manifest, Task
+from trustsweep.distributed.cli.app import app
+from trustsweep.distributed.sweep.checks import check, evaluation_plan
+from trustsweep.search_spaces.study import Study, parse
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
 
 IMAGES = Manifest(
     name="made",

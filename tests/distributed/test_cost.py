@@ -8,18 +8,18 @@ import sys
 import pytest
 import torch
 
-from data_pipelines.schema import Manifest, Split
-from data_pipelines.streams import Samples
-from distributed.statistics.front import Objective
-from distributed.sweep.checks import objectives_of
-from distributed.workers.cost import Cost, Meter
-from distributed.workers.fidelity import CLEAN, FULL, Levels
-from distributed.workers.rank import Rank
-from distributed.workers.training import TrialTraining
-from search_spaces.space import Space
-from search_spaces.study import Fidelity, Scheduler, parse
-from trainables.evaluation import EvaluationPlan
-from trainables.metrics.catalog import COSTS
+from trustsweep.data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.streams import Samples
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.distributed.sweep.checks import objectives_of
+from trustsweep.distributed.workers.cost import Cost, Meter
+from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Levels
+from trustsweep.distributed.workers.rank import Rank
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.search_spaces.space import Space
+from trustsweep.search_spaces.study import Fidelity, Scheduler, parse
+from trustsweep.trainables.evaluation import EvaluationPlan
+from trustsweep.trainables.metrics.catalog import COSTS
 
 PLAN = EvaluationPlan(epsilons=(0.0, 0.01, 0.02), attack_steps=4, restarts=2)
 CONFIG = Space(
@@ -127,13 +127,13 @@ def test_memory_and_seconds_of_a_gpu_are_counted(data):
 
 RANK_OF_TWO = """
 import json, sys, torch, torch.distributed as dist
-from data_pipelines.schema import Manifest, Split
-from data_pipelines.streams import Samples
-from distributed.workers.fidelity import Levels
-from distributed.workers.training import TrialTraining, merge_ranks
-from distributed.workers.rank import Rank
-from search_spaces.study import Fidelity, Scheduler
-from trainables.evaluation import EvaluationPlan
+from trustsweep.data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.streams import Samples
+from trustsweep.distributed.workers.fidelity import Levels
+from trustsweep.distributed.workers.training import TrialTraining, merge_ranks
+from trustsweep.distributed.workers.rank import Rank
+from trustsweep.search_spaces.study import Fidelity, Scheduler
+from trustsweep.trainables.evaluation import EvaluationPlan
 
 data, store, index, config = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 torch.set_num_threads(1)

@@ -8,19 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.schema import Batch, Task
-from distributed.statistics.estimates import (
+from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.distributed.statistics.estimates import (
     LEAST_IN_GROUP,
     STATISTICS,
     estimates,
     group_estimates,
     headline_names,
 )
-from distributed.statistics.inference import bootstrap, bootstrap_difference
-from trainables.contract import Prediction
-from trainables.evaluation import Evaluation, EvaluationPlan
-from trainables.metrics.ranking import auroc
-from trainables.sample_scores import SampleScores
+from trustsweep.distributed.statistics.inference import bootstrap, bootstrap_difference
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
+from trustsweep.trainables.metrics.ranking import auroc
+from trustsweep.trainables.sample_scores import SampleScores
 
 PLAN = EvaluationPlan(epsilons=(0.0, 0.01, 0.03), corruptions=(("gaussian-noise", 3),))
 CONDITIONS = ("clean", "corrupted@gaussian-noise-3", "attacked@0.01", "attacked@0.03")

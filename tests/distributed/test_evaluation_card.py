@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from data_pipelines.errors import UserError
-from distributed.run.evaluation_card import CARD_VERSION, EvaluationCard, read_cards
-from distributed.statistics.inference import Estimate
 from tests.distributed.run_folders import write_card
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.run.evaluation_card import CARD_VERSION, EvaluationCard, read_cards
+from trustsweep.distributed.statistics.inference import Estimate
 
 CONTENT: dict[str, Any] = {
     "id": "m",

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Manifest
-from data_pipelines.streams.order import part, spread
-from distributed.workers.fidelity import FULL, Level, Levels, check, portion
-from search_spaces.study import Fidelity, Scheduler, parse
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.data_pipelines.streams.order import part, spread
+from trustsweep.distributed.workers.fidelity import FULL, Level, Levels, check, portion
+from trustsweep.search_spaces.study import Fidelity, Scheduler, parse
 
 #: Rungs at 1/8, 1/4 and 1/2.
 EIGHTH = Scheduler(first=0.125, factor=2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _is_pareto_front
 
-from distributed.statistics.front import (
+from trustsweep.distributed.statistics.front import (
     Archive,
     hypervolume,
     hypervolume_history,

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from distributed.run.halt import Halt, on_signals, on_threads
+from trustsweep.distributed.run.halt import Halt, on_signals, on_threads
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

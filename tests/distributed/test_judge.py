@@ -10,26 +10,26 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipelines.corruptions.seeds import draw_seeds
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import Manifest, Split, Task
-from data_pipelines.shards import read_table
-from data_pipelines.storage import Folder
-from data_pipelines.streams import Streamed
-from distributed.run.checkpoints import save_model
-from distributed.run.ledger import SEARCH, SEEDS, Record
-from distributed.run.sample_table import SALT, salt
-from distributed.run.trivial import read_trivial
-from distributed.sweep.checks import evaluation_plan
-from distributed.sweep.robustness import EFFORT
-from distributed.sweep.selective import COVERAGES
-from distributed.sweep.test_evaluation import is_judged, judge_model, panel_batch
-from distributed.workers.training import TrialTraining
-from search_spaces.space import Space
-from search_spaces.study import Study
-from trainables.attacks import ensemble
-from trainables.attacks.masking import Effort
-from trainables.metrics.skill import triviality
+from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.shards import read_table
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.streams import Streamed
+from trustsweep.distributed.run.checkpoints import save_model
+from trustsweep.distributed.run.ledger import SEARCH, SEEDS, Record
+from trustsweep.distributed.run.sample_table import SALT, salt
+from trustsweep.distributed.run.trivial import read_trivial
+from trustsweep.distributed.sweep.checks import evaluation_plan
+from trustsweep.distributed.sweep.robustness import EFFORT
+from trustsweep.distributed.sweep.selective import COVERAGES
+from trustsweep.distributed.sweep.test_evaluation import is_judged, judge_model, panel_batch
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.search_spaces.space import Space
+from trustsweep.search_spaces.study import Study
+from trustsweep.trainables.attacks import ensemble
+from trustsweep.trainables.attacks.masking import Effort
+from trustsweep.trainables.metrics.skill import triviality
 
 EPSILON, WORST = 0.02, "corrupted@gaussian-noise-5"
 ATTACKED = {"epsilons": [0, EPSILON], "attack_steps": 1, "final": "fast"}

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.errors import UserError
-from distributed.run.exports import write_trials
-from distributed.run.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.run.exports import write_trials
+from trustsweep.distributed.run.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
 
 
 def record(name: str, state: State = State.COMPLETED, **more) -> Record:
@@ -151,7 +151,7 @@ def test_an_unreadable_line_before_the_last_is_an_error_that_names_it(tmp_path, 
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from distributed.run.ledger import Ledger, Record, State
+from trustsweep.distributed.run.ledger import Ledger, Record, State
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # EFBIG rather than death
 folder = Path(sys.argv[1])
@@ -184,7 +184,8 @@ def test_a_full_disk_leaves_the_ledger_as_it_was_and_room_lets_it_go_on(tmp_path
 
 def test_a_second_process_is_kept_out_until_the_first_has_gone(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from distributed.run.ledger import Ledger; "
+        "import sys, time; from pathlib import Path; "
+        "from trustsweep.distributed.run.ledger import Ledger; "
         "ledger = Ledger(Path(sys.argv[1])); ledger.lock(); print('locked', flush=True); "
         "time.sleep(600)"
     )

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from distributed.report import render_page, write_report
-from distributed.run.folder import Run
-from distributed.run.optimism import choices, counted, counts, mean_optimism
-from distributed.sweep.progress import on_test_table
 from tests.distributed.run_folders import study_of, write_card, write_run
+from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.optimism import choices, counted, counts, mean_optimism
+from trustsweep.distributed.sweep.progress import on_test_table
 
 OBJECTIVES = {"dice_area": "max", "clean.ece": "min", "cost.seconds": "min"}
 #: Model to (dice_area, clean.ece) on validation and on test.

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Task
-from distributed.run.checkpoints import Best
-from distributed.workers.recipe import Average, Recipe, class_weights
-from search_spaces.space import Space
-from trainables.contract import Progress
-from trainables.metrics.prior import Prior
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Task
+from trustsweep.distributed.run.checkpoints import Best
+from trustsweep.distributed.workers.recipe import Average, Recipe, class_weights
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.contract import Progress
+from trustsweep.trainables.metrics.prior import Prior
 
 torch.set_num_threads(1)
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from data_pipelines.schema import Manifest
-from distributed.run.exports import write_exports
-from distributed.run.folder import Front, Run
-from distributed.run.ledger import SEEDS, Record, State, trial_id
-from distributed.sweep.repeats import repeats
-from search_spaces.study import Study
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.distributed.run.exports import write_exports
+from trustsweep.distributed.run.folder import Front, Run
+from trustsweep.distributed.run.ledger import SEEDS, Record, State, trial_id
+from trustsweep.distributed.sweep.repeats import repeats
+from trustsweep.search_spaces.study import Study
 
 
 def identify(config):

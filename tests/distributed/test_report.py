@@ -13,19 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.errors import UserError
-from distributed.report import render_page, write_report
-from distributed.report import sections as sections_package
-from distributed.report.contents import gather
-from distributed.report.sections import NAMES, sections
-from distributed.report.sections.images.panel import FALSE_ALARM, MISSED, error_map, panel
-from distributed.report.sections.importances import importances
-from distributed.report.sections.parallel import parallel
-from distributed.report.wording import duration, headline, number, roles
-from distributed.run.exports import write_exports
-from distributed.run.folder import STUDY, Run
-from distributed.run.ledger import LEDGER
-from distributed.statistics.front import Direction, pareto_mask
 from tests.distributed.run_folders import (
     MANIFEST,
     Row,
@@ -36,6 +23,24 @@ from tests.distributed.run_folders import (
     write_card,
     write_run,
 )  # fmt: skip
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.report import sections as sections_package
+from trustsweep.distributed.report.contents import gather
+from trustsweep.distributed.report.sections import NAMES, sections
+from trustsweep.distributed.report.sections.images.panel import (
+    FALSE_ALARM,
+    MISSED,
+    error_map,
+    panel,
+)
+from trustsweep.distributed.report.sections.importances import importances
+from trustsweep.distributed.report.sections.parallel import parallel
+from trustsweep.distributed.report.wording import duration, headline, number, roles
+from trustsweep.distributed.run.exports import write_exports
+from trustsweep.distributed.run.folder import STUDY, Run
+from trustsweep.distributed.run.ledger import LEDGER
+from trustsweep.distributed.statistics.front import Direction, pareto_mask
 
 OBJECTIVES: list[tuple[str, Direction]] = [("dice_area", "max"), ("clean.ece_region", "min")]
 DIRECTIONS: dict[str, Direction] = {
@@ -155,7 +160,8 @@ def page(finished: Path) -> str:
 
 def test_sections_load_what_draws_and_estimates_only_when_they_need_it() -> None:
     code = (
-        "import sys, distributed.report; from distributed.report.sections import sections; "
+        "import sys, trustsweep.distributed.report; "
+        "from trustsweep.distributed.report.sections import sections; "
         "sections(); heavy = {'ray', 'torch', 'matplotlib', 'plotly', 'optuna', 'scipy'}; "
         "print(heavy & set(sys.modules))"
     )

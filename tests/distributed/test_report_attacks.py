@@ -16,23 +16,23 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from rich.console import Console
 
-from data_pipelines.schema import Manifest, Task
-from distributed.report import render_page, write_report
-from distributed.report.judged import search_curves
-from distributed.report.palette import WARNING
-from distributed.report.sections.attacks import READINGS, attacks
-from distributed.report.wording import attack_lines, gap_number, headline, number, roles
-from distributed.run.folder import MASKED, Run
-from distributed.run.ledger import Record, State
-from distributed.run.optimism import choices
-from distributed.statistics.front import Objective
-from distributed.sweep.progress import front_table, on_test_table
 from tests.distributed.run_folders import rewrite, rows_of, write_run
 from tests.distributed.test_judge import judged, study_of
 from tests.distributed.test_report import CHROMIUM, Elements, rendered
 from tests.distributed.test_report_trivial import payload
-from trainables.attacks.masking import SIGNS
-from trainables.metrics.catalog import all_names, under_attack
+from trustsweep.data_pipelines.schema import Manifest, Task
+from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.report.judged import search_curves
+from trustsweep.distributed.report.palette import WARNING
+from trustsweep.distributed.report.sections.attacks import READINGS, attacks
+from trustsweep.distributed.report.wording import attack_lines, gap_number, headline, number, roles
+from trustsweep.distributed.run.folder import MASKED, Run
+from trustsweep.distributed.run.ledger import Record, State
+from trustsweep.distributed.run.optimism import choices
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.distributed.sweep.progress import front_table, on_test_table
+from trustsweep.trainables.attacks.masking import SIGNS
+from trustsweep.trainables.metrics.catalog import all_names, under_attack
 
 OBJECTIVES = [Objective("dice_lesion_area", "max"), Objective("clean.ece_region", "min")]
 ASK = "--set evaluation.final=full"

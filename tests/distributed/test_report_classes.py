@@ -10,15 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipelines.errors import UserError
-from distributed.report import render_page, write_report
-from distributed.report.sections.corruptions import worsenings
-from distributed.report.sections.images.class_panel import class_panel
-from distributed.report.sections.images.panel import panel
-from distributed.report.sections.referral import abstentions
-from distributed.report.sections.weights import weighings
-from distributed.run.evaluation_card import EvaluationCard
-from distributed.run.folder import Run
 from tests.distributed.run_folders import (
     MANIFEST,
     card_content,
@@ -28,6 +19,15 @@ from tests.distributed.run_folders import (
     write_card,
     write_run,
 )  # fmt: skip
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.report.sections.corruptions import worsenings
+from trustsweep.distributed.report.sections.images.class_panel import class_panel
+from trustsweep.distributed.report.sections.images.panel import panel
+from trustsweep.distributed.report.sections.referral import abstentions
+from trustsweep.distributed.report.sections.weights import weighings
+from trustsweep.distributed.run.evaluation_card import EvaluationCard
+from trustsweep.distributed.run.folder import Run
 
 TARGETS = (0.95, 0.9)
 CELLS = [("modality-drop", 1), ("modality-drop", 5), ("gaussian-noise", 3)]

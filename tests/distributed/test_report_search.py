@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipelines.errors import UserError
-from distributed.report import render_page, write_report
-from distributed.report.sections.cost import costs
-from distributed.report.sections.hypervolume import growth
-from distributed.report.sections.images.class_panel import class_panel
-from distributed.report.sections.seeds import findings, staircases
-from distributed.report.sections.stopped import stops
-from distributed.report.thinning import MOST_ROWS, evenly, thinned
-from distributed.report.wording import unfinished
-from distributed.run.comparison import repeats
-from distributed.run.evaluation_card import EvaluationCard
-from distributed.run.folder import Run
-from distributed.run.ledger import Ledger
-from distributed.statistics.front import Direction, pareto_mask
 from tests.distributed import run_folders
 from tests.distributed.run_folders import Row, study_of, write_card
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.report.sections.cost import costs
+from trustsweep.distributed.report.sections.hypervolume import growth
+from trustsweep.distributed.report.sections.images.class_panel import class_panel
+from trustsweep.distributed.report.sections.seeds import findings, staircases
+from trustsweep.distributed.report.sections.stopped import stops
+from trustsweep.distributed.report.thinning import MOST_ROWS, evenly, thinned
+from trustsweep.distributed.report.wording import unfinished
+from trustsweep.distributed.run.comparison import repeats
+from trustsweep.distributed.run.evaluation_card import EvaluationCard
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import Ledger
+from trustsweep.distributed.statistics.front import Direction, pareto_mask
 
 OBJECTIVES: dict[str, Direction] = {"auroc_area": "max", "clean.ece": "min"}
 SCHEDULER = {"policy": "forecast", "rungs": [0.125, 0.25, 0.5]}

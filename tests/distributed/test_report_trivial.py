@@ -9,18 +9,23 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from data_pipelines.errors import UserError
-from distributed.report import render_page, write_report
-from distributed.report.sections.beside import beside
-from distributed.report.sections.referral import abstentions
-from distributed.report.wording import headline, roles
-from distributed.run.folder import Run
-from distributed.run.ledger import Record, State
-from distributed.run.trivial import TRIVIAL_NAME, load_figures, save_figures, trivial_lines
-from distributed.statistics.front import Objective
-from distributed.sweep.progress import front_table
 from tests.distributed.run_folders import study_of, write_card, write_run
 from tests.distributed.test_report import Elements
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.report.sections.beside import beside
+from trustsweep.distributed.report.sections.referral import abstentions
+from trustsweep.distributed.report.wording import headline, roles
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import Record, State
+from trustsweep.distributed.run.trivial import (
+    TRIVIAL_NAME,
+    load_figures,
+    save_figures,
+    trivial_lines,
+)
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.distributed.sweep.progress import front_table
 
 FIGURES = {
     "empty mask": {"dice": 0.6, "dice_lesion": 0.0, "false_alarms": 0.0, "brier": 0.05},

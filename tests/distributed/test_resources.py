@@ -1,8 +1,8 @@
 import pytest
 
-from data_pipelines.errors import UserError
-from distributed.sweep.resources import local_nodes, plan
-from search_spaces.study import Resources
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.sweep.resources import local_nodes, plan
+from trustsweep.search_spaces.study import Resources
 
 LAPTOP = [{"CPU": 2.0, "GPU": 0.0}]
 A100S = [{"CPU": 64.0, "GPU": 4.0}, {"CPU": 64.0, "GPU": 4.0}]

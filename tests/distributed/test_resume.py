@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import MANIFEST_NAME, Manifest
-from distributed.run.folder import Run
-from distributed.run.ledger import SEEDS, Ledger, Record, State
-from distributed.search.stopping.policy import Figures, Policy, Verdict
-from distributed.search.study_scheduler import replay
-from distributed.sweep.checks import objectives_of
-from distributed.sweep.resume import check_changes, lessons, teach
-from distributed.version import code_revision
-from search_spaces.study import Study, apply_overrides
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import SEEDS, Ledger, Record, State
+from trustsweep.distributed.search.stopping.policy import Figures, Policy, Verdict
+from trustsweep.distributed.search.study_scheduler import replay
+from trustsweep.distributed.sweep.checks import objectives_of
+from trustsweep.distributed.sweep.resume import check_changes, lessons, teach
+from trustsweep.distributed.version import code_revision
+from trustsweep.search_spaces.study import Study, apply_overrides
 
 RAW = {
     "name": "s",

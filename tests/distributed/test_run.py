@@ -8,20 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Manifest
-from distributed.report import render_page, write_report
-from distributed.report.sections.importances import importances
-from distributed.report.sections.parallel import parallel
-from distributed.report.wording import parameter
-from distributed.run.exports import write_exports
-from distributed.run.folder import Front, Run, identifier
-from distributed.run.ledger import LEDGER, RUN_FORMAT, Record, State
-from distributed.sweep.checks import objectives_of
-from search_spaces.study import Study
 from tests.distributed.run_folders import write_run
 from tests.distributed.test_report_trivial import payload
-from trainables.metrics.catalog import COSTS
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.report.sections.importances import importances
+from trustsweep.distributed.report.sections.parallel import parallel
+from trustsweep.distributed.report.wording import parameter
+from trustsweep.distributed.run.exports import write_exports
+from trustsweep.distributed.run.folder import Front, Run, identifier
+from trustsweep.distributed.run.ledger import LEDGER, RUN_FORMAT, Record, State
+from trustsweep.distributed.sweep.checks import objectives_of
+from trustsweep.search_spaces.study import Study
+from trustsweep.trainables.metrics.catalog import COSTS
 
 STUDY = Study.model_validate(
     {
@@ -261,7 +261,7 @@ def test_reading_a_run_needs_no_ray_torch_or_optuna(tmp_path):
     rows = [{"id": "a", "metric.dice_area": 0.5, "metric.clean.ece": 0.1, "metric.clean.dice": 1.0}]
     folder = write_run(tmp_path, rows, STUDY)
     code = (
-        "import sys; from pathlib import Path; from distributed.run.folder import Run; "
+        "import sys; from pathlib import Path; from trustsweep.distributed.run.folder import Run; "
         "run = Run.open(Path(sys.argv[1])); "
         "print(len(run.front), run.manifest.name, run.metrics.keys() and run.cards, "
         "{'ray', 'torch', 'optuna'} & set(sys.modules))"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from distributed.run.ledger import Ledger, State
+from trustsweep.distributed.run.ledger import Ledger, State
 
 SAMPLERS = {"tpe": 20, "random": 16, "nsga2": 24, "nsga3": 24, "gp": 11, "qmc": 16}
 #: Two trainables, eight configs.

@@ -6,9 +6,9 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from distributed.search.scheduler import ParetoScheduler
-from distributed.search.stopping.policy import Policy, Verdict
-from distributed.statistics.front import pareto_mask
+from trustsweep.distributed.search.scheduler import ParetoScheduler
+from trustsweep.distributed.search.stopping.policy import Policy, Verdict
+from trustsweep.distributed.statistics.front import pareto_mask
 
 GOALS = {"accuracy": "max", "ece": "min"}
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP

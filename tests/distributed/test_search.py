@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from ray.tune.search import Searcher
 
-from distributed.run.ledger import SEEDS, Record, State
-from distributed.workers.outcome import JUDGED, TRIAL
+from trustsweep.distributed.run.ledger import SEEDS, Record, State
+from trustsweep.distributed.workers.outcome import JUDGED, TRIAL
 
 
 def second_stage(*names: str) -> list[Record]:

@@ -14,16 +14,16 @@ import pytest
 import ray
 from ray import tune
 
-from data_pipelines.schema import Manifest, Split
-from data_pipelines.streams import Mode, Samples, Source, materialise
-from distributed.run.checkpoints import finished_card, load_model
-from distributed.workers.board import WorkerSettings
-from distributed.workers.outcome import FAILED, FINISHED, OUTSIDE, RUNG, metrics_of
-from distributed.workers.slot import REQUEST, Slot, SlotSettings
-from distributed.workers.training import TrialTraining
-from search_spaces.space import Space
-from search_spaces.study import Scheduler
-from trainables.evaluation import EvaluationPlan
+from trustsweep.data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.streams import Mode, Samples, Source, materialise
+from trustsweep.distributed.run.checkpoints import finished_card, load_model
+from trustsweep.distributed.workers.board import WorkerSettings
+from trustsweep.distributed.workers.outcome import FAILED, FINISHED, OUTSIDE, RUNG, metrics_of
+from trustsweep.distributed.workers.slot import REQUEST, Slot, SlotSettings
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.search_spaces.space import Space
+from trustsweep.search_spaces.study import Scheduler
+from trustsweep.trainables.evaluation import EvaluationPlan
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from distributed.statistics.inference import (
+from trustsweep.distributed.statistics.inference import (
     bootstrap_difference,
     corrected_t_test,
     holm,

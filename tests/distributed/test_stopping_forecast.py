@@ -10,12 +10,12 @@ from scipy import stats
 from sklearn.linear_model import Ridge as Oracle
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from distributed.search.stopping import POLICIES, make_policy
-from distributed.search.stopping.forecast import Forecast
-from distributed.search.stopping.policy import Verdict
-from distributed.search.stopping.regression import Ridge
-from distributed.statistics.front import Objective, hypervolume
-from search_spaces.study import Constraint, Scheduler
+from trustsweep.distributed.search.stopping import POLICIES, make_policy
+from trustsweep.distributed.search.stopping.forecast import Forecast
+from trustsweep.distributed.search.stopping.policy import Verdict
+from trustsweep.distributed.search.stopping.regression import Ridge
+from trustsweep.distributed.statistics.front import Objective, hypervolume
+from trustsweep.search_spaces.study import Constraint, Scheduler
 
 BOTH = [Objective("dice", "max"), Objective("ece", "min")]
 RUNGS = 3

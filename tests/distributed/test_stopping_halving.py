@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers.async_hyperband import _Bracket
 
-from distributed.search.stopping import make_policy
-from distributed.search.stopping.halving import Halving
-from distributed.statistics.front import Objective
-from search_spaces.study import Constraint, Scheduler
+from trustsweep.distributed.search.stopping import make_policy
+from trustsweep.distributed.search.stopping.halving import Halving
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.search_spaces.study import Constraint, Scheduler
 
 BOTH = [Objective("dice", "max"), Objective("ece", "min")]
 #: A run: (trial, figures at its rungs) in order of arrival; few values, so that ties happen.

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from distributed.search.stopping.ranking import fronts, losses_of, rank, violations_of
-from distributed.statistics.front import Objective, hypervolume, pareto_mask
-from search_spaces.study import Constraint
+from trustsweep.distributed.search.stopping.ranking import fronts, losses_of, rank, violations_of
+from trustsweep.distributed.statistics.front import Objective, hypervolume, pareto_mask
+from trustsweep.search_spaces.study import Constraint
 
 METHODS = ("hypervolume", "epsilon-net", "scalarised")
 
@@ -106,7 +106,7 @@ def test_within_a_front_the_larger_contribution_goes_first():
 
 @given(arrays(float, (7, 3), elements=st.integers(0, 9)))
 def test_contributions_agree_with_the_hypervolume_that_is_lost(losses):
-    from distributed.search.stopping.ranking import _contributions
+    from trustsweep.distributed.search.stopping.ranking import _contributions
 
     points = losses[:, :2] / 10
     points = points[pareto_mask(points, ["min", "min"])]

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distributed.run.ledger import SEARCH, Ledger, State
+from trustsweep.distributed.run.ledger import SEARCH, Ledger, State
 
 pytestmark = pytest.mark.slow
 

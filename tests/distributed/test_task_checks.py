@@ -7,15 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Manifest, Split, Task
-from distributed.run.trivial import Trivial
-from distributed.sweep.checks import check, check_defined, measured_names, objectives_of, task_of
-from distributed.sweep.plan import prepare
-from search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
-from trainables.metrics.catalog import COSTS, metric_info
-from trainables.metrics.prior import Prior
-from trainables.registry import TRAINABLES
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.distributed.run.trivial import Trivial
+from trustsweep.distributed.sweep.checks import (
+    check,
+    check_defined,
+    measured_names,
+    objectives_of,
+    task_of,
+)
+from trustsweep.distributed.sweep.plan import prepare
+from trustsweep.search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
+from trustsweep.trainables.metrics.catalog import COSTS, metric_info
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.registry import TRAINABLES
 
 MANIFEST = Manifest(
     name="toy",

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from data_pipelines.schema import Batch, Manifest, Task
-from distributed.workers.temperature import RANGE, Scaled, fit_temperature
-from trainables.contract import Prediction, Trainable
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.distributed.workers.temperature import RANGE, Scaled, fit_temperature
+from trustsweep.trainables.contract import Prediction, Trainable
 
 torch.set_num_threads(1)
 

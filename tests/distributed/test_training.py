@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.errors import UserError
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import Batch, Manifest, Split, Task
-from data_pipelines.streams import Samples
-from distributed.run.checkpoints import load_model, load_state, save_model, save_state
-from distributed.workers.fidelity import CLEAN, FULL, Level, Levels
-from distributed.workers.training import Diverged, TrialTraining, resized
-from search_spaces.space import Space
-from search_spaces.study import Fidelity, Scheduler
-from trainables.evaluation import EvaluationPlan
-from trainables.metrics.prior import Prior
-from trainables.metrics.trivial import TRIVIAL
-from trainables.regimes import attacked_rows
-from trainables.registry import TRAINABLES
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.streams import Samples
+from trustsweep.distributed.run.checkpoints import load_model, load_state, save_model, save_state
+from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level, Levels
+from trustsweep.distributed.workers.training import Diverged, TrialTraining, resized
+from trustsweep.search_spaces.space import Space
+from trustsweep.search_spaces.study import Fidelity, Scheduler
+from trustsweep.trainables.evaluation import EvaluationPlan
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.metrics.trivial import TRIVIAL
+from trustsweep.trainables.regimes import attacked_rows
+from trustsweep.trainables.registry import TRAINABLES
 
 PLAN = EvaluationPlan(
     epsilons=(0.0, 0.02), attack_steps=2, corruptions=(("gaussian-noise", 3), ("contrast-down", 1))

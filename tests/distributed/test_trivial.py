@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import Manifest, Split, Task
-from data_pipelines.storage import Folder
-from data_pipelines.streams import Samples
-from distributed.run.trivial import read_trivial
-from distributed.workers.training import TrialTraining
-from search_spaces.space import Space
-from search_spaces.study import load
-from trainables.evaluation import EvaluationPlan
-from trainables.metrics.skill import triviality
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.data_pipelines.streams import Samples
+from trustsweep.distributed.run.trivial import read_trivial
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.search_spaces.space import Space
+from trustsweep.search_spaces.study import load
+from trustsweep.trainables.evaluation import EvaluationPlan
+from trustsweep.trainables.metrics.skill import triviality
 
 
 def constant(data: Path, trainable: str, weight: str) -> TrialTraining:

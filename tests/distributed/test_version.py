@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distributed.version import PACKAGES, code_revision, revision_of
+from trustsweep.distributed.version import PACKAGES, code_revision, revision_of
 
 
 @pytest.fixture
@@ -81,6 +81,6 @@ def test_an_installation_within_another_checkout_is_not_taken_for_it(checkout: P
 
 
 def test_every_process_gives_the_same_name() -> None:
-    ask = "from distributed.version import code_revision; print(code_revision())"
+    ask = "from trustsweep.distributed.version import code_revision; print(code_revision())"
     told = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True)
     assert told.stdout.strip() == code_revision()

@@ -6,14 +6,21 @@ test_slots.py runs workers under a real Ray, and kills them.
 import pytest
 import torch
 
-from data_pipelines.schema import Manifest
-from distributed.run.checkpoints import finished_card, load_state, save_state
-from distributed.workers.board import Begun, Finish, Standing, Start, Trial, WorkerSettings
-from distributed.workers.rank import Rank
-from distributed.workers.training import TrialTraining
-from distributed.workers.worker import Worker
-from search_spaces.space import Space
-from trainables.evaluation import EvaluationPlan
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.distributed.run.checkpoints import finished_card, load_state, save_state
+from trustsweep.distributed.workers.board import (
+    Begun,
+    Finish,
+    Standing,
+    Start,
+    Trial,
+    WorkerSettings,
+)
+from trustsweep.distributed.workers.rank import Rank
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.worker import Worker
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.evaluation import EvaluationPlan
 
 PLAN = EvaluationPlan()
 CONFIG = Space(["unet"], {"epochs": 2, "width": 4}).defaults("unet")

@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 
-from data_pipelines.corruptions import CORRUPTIONS
-from data_pipelines.errors import UserError
-from data_pipelines.registry import Registry, registered
-from data_pipelines.schema import MANIFEST_NAME, Manifest
-from search_spaces.names import GROUPS, group
-from search_spaces.space import Kind, Parameter, Space
-from trainables.registry import ATTACKS, REGIMES, RISKS, TRAINABLES
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.registry import Registry, registered
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest
+from trustsweep.search_spaces.names import GROUPS, group
+from trustsweep.search_spaces.space import Kind, Parameter, Space
+from trustsweep.trainables.registry import ATTACKS, REGIMES, RISKS, TRAINABLES
 
 REGISTRIES = {
     r.kind: r for r in (ATTACKS, REGIMES, RISKS, TRAINABLES, CORRUPTIONS)
@@ -44,8 +44,8 @@ def test_names_can_be_chosen_by_facts_alone():
 @pytest.mark.parametrize("trainable", TRAINABLES)
 def test_a_space_refuses_what_the_code_would_refuse_in_every_trial(trainable, phantoms):
     """Every word that a space allows makes a model and a recipe, and any other word neither."""
-    from distributed.workers.recipe import Recipe
-    from trainables.regimes import from_config
+    from trustsweep.distributed.workers.recipe import Recipe
+    from trustsweep.trainables.regimes import from_config
 
     manifest = Manifest.load(phantoms)
     if TRAINABLES.fact(trainable, "task") != "segmentation":

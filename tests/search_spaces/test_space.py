@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.errors import UserError
-from data_pipelines.registry import Registry
-from search_spaces.space import Parameter, Space
-from trainables.registry import TRAINABLES
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.registry import Registry
+from trustsweep.search_spaces.space import Parameter, Space
+from trustsweep.trainables.registry import TRAINABLES
 
 BOTH = ["unet", "evidential-unet"]
 

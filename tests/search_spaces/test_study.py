@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.errors import UserError
-from search_spaces.study import Fidelity, Scheduler, Study, load, parse
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.search_spaces.study import Fidelity, Scheduler, Study, load, parse
 
 
 def minimal(**changes) -> dict:
@@ -199,7 +199,7 @@ def test_the_shipped_studies_are_valid(name):
 
 def test_validating_a_study_imports_neither_torch_nor_ray():
     code = (
-        "import sys; from search_spaces.study import load; load('evidential'); "
+        "import sys; from trustsweep.search_spaces.study import load; load('evidential'); "
         "sys.exit(bool({'torch', 'ray', 'monai'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

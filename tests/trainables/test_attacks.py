@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Task
-from trainables.attacks import ScoreVictim, TrainingVictim, make_attack
-from trainables.attacks.apgd import APGD
-from trainables.attacks.engine import frozen
-from trainables.attacks.pgd import PGD, SegPGD
-from trainables.contract import Loss, Prediction, Progress, Trainable
-from trainables.registry import ATTACKS
-from trainables.unet import ClassicalUNet
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.trainables.attacks import ScoreVictim, TrainingVictim, make_attack
+from trustsweep.trainables.attacks.apgd import APGD
+from trustsweep.trainables.attacks.engine import frozen
+from trustsweep.trainables.attacks.pgd import PGD, SegPGD
+from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.registry import ATTACKS
+from trustsweep.trainables.unet import ClassicalUNet
 
 torch.set_num_threads(1)
 NOW = Progress(3, 6)

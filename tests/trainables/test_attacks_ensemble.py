@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
-from search_spaces.space import Space
-from trainables.attacks import ScoreVictim, adversary, make_attack
-from trainables.attacks import ensemble as ensemble_module
-from trainables.attacks.ensemble import Ensemble, full_steps, make_ensemble, settings
-from trainables.attacks.losses import LOSSES, answer, harm
-from trainables.attacks.masking import SIGNS, Effort, masking
-from trainables.attacks.victims import TrainingVictim
-from trainables.contract import Loss, Prediction, Progress, Trainable
-from trainables.registry import FAST, FULL, TRAINABLES
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.attacks import ScoreVictim, adversary, make_attack
+from trustsweep.trainables.attacks import ensemble as ensemble_module
+from trustsweep.trainables.attacks.ensemble import Ensemble, full_steps, make_ensemble, settings
+from trustsweep.trainables.attacks.losses import LOSSES, answer, harm
+from trustsweep.trainables.attacks.masking import SIGNS, Effort, masking
+from trustsweep.trainables.attacks.victims import TrainingVictim
+from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.registry import FAST, FULL, TRAINABLES
 
 torch.set_num_threads(1)
 NOW = Progress(3, 6)

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Task
-from trainables.attacks import ScoreVictim, TrainingVictim, make_attack
-from trainables.attacks.engine import Ball, Draws
-from trainables.attacks.square import Square, _share, _sides
-from trainables.contract import Loss, Prediction, Progress, Trainable
-from trainables.regimes import from_config
-from trainables.registry import training_attacks
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.trainables.attacks import ScoreVictim, TrainingVictim, make_attack
+from trustsweep.trainables.attacks.engine import Ball, Draws
+from trustsweep.trainables.attacks.square import Square, _share, _sides
+from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.regimes import from_config
+from trustsweep.trainables.registry import training_attacks
 
 torch.set_num_threads(1)
 

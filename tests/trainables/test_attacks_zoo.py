@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Task
-from trainables.attacks import ScoreVictim
-from trainables.attacks.engine import frozen
-from trainables.attacks.zoo import CW, FAB, DeepFool, available
-from trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.trainables.attacks import ScoreVictim
+from trustsweep.trainables.attacks.engine import frozen
+from trustsweep.trainables.attacks.zoo import CW, FAB, DeepFool, available
+from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
 
 torch.set_num_threads(1)
 ZOO = [

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Task
-from trainables.attacks import ScoreVictim, make_attack
-from trainables.classifier import Classifier
-from trainables.contract import Progress
-from trainables.evaluation import EvaluationPlan, evaluate
-from trainables.networks import load_encoder
-from trainables.regimes import from_config
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.trainables.attacks import ScoreVictim, make_attack
+from trustsweep.trainables.classifier import Classifier
+from trustsweep.trainables.contract import Progress
+from trustsweep.trainables.evaluation import EvaluationPlan, evaluate
+from trustsweep.trainables.networks import load_encoder
+from trustsweep.trainables.regimes import from_config
 
 torch.set_num_threads(1)
 CONFIG = {

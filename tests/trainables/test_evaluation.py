@@ -9,14 +9,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Task
-from trainables.contract import Loss, Prediction, Progress, Trainable
-from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
-from trainables.metrics.catalog import METRICS, SHIFTS, all_names, metric_info, skill_names
-from trainables.metrics.overlap import Overlap
-from trainables.metrics.shift import Shift
-from trainables.uncertainty import bernoulli_maps
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
+from trustsweep.trainables.metrics.catalog import (
+    METRICS,
+    SHIFTS,
+    all_names,
+    metric_info,
+    skill_names,
+)
+from trustsweep.trainables.metrics.overlap import Overlap
+from trustsweep.trainables.metrics.shift import Shift
+from trustsweep.trainables.uncertainty import bernoulli_maps
 
 PLAN = EvaluationPlan(
     epsilons=(0.0, 0.02, 0.1), corruptions=(("gaussian-noise", 1), ("gaussian-noise", 5))

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
-from search_spaces.space import Space
-from trainables.contract import Progress
-from trainables.fusion.base import Fused, FusionNetwork, FusionTrainable
-from trainables.fusion.encoders import Stem
-from trainables.fusion.inputs import gather
-from trainables.fusion.mda import MdaNetwork
-from trainables.registry import TRAINABLES
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.contract import Progress
+from trustsweep.trainables.fusion.base import Fused, FusionNetwork, FusionTrainable
+from trustsweep.trainables.fusion.encoders import Stem
+from trustsweep.trainables.fusion.inputs import gather
+from trustsweep.trainables.fusion.mda import MdaNetwork
+from trustsweep.trainables.registry import TRAINABLES
 
 torch.set_num_threads(1)
 NOW = Progress(0, 3)

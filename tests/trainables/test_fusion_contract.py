@@ -12,12 +12,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch, Feature, ImageSpec, Kind, Manifest, Modality, Task
-from search_spaces.space import Space
-from trainables.contract import Prediction, Progress
-from trainables.fusion.base import FusionTrainable
-from trainables.fusion.encoders import Stem
-from trainables.registry import TRAINABLES
+from trustsweep.data_pipelines.schema import (
+    Batch,
+    Feature,
+    ImageSpec,
+    Kind,
+    Manifest,
+    Modality,
+    Task,
+)
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.contract import Prediction, Progress
+from trustsweep.trainables.fusion.base import FusionTrainable
+from trustsweep.trainables.fusion.encoders import Stem
+from trustsweep.trainables.registry import TRAINABLES
 
 torch.set_num_threads(1)
 NOW = Progress(1, 3)

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
-from search_spaces.space import Space
-from trainables.contract import Progress
-from trainables.fusion.base import Fused
-from trainables.fusion.draf import UNCERTAINTIES, Draf, DrafNetwork
-from trainables.fusion.encoders import Encoder, McDropout
-from trainables.fusion.inputs import gather
-from trainables.uncertainty import ensemble_maps
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.contract import Progress
+from trustsweep.trainables.fusion.base import Fused
+from trustsweep.trainables.fusion.draf import UNCERTAINTIES, Draf, DrafNetwork
+from trustsweep.trainables.fusion.encoders import Encoder, McDropout
+from trustsweep.trainables.fusion.inputs import gather
+from trustsweep.trainables.uncertainty import ensemble_maps
 
 torch.set_num_threads(1)
 NOW = Progress(0, 3)

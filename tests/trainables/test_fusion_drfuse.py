@@ -15,12 +15,18 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import expit, logit
 from torch import Tensor
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
-from search_spaces.space import Space
-from trainables.contract import Progress
-from trainables.fusion.drfuse import DrFuse, DrFuseNetwork, divergence, logit_pool, rank_loss
-from trainables.fusion.inputs import gather
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.contract import Progress
+from trustsweep.trainables.fusion.drfuse import (
+    DrFuse,
+    DrFuseNetwork,
+    divergence,
+    logit_pool,
+    rank_loss,
+)
+from trustsweep.trainables.fusion.inputs import gather
 
 torch.set_num_threads(1)
 NOW = Progress(0, 3)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.schema import Feature, Manifest, Task
-from search_spaces.space import Space
-from trainables.fusion.drifa import (
+from trustsweep.data_pipelines.schema import Feature, Manifest, Task
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.fusion.drifa import (
     AcrossAttention,
     DrifaNet,
     DrifaNetwork,

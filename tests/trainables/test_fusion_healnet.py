@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Feature, Manifest, Task
-from search_spaces.space import Space
-from trainables.fusion.healnet import (
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Feature, Manifest, Task
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.fusion.healnet import (
     Attention,
     HealNet,
     HealNetwork,

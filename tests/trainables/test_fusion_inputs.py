@@ -14,8 +14,16 @@ from sklearn.compose import make_column_transformer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import Tensor
 
-from data_pipelines.schema import Batch, Feature, ImageSpec, Kind, Manifest, Modality, Task
-from trainables.fusion.encoders import (
+from trustsweep.data_pipelines.schema import (
+    Batch,
+    Feature,
+    ImageSpec,
+    Kind,
+    Manifest,
+    Modality,
+    Task,
+)
+from trustsweep.trainables.fusion.encoders import (
     Encoder,
     ImageStem,
     SeriesStem,
@@ -23,7 +31,7 @@ from trainables.fusion.encoders import (
     TabularStem,
     encoder,
 )
-from trainables.fusion.inputs import flags, gather, in_manifest_order, sources
+from trustsweep.trainables.fusion.inputs import flags, gather, in_manifest_order, sources
 
 torch.set_num_threads(1)
 STEPS = 3

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import integrate, special, stats
 from torch.distributions import Beta, kl_divergence
 
-from data_pipelines.errors import UserError
-from trainables.losses import (
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.trainables.losses import (
     annealing,
     cross_entropy,
     kl_to_uniform,
@@ -19,7 +19,7 @@ from trainables.losses import (
     soft_dice,
     split_by_truth,
 )
-from trainables.registry import RISKS
+from trustsweep.trainables.registry import RISKS
 
 parameters = st.floats(min_value=1.0, max_value=200.0)
 

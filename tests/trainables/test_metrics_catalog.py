@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Task
-from trainables.metrics.catalog import (
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Task
+from trustsweep.trainables.metrics.catalog import (
     AREAS,
     METRICS,
     SHIFTS,
@@ -142,6 +142,6 @@ def test_ranges() -> None:
 
 
 def test_naming_metrics_needs_no_torch() -> None:
-    code = "import sys, trainables.metrics.catalog; print('torch' in sys.modules)"
+    code = "import sys, trustsweep.trainables.metrics.catalog; print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"

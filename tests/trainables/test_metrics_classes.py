@@ -19,16 +19,16 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
-from trainables.metrics import samples
-from trainables.metrics.base import MetricState
-from trainables.metrics.calibration import ClassCalibration
-from trainables.metrics.confusion import Confusion
-from trainables.metrics.ranking import Ranking
-from trainables.metrics.scores import ClassScores
-from trainables.metrics.shift import ClassShift
-from trainables.uncertainty import categorical_maps
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics import samples
+from trustsweep.trainables.metrics.base import MetricState
+from trustsweep.trainables.metrics.calibration import ClassCalibration
+from trustsweep.trainables.metrics.confusion import Confusion
+from trustsweep.trainables.metrics.ranking import Ranking
+from trustsweep.trainables.metrics.scores import ClassScores
+from trustsweep.trainables.metrics.shift import ClassShift
+from trustsweep.trainables.uncertainty import categorical_maps
 
 Array = np.ndarray
 

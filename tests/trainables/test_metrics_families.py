@@ -12,16 +12,16 @@ from monai.metrics import CalibrationErrorMetric, DiceMetric, MeanIoU
 from scipy import ndimage, stats
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
-from trainables.metrics import samples
-from trainables.metrics.base import uncertainty_map
-from trainables.metrics.calibration import Calibration, RegionCalibration, dilate
-from trainables.metrics.overlap import Overlap
-from trainables.metrics.scores import ProperScores
-from trainables.metrics.shift import Shift
-from trainables.metrics.sparsification import Sparsification, ause
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics import samples
+from trustsweep.trainables.metrics.base import uncertainty_map
+from trustsweep.trainables.metrics.calibration import Calibration, RegionCalibration, dilate
+from trustsweep.trainables.metrics.overlap import Overlap
+from trustsweep.trainables.metrics.scores import ProperScores
+from trustsweep.trainables.metrics.shift import Shift
+from trustsweep.trainables.metrics.sparsification import Sparsification, ause
 
 Field = torch.Tensor
 

@@ -8,9 +8,13 @@ import torch
 
 from tests.trainables.test_metrics_families import pair
 from tests.trainables.test_metrics_states import labelled
-from trainables.metrics.calibration import Calibration, ClassCalibration, RegionCalibration
-from trainables.metrics.referral import Referral
-from trainables.metrics.selective import accepted, risk_coverage
+from trustsweep.trainables.metrics.calibration import (
+    Calibration,
+    ClassCalibration,
+    RegionCalibration,
+)
+from trustsweep.trainables.metrics.referral import Referral
+from trustsweep.trainables.metrics.selective import accepted, risk_coverage
 
 
 def of_classes(p: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -9,16 +9,16 @@ import pytest
 import torch
 from scipy import stats
 
-from data_pipelines.corruptions.suite import corrupt
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import Batch, Manifest, Split
-from data_pipelines.streams.indexed import Samples
-from search_spaces.space import Space
-from trainables.contract import Prediction
-from trainables.fusion.draf import Draf
-from trainables.fusion.inputs import gather, in_manifest_order, observed
-from trainables.metrics.reliance import Reliance
-from trainables.reliance import reliance, weighed_samples
+from trustsweep.data_pipelines.corruptions.suite import corrupt
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split
+from trustsweep.data_pipelines.streams.indexed import Samples
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.fusion.draf import Draf
+from trustsweep.trainables.fusion.inputs import gather, in_manifest_order, observed
+from trustsweep.trainables.metrics.reliance import Reliance
+from trustsweep.trainables.reliance import reliance, weighed_samples
 
 
 def found(weight: np.ndarray, severity: np.ndarray, present: np.ndarray | None = None) -> dict:

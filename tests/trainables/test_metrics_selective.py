@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_score, roc_auc_score
 
-from trainables.metrics.ranking import Answers
-from trainables.metrics.selective import accepted, risk_coverage, threshold
+from trustsweep.trainables.metrics.ranking import Answers
+from trustsweep.trainables.metrics.selective import accepted, risk_coverage, threshold
 
 SHARES = (0.95, 0.9, 0.8, 0.7, 0.5)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from data_pipelines.schema import Batch, Task
-from trainables.contract import Prediction
-from trainables.metrics import samples
-from trainables.metrics.base import MetricState
-from trainables.metrics.catalog import METRICS, state_classes
-from trainables.metrics.samples import SampleState
+from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics import samples
+from trustsweep.trainables.metrics.base import MetricState
+from trustsweep.trainables.metrics.catalog import METRICS, state_classes
+from trustsweep.trainables.metrics.samples import SampleState
 
 TASKS = (Task.SEGMENTATION, Task.CLASSIFICATION)
 STATES = {task: state_classes(METRICS, task) for task in TASKS}

@@ -9,18 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score, log_loss
 
-from data_pipelines.schema import Batch, Task
 from tests.trainables.test_metrics_families import pair
 from tests.trainables.test_metrics_states import labelled
-from trainables.contract import Prediction
-from trainables.evaluation import Evaluation, EvaluationPlan
-from trainables.metrics.catalog import METRICS, all_names
-from trainables.metrics.confusion import Confusion
-from trainables.metrics.overlap import Overlap
-from trainables.metrics.prior import Prior
-from trainables.metrics.ranking import Ranking
-from trainables.metrics.scores import ClassScores, ProperScores
-from trainables.metrics.skill import (
+from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
+from trustsweep.trainables.metrics.catalog import METRICS, all_names
+from trustsweep.trainables.metrics.confusion import Confusion
+from trustsweep.trainables.metrics.overlap import Overlap
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.metrics.ranking import Ranking
+from trustsweep.trainables.metrics.scores import ClassScores, ProperScores
+from trustsweep.trainables.metrics.skill import (
     BEST_CONSTANT,
     CLASS_PRIOR,
     EMPTY_MASK,
@@ -32,7 +32,7 @@ from trainables.metrics.skill import (
     skill,
     triviality,
 )
-from trainables.metrics.trivial import TRIVIAL, TrivialClasses, TrivialMasks
+from trustsweep.trainables.metrics.trivial import TRIVIAL, TrivialClasses, TrivialMasks
 
 SKILLED = {
     task: {n for n, info in METRICS.items() if info.skilled and task in info.tasks}

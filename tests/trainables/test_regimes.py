@@ -12,13 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Task
-from trainables.contract import Progress
-from trainables.regimes import RegimeResult, attacked_rows, from_config
-from trainables.registry import REGIMES
-from trainables.uncertainty import image_score
-from trainables.unet import EvidentialUNet
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.trainables.contract import Progress
+from trustsweep.trainables.regimes import RegimeResult, attacked_rows, from_config
+from trustsweep.trainables.registry import REGIMES
+from trustsweep.trainables.uncertainty import image_score
+from trustsweep.trainables.unet import EvidentialUNet
 
 torch.set_num_threads(1)
 NOW = Progress(3, 6)

@@ -8,17 +8,17 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from data_pipelines.schema import Batch, Manifest, Task
-from search_spaces.space import Space
-from trainables.attacks import ScoreVictim, adversary, make_attack
-from trainables.contract import Loss, Prediction, Progress, Trainable
-from trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
-from trainables.metrics.base import classes as classes_of
-from trainables.metrics.base import foreground
-from trainables.metrics.catalog import all_names, metric_info
-from trainables.metrics.overlap import dice
-from trainables.regimes import from_config
-from trainables.registry import MAPS, REGIMES, TRAINABLES
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.attacks import ScoreVictim, adversary, make_attack
+from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
+from trustsweep.trainables.metrics.base import classes as classes_of
+from trustsweep.trainables.metrics.base import foreground
+from trustsweep.trainables.metrics.catalog import all_names, metric_info
+from trustsweep.trainables.metrics.overlap import dice
+from trustsweep.trainables.regimes import from_config
+from trustsweep.trainables.registry import MAPS, REGIMES, TRAINABLES
 
 torch.set_num_threads(1)
 SHAPES = {"2d": (1, 20, 28), "2d-rgb": (3, 16, 16), "3d": (1, 12, 16, 10)}

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
-from trainables.registry import MAPS
-from trainables.uncertainty import (
+from trustsweep.trainables.registry import MAPS
+from trustsweep.trainables.uncertainty import (
     RANGES,
     SCORES,
     bernoulli_maps,

@@ -8,14 +8,20 @@ import torch
 import torch.nn.functional as F
 from checkerboard import nyquist_share, smoothed, transposed_unet, truth_shares
 
-from data_pipelines.errors import UserError
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import Batch, Manifest, Split, Task
-from data_pipelines.streams import Samples
-from trainables.contract import Progress
-from trainables.networks import LinearUpsample, PadToMultiple, SmoothUNet, Standardise, unet
-from trainables.registry import RISKS, TRAINABLES
-from trainables.unet import ClassicalUNet, EvidentialUNet
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.streams import Samples
+from trustsweep.trainables.contract import Progress
+from trustsweep.trainables.networks import (
+    LinearUpsample,
+    PadToMultiple,
+    SmoothUNet,
+    Standardise,
+    unet,
+)
+from trustsweep.trainables.registry import RISKS, TRAINABLES
+from trustsweep.trainables.unet import ClassicalUNet, EvidentialUNet
 
 torch.set_num_threads(1)
 CONFIG = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from data_pipelines.schema import Batch
-from trainables.attacks.engine import Attack, Ball, Draws, length, wide
-from trainables.attacks.victims import Victim
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.attacks.engine import Attack, Ball, Draws, length, wide
+from trustsweep.trainables.attacks.victims import Victim
 
 _MOMENTUM = 0.75
 #: A step is halved where fewer than this share of the last ones raised the loss.

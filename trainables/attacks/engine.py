@@ -18,10 +18,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch
-from trainables.attacks.victims import Victim
-from trainables.registry import Norm
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.attacks.victims import Victim
+from trustsweep.trainables.registry import Norm
 
 #: Keeps a direction of length 0 from being divided by 0, as torchattacks has it.
 _TINY = 1e-12

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Task
-from trainables.attacks import zoo
-from trainables.attacks.apgd import APGD
-from trainables.attacks.engine import Attack, frozen, wide
-from trainables.attacks.registry import make_attack
-from trainables.attacks.square import Square
-from trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
-from trainables.contract import Progress, Trainable
-from trainables.registry import ENSEMBLES, FAST, FULL, Norm
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.trainables.attacks import zoo
+from trustsweep.trainables.attacks.apgd import APGD
+from trustsweep.trainables.attacks.engine import Attack, frozen, wide
+from trustsweep.trainables.attacks.registry import make_attack
+from trustsweep.trainables.attacks.square import Square
+from trustsweep.trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
+from trustsweep.trainables.contract import Progress, Trainable
+from trustsweep.trainables.registry import ENSEMBLES, FAST, FULL, Norm
 
 #: Steps of each member of the full ensemble, by the most pixels (or voxels) of an image that has
 #: so many; beyond the last, `_LARGE`.

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_pipelines.registry import Registry
-from data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.registry import Registry
+from trustsweep.data_pipelines.schema import Batch, Task
 
 #: A pixel's rank by |margin| at which it counts e times less.
 _NEAR = 0.05
@@ -220,12 +220,12 @@ def soft_dice(said: Answer) -> Tensor:
 LOSSES = Registry(
     "attack loss",
     {
-        "cross-entropy": "trainables.attacks.losses:cross_entropy",
-        "masked-cross-entropy": "trainables.attacks.losses:masked_cross_entropy",
-        "jensen-shannon": "trainables.attacks.losses:jensen_shannon",
-        "margin": "trainables.attacks.losses:margin",
-        "dlr": "trainables.attacks.losses:dlr",
-        "dice": "trainables.attacks.losses:dice",
-        "soft-dice": "trainables.attacks.losses:soft_dice",
+        "cross-entropy": "trustsweep.trainables.attacks.losses:cross_entropy",
+        "masked-cross-entropy": "trustsweep.trainables.attacks.losses:masked_cross_entropy",
+        "jensen-shannon": "trustsweep.trainables.attacks.losses:jensen_shannon",
+        "margin": "trustsweep.trainables.attacks.losses:margin",
+        "dlr": "trustsweep.trainables.attacks.losses:dlr",
+        "dice": "trustsweep.trainables.attacks.losses:dice",
+        "soft-dice": "trustsweep.trainables.attacks.losses:soft_dice",
     },
 )

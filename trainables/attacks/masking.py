@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch, Manifest, Task
-from trainables.attacks.apgd import APGD
-from trainables.attacks.engine import Attack, frozen
-from trainables.attacks.losses import Answer, harm
-from trainables.attacks.pgd import PGD
-from trainables.attacks.registry import make_attack
-from trainables.attacks.victims import ScoreVictim
-from trainables.contract import Trainable
-from trainables.registry import Norm
+from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.trainables.attacks.apgd import APGD
+from trustsweep.trainables.attacks.engine import Attack, frozen
+from trustsweep.trainables.attacks.losses import Answer, harm
+from trustsweep.trainables.attacks.pgd import PGD
+from trustsweep.trainables.attacks.registry import make_attack
+from trustsweep.trainables.attacks.victims import ScoreVictim
+from trustsweep.trainables.contract import Trainable
+from trustsweep.trainables.registry import Norm
 
 #: What each sign means, by name.
 SIGNS: Mapping[str, str] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from data_pipelines.schema import Batch
-from trainables.attacks.engine import Attack, Ball, Draws, length
-from trainables.attacks.victims import Victim
-from trainables.registry import Norm
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.attacks.engine import Attack, Ball, Draws, length
+from trustsweep.trainables.attacks.victims import Victim
+from trustsweep.trainables.registry import Norm
 
 
 class PGD(Attack):

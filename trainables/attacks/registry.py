@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trainables.attacks.engine import Attack
-from trainables.registry import ATTACKS, Norm
+from trustsweep.trainables.attacks.engine import Attack
+from trustsweep.trainables.registry import ATTACKS, Norm
 
 
 def make_attack(

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from data_pipelines.errors import UserError
-from trainables.attacks.engine import Attack, Ball, Draws
-from trainables.registry import Norm
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.trainables.attacks.engine import Attack, Ball, Draws
+from trustsweep.trainables.registry import Norm
 
 
 class _SingleStep(Attack):

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from data_pipelines.schema import Batch, Task
-from trainables.attacks.engine import Attack, Ball, Draws, wide
-from trainables.attacks.victims import ScoreVictim, Victim, mean_harm
+from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.trainables.attacks.engine import Attack, Ball, Draws, wide
+from trustsweep.trainables.attacks.victims import ScoreVictim, Victim, mean_harm
 
 #: The share of the image that the first boxes cover,
 _FIRST = 0.8

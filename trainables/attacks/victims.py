@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch
-from trainables.attacks.losses import LOSSES, Answer, answer, decision_losses, harm
-from trainables.contract import Progress, Trainable
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.attacks.losses import LOSSES, Answer, answer, decision_losses, harm
+from trustsweep.trainables.contract import Progress, Trainable
 
 #: A batch to scores, with gradient; see `Prediction.scores`.
 Scores = Callable[[Batch], Tensor]

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Task
-from trainables.attacks.engine import Attack, Ball, Draws, wide
-from trainables.attacks.victims import ScoreVictim, Victim, mean_harm
-from trainables.registry import Norm
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.trainables.attacks.engine import Attack, Ball, Draws, wide
+from trustsweep.trainables.attacks.victims import ScoreVictim, Victim, mean_harm
+from trustsweep.trainables.registry import Norm
 
 
 def available() -> bool:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from data_pipelines.lazy import exports
-from trainables.evaluation.plan import CLEAN, EvaluationPlan
+from trustsweep.data_pipelines.lazy import exports
+from trustsweep.trainables.evaluation.plan import CLEAN, EvaluationPlan
 
 if TYPE_CHECKING:
-    from trainables.evaluation.split import Attack, Corrupt, Evaluation, evaluate, panel
+    from trustsweep.trainables.evaluation.split import Attack, Corrupt, Evaluation, evaluate, panel
 
 __all__ = ["CLEAN", "Attack", "Corrupt", "Evaluation", "EvaluationPlan", "evaluate", "panel"]
 
 __getattr__ = exports(
     __name__,
     dict.fromkeys(
-        ("Attack", "Corrupt", "Evaluation", "evaluate", "panel"), "trainables.evaluation.split"
+        ("Attack", "Corrupt", "Evaluation", "evaluate", "panel"),
+        "trustsweep.trainables.evaluation.split",
     ),
 )

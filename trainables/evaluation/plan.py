@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from data_pipelines.errors import UserError
-from trainables.metrics.catalog import attacked_name
-from trainables.registry import FAST, Norm
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.trainables.metrics.catalog import attacked_name
+from trustsweep.trainables.registry import FAST, Norm
 
 CLEAN = "clean"
 

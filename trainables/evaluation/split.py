@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch, Task
-from trainables.attacks.engine import frozen
-from trainables.contract import Prediction, Trainable
-from trainables.evaluation.plan import CLEAN, EvaluationPlan
-from trainables.metrics.base import MetricState, classes, uncertainty_map
-from trainables.metrics.calibration import Calibration
-from trainables.metrics.catalog import (
+from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.trainables.attacks.engine import frozen
+from trustsweep.trainables.contract import Prediction, Trainable
+from trustsweep.trainables.evaluation.plan import CLEAN, EvaluationPlan
+from trustsweep.trainables.metrics.base import MetricState, classes, uncertainty_map
+from trustsweep.trainables.metrics.calibration import Calibration
+from trustsweep.trainables.metrics.catalog import (
     AREAS,
     METRICS,
     SHIFTS,
@@ -29,13 +29,13 @@ from trainables.metrics.catalog import (
     skill_names,
     state_classes,
 )
-from trainables.metrics.prior import Prior
-from trainables.metrics.ranking import Answers, Ranking
-from trainables.metrics.referral import Referral, Segmented
-from trainables.metrics.shift import Shift
-from trainables.metrics.skill import best_trivial, skill
-from trainables.metrics.trivial import TRIVIAL
-from trainables.sample_scores import SampleScores
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.metrics.ranking import Answers, Ranking
+from trustsweep.trainables.metrics.referral import Referral, Segmented
+from trustsweep.trainables.metrics.shift import Shift
+from trustsweep.trainables.metrics.skill import best_trivial, skill
+from trustsweep.trainables.metrics.trivial import TRIVIAL
+from trustsweep.trainables.sample_scores import SampleScores
 
 #: (batch, name, severity 1 to 5) to the same samples corrupted.
 Corrupt = Callable[[Batch, str, int], Batch]

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest, Modality, Task
-from trainables.contract import Config, Loss, Prediction, Progress, Trainable
-from trainables.fusion.encoders import Encoder, encoder
-from trainables.fusion.inputs import gather, in_manifest_order, sources
-from trainables.settings import number, whole
-from trainables.uncertainty import categorical_maps, ensemble_maps
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, Modality, Task
+from trustsweep.trainables.contract import Config, Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.fusion.encoders import Encoder, encoder
+from trustsweep.trainables.fusion.inputs import gather, in_manifest_order, sources
+from trustsweep.trainables.settings import number, whole
+from trustsweep.trainables.uncertainty import categorical_maps, ensemble_maps
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch, Manifest
-from trainables.contract import Config
-from trainables.fusion.base import (
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest
+from trustsweep.trainables.contract import Config
+from trustsweep.trainables.fusion.base import (
     Fused,
     FusionNetwork,
     FusionTrainable,
@@ -25,10 +25,10 @@ from trainables.fusion.base import (
     softmax_present,
     unimodal_cross_entropy,
 )
-from trainables.fusion.encoders import Encoder
-from trainables.fusion.inputs import flags
-from trainables.settings import number, whole, word
-from trainables.uncertainty import ensemble_maps
+from trustsweep.trainables.fusion.encoders import Encoder
+from trustsweep.trainables.fusion.inputs import flags
+from trustsweep.trainables.settings import number, whole, word
+from trustsweep.trainables.uncertainty import ensemble_maps
 
 #: What the weights follow: the entropy of a head's mean prediction, or either part of it.
 UNCERTAINTIES = {

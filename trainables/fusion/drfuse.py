@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch, Manifest
-from trainables.contract import Config
-from trainables.fusion.base import (
+from trustsweep.data_pipelines.schema import Batch, Manifest
+from trustsweep.trainables.contract import Config
+from trustsweep.trainables.fusion.base import (
     Fused,
     FusionNetwork,
     FusionTrainable,
@@ -21,8 +21,8 @@ from trainables.fusion.base import (
     sum_present,
     unimodal_cross_entropy,
 )
-from trainables.fusion.encoders import Encoder
-from trainables.settings import number
+from trustsweep.trainables.fusion.encoders import Encoder
+from trustsweep.trainables.settings import number
 
 
 class DrFuse(FusionTrainable):

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.schema import Manifest
-from trainables.contract import Config
-from trainables.fusion.base import Fused, FusionNetwork, FusionTrainable
-from trainables.fusion.encoders import Encoder, McDropout
-from trainables.fusion.tokens import TokenNetwork
-from trainables.settings import whole
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.trainables.contract import Config
+from trustsweep.trainables.fusion.base import Fused, FusionNetwork, FusionTrainable
+from trustsweep.trainables.fusion.encoders import Encoder, McDropout
+from trustsweep.trainables.fusion.tokens import TokenNetwork
+from trustsweep.trainables.settings import whole
 
 
 class DrifaNet(FusionTrainable):

@@ -7,9 +7,9 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.schema import Modality
-from trainables.fusion.base import Fused, FusionNetwork, FusionTrainable
-from trainables.fusion.encoders import Encoder
+from trustsweep.data_pipelines.schema import Modality
+from trustsweep.trainables.fusion.base import Fused, FusionNetwork, FusionTrainable
+from trustsweep.trainables.fusion.encoders import Encoder
 
 
 class EarlyFusion(FusionTrainable):

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.schema import Feature, Kind, Manifest, Modality
-from trainables.networks import Standardise, residual_units
+from trustsweep.data_pipelines.schema import Feature, Kind, Manifest, Modality
+from trustsweep.trainables.networks import Standardise, residual_units
 
 #: Attention heads of the transformer over a series.
 _HEADS = 4

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from data_pipelines.schema import Batch, Kind, Manifest, Modality
+from trustsweep.data_pipelines.schema import Batch, Kind, Manifest, Modality
 
 
 def sources(manifest: Manifest) -> tuple[Modality, ...]:

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.schema import Batch, Manifest
-from trainables.contract import Config
-from trainables.fusion.base import (
+from trustsweep.data_pipelines.schema import Batch, Manifest
+from trustsweep.trainables.contract import Config
+from trustsweep.trainables.fusion.base import (
     Fused,
     FusionNetwork,
     FusionTrainable,
@@ -17,8 +17,8 @@ from trainables.fusion.base import (
     over_present,
     unimodal_cross_entropy,
 )
-from trainables.fusion.encoders import Encoder
-from trainables.settings import word
+from trustsweep.trainables.fusion.encoders import Encoder
+from trustsweep.trainables.settings import word
 
 #: How predictions are combined.
 RULES = ("mean", "majority")

@@ -7,17 +7,17 @@ import math
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.schema import Manifest
-from trainables.contract import Config
-from trainables.fusion.base import (
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.trainables.contract import Config
+from trustsweep.trainables.fusion.base import (
     Fused,
     FusionNetwork,
     FusionTrainable,
     by_modality,
     softmax_present,
 )
-from trainables.fusion.encoders import Encoder
-from trainables.settings import word
+from trustsweep.trainables.fusion.encoders import Encoder
+from trustsweep.trainables.settings import word
 
 #: How scores become weights.
 NORMALISATIONS = ("softmax", "sigmoid")

@@ -6,8 +6,8 @@ from typing import cast
 
 from torch import Tensor
 
-from trainables.fusion.base import FusionNetwork
-from trainables.fusion.encoders import Encoder, Stem
+from trustsweep.trainables.fusion.base import FusionNetwork
+from trustsweep.trainables.fusion.encoders import Encoder, Stem
 
 
 class TokenNetwork(FusionNetwork):

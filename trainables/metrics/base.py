@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.errors import UserError
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
 
 StateDict = dict[str, np.ndarray]
 

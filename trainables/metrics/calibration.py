@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
-from trainables.metrics.base import SumState, classes, foreground, label, ratio
-from trainables.metrics.catalog import CALIBRATION_BINS
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics.base import SumState, classes, foreground, label, ratio
+from trustsweep.trainables.metrics.catalog import CALIBRATION_BINS
 
 #: The region reaches one pixel per this many pixels of the shorter side beyond the outlines.
 _SIDE_PER_RADIUS = 32

@@ -7,7 +7,7 @@ and the uncertainty shift under attack (``shift.auroc``, ``shift@0.01.auroc``).
 
 ``skill.`` before the full name of a measure of discrimination or a proper score is how much of the
 way from the best trivial predictor, which ignores the image, to perfection a model has gone:
-``skill.clean.dice_lesion``, ``skill.balanced_accuracy_area`` (see `trainables.metrics.skill`).
+``skill.clean.dice_lesion``, ``skill.balanced_accuracy_area`` (`trainables.metrics.skill`).
 
 A metric is added by a state (see `trainables.metrics.base`) and one line in `METRICS`, from outside
 of this repository by `METRICS.register` or the entry points ``trustsweep.metrics``. Where two
@@ -23,10 +23,10 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Literal
 
-from data_pipelines import plugins
-from data_pipelines.errors import UserError
-from data_pipelines.registry import nearest
-from data_pipelines.schema import Task
+from trustsweep.data_pipelines import plugins
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.schema import Task
 
 CALIBRATION_BINS = 15
 #: Probabilities are kept this far from 0 and 1 before a logarithm is taken.
@@ -69,7 +69,9 @@ class MetricInfo:
 def _states(segmentation: str = "", classification: str = "") -> dict[Task, str]:
     """The states of a metric by task, given as "module:Class" of this package."""
     given = {Task.SEGMENTATION: segmentation, Task.CLASSIFICATION: classification}
-    return {task: f"trainables.metrics.{state}" for task, state in given.items() if state}
+    return {
+        task: f"trustsweep.trainables.metrics.{state}" for task, state in given.items() if state
+    }
 
 
 _OVERLAP = _states("overlap:Overlap")

@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
-from trainables.metrics.base import MetricState, StateDict, classes, ratio
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics.base import MetricState, StateDict, classes, ratio
 
 
 class Confusion(MetricState):

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
-from trainables.metrics.base import SumState, foreground, label, ratio
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics.base import SumState, foreground, label, ratio
 
 
 def image_counts(p: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:

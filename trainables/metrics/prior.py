@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch, Task
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,6 @@ class Prior:
 
         Raises ValueError for batches without them, or for no batch at all.
         """
-        from trainables.metrics.trivial import read_prior
+        from trustsweep.trainables.metrics.trivial import read_prior
 
         return read_prior(batches, task)

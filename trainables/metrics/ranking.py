@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from scipy import stats
 
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
-from trainables.metrics.base import MetricState, classes, uncertainty_map
-from trainables.metrics.catalog import CALIBRATION_BINS
-from trainables.metrics.samples import SampleState
-from trainables.metrics.sparsification import mean_risks
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics.base import MetricState, classes, uncertainty_map
+from trustsweep.trainables.metrics.catalog import CALIBRATION_BINS
+from trustsweep.trainables.metrics.samples import SampleState
+from trustsweep.trainables.metrics.sparsification import mean_risks
 
 
 @dataclass(frozen=True)

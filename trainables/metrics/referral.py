@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
-from trainables.metrics.base import MetricState, foreground, uncertainty_map
-from trainables.metrics.overlap import dice
-from trainables.metrics.samples import SampleState
-from trainables.metrics.sparsification import mean_risks
-from trainables.uncertainty import image_score
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics.base import MetricState, foreground, uncertainty_map
+from trustsweep.trainables.metrics.overlap import dice
+from trustsweep.trainables.metrics.samples import SampleState
+from trustsweep.trainables.metrics.sparsification import mean_risks
+from trustsweep.trainables.uncertainty import image_score
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from scipy import stats
 
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
-from trainables.metrics.samples import SampleState
-from trainables.metrics.shift import spearman
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics.samples import SampleState
+from trustsweep.trainables.metrics.shift import spearman
 
 #: Permutations behind a null interval and a p-value.
 PERMUTATIONS = 999
@@ -37,7 +37,7 @@ class Reliance(SampleState):
     A modality counts as present where `batch.present` says so. One whose values a corruption has
     blanked is absent for a model that masks what it cannot see: its weight of 0 beside a severity
     above 0 would be a correlation that no weighing made (-0.09 for equal weights on UCI heart).
-    `trainables.reliance.reliance` takes care of this.
+    `trustsweep.trainables.reliance.reliance` takes care of this.
 
     Correlations lie in [-1, 1], NaN where there is nothing to compute from or a weight is NaN.
     Exact up to 65,536 samples, above that of a fixed sample of so many (see `SampleState`).

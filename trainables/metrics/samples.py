@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.metrics.base import State, StateDict
+from trustsweep.trainables.metrics.base import State, StateDict
 
 #: Images kept per state; above it, a sample that depends on the identifiers alone.
 CAPACITY = 65_536

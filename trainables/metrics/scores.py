@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
-from trainables.metrics.base import SumState, classes, foreground, ratio
-from trainables.metrics.catalog import NLL_CLAMP
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics.base import SumState, classes, foreground, ratio
+from trustsweep.trainables.metrics.catalog import NLL_CLAMP
 
 
 class ProperScores(SumState):

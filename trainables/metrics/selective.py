@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-from trainables.metrics.ranking import Answers
-from trainables.metrics.referral import Segmented
+from trustsweep.trainables.metrics.ranking import Answers
+from trustsweep.trainables.metrics.referral import Segmented
 
 
 def risk_coverage(answers: Answers | Segmented) -> tuple[np.ndarray, np.ndarray]:

@@ -8,13 +8,13 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
-from trainables.metrics.base import classes, foreground, uncertainty_map
-from trainables.metrics.overlap import dice
-from trainables.metrics.ranking import auroc
-from trainables.metrics.samples import SampleState
-from trainables.uncertainty import image_score
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics.base import classes, foreground, uncertainty_map
+from trustsweep.trainables.metrics.overlap import dice
+from trustsweep.trainables.metrics.ranking import auroc
+from trustsweep.trainables.metrics.samples import SampleState
+from trustsweep.trainables.uncertainty import image_score
 
 
 class Shift(SampleState):

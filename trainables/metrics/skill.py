@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from trainables.metrics.catalog import METRICS, SKILL, MetricInfo
+from trustsweep.trainables.metrics.catalog import METRICS, SKILL, MetricInfo
 
 #: Predictor to metric ("dice") to its value on one split.
 Figures = Mapping[str, Mapping[str, float]]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.schema import Batch
-from trainables.contract import Prediction
-from trainables.metrics.base import SumState, foreground, ratio, uncertainty_map
+from trustsweep.data_pipelines.schema import Batch
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics.base import SumState, foreground, ratio, uncertainty_map
 
 
 def ause(error: Tensor, uncertainty: Tensor) -> Tensor:

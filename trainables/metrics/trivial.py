@@ -1,7 +1,7 @@
 """What predictors that ignore the image give on a split: a function of its truth alone.
 
 They are worked out beside every evaluation, from the same samples at the same size, so that a skill
-(`trainables.metrics.skill`) compares like with like at a rung as well.
+(`trustsweep.trainables.metrics.skill`) compares like with like at a rung as well.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_pipelines.schema import Batch, Task
-from trainables.metrics.base import ratio
-from trainables.metrics.catalog import NLL_CLAMP
-from trainables.metrics.overlap import Overlap
-from trainables.metrics.prior import Prior
-from trainables.metrics.scores import ProperScores
-from trainables.metrics.skill import (
+from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.trainables.metrics.base import ratio
+from trustsweep.trainables.metrics.catalog import NLL_CLAMP
+from trustsweep.trainables.metrics.overlap import Overlap
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.metrics.scores import ProperScores
+from trustsweep.trainables.metrics.skill import (
     BEST_CONSTANT,
     CLASS_PRIOR,
     EMPTY_MASK,

@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.base import Layout
-from data_pipelines.layouts.mimic.alignment import HOUR
-from data_pipelines.layouts.mimic.events import EventStore
-from data_pipelines.layouts.mimic.items import CHANNELS, INDEX, LABS, VITALS, possible
-from data_pipelines.layouts.mimic.plan import DICOM, Case, Rules, plan
-from data_pipelines.layouts.mimic.tables import CHEXPERT, Tables
-from data_pipelines.preprocess.images import resize_image
-from data_pipelines.preprocess.series import to_grid
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.dicom import read_dicom
-from data_pipelines.readers.files import digest, opaque
-from data_pipelines.readers.images import read_grey
-from data_pipelines.registry import nearest
-from data_pipelines.sample import Sample, Series
-from data_pipelines.schema import Feature, Kind, Modality, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.layouts.mimic.alignment import HOUR
+from trustsweep.data_pipelines.layouts.mimic.events import EventStore
+from trustsweep.data_pipelines.layouts.mimic.items import CHANNELS, INDEX, LABS, VITALS, possible
+from trustsweep.data_pipelines.layouts.mimic.plan import DICOM, Case, Rules, plan
+from trustsweep.data_pipelines.layouts.mimic.tables import CHEXPERT, Tables
+from trustsweep.data_pipelines.preprocess.images import resize_image
+from trustsweep.data_pipelines.preprocess.series import to_grid
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.dicom import read_dicom
+from trustsweep.data_pipelines.readers.files import digest, opaque
+from trustsweep.data_pipelines.readers.images import read_grey
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.sample import Sample, Series
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
 
 _SEXES = ("female", "male")
 _CHOICES = {

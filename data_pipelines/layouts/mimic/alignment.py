@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_pipelines.layouts.mimic.tables import IcuStay, Image
+from trustsweep.data_pipelines.layouts.mimic.tables import IcuStay, Image
 
 HOUR = 3600
 #: An image from before the stay still shows the patient who is admitted.

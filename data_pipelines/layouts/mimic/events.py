@@ -15,10 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data_pipelines.layouts.mimic.items import LABS, VITALS, Channel, channels_of, in_unit
-from data_pipelines.layouts.mimic.tables import IcuStay
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.tables import Kind, stream_table
+from trustsweep.data_pipelines.layouts.mimic.items import (
+    LABS,
+    VITALS,
+    Channel,
+    channels_of,
+    in_unit,
+)
+from trustsweep.data_pipelines.layouts.mimic.tables import IcuStay
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.tables import Kind, stream_table
 
 #: Stays whose rows share a file of the spool: some hundred thousand rows of 14 bytes.
 _BUCKET = 1024

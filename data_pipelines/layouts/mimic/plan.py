@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipelines.layouts.mimic.alignment import (
+from trustsweep.data_pipelines.layouts.mimic.alignment import (
     HOUR,
     before,
     covering,
     images_of,
     stay_window,
 )
-from data_pipelines.layouts.mimic.events import Span
-from data_pipelines.layouts.mimic.tables import (
+from trustsweep.data_pipelines.layouts.mimic.events import Span
+from trustsweep.data_pipelines.layouts.mimic.tables import (
     FRONTAL,
     Admission,
     Findings,
@@ -25,9 +25,9 @@ from data_pipelines.layouts.mimic.tables import (
     Patient,
     Tables,
 )
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import walk
-from data_pipelines.schema import Split
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import walk
+from trustsweep.data_pipelines.schema import Split
 
 #: Suffix of the images of MIMIC-CXR; MIMIC-CXR-JPG has the same in 8 bits.
 DICOM = ".dcm"

@@ -13,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.readers.tables import Kind, Row, Table, read_table
-from data_pipelines.schema import Split
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.readers.tables import Kind, Row, Table, read_table
+from trustsweep.data_pipelines.schema import Split
 
 #: As in the published tables, in their order.
 CHEXPERT = (

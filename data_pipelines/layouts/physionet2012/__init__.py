@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.base import Layout
-from data_pipelines.layouts.physionet2012.parameters import (
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.base import Layout
+from trustsweep.data_pipelines.layouts.physionet2012.parameters import (
     CATEGORIES,
     CHANNEL,
     DESCRIPTORS,
@@ -20,14 +20,14 @@ from data_pipelines.layouts.physionet2012.parameters import (
     SERIES,
     VITALS,
 )
-from data_pipelines.layouts.physionet2012.record import Record
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import digest, opaque, walk
-from data_pipelines.readers.tables import Kind as Column
-from data_pipelines.readers.tables import read_table
-from data_pipelines.registry import nearest
-from data_pipelines.sample import Sample, Series
-from data_pipelines.schema import Feature, Kind, Modality, PatientSource, Split, Task
+from trustsweep.data_pipelines.layouts.physionet2012.record import Record
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import digest, opaque, walk
+from trustsweep.data_pipelines.readers.tables import Kind as Column
+from trustsweep.data_pipelines.readers.tables import read_table
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.sample import Sample, Series
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, Split, Task
 
 _LETTERS = ("a", "b", "c")
 _HOURS = 48

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.layouts.physionet2012.parameters import (
+from trustsweep.data_pipelines.layouts.physionet2012.parameters import (
     CATEGORIES,
     CHANNEL,
     DESCRIPTORS,
@@ -19,11 +19,11 @@ from data_pipelines.layouts.physionet2012.parameters import (
     UNKNOWN,
     Parameter,
 )
-from data_pipelines.preprocess.series import to_grid
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.tables import Kind, read_table
-from data_pipelines.registry import nearest
-from data_pipelines.sample import Series
+from trustsweep.data_pipelines.preprocess.series import to_grid
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.tables import Kind, read_table
+from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.sample import Series
 
 _COLUMNS = {"Time": Kind.TEXT, "Parameter": Kind.TEXT, "Value": Kind.NUMBER}
 _TIME = re.compile(r"(\d{1,3}):([0-5]\d)")

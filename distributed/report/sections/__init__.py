@@ -1,4 +1,4 @@
-"""The sections of the page, each a folder; see `distributed.report.section`."""
+"""The sections of the page, each a folder; see `trustsweep.distributed.report.section`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from distributed.report.section import Section
+from trustsweep.distributed.report.section import Section
 
 #: Their folders, in the order of the page. A new section is a folder and a line here.
 NAMES = (

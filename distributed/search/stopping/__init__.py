@@ -6,19 +6,19 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from data_pipelines.registry import Registry
+from trustsweep.data_pipelines.registry import Registry
 
 if TYPE_CHECKING:
-    from distributed.search.stopping.policy import Bound, Policy
-    from distributed.statistics.front import Objective
-    from search_spaces.study import Scheduler
+    from trustsweep.distributed.search.stopping.policy import Bound, Policy
+    from trustsweep.distributed.statistics.front import Objective
+    from trustsweep.search_spaces.study import Scheduler
 
 POLICIES = Registry(
     "stopping policy",
     {
-        "forecast": "distributed.search.stopping.forecast:Forecast",
-        "halving": "distributed.search.stopping.halving:Halving",
-        "none": "distributed.search.stopping.unstopped:Unstopped",
+        "forecast": "trustsweep.distributed.search.stopping.forecast:Forecast",
+        "halving": "trustsweep.distributed.search.stopping.halving:Halving",
+        "none": "trustsweep.distributed.search.stopping.unstopped:Unstopped",
     },
 )
 

@@ -51,10 +51,10 @@ import numpy as np
 from scipy.special import gammaincinv, ndtri
 from scipy.stats import qmc
 
-from distributed.search.stopping.policy import Bound, Figures, Policy, Verdict
-from distributed.search.stopping.ranking import losses_of, violations_of
-from distributed.search.stopping.regression import Forecasts, Ridge
-from distributed.statistics.front import Archive, Floats, Objective
+from trustsweep.distributed.search.stopping.policy import Bound, Figures, Policy, Verdict
+from trustsweep.distributed.search.stopping.ranking import losses_of, violations_of
+from trustsweep.distributed.search.stopping.regression import Forecasts, Ridge
+from trustsweep.distributed.statistics.front import Archive, Floats, Objective
 
 #: Trials of a kind, full or stopped, that are learnt from at most: the latest; a decision's time
 #: stays bounded.

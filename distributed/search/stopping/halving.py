@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from distributed.search.stopping.policy import Bound, Figures, Policy, Verdict
-from distributed.search.stopping.ranking import (
+from trustsweep.distributed.search.stopping.policy import Bound, Figures, Policy, Verdict
+from trustsweep.distributed.search.stopping.ranking import (
     Indices,
     Ranking,
     dominates,
@@ -35,7 +35,7 @@ from distributed.search.stopping.ranking import (
     rank,
     violations_of,
 )
-from distributed.statistics.front import Floats, Objective
+from trustsweep.distributed.statistics.front import Floats, Objective
 
 #: Trials of a rung that a new one is ranked among, the latest; a decision's time stays bounded.
 WINDOW = 256
@@ -58,7 +58,7 @@ class Halving(Policy):
     Args:
         factor: Above 1.
         brackets: How many; at least 1.
-        ranking: The order; see `distributed.search.stopping.ranking.rank`.
+        ranking: The order; see `trustsweep.distributed.search.stopping.ranking.rank`.
         objectives, constraints, rungs, seed: See `Policy`.
     """
 

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from distributed.statistics.front import Objective
+from trustsweep.distributed.statistics.front import Objective
 
 #: Names to figures; a missing one counts as NaN, which is worst.
 Figures = Mapping[str, float]
 
 
 class Bound(Protocol):
-    """A constraint on a metric, such as `search_spaces.study.Constraint`."""
+    """A constraint on a metric, such as `trustsweep.search_spaces.study.Constraint`."""
 
     @property
     def metric(self) -> str: ...

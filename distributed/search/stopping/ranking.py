@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from distributed.search.stopping.policy import Bound, Figures
-from distributed.statistics.front import Direction, Floats, Objective, hypervolume
+from trustsweep.distributed.search.stopping.policy import Bound, Figures
+from trustsweep.distributed.statistics.front import Direction, Floats, Objective, hypervolume
 
 Ranking: TypeAlias = Literal["hypervolume", "epsilon-net", "scalarised"]
 Indices: TypeAlias = NDArray[np.intp]

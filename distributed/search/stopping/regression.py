@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from distributed.statistics.front import Floats
+from trustsweep.distributed.statistics.front import Floats
 
 #: Candidates, per sample and in units of a feature's variance.
 _PENALTIES = np.array([1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distributed.search.stopping.policy import Figures, Policy, Verdict
+from trustsweep.distributed.search.stopping.policy import Figures, Policy, Verdict
 
 
 class Unstopped(Policy):

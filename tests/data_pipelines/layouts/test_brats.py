@@ -8,9 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.brats import Brats
-from data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.brats import Brats
+from trustsweep.data_pipelines.problems import BadFile
 
 _spec = importlib.util.spec_from_file_location(
     "miniature_brats", Path(__file__).parent / "miniature_brats.py"

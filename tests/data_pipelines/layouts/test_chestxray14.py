@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts import LAYOUTS
-from data_pipelines.prepare import prepare
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.images import read_grey
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Split
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts import LAYOUTS
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.images import read_grey
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Split
 
 TABLE, BOXES = "Data_Entry_2017_v2020.csv", "BBox_List_2017.csv"
 

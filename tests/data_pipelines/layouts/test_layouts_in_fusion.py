@@ -5,14 +5,14 @@ import math
 
 import pytest
 
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import Manifest, Split, Task
-from data_pipelines.streams.indexed import Samples
-from distributed.workers.training import TrialTraining
-from search_spaces.space import Space
-from trainables.evaluation import EvaluationPlan
-from trainables.fusion.base import FusionTrainable
-from trainables.registry import TRAINABLES
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.streams.indexed import Samples
+from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.search_spaces.space import Space
+from trustsweep.trainables.evaluation import EvaluationPlan
+from trustsweep.trainables.fusion.base import FusionTrainable
+from trustsweep.trainables.registry import TRAINABLES
 
 MODELS = [name for name, cls in TRAINABLES.items() if issubclass(cls, FusionTrainable)]
 #: The kinds of modalities that each has.

@@ -9,12 +9,12 @@ import pytest
 import ray.train
 import ray.train.torch
 
-from data_pipelines.layouts import LAYOUTS
-from data_pipelines.prepare import prepare
-from data_pipelines.schema import Batch, Manifest, Split, Task
-from data_pipelines.streams import Mode, Source, materialise
-from distributed.sweep.job import sweep
-from search_spaces.study import load
+from trustsweep.data_pipelines.layouts import LAYOUTS
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.streams import Mode, Source, materialise
+from trustsweep.distributed.sweep.job import sweep
+from trustsweep.search_spaces.study import load
 
 pytestmark = pytest.mark.slow
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.lgg import Lgg
-from data_pipelines.prepare import prepare
-from data_pipelines.problems import BadFile
-from data_pipelines.schema import Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.lgg import Lgg
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.schema import Task
 
 
 def _samples(layout):

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts import LAYOUTS
-from data_pipelines.layouts.medmnist import FLAGS, resize_solid
-from data_pipelines.prepare import prepare
-from data_pipelines.problems import BadFile
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Split, Task
-from data_pipelines.streams import Samples
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts import LAYOUTS
+from trustsweep.data_pipelines.layouts.medmnist import FLAGS, resize_solid
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.streams import Samples
 
 SPLITS = ("train", "val", "test")
 

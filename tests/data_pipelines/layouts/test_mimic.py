@@ -12,15 +12,15 @@ import pydicom
 import pytest
 from PIL import Image as Picture
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts import LAYOUTS
-from data_pipelines.layouts.mimic.items import CHANNELS, INDEX, LABS, VITALS
-from data_pipelines.layouts.mimic.tables import CHEXPERT
-from data_pipelines.prepare import prepare
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import opaque
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts import LAYOUTS
+from trustsweep.data_pipelines.layouts.mimic.items import CHANNELS, INDEX, LABS, VITALS
+from trustsweep.data_pipelines.layouts.mimic.tables import CHEXPERT
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import opaque
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Split, Task
 
 XRAY, VITAL, LAB, DEMOGRAPHIC = range(4)
 CXR, IV = Path("mimic-cxr-jpg/2.1.0"), Path("mimiciv/3.1")

@@ -13,10 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import csv as arrow_csv
 
-from data_pipelines.layouts.mimic.alignment import BEFORE, HOUR, before, covering, images_of
-from data_pipelines.layouts.mimic.events import EventStore, Span
-from data_pipelines.layouts.mimic.items import CHANNELS, INDEX, LABS, VITALS, channels_of, in_unit
-from data_pipelines.layouts.mimic.tables import IcuStay, Image, Patient
+from trustsweep.data_pipelines.layouts.mimic.alignment import (
+    BEFORE,
+    HOUR,
+    before,
+    covering,
+    images_of,
+)
+from trustsweep.data_pipelines.layouts.mimic.events import EventStore, Span
+from trustsweep.data_pipelines.layouts.mimic.items import (
+    CHANNELS,
+    INDEX,
+    LABS,
+    VITALS,
+    channels_of,
+    in_unit,
+)
+from trustsweep.data_pipelines.layouts.mimic.tables import IcuStay, Image, Patient
 
 START = 4_102_444_800  # 2100-01-01
 
@@ -151,8 +164,8 @@ def test_threads_see_the_same_rows(tmp_path):
 _READ = """
 import resource, sys
 from pathlib import Path
-from data_pipelines.layouts.mimic.events import EventStore, Span
-from data_pipelines.layouts.mimic.tables import IcuStay
+from trustsweep.data_pipelines.layouts.mimic.events import EventStore, Span
+from trustsweep.data_pipelines.layouts.mimic.tables import IcuStay
 
 def grown(charts):
     stays = [IcuStay(2, n, n, n, None, 4_102_444_800, 4_102_448_400) for n in range(1, 41)]

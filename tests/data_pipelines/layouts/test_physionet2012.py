@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts import LAYOUTS
-from data_pipelines.layouts.physionet2012.parameters import CHANNEL, DESCRIPTORS, SERIES
-from data_pipelines.prepare import prepare
-from data_pipelines.problems import BadFile
-from data_pipelines.readers.files import opaque
-from data_pipelines.sample import Sample
-from data_pipelines.schema import Split
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts import LAYOUTS
+from trustsweep.data_pipelines.layouts.physionet2012.parameters import CHANNEL, DESCRIPTORS, SERIES
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.readers.files import opaque
+from trustsweep.data_pipelines.sample import Sample
+from trustsweep.data_pipelines.schema import Split
 
 FIRST = 132539
 AGE, GENDER, HEIGHT, ICU, WEIGHT = range(5)

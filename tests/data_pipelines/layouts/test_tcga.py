@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts.tcga import Tcga
-from data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts.tcga import Tcga
+from trustsweep.data_pipelines.problems import BadFile
 
 
 def _samples(layout):

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.errors import UserError
-from data_pipelines.layouts import LAYOUTS
-from data_pipelines.prepare import prepare
-from data_pipelines.problems import BadFile
-from data_pipelines.sample import Sample
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.layouts import LAYOUTS
+from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.problems import BadFile
+from trustsweep.data_pipelines.sample import Sample
 
 #: Rows and rows with disease, as the publisher counts them.
 COUNTS = {

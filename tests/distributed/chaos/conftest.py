@@ -23,7 +23,7 @@ import pytest
 import torch
 import yaml
 
-from distributed.run.ledger import END, EPOCH, LEDGER, Ledger, State
+from trustsweep.distributed.run.ledger import END, EPOCH, LEDGER, Ledger, State
 
 STUDY = {
     "name": "chaos",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from distributed.run.checkpoints import latest_epochs, save_state
-from distributed.run.folder import Run
-from distributed.run.ledger import Ledger, Record, State
+from trustsweep.distributed.run.checkpoints import latest_epochs, save_state
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import Ledger, Record, State
 
 
 @pytest.fixture

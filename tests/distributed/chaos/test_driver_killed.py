@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from distributed.report import write_report
-from distributed.run.checkpoints import latest_epochs
-from distributed.run.exports import write_exports
-from distributed.run.folder import Run
-from distributed.run.ledger import END, LEDGER, Ledger, State
+from trustsweep.distributed.report import write_report
+from trustsweep.distributed.run.checkpoints import latest_epochs
+from trustsweep.distributed.run.exports import write_exports
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import END, LEDGER, Ledger, State
 
 pytestmark = pytest.mark.timeout(3600)
 

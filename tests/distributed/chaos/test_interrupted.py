@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from distributed.run.halt import INTERRUPTED
-from distributed.run.ledger import END, State
+from trustsweep.distributed.run.halt import INTERRUPTED
+from trustsweep.distributed.run.ledger import END, State
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from distributed.run.ledger import State
+from trustsweep.distributed.run.ledger import State
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 

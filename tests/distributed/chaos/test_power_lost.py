@@ -2,8 +2,13 @@
 
 import pytest
 
-from distributed.run.checkpoints import finished_card, latest_epochs, load_state, save_state
-from distributed.run.ledger import Ledger, Record, State
+from trustsweep.distributed.run.checkpoints import (
+    finished_card,
+    latest_epochs,
+    load_state,
+    save_state,
+)
+from trustsweep.distributed.run.ledger import Ledger, Record, State
 
 
 def test_a_state_cut_off_anywhere_is_passed_over(tmp_path, tensors):

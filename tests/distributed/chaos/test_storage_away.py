@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.storage import Folder
-from distributed.run.ledger import END
+from trustsweep.data_pipelines.storage import Folder
+from trustsweep.distributed.run.ledger import END
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from distributed.run.ledger import EPOCH
+from trustsweep.distributed.run.ledger import EPOCH
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distributed.report.section import Section
-from distributed.report.wording import attacked
-from distributed.run.evaluation_card import AttackCard, EvaluationCard
-from distributed.run.folder import Run
-from trainables.metrics.catalog import AREAS, attacked_name
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.report.wording import attacked
+from trustsweep.distributed.run.evaluation_card import AttackCard, EvaluationCard
+from trustsweep.distributed.run.folder import Run
+from trustsweep.trainables.metrics.catalog import AREAS, attacked_name
 
-#: By sign, what it is read off: figures of `trainables.attacks.masking.Masking`.
+#: By sign, what it is read off: figures of `trustsweep.trainables.attacks.masking.Masking`.
 READINGS: Mapping[str, str] = {
     "single-step": "{single_step} after one step, {many_steps} after many",
     "black-box": "{black_box} without gradients, {many_steps} with, {both} with both",
@@ -27,7 +27,7 @@ _SHARES = ("zero_gradient", "no_ascent")
 
 @dataclass(frozen=True)
 class Settings:
-    """The members of both attacks, as `trainables.attacks.ensemble.settings` has them.
+    """The members of both attacks, as `trustsweep.trainables.attacks.ensemble.settings` has them.
 
     Attributes:
         models: Those of the front that were attacked so.

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distributed.report.judged import trivial
-from distributed.report.section import Section
-from distributed.run.folder import Run
-from trainables.metrics.catalog import SKILL
+from trustsweep.distributed.report.judged import trivial
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.run.folder import Run
+from trustsweep.trainables.metrics.catalog import SKILL
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distributed.report.section import Section
-from distributed.run.folder import Run
-from distributed.run.optimism import Choice, choices, counted, counts, mean_optimism
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.optimism import Choice, choices, counted, counts, mean_optimism
 
 
 @dataclass(frozen=True)

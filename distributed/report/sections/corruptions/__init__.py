@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from data_pipelines.corruptions.suites import Parameter, parameters
-from data_pipelines.errors import UserError
-from distributed.report.section import Section
-from distributed.report.wording import number
-from distributed.run.folder import Run
-from distributed.run.ledger import Record
+from trustsweep.data_pipelines.corruptions.suites import Parameter, parameters
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.report.wording import number
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +65,7 @@ class CorruptionsSection(Section[list[Worsening]]):
         return {"worsenings": [dataclasses.asdict(w) for w in data]}
 
     def draw(self, run: Run, data: list[Worsening]) -> Figure | None:
-        from distributed.report.sections.corruptions.figure import draw
+        from trustsweep.distributed.report.sections.corruptions.figure import draw
 
         return draw(data)
 

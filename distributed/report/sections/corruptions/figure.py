@@ -7,8 +7,8 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from distributed.report.palette import colour, mark
-from distributed.report.sections.corruptions import Worsening
+from trustsweep.distributed.report.palette import colour, mark
+from trustsweep.distributed.report.sections.corruptions import Worsening
 
 #: Corruptions beside each other.
 _COLUMNS = 3

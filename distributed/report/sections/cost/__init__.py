@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distributed.report.section import Section
-from distributed.run.folder import Run, cost_names, total_cost
-from distributed.run.ledger import SEARCH, Record, State
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.run.folder import Run, cost_names, total_cost
+from trustsweep.distributed.run.ledger import SEARCH, Record, State
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from data_pipelines.schema import Split
-from distributed.report.judged import fully_attacked
-from distributed.report.section import Section
-from distributed.report.thinning import shown_metrics
-from distributed.run.evaluation_card import EvaluationCard
-from distributed.run.folder import Run
-from distributed.run.optimism import Choice, choices
+from trustsweep.data_pipelines.schema import Split
+from trustsweep.distributed.report.judged import fully_attacked
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.report.thinning import shown_metrics
+from trustsweep.distributed.run.evaluation_card import EvaluationCard
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.optimism import Choice, choices
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ class FrontSection(Section[Front]):
         return {"tests": {card.id: on_test(card, metrics) for card in run.judged if card.on_test}}
 
     def draw(self, run: Run, data: Front) -> Figure | None:
-        from distributed.report.sections.front.figure import draw
+        from trustsweep.distributed.report.sections.front.figure import draw
 
         return draw(run, data)
 

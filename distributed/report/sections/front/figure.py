@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distributed.report.drawing import axis_title, single_axes
-from distributed.report.palette import QUIET, WARNING, colour, mark
-from distributed.report.sections.front import Front
-from distributed.run.folder import MASKED, Run
-from distributed.run.optimism import Choice
-from distributed.statistics.front import Objective
-from distributed.statistics.inference import Estimate
+from trustsweep.distributed.report.drawing import axis_title, single_axes
+from trustsweep.distributed.report.palette import QUIET, WARNING, colour, mark
+from trustsweep.distributed.report.sections.front import Front
+from trustsweep.distributed.run.folder import MASKED, Run
+from trustsweep.distributed.run.optimism import Choice
+from trustsweep.distributed.statistics.front import Objective
+from trustsweep.distributed.statistics.inference import Estimate
 
 
 def draw(run: Run, data: Front) -> Figure | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from distributed.report.section import Section
-from distributed.run.evaluation_card import EvaluationCard, Groups
-from distributed.run.folder import Run
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.run.evaluation_card import EvaluationCard, Groups
+from trustsweep.distributed.run.folder import Run
 
 
 class GroupsSection(Section[list[tuple[EvaluationCard, Groups]]]):

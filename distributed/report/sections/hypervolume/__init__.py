@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distributed.report.section import Section
-from distributed.run.folder import PEAKS, Run, cost_names
-from distributed.run.ledger import State
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.run.folder import PEAKS, Run, cost_names
+from trustsweep.distributed.run.ledger import State
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ class HypervolumeSection(Section[Growth]):
         return {"growth": dataclasses.asdict(data)}
 
     def draw(self, run: Run, data: Growth) -> Figure | None:
-        from distributed.report.sections.hypervolume.figure import draw
+        from trustsweep.distributed.report.sections.hypervolume.figure import draw
 
         return draw(data)
 

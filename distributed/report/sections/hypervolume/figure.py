@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from distributed.report.palette import colour
-from distributed.report.sections.hypervolume import Growth
+from trustsweep.distributed.report.palette import colour
+from trustsweep.distributed.report.sections.hypervolume import Growth
 
 
 def draw(growth: Growth) -> Figure | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distributed.report.section import Section
-from distributed.report.sections.images.class_panel import ClassPanel, class_panel
-from distributed.report.sections.images.panel import Panel, panel
-from distributed.run.folder import Run
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.report.sections.images.class_panel import ClassPanel, class_panel
+from trustsweep.distributed.report.sections.images.panel import Panel, panel
+from trustsweep.distributed.run.folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ class ImagesSection(Section[Images]):
         )
 
     def draw(self, run: Run, data: Images) -> Figure | None:
-        from distributed.report.sections.images.figure import class_sheet, panel_sheet
+        from trustsweep.distributed.report.sections.images.figure import class_sheet, panel_sheet
 
         return panel_sheet(data.panels) or class_sheet(data.class_panels)
 

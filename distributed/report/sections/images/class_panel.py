@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.errors import UserError
-from distributed.report.judged import Answer, answer, class_name
-from distributed.report.sections.images.panel import IMAGES, Tile, colour, grey
-from distributed.run.evaluation_card import EvaluationCard
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.report.judged import Answer, answer, class_name
+from trustsweep.distributed.report.sections.images.panel import IMAGES, Tile, colour, grey
+from trustsweep.distributed.run.evaluation_card import EvaluationCard
 
 ARRAYS = ("image", "probability", "uncertainty", "label")
 ATTACKED = ("image_attacked", "probability_attacked", "uncertainty_attacked")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from distributed.report.judged import Answer
-from distributed.report.sections.images.class_panel import ClassPanel
-from distributed.report.sections.images.panel import Panel
+from trustsweep.distributed.report.judged import Answer
+from trustsweep.distributed.report.sections.images.class_panel import ClassPanel
+from trustsweep.distributed.report.sections.images.panel import Panel
 
 
 def panel_sheet(panels: list[Panel]) -> Figure | None:

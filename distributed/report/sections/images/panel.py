@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_pipelines.errors import UserError
-from distributed.run.evaluation_card import EvaluationCard
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.run.evaluation_card import EvaluationCard
 
 RGB = NDArray[np.uint8]
 ARRAYS = ("image", "mask", "probability", "uncertainty")

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distributed.report.section import Section
-from distributed.report.thinning import MOST_SAMPLES, evenly
-from distributed.run.folder import Run
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.report.thinning import MOST_SAMPLES, evenly
+from trustsweep.distributed.run.folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,14 +58,14 @@ class ImportancesSection(Section[Estimated]):
         return {"importances": dataclasses.asdict(found) if found else None}
 
     def draw(self, run: Run, data: Estimated) -> Figure | None:
-        from distributed.report.sections.importances.figure import draw
+        from trustsweep.distributed.report.sections.importances.figure import draw
 
         return draw(data)
 
 
 def importances(run: Run) -> Importances | None:
     """fANOVA shares per objective; None with fewer than four trials that have all objectives."""
-    from distributed.report.sections.importances.fanova import shares, space_of
+    from trustsweep.distributed.report.sections.importances.fanova import shares, space_of
 
     names = [o.name for o in run.objectives]
     trials = [t for t in run.completed if all(n in t.metrics for n in names)]

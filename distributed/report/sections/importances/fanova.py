@@ -13,9 +13,9 @@ from optuna.distributions import (
 )
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-from distributed.report.wording import is_log, is_number
-from distributed.run.ledger import Record
-from search_spaces.space import Value
+from trustsweep.distributed.report.wording import is_log, is_number
+from trustsweep.distributed.run.ledger import Record
+from trustsweep.search_spaces.space import Value
 
 
 def space_of(trials: list[Record], parameters: Iterable[str]) -> dict[str, BaseDistribution]:

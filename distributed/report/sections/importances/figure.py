@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from distributed.report.drawing import single_axes
-from distributed.report.palette import colour
-from distributed.report.sections.importances import Estimated
+from trustsweep.distributed.report.drawing import single_axes
+from trustsweep.distributed.report.palette import colour
+from trustsweep.distributed.report.sections.importances import Estimated
 
 
 def draw(data: Estimated) -> Figure | None:

@@ -7,12 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distributed.report.section import Section
-from distributed.report.thinning import MOST_LINES, thinned
-from distributed.report.wording import is_log, is_number, number, parameter
-from distributed.run.folder import Run
-from distributed.run.ledger import Record
-from search_spaces.space import Value
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.report.thinning import MOST_LINES, thinned
+from trustsweep.distributed.report.wording import is_log, is_number, number, parameter
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import Record
+from trustsweep.search_spaces.space import Value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ class ParallelSection(Section[Coordinates]):
         }
 
     def draw(self, run: Run, data: Coordinates) -> Figure | None:
-        from distributed.report.sections.parallel.figure import draw
+        from trustsweep.distributed.report.sections.parallel.figure import draw
 
         return draw(run, data)
 

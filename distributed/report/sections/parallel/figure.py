@@ -6,9 +6,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from distributed.report.drawing import single_axes
-from distributed.report.sections.parallel import Coordinates
-from distributed.run.folder import Run
+from trustsweep.distributed.report.drawing import single_axes
+from trustsweep.distributed.report.sections.parallel import Coordinates
+from trustsweep.distributed.run.folder import Run
 
 #: The part of cividis that shows on white: its yellow end does not.
 BRIGHTEST = 0.88

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from data_pipelines.errors import UserError
-from distributed.report.section import Section
-from distributed.run.evaluation_card import Abstaining, EvaluationCard
-from distributed.run.folder import Run
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.run.evaluation_card import Abstaining, EvaluationCard
+from trustsweep.distributed.run.folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +69,7 @@ class ReferralSection(Section[list[Abstention]]):
         }
 
     def draw(self, run: Run, data: list[Abstention]) -> Figure | None:
-        from distributed.report.sections.referral.figure import draw
+        from trustsweep.distributed.report.sections.referral.figure import draw
 
         return draw(run, data)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from distributed.report.palette import QUIET, colour
-from distributed.report.sections.referral import Abstention
-from distributed.report.wording import roles
-from distributed.run.folder import Run
+from trustsweep.distributed.report.palette import QUIET, colour
+from trustsweep.distributed.report.sections.referral import Abstention
+from trustsweep.distributed.report.wording import roles
+from trustsweep.distributed.run.folder import Run
 
 
 def draw(run: Run, models: list[Abstention]) -> Figure | None:

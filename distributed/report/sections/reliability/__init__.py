@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distributed.report.section import Section
-from distributed.run.evaluation_card import EvaluationCard, Temperature
-from distributed.run.folder import Run
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.run.evaluation_card import EvaluationCard, Temperature
+from trustsweep.distributed.run.folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ class ReliabilitySection(Section[Calibration]):
         )
 
     def draw(self, run: Run, data: Calibration) -> Figure | None:
-        from distributed.report.sections.reliability.figure import draw
+        from trustsweep.distributed.report.sections.reliability.figure import draw
 
         return draw(data.shown)
 

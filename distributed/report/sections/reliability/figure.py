@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from distributed.report.palette import QUIET, colour, mark
-from distributed.run.evaluation_card import Bins, EvaluationCard
+from trustsweep.distributed.report.palette import QUIET, colour, mark
+from trustsweep.distributed.run.evaluation_card import Bins, EvaluationCard
 
 
 def draw(models: list[EvaluationCard]) -> Figure | None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distributed.report.section import Section
-from distributed.report.thinning import MOST_MODELS, shown_metrics
-from distributed.report.wording import plural
-from distributed.run.comparison import (
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.report.thinning import MOST_MODELS, shown_metrics
+from trustsweep.distributed.report.wording import plural
+from trustsweep.distributed.run.comparison import (
     ALPHA,
     ATTAINMENT,
     COMPARISON,
@@ -22,9 +22,9 @@ from distributed.run.comparison import (
     repeats,
     write_comparison,
 )
-from distributed.run.folder import Run
-from distributed.run.optimism import SPLITS
-from distributed.statistics.front import Floats
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.optimism import SPLITS
+from trustsweep.distributed.statistics.front import Floats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +108,7 @@ class SeedsSection(Section[Seeds]):
         }
 
     def draw(self, run: Run, data: Seeds) -> Figure | None:
-        from distributed.report.sections.seeds.figure import draw
+        from trustsweep.distributed.report.sections.seeds.figure import draw
 
         return draw(run, data)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from distributed.report.drawing import axis_title, single_axes
-from distributed.report.palette import PALETTE, QUIET, colour, mark
-from distributed.report.sections.seeds import Seeds, middle
-from distributed.run.folder import Run
-from distributed.run.optimism import SPLITS
+from trustsweep.distributed.report.drawing import axis_title, single_axes
+from trustsweep.distributed.report.palette import PALETTE, QUIET, colour, mark
+from trustsweep.distributed.report.sections.seeds import Seeds, middle
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.optimism import SPLITS
 
 
 def draw(run: Run, data: Seeds) -> Figure | None:

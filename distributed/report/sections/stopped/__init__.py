@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from distributed.report.section import Section
-from distributed.run.folder import Run
-from distributed.run.ledger import Record
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import Record
 
 
 @dataclass(frozen=True)

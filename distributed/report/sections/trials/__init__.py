@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from distributed.report.section import Section
-from distributed.report.thinning import MOST_ROWS, evenly
-from distributed.run.folder import Run
-from distributed.run.ledger import Record, State
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.report.thinning import MOST_ROWS, evenly
+from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.ledger import Record, State
 
 
 class TrialsSection(Section[list[Record]]):

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from distributed.report.judged import fully_attacked, trivial
-from distributed.report.section import Section
-from distributed.run.evaluation_card import EvaluationCard
-from distributed.run.folder import Run
+from trustsweep.distributed.report.judged import fully_attacked, trivial
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.run.evaluation_card import EvaluationCard
+from trustsweep.distributed.run.folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ class UnderAttackSection(Section[UnderAttack]):
         return UnderAttack(models, fully_attacked(run), ignoring.reached if ignoring else None)
 
     def draw(self, run: Run, data: UnderAttack) -> Figure | None:
-        from distributed.report.sections.under_attack.figure import draw
+        from trustsweep.distributed.report.sections.under_attack.figure import draw
 
         return draw(run, data)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from distributed.report.judged import search_curves
-from distributed.report.palette import QUIET, colour, mark
-from distributed.report.sections.under_attack import UnderAttack
-from distributed.report.wording import roles
-from distributed.run.folder import Run
+from trustsweep.distributed.report.judged import search_curves
+from trustsweep.distributed.report.palette import QUIET, colour, mark
+from trustsweep.distributed.report.sections.under_attack import UnderAttack
+from trustsweep.distributed.report.wording import roles
+from trustsweep.distributed.run.folder import Run
 
 
 def draw(run: Run, data: UnderAttack) -> Figure | None:

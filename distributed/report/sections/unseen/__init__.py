@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distributed.report.section import Section
-from distributed.run.evaluation_card import EvaluationCard, Unseen
-from distributed.run.folder import Run
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.run.evaluation_card import EvaluationCard, Unseen
+from trustsweep.distributed.run.folder import Run
 
 
 @dataclass(frozen=True)

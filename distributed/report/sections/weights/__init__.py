@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.errors import UserError
-from distributed.report.judged import Answer, answer, class_name
-from distributed.report.section import Section
-from distributed.run.evaluation_card import EvaluationCard, ModalityWeights
-from distributed.run.folder import Run
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.report.judged import Answer, answer, class_name
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.run.evaluation_card import EvaluationCard, ModalityWeights
+from trustsweep.distributed.run.folder import Run
 
 #: The share of the images to answer whose threshold tells confident from doubtful.
 CONFIDENT = 0.9
@@ -60,7 +60,7 @@ class Weighing:
 
     Attributes:
         modalities: Names, in the order of all weights.
-        overall, within, pairs, samples: See `trainables.metrics.reliance.Reliance`.
+        overall, within, pairs, samples: See `trustsweep.trainables.metrics.reliance.Reliance`.
         null: By "overall" and "within", what weights that know nothing of severity give (low and
             high end of 95 %), and the p-value against that; NaN where it is not known.
         limit: The uncertainty above which an answer is doubtful; NaN where it is not known.

@@ -1,0 +1,5 @@
+"""`python -m trustsweep` is `trustsweep`."""
+
+from trustsweep.distributed.cli.app import main
+
+main()
