@@ -329,7 +329,7 @@ def _defaults(owner: str) -> dict[str, Any]:
             f"trainables: unknown trainable {owner!r}{nearest(owner, known)} "
             f"Known: {', '.join(known)}."
         )
-    file = resources.files("search_spaces") / "spaces" / f"{owner}.yaml"
+    file = resources.files("trustsweep.search_spaces") / "spaces" / f"{owner}.yaml"
     if file.is_file():
         return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
     # From outside of this repository.

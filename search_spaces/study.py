@@ -35,7 +35,7 @@ from trustsweep.search_spaces.space import TRAINABLE, Space, Value
 SEED = "seed"
 #: What the baseline is called beside the study's variants of it.
 BASELINE = "baseline"
-_SHIPPED = resources.files("search_spaces") / "studies"
+_SHIPPED = resources.files("trustsweep.search_spaces") / "studies"
 
 
 class _Loader(yaml.SafeLoader):
