@@ -52,7 +52,7 @@ from trustsweep.search_spaces.study import Study, load
 from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.networks import PadToMultiple, Standardise
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.sample_scores import SampleScores
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "anchors.md"
@@ -145,7 +145,7 @@ RECIPE = {
 }  # fmt: skip
 #: Not worth telling of a recipe that has no attack and one modality.
 HELD = {
-    "trainable", "seed", "regime", "corruption_share", "modality_corruption", "p_miss", "encoder",
+    "method", "seed", "regime", "corruption_fraction", "modality_corruption", "p_miss", "encoder",
     "patience",
 }  # fmt: skip
 #: Figure to its name in a table.
@@ -184,7 +184,7 @@ def _peer(manifest: Manifest, network: Callable[..., nn.Module], **more: Any) ->
 
 #: What the others are compared with.
 OWN = "unet"
-#: Arm to its trainable and, of MONAI's, the network that stands in for the trainable's own.
+#: Arm to its method and, of MONAI's, the network that stands in for the method's own.
 ARMS: dict[str, tuple[str, Callable[[Manifest, int], nn.Module] | None]] = {
     OWN: ("unet", None),
     "evidential-unet": ("evidential-unet", None),
@@ -314,11 +314,11 @@ def compared(
     manifest = Manifest.load(data)
     train = partial(_trained, data, out, EvaluationPlan(), None)
     jobs: dict[tuple[str, str], Future[dict[str, Any]]] = {}
-    for arm, (trainable, _) in ARMS.items():
+    for arm, (method, _) in ARMS.items():
         recipe = [f"space.{k}={v}" for k, v in RECIPE.items()]
-        space = ["trainables=[unet, evidential-unet]", *recipe, f"space.epochs={anchor.epochs}"]
+        space = ["methods=[unet, evidential-unet]", *recipe, f"space.epochs={anchor.epochs}"]
         study = load("evidential", [*space, f"space.width={anchor.width}"])
-        config = study.search_space().defaults(trainable)
+        config = study.search_space().defaults(method)
         for seed in range(1, anchor.seeds + 1):
             name = f"{arm.replace(' ', '-').lower()}-{seed}"
             jobs[arm, name] = workers.submit(train, name, {**config, "seed": seed}, arm=arm)
@@ -387,7 +387,7 @@ def _trained(
         "parameters": sum(p.numel() for p in training.network.parameters()),
     }
     if test:
-        scores = SampleScores(TRAINABLES[config["trainable"]].task)
+        scores = SampleScores(METHODS[config["method"]].task)
         training.evaluate(Samples.read(data, Split.TEST), CLEAN, batch_size=BATCH, scores=scores)
         columns = scores.columns("clean")
         with replacing(out / f"{name}.npz") as partial_file, partial_file.open("wb") as file:

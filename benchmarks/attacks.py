@@ -50,7 +50,7 @@ from trustsweep.trainables.attacks.ensemble import STEPS
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate
 from trustsweep.trainables.metrics.catalog import attacked_name
 from trustsweep.trainables.metrics.prior import Prior
-from trustsweep.trainables.registry import FAST, FULL, TRAINABLES
+from trustsweep.trainables.registry import FAST, FULL, METHODS
 
 #: The attack before, beside the names of the ensembles.
 BEFORE = "pgd-7"
@@ -60,7 +60,7 @@ COMMON = ("evaluation.corruptions=[]", "search.seed=0")
 #: An undefended classifier of ordinary settings, and long enough a training to be sure.
 UNDEFENDED = {
     "epochs": 30, "learning_rate": 0.01, "weight_decay": 1e-6, "batch_size": 64, "regime": "none",
-    "corruption_share": 0.0, "seed": 1,
+    "corruption_fraction": 0.0, "seed": 1,
 }  # fmt: skip
 
 
@@ -139,8 +139,8 @@ class ProbabilityVictim(ScoreVictim):
     """What was attacked before: the cross-entropy of the probability, as float32 rounds it."""
 
     def loss(self, batch: Batch) -> Tensor:
-        said = self.trainable.predict(self.network, batch)
-        truth = batch.mask if self.trainable.task is Task.SEGMENTATION else batch.label
+        said = self.method.predict(self.network, batch)
+        truth = batch.mask if self.method.task is Task.SEGMENTATION else batch.label
         assert truth is not None
         p = said.probability
         if p.shape[1] > 1:
@@ -272,7 +272,7 @@ def _row(
     row = {
         "data": problem.title,
         "model": name,
-        "trainable": config["trainable"],
+        "method": config["method"],
         "regime": config["regime"],
         "metric": problem.metric,
         "clean": figures[FAST][f"clean.{problem.metric}"],
@@ -287,8 +287,8 @@ def _row(
 
 def _before(training: TrialTraining, samples: Samples) -> Evaluation:
     """PGD-7 on probabilities, last iterate, one start: how every model was judged."""
-    trainable = TRAINABLES[training.config["trainable"]](training.config, training.manifest)
-    victim = ProbabilityVictim(trainable, training.model)
+    method = METHODS[training.config["method"]](training.config, training.manifest)
+    victim = ProbabilityVictim(method, training.model)
     attack = make_attack("pgd", steps=7)
 
     def attacked(batch: Batch, epsilon: float, _: Tensor | None) -> Batch:
@@ -296,7 +296,7 @@ def _before(training: TrialTraining, samples: Samples) -> Evaluation:
 
     batches = (batch for batch in samples.sweep(32))
     return evaluate(
-        trainable,
+        method,
         training.model,
         batches,
         training.plan,
@@ -359,7 +359,7 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in rows:
         figures = [row["clean"], *(row["attacked"][attack][e] for e, attack in columns)]
-        cells = [f"{row['trainable']} {row['model']}", row["regime"]]
+        cells = [f"{row['method']} {row['model']}", row["regime"]]
         cells += [f"{figure:.3f}" for figure in figures]
         lines.append(f"| {' | '.join([*cells, ', '.join(row['signs']) or 'none'])} |")
     measure = {"dice_lesion": "Dice of images with a lesion"}.get(rows[0]["metric"], "Accuracy")

@@ -40,7 +40,7 @@ from trustsweep.distributed.workers.training import TrialTraining
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.networks import unet
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 
 Decoder = Callable[[Manifest, int, int], nn.Module]
 
@@ -289,13 +289,13 @@ def _truth(batch: Batch) -> Tensor:
 
 def _shares(training: TrialTraining, batch: Batch) -> dict[str, float]:
     """Nyquist shares of the maps of a batch, and of an image that does not vary."""
-    trainable = TRAINABLES[training.config["trainable"]](training.config, training.manifest)
+    method = METHODS[training.config["method"]](training.config, training.manifest)
     constant = batch.select([0]).with_image(torch.full_like(batch.image[:1], 0.5))
     training.network.eval()
     found = {}
     for name, images in {"": batch, "constant_": constant}.items():
         with torch.inference_mode():
-            prediction = trainable.predict(training.network, images)
+            prediction = method.predict(training.network, images)
         found[f"{name}probability"] = nyquist_share(prediction.probability[:, 0])
         found[f"{name}uncertainty"] = nyquist_share(next(iter(prediction.uncertainty.values())))
     return found

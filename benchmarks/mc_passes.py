@@ -24,8 +24,8 @@ from torch import Tensor
 from trustsweep.data_pipelines.machine import write_atomically
 from trustsweep.data_pipelines.schema import Feature, Kind, Manifest, Modality, Task
 from trustsweep.search_spaces.space import Space
-from trustsweep.trainables.fusion.base import FusionNetwork, FusionTrainable
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.fusion.base import FusionMethod, FusionNetwork
+from trustsweep.trainables.registry import METHODS
 
 BATCH = 32
 MODELS = ("draf", "drifa-net")
@@ -99,8 +99,8 @@ def _network(model: str, modality: Modality, passes: int) -> FusionNetwork:
         series=NUMBERS,
         modalities=(modality,),
     )
-    trainable: FusionTrainable = TRAINABLES[model](config, manifest)
-    return trainable.network().eval()
+    method: FusionMethod = METHODS[model](config, manifest)
+    return method.network().eval()
 
 
 def _looped(

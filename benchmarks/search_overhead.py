@@ -142,7 +142,7 @@ class Session:
         """Better with each epoch; some learning rate is right for the one, some for the other."""
         ends = np.log10([3e-4, 1e-2])
         place = float((np.log10(config["learning_rate"]) - ends[0]) / (ends[1] - ends[0]))
-        other = float(config["corruption_share"])
+        other = float(config["corruption_fraction"])
         left = (EPOCHS - epoch) / EPOCHS
         return {
             METRICS: {
@@ -162,7 +162,7 @@ def study_of(sampler: str, trials: int, policy: str, data: Path) -> Study:
     return Study.model_validate(
         {
             "name": f"overhead-{sampler}",
-            "trainables": ["unet", "evidential-unet"],
+            "methods": ["unet", "evidential-unet"],
             "data": str(data),
             "space": {"epochs": EPOCHS},
             "objectives": ["dice_lesion_area", "clean.ece"],

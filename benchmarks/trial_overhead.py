@@ -96,18 +96,18 @@ def nested_trial(config: dict[str, Any], settings: SlotSettings, datasets: Any) 
 
 
 def measure(
-    trainable: Any, settings: SlotSettings, datasets: Any, config: dict[str, Any], trials: int
+    method: Any, settings: SlotSettings, datasets: Any, config: dict[str, Any], trials: int
 ) -> list[float]:
     """Fixed seconds of each trial after the first."""
     clock = Clock()
-    names = [f"{trainable.__name__}-{settings.workers}-{number}" for number in range(trials)]
+    names = [f"{method.__name__}-{settings.workers}-{number}" for number in range(trials)]
     results = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(trainable, settings=settings, datasets=datasets),
+            tune.with_parameters(method, settings=settings, datasets=datasets),
             tune.PlacementGroupFactory([REQUEST]),
         ),
         param_space={TRIAL: tune.grid_search(names), CONFIG: config, JUDGED: False},
-        tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=trainable is Slot),
+        tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=method is Slot),
         run_config=tune.RunConfig(storage_path=str(settings.storage), callbacks=[clock], verbose=0),
     ).fit()
     if results.errors:

@@ -44,7 +44,7 @@ class Split(StrEnum):
 
 
 class Task(StrEnum):
-    """What a manifest offers to learn, and what a trainable asks of it."""
+    """What a manifest offers to learn, and what a method asks of it."""
 
     SEGMENTATION = "segmentation"
     CLASSIFICATION = "classification"

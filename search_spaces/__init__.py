@@ -1,1 +1,1 @@
-"""What may vary, per trainable, and the study file. Imports neither torch nor ray."""
+"""What may vary, per method, and the study file. Imports neither torch nor ray."""

@@ -11,7 +11,7 @@ A parameter is either fixed (``batch_size: 16``) or varies:
 one of the listed values. ``within: [0, 1]`` says which numbers are possible at all, ``among`` which
 words; overrides keep all three, and the kind of the parameter: a whole number stays one. In place
 of a list a group of registered names may stand (`trustsweep.search_spaces.names`). The defaults are
-`spaces/common.yaml` (what every trainable has) and `spaces/<trainable>.yaml`.
+`spaces/common.yaml` (what every method has) and `spaces/<method>.yaml`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.search_spaces.names import group
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 
 Value = bool | int | float | str
 COMMON = "common"
 #: The parameter that says which method a trial trains.
-TRAINABLE = "trainable"
+METHOD = "method"
 
 
 class Suggester(Protocol):
@@ -203,16 +203,16 @@ class Parameter(BaseModel):
 
 
 class Space:
-    """The conditional space of a study: which trainable, then that trainable's parameters.
+    """The conditional space of a study: which method, then that method's parameters.
 
-    Parameters of `common.yaml` have one name for all trainables, so that a sampler learns them
-    across models; a trainable's own are named ``<trainable>.<parameter>`` to the sampler.
+    Parameters of `common.yaml` have one name for all methods, so that a sampler learns them
+    across models; a method's own are named ``<method>.<parameter>`` to the sampler.
     """
 
-    def __init__(self, trainables: Sequence[str], overrides: Mapping[str, Any]) -> None:
-        """Raises `UserError` for an unknown trainable or parameter, or an impossible one."""
-        self.trainables = tuple(trainables)
-        raw = {name: _defaults(name) for name in (COMMON, *trainables)}
+    def __init__(self, methods: Sequence[str], overrides: Mapping[str, Any]) -> None:
+        """Raises `UserError` for an unknown method or parameter, or an impossible one."""
+        self.methods = tuple(methods)
+        raw = {name: _defaults(name) for name in (COMMON, *methods)}
         for key, override in overrides.items():
             _override(raw, key, override)
         self.parameters = {
@@ -222,25 +222,25 @@ class Space:
             }
             for owner, specs in raw.items()
         }
-        for trainable in self.trainables:
-            _check_conditions(trainable, self.of(trainable))
+        for method in self.methods:
+            _check_conditions(method, self.of(method))
 
-    def of(self, trainable: str) -> dict[str, Parameter]:
-        """Every parameter of one trainable, by its plain name."""
-        return {**self.parameters[COMMON], **self.parameters[trainable]}
+    def of(self, method: str) -> dict[str, Parameter]:
+        """Every parameter of one method, by its plain name."""
+        return {**self.parameters[COMMON], **self.parameters[method]}
 
     def suggest(self, trial: Suggester) -> dict[str, Value]:
         """A trial's config, asked of an Optuna trial."""
-        trainable = self.trainables[0]
-        if len(self.trainables) > 1:
-            trainable = str(trial.suggest_categorical(TRAINABLE, list(self.trainables)))
+        method = self.methods[0]
+        if len(self.methods) > 1:
+            method = str(trial.suggest_categorical(METHOD, list(self.methods)))
         return self._resolve(
-            trainable, lambda name, parameter: parameter.suggest(self._key(trainable, name), trial)
+            method, lambda name, parameter: parameter.suggest(self._key(method, name), trial)
         )
 
-    def defaults(self, trainable: str) -> dict[str, Value]:
+    def defaults(self, method: str) -> dict[str, Value]:
         """The config of a single run, every parameter at its default."""
-        return self._resolve(trainable, lambda _, parameter: parameter.start())
+        return self._resolve(method, lambda _, parameter: parameter.start())
 
     def grid(self) -> list[dict[str, Value]]:
         """Every combination of the space, as the parameters an Optuna trial would be asked for.
@@ -265,12 +265,12 @@ class Space:
             for owner, parameters in self.parameters.items()
         }
 
-    def _key(self, trainable: str, name: str) -> str:
-        return name if name in self.parameters[COMMON] else f"{trainable}.{name}"
+    def _key(self, method: str, name: str) -> str:
+        return name if name in self.parameters[COMMON] else f"{method}.{name}"
 
-    def _resolve(self, trainable: str, choose: Any) -> dict[str, Value]:
-        config: dict[str, Value] = {TRAINABLE: trainable}
-        pending = self.of(trainable)
+    def _resolve(self, method: str, choose: Any) -> dict[str, Value]:
+        config: dict[str, Value] = {METHOD: method}
+        pending = self.of(method)
         while pending:
             # A parameter is settled once everything that it depends on is: dependencies first.
             ready = [n for n, p in pending.items() if not set(p.when) & set(pending)]
@@ -323,20 +323,19 @@ class _Enumeration:
 
 
 def _defaults(owner: str) -> dict[str, Any]:
-    if owner != COMMON and owner not in TRAINABLES:
-        known = list(TRAINABLES)
+    if owner != COMMON and owner not in METHODS:
+        known = list(METHODS)
         raise UserError(
-            f"trainables: unknown trainable {owner!r}{nearest(owner, known)} "
-            f"Known: {', '.join(known)}."
+            f"methods: unknown method {owner!r}{nearest(owner, known)} Known: {', '.join(known)}."
         )
     file = resources.files("trustsweep.search_spaces") / "spaces" / f"{owner}.yaml"
     if file.is_file():
         return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
     # From outside of this repository.
-    space = getattr(TRAINABLES[owner], "space", None)
+    space = getattr(METHODS[owner], "space", None)
     if not isinstance(space, Mapping):
         raise UserError(
-            f"trainables: {owner} has no space. Give its class an attribute `space`, a mapping of "
+            f"methods: {owner} has no space. Give its class an attribute `space`, a mapping of "
             "parameters as in search_spaces/spaces."
         )
     return dict(space)
@@ -351,7 +350,7 @@ def _kinds(owner: str) -> dict[str, Kind]:
 
 
 def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
-    """Replace a parameter by its plain name, or by ``<trainable>.<name>`` for one trainable."""
+    """Replace a parameter by its plain name, or by ``<method>.<name>`` for one method."""
     owners = [owner for owner, specs in raw.items() if key in specs]
     name = key
     if not owners and "." in key:
@@ -360,7 +359,7 @@ def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
     if not owners:
         known = [n for specs in raw.values() for n in specs]
         raise UserError(
-            f"space.{key}: no trainable of this study has such a parameter{nearest(key, known)} "
+            f"space.{key}: no method of this study has such a parameter{nearest(key, known)} "
             f"Known: {', '.join(sorted(set(known)))}."
         )
     for owner in owners:
@@ -404,12 +403,12 @@ def _parameter(owner: str, name: str, spec: Any, kind: Kind) -> Parameter:
         raise UserError(f"space.{name}: {error} (parameter of {owner}).") from error
 
 
-def _check_conditions(trainable: str, parameters: Mapping[str, Parameter]) -> None:
+def _check_conditions(method: str, parameters: Mapping[str, Parameter]) -> None:
     for name, parameter in parameters.items():
         for other in parameter.when:
             if other not in parameters:
                 raise UserError(
-                    f"space.{name}.when: {trainable} has no parameter {other!r}"
+                    f"space.{name}.when: {method} has no parameter {other!r}"
                     f"{nearest(other, list(parameters))}"
                 )
     settled: set[str] = set()

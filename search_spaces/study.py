@@ -29,7 +29,7 @@ from pydantic import (
 from trustsweep.data_pipelines.corruptions import suites
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
-from trustsweep.search_spaces.space import TRAINABLE, Space, Value
+from trustsweep.search_spaces.space import METHOD, Space, Value
 
 #: The parameter that every draw of a training hangs on.
 SEED = "seed"
@@ -275,12 +275,12 @@ class Study(_Section):
     With `seeds` above 1, the models of the front are trained again under as many seeds that no
     trial of the search had (`repeat_seeds`), and with them the `baseline` that they are tested
     against: a
-    trainable and the parameters that differ from its defaults. `variants`, by name, are the
+    method and the parameters that differ from its defaults. `variants`, by name, are the
     baseline but for the parameters that they list, as in an ablation, and are tested as well.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    trainables: Annotated[list[str], Field(min_length=1)]
+    methods: Annotated[list[str], Field(min_length=1)]
     data: str | None = None
     space: dict[str, Any] = {}
     objectives: Annotated[list[str], Field(min_length=1)]
@@ -293,7 +293,7 @@ class Study(_Section):
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
 
-    @field_validator("trainables", "objectives")
+    @field_validator("methods", "objectives")
     @classmethod
     def _unique(cls, values: list[str]) -> list[str]:
         twice = sorted({v for v in values if values.count(v) > 1})
@@ -303,7 +303,7 @@ class Study(_Section):
 
     def search_space(self) -> Space:
         """The conditional space of this study. Raises `UserError` where it is impossible."""
-        return Space(self.trainables, self.space)
+        return Space(self.methods, self.space)
 
     def repeat_seeds(self) -> list[int]:
         """The seeds under which the front and its references are trained again; none for one seed.
@@ -315,7 +315,7 @@ class Study(_Section):
         if self.seeds == 1:
             return []
         space = self.search_space()
-        searched = {space.of(trainable)[SEED].value for trainable in self.trainables}
+        searched = {space.of(method)[SEED].value for method in self.methods}
         unused = (seed for seed in count() if seed not in searched)
         return list(islice(unused, self.seeds))
 
@@ -323,7 +323,7 @@ class Study(_Section):
         """The configs that are trained beside the front's, by name: the baseline and its variants.
 
         The baseline is the space's defaults but for what it names; empty where there is none.
-        Raises `UserError` for a parameter that its trainable does not have, or that stands in the
+        Raises `UserError` for a parameter that its method does not have, or that stands in the
         way of another, and for variants of nothing.
         """
         if self.baseline is None:
@@ -338,11 +338,11 @@ class Study(_Section):
 
     def _reference(self, key: str, parameters: Mapping[str, Value]) -> dict[str, Value]:
         named = dict(parameters)
-        trainable = str(named.pop(TRAINABLE, self.trainables[0]))
+        method = str(named.pop(METHOD, self.methods[0]))
         try:
-            known = Space([trainable], {}).of(trainable)
+            known = Space([method], {}).of(method)
             shared = {key: value for key, value in self.space.items() if key in known}
-            return Space([trainable], {**shared, **named}).defaults(trainable)
+            return Space([method], {**shared, **named}).defaults(method)
         except UserError as error:
             where = key if key == BASELINE else f"variants.{key}"
             raise UserError(f"{where}: {error}") from error
@@ -377,7 +377,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     except yaml.YAMLError as error:
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
-        raise UserError(f"{source}: a study is a mapping of keys, such as `name` and `trainables`.")
+        raise UserError(f"{source}: a study is a mapping of keys, such as `name` and `methods`.")
     return parse(apply_overrides(raw, overrides), str(source))
 
 

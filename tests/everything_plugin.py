@@ -18,16 +18,16 @@ from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Task
 from trustsweep.trainables.attacks.pgd import PGD
-from trustsweep.trainables.contract import Loss, Prediction, Trainable
+from trustsweep.trainables.contract import Loss, Method, Prediction
 from trustsweep.trainables.metrics.base import SumState, classes, ratio
 from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
 from trustsweep.trainables.networks import Standardise
 from trustsweep.trainables.regimes import RandomShare
-from trustsweep.trainables.registry import ATTACKS, REGIMES, TRAINABLES
+from trustsweep.trainables.registry import ATTACKS, METHODS, REGIMES
 from trustsweep.trainables.uncertainty import categorical_maps
 
 
-class Brightest(Trainable):
+class Brightest(Method):
     """Logistic regression on the brightest pixel and the mean."""
 
     task = Task.CLASSIFICATION
@@ -102,7 +102,7 @@ class LongStep(PGD):
 
 
 class Rarely(RandomShare):
-    """Attacks the share at every other step."""
+    """Attacks the fraction at every other step."""
 
     def choose(self, size, score, seeds, step):
         return super().choose(size, score, seeds, step) if step % 2 else ()
@@ -122,7 +122,7 @@ class Loudness(SumState):
         return {"loudness": ratio(self.sums["total"], self.sums["count"])}
 
 
-TRAINABLES.register("brightest", Brightest)
+METHODS.register("brightest", Brightest)
 LAYOUTS.register("bars", Bars)
 CORRUPTIONS.register("fading", Fading)
 ATTACKS.register("long-step", LongStep)

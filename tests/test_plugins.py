@@ -39,7 +39,7 @@ def test_a_plugin_adds_one_of_everything_by_one_line_each():
         "bars": "Noise with a bright bar in every other image.",
         "fading": "Fades to grey",
         "long-step": "PGD whose first step reaches the surface of the ball.",
-        "rarely": "Attacks the share at every other step.",
+        "rarely": "Attacks the fraction at every other step.",
         "loudness": "Mean confidence",
     }.items():
         (line,) = [line for line in listed.splitlines() if line.split()[:1] == [name]]
@@ -62,7 +62,7 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
     assert refused.returncode == 2
     assert "space.gain: 11 is outside [0.1, 10]" in refused.stderr
     unknown = run(*study)
-    assert "unknown trainable 'brightest'" in unknown.stderr
+    assert "unknown method 'brightest'" in unknown.stderr
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
         ("x = 1\nraise ValueError('no')\n", "line 2: ValueError: no"),
         ("x = (\n", "line 1: SyntaxError"),
         (
-            "from trustsweep.trainables.registry import TRAINABLES\n"
-            "TRAINABLES.register('unet', object())\n",
-            "trainable 'unet' is registered already",
+            "from trustsweep.trainables.registry import METHODS\n"
+            "METHODS.register('unet', object())\n",
+            "method 'unet' is registered already",
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_sweep_on_nothing_of_ours_reaches_its_front_and_its_report(tmp_path):
     study = tmp_path / "study.yaml"
     study.write_text(
         "name: outside\n"
-        "trainables: [brightest, linear]\n"
+        "methods: [brightest, linear]\n"
         "objectives: [balanced_accuracy_area, clean.brier]\n"
         "space: {epochs: 2, regime: {choices: [none, rarely]}, attack: long-step}\n"
         "search: {trials: 3, sampler: random, scheduler: none}\n"

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Batch, Manifest, Task
-from trustsweep.trainables.contract import Config, Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.networks import resnet
 from trustsweep.trainables.settings import number, whole
 from trustsweep.trainables.uncertainty import categorical_maps
 
 
-class Classifier(Trainable):
+class Classifier(Method):
     """A residual network, one class per image; cross-entropy with smoothed labels.
 
     Two classes share one output, the probability of the second (sigmoid); more have one output

@@ -49,7 +49,7 @@ class Prediction:
         uncertainty: Name to map (B, *spatial), or (B,) for classification. The names are those of
             `trainables.uncertainty.MAPS` that the method can offer; larger is less certain.
         attention: (B, H, W), where the method has one.
-        reliability: (B, M), where the method has one.
+        modality_weights: (B, M), where the method has one.
         exclusive: False where each of the K columns is a question of its own, answered by its
             log-odds (several labels); with K = 1 there is no difference.
     """
@@ -57,7 +57,7 @@ class Prediction:
     scores: Tensor
     uncertainty: dict[str, Tensor]
     attention: Tensor | None = None
-    reliability: Tensor | None = None
+    modality_weights: Tensor | None = None
     exclusive: bool = True
 
     @cached_property
@@ -90,11 +90,11 @@ class Progress:
     epochs: int
 
 
-class Trainable(ABC):
+class Method(ABC):
     """A method: how its network is built, what it minimises and what it predicts. Pure torch.
 
     An instance belongs to one trial: `config` holds that trial's parameters (flat names, those of
-    the trainable's search space), `manifest` describes the data.
+    the method's search space), `manifest` describes the data.
     """
 
     task: ClassVar[Task]

@@ -24,7 +24,7 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.attacks import Attack, ScoreVictim, make_attack
 from trustsweep.trainables.attacks.engine import frozen
-from trustsweep.trainables.contract import Config, Trainable
+from trustsweep.trainables.contract import Config, Method
 from trustsweep.trainables.registry import ATTACKS, MAPS, REGIMES, training_attacks
 from trustsweep.trainables.settings import number, whole, word
 from trustsweep.trainables.uncertainty import SCORES, image_score
@@ -56,7 +56,7 @@ class Regime(ABC):
     The constructors raise `UserError` naming the config key that is missing or out of range.
     """
 
-    #: Whether it attacks any image; only a share of each batch; those that uncertainty ranks first.
+    #: Whether it attacks any image; only a fraction of each batch; the most or least uncertain.
     attacks: ClassVar[bool] = True
     selects: ClassVar[bool] = False
     ranks: ClassVar[bool] = False
@@ -67,7 +67,7 @@ class Regime(ABC):
 
     def __call__(
         self,
-        trainable: Trainable,
+        method: Method,
         network: nn.Module,
         batch: Batch,
         *,
@@ -86,15 +86,15 @@ class Regime(ABC):
             step: Training step, from 0; alternating regimes look at it.
         """
         radius = self.epsilon if epsilon is None else epsilon
-        score = self.score(trainable, network, batch)
+        score = self.score(method, network, batch)
         rows = self.choose(len(batch), score, seeds, step) if radius > 0 else ()
         if self.attack is None or not rows:
             return RegimeResult(batch, score=score)
-        victim = ScoreVictim(trainable, network)
+        victim = ScoreVictim(method, network)
         attacked = self.attack(victim, batch, radius, rows, seeds)
         return RegimeResult(attacked, rows, score, len(rows) * self.attack.gradients)
 
-    def score(self, trainable: Trainable, network: nn.Module, batch: Batch) -> Tensor | None:
+    def score(self, method: Method, network: nn.Module, batch: Batch) -> Tensor | None:
         """(B,) on the CPU: what ranks the images; None where nothing does."""
         return None
 
@@ -157,14 +157,14 @@ class Alternating(WholeBatch):
         return tuple(range(size)) if step % 2 else ()
 
 
-class RandomShare(WholeBatch):
-    """k = ⌈ρB⌉ images at random. Config: `share` (ρ in [0, 1]), beside the attack's keys."""
+class RandomFraction(WholeBatch):
+    """k = ⌈ρB⌉ images at random. Config: `attack_fraction`, ρ in [0, 1], and the attack's keys."""
 
     selects = True
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.share = number(config, "share", low=0, high=1)
+        self.fraction = number(config, "attack_fraction", low=0, high=1)
 
     def choose(
         self, size: int, score: Tensor | None, seeds: Tensor | None, step: int
@@ -172,15 +172,15 @@ class RandomShare(WholeBatch):
         order = _shuffle(size, seeds)
         if score is not None:
             order = order[score[order].argsort(stable=True, descending=True)]
-        return tuple(sorted(order[: attacked_rows(size, self.share)].tolist()))
+        return tuple(sorted(order[: attacked_rows(size, self.fraction)].tolist()))
 
 
-class MostUncertain(RandomShare):
+class MostUncertain(RandomFraction):
     """The k images of which the network is least certain; ties fall at random.
 
-    Config: `selection_measure` (an uncertainty map of the trainable, or "default" for its first)
-    and `selection_score` (how a map becomes one number, one of `SCORES`), beside `share` and the
-    attack's keys.
+    Config: `selection_measure` (an uncertainty map of the method, or "default" for its first)
+    and `selection_score` (how a map becomes one number, one of `SCORES`), beside
+    `attack_fraction` and the attack's keys.
     """
 
     ranks = True
@@ -190,15 +190,15 @@ class MostUncertain(RandomShare):
         self.measure = word(config, "selection_measure", ("default", *MAPS))
         self.reduction = word(config, "selection_score", SCORES)
 
-    def score(self, trainable: Trainable, network: nn.Module, batch: Batch) -> Tensor:
-        name = trainable.uncertainties[0] if self.measure == "default" else self.measure
-        if name not in trainable.uncertainties:
+    def score(self, method: Method, network: nn.Module, batch: Batch) -> Tensor:
+        name = method.uncertainties[0] if self.measure == "default" else self.measure
+        if name not in method.uncertainties:
             raise UserError(
-                f"config: 'selection_measure' is {name!r}, which this trainable does not offer. "
-                f"Known: default, {', '.join(trainable.uncertainties)}."
+                f"config: 'selection_measure' is {name!r}, which this method does not offer. "
+                f"Known: default, {', '.join(method.uncertainties)}."
             )
         with torch.no_grad(), frozen(network):
-            uncertainty = trainable.predict(network, batch).uncertainty[name]
+            uncertainty = method.predict(network, batch).uncertainty[name]
         return image_score(self.reduction, uncertainty, measure=name).cpu()
 
 
@@ -211,9 +211,9 @@ class LeastUncertain(MostUncertain):
         return super().choose(size, None if score is None else -score, seeds, step)
 
 
-def attacked_rows(size: int, share: float) -> int:
+def attacked_rows(size: int, fraction: float) -> int:
     """k = ⌈ρB⌉, taking products such as 0.1 · 30 = 3.0000000000000004 for what they mean."""
-    return math.ceil(round(share * size, 9))
+    return math.ceil(round(fraction * size, 9))
 
 
 def _shuffle(size: int, seeds: Tensor | None) -> Tensor:

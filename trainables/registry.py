@@ -1,6 +1,6 @@
-"""Every trainable, attack, regime and risk, one line each, with what a study is checked against.
+"""Every method, attack, regime and risk, one line each, with what a study is checked against.
 
-Free of torch. The space of the trainable `name` is search_spaces/spaces/<name>.yaml.
+Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yaml.
 """
 
 from typing import Literal, TypeAlias
@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 from trustsweep.data_pipelines.registry import Registry, registered
 from trustsweep.data_pipelines.schema import Task
 
-TRAINABLES = Registry(
-    "trainable",
+METHODS = Registry(
+    "method",
     {
         "classifier": "trustsweep.trainables.classifier:Classifier",
         "draf": "trustsweep.trainables.fusion.draf:Draf",
@@ -24,7 +24,7 @@ TRAINABLES = Registry(
             "trustsweep.trainables.unet:EvidentialUNet", task=Task.SEGMENTATION
         ),
     },
-    group="trustsweep.trainables",
+    group="trustsweep.methods",
     task=Task.CLASSIFICATION,
 )
 
@@ -57,7 +57,7 @@ REGIMES = Registry(
     "regime",
     {
         "none": registered("trustsweep.trainables.regimes:NoAttack", attacks=False),
-        "random": registered("trustsweep.trainables.regimes:RandomShare", selects=True),
+        "random": registered("trustsweep.trainables.regimes:RandomFraction", selects=True),
         "uncertain": registered(
             "trustsweep.trainables.regimes:MostUncertain", selects=True, ranks=True
         ),
@@ -84,7 +84,7 @@ RISKS = Registry(
     group="trustsweep.risks",
 )
 
-#: Uncertainty maps that a trainable may offer; see `trustsweep.trainables.uncertainty`.
+#: Uncertainty maps that a method may offer; see `trustsweep.trainables.uncertainty`.
 MAPS: dict[str, str] = {
     "vacuity": "lack of evidence, 2 / S",
     "beta-variance": "variance of the foreground probability under the Beta, p̂(1 − p̂) / (S + 1)",

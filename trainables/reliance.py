@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.attacks.engine import frozen
-from trustsweep.trainables.contract import Trainable
+from trustsweep.trainables.contract import Method
 from trustsweep.trainables.fusion.inputs import observed
 from trustsweep.trainables.metrics.base import classes, uncertainty_map
 from trustsweep.trainables.metrics.reliance import Reliance
 
 
-def reliance(trainable: Trainable, network: nn.Module, batches: Iterable[Batch]) -> Reliance:
+def reliance(method: Method, network: nn.Module, batches: Iterable[Batch]) -> Reliance:
     """Weights against severities, over batches that were corrupted modality by modality.
 
     A modality that has no value left, whether it was absent or was blanked by the corruption, is
@@ -31,14 +31,14 @@ def reliance(trainable: Trainable, network: nn.Module, batches: Iterable[Batch])
     found = Reliance()
     with frozen(network), torch.inference_mode():
         for batch in batches:
-            there = observed(batch, trainable.manifest).to(torch.float32)
+            there = observed(batch, method.manifest).to(torch.float32)
             seen = dataclasses.replace(batch, present=there)
-            found.update(trainable.predict(network, batch), seen)
+            found.update(method.predict(network, batch), seen)
     return found
 
 
 def weighed_samples(
-    trainable: Trainable, network: nn.Module, clean: Batch, mixed: Batch
+    method: Method, network: nn.Module, clean: Batch, mixed: Batch
 ) -> dict[str, np.ndarray]:
     """What the report shows of a few samples: who carried each prediction.
 
@@ -47,7 +47,7 @@ def weighed_samples(
             modality.
 
     Returns:
-        sample_label (n,) int64; sample_present (n, M) bool, sample_reliability (n, M),
+        sample_label (n,) int64; sample_present (n, M) bool, sample_weights (n, M),
         sample_probability (n, K >= 2) and sample_uncertainty (n,), float32, and the same with the
         suffix "_mixed"; sample_severity_mixed (n, M) float32, 0 to 5. What is present has a value
         that can be seen: what the corruption has blanked is not. Nothing for a method without
@@ -59,14 +59,14 @@ def weighed_samples(
     result: dict[str, np.ndarray] = {}
     with frozen(network), torch.inference_mode():
         for suffix, batch in (("", clean), ("_mixed", mixed)):
-            prediction = trainable.predict(network, batch)
-            if prediction.reliability is None:
+            prediction = method.predict(network, batch)
+            if prediction.modality_weights is None:
                 return {}
             probability, label = classes(prediction, batch)
-            there = observed(batch, trainable.manifest)
+            there = observed(batch, method.manifest)
             result["sample_present" + suffix] = there.cpu().numpy()
             result["sample_label"] = label.cpu().numpy()
-            result["sample_reliability" + suffix] = _numbers(prediction.reliability)
+            result["sample_weights" + suffix] = _numbers(prediction.modality_weights)
             result["sample_probability" + suffix] = _numbers(probability)
             result["sample_uncertainty" + suffix] = _numbers(uncertainty_map(prediction, None))
     if mixed.severity is None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Batch, Manifest, Task
-from trustsweep.trainables.contract import Config, Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.losses import (
     annealing,
     cross_entropy,
@@ -22,7 +22,7 @@ from trustsweep.trainables.settings import number, whole, word
 from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps
 
 
-class _UNet(Trainable):
+class _UNet(Method):
     """What both have in common: the network, and a loss that is a sum of named terms."""
 
     task = Task.SEGMENTATION

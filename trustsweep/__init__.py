@@ -1,11 +1,90 @@
 """From a folder of medical images to the Pareto front of robustness against calibration.
 
 The code lives in the packages below (`trustsweep.trainables`, ...). In a checkout, and so in the
-working directory of a job, their folders stand beside this one; in a wheel, within it.
+working directory of a job, their folders stand beside this one; in a wheel, within it. The names
+that a notebook or a plug-in needs are here as well, each loaded when it is first asked for:
+
+>>> import trustsweep
+>>> sorted(trustsweep.METHODS)[:2]
+['classifier', 'draf']
 """
 
+from __future__ import annotations
+
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trustsweep.data_pipelines.corruptions import CORRUPTIONS
+    from trustsweep.data_pipelines.corruptions.base import Corruption, ImageCorruption
+    from trustsweep.data_pipelines.errors import UserError
+    from trustsweep.data_pipelines.layouts import LAYOUTS
+    from trustsweep.data_pipelines.layouts.base import Layout, Sample
+    from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+    from trustsweep.distributed.run.folder import Run
+    from trustsweep.search_spaces.study import Study
+    from trustsweep.trainables.attacks.engine import Attack
+    from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
+    from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
+    from trustsweep.trainables.regimes import Regime
+    from trustsweep.trainables.registry import ATTACKS, METHODS, REGIMES, RISKS
 
 _HERE = Path(__file__).resolve().parent
 if not (_HERE / "trainables").is_dir():
     __path__.append(str(_HERE.parent))
+
+_NAMES = {
+    "data_pipelines.corruptions": ("CORRUPTIONS",),
+    "data_pipelines.corruptions.base": ("Corruption", "ImageCorruption"),
+    "data_pipelines.errors": ("UserError",),
+    "data_pipelines.layouts": ("LAYOUTS",),
+    "data_pipelines.layouts.base": ("Layout", "Sample"),
+    "data_pipelines.schema": ("Batch", "Manifest", "Split", "Task"),
+    "distributed.run.folder": ("Run",),
+    "search_spaces.study": ("Study",),
+    "trainables.attacks.engine": ("Attack",),
+    "trainables.contract": ("Loss", "Method", "Prediction", "Progress"),
+    "trainables.metrics.catalog": ("METRICS", "MetricInfo"),
+    "trainables.regimes": ("Regime",),
+    "trainables.registry": ("ATTACKS", "METHODS", "REGIMES", "RISKS"),
+}
+_HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "ATTACKS",
+    "CORRUPTIONS",
+    "LAYOUTS",
+    "METHODS",
+    "METRICS",
+    "REGIMES",
+    "RISKS",
+    "Attack",
+    "Batch",
+    "Corruption",
+    "ImageCorruption",
+    "Layout",
+    "Loss",
+    "Manifest",
+    "Method",
+    "MetricInfo",
+    "Prediction",
+    "Progress",
+    "Regime",
+    "Run",
+    "Sample",
+    "Split",
+    "Study",
+    "Task",
+    "UserError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

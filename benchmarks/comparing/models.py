@@ -24,7 +24,7 @@ from trustsweep.distributed.sweep.checks import evaluation_plan
 from trustsweep.distributed.workers.training import TrialTraining
 from trustsweep.search_spaces.study import load
 from trustsweep.trainables.metrics.prior import Prior
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.sample_scores import SampleScores
 
 #: Samples judged at once.
@@ -88,8 +88,8 @@ def candidates(
     `named` is what makes the arm (the rule of late fusion) and stays. All methods draw from the
     same stream.
     """
-    trainable = defaults["trainable"]
-    space = load(study, [f"trainables=[{trainable}]", *overrides]).search_space()
+    method = defaults["method"]
+    space = load(study, [f"methods=[{method}]", *overrides]).search_space()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     draws = optuna.create_study(sampler=RandomSampler(seed=seed))
     drawn = [space.suggest(draws.ask()) for _ in range(count - 1)]
@@ -114,7 +114,7 @@ def trained(unit: Unit) -> TrialTraining:
     manifest = Manifest.load(unit.data)
     study = load(unit.study, [f"data={unit.data}", *unit.overrides])
     samples = unit.samples(Split.TRAIN)
-    task = TRAINABLES[unit.config["trainable"]].task
+    task = METHODS[unit.config["method"]].task
     prior = Prior.of(samples.sweep(BATCH), task)
     training = TrialTraining(unit.config, manifest, evaluation_plan(study), prior=prior)
     for _ in range(unit.config["epochs"]):

@@ -118,8 +118,8 @@ def _defaults(recorded: Mapping[str, Any], functions: Mapping[str, Any]) -> str:
         )
     return (
         chosen + " TPE is the default sampler because it draws from the space of several "
-        "trainables; the Gaussian process models only what all trials have, and is for studies of "
-        "one trainable (`sampler: gp`). Neither was chosen by the cost of finding a front."
+        "methods; the Gaussian process models only what all trials have, and is for studies of "
+        "one method (`sampler: gp`). Neither was chosen by the cost of finding a front."
     )
 
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 from efficiency.problem import Floats
 from trustsweep.distributed.search.stopping import make_policy
 from trustsweep.distributed.search.stopping.forecast import Forecast
-from trustsweep.distributed.search.stopping.policy import Figures, Policy, Verdict
+from trustsweep.distributed.search.stopping.policy import Metrics, Policy, Verdict
 from trustsweep.distributed.search.stopping.ranking import losses_of
 from trustsweep.distributed.statistics.front import Objective, pareto_mask
 from trustsweep.search_spaces.study import Scheduler
@@ -133,9 +133,9 @@ class ScalarisedAsha(Policy):
         )
         self._trials: dict[str, SimpleNamespace] = {}
 
-    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
+    def report(self, trial: str, rung: int, metrics: Metrics) -> Verdict:
         """See `Policy`."""
-        result = {"training_iteration": self._steps[rung], "score": self._score(figures)}
+        result = {"training_iteration": self._steps[rung], "score": self._score(metrics)}
         # Ray's scheduler asks a trial for its id alone.
         ray_trial = self._trials.get(trial)
         if ray_trial is None:
@@ -144,11 +144,11 @@ class ScalarisedAsha(Policy):
         action = self._scheduler.on_trial_result(None, ray_trial, result)
         return Verdict(stop=action == TrialScheduler.STOP)
 
-    def end(self, trial: str, figures: Figures | None) -> None:
+    def end(self, trial: str, metrics: Metrics | None) -> None:
         """Nothing: what runs to the end has no rung there."""
 
-    def _score(self, figures: Figures) -> float:
-        values = np.array([figures[o.name] for o in self.objectives])
+    def _score(self, metrics: Metrics) -> float:
+        values = np.array([metrics[o.name] for o in self.objectives])
         score = float(((self._signs * values - self._worst) / self._extent).mean())
         return score if np.isfinite(score) else -np.inf
 
@@ -165,10 +165,10 @@ class PlainRidge(Policy):
         self._curves: dict[str, list[Floats]] = {}
         self._ended: list[list[Floats]] = []
 
-    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
+    def report(self, trial: str, rung: int, metrics: Metrics) -> Verdict:
         """See `Policy`."""
         curve = self._curves.setdefault(trial, [])
-        curve.append(losses_of(figures, self.objectives))
+        curve.append(losses_of(metrics, self.objectives))
         if len(self._ended) < self.LEARN_FROM:
             return Verdict()
         finals = np.array([ended[-1] for ended in self._ended])
@@ -181,10 +181,10 @@ class PlainRidge(Policy):
         front = finals[pareto_mask(finals, ["min"] * finals.shape[1])]
         return Verdict(bool((front <= now - self.OPTIMISM * error).all(axis=1).any()))
 
-    def end(self, trial: str, figures: Figures | None) -> None:
+    def end(self, trial: str, metrics: Metrics | None) -> None:
         """See `Policy`."""
-        assert figures is not None
-        self._ended.append([*self._curves.pop(trial, []), losses_of(figures, self.objectives)])
+        assert metrics is not None
+        self._ended.append([*self._curves.pop(trial, []), losses_of(metrics, self.objectives)])
 
 
 def _value_and_change(curve: Sequence[Floats], rung: int) -> Floats:

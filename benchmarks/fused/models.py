@@ -16,7 +16,7 @@ from trustsweep.distributed.sweep.test_evaluation import MIXED, MIXED_SEVERITY
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
 from trustsweep.distributed.workers.training import TrialTraining
 from trustsweep.trainables.attacks.engine import frozen
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.reliance import reliance
 from trustsweep.trainables.sample_scores import SampleScores
 
@@ -68,9 +68,9 @@ def _reliance(training: TrialTraining, samples: Samples) -> dict[str, Any]:
         manifest=training.manifest,
         suite=training.plan.suite,
     )
-    trainable = TRAINABLES[training.config["trainable"]](training.config, training.manifest)
+    method = METHODS[training.config["method"]](training.config, training.manifest)
     with frozen(training.network), torch.inference_mode():
-        if trainable.predict(training.network, samples.batch([0])).reliability is None:
+        if method.predict(training.network, samples.batch([0])).modality_weights is None:
             return {}
     batches = (worse(batch) for batch in samples.sweep(BATCH))
-    return dict(reliance(trainable, training.network, batches).compute())
+    return dict(reliance(method, training.network, batches).compute())

@@ -231,7 +231,7 @@ def sweep(
 
 @app.command()
 def train(
-    trainable: Annotated[str, typer.Argument(help="What to train; see `list trainables`.")],
+    method: Annotated[str, typer.Argument(help="What to train; see `list methods`.")],
     data: Data = None,
     out: Annotated[Path, typer.Option(help="The run folder; must be new.")] = Path("runs/train"),
     overrides: Overrides = None,
@@ -240,16 +240,16 @@ def train(
 ) -> None:
     """Train one model with given parameters: a sweep of a single trial, with the same report.
 
-    Parameters not named have the defaults of the trainable's space. Example:
+    Parameters not named have the defaults of the method's space. Example:
 
     `trustsweep train evidential-unet --data data/qata --set epochs=30 --set regime=uncertain`
     """
     from trustsweep.search_spaces.space import Space
     from trustsweep.search_spaces.study import apply_overrides, load, parse, shipped_studies
-    from trustsweep.trainables.registry import TRAINABLES
+    from trustsweep.trainables.registry import METHODS
 
-    space = Space([trainable], {})
-    names = space.of(trainable)
+    space = Space([method], {})
+    names = space.of(method)
     items = [
         f"space.{item}" if item.partition("=")[0] in names else item for item in overrides or []
     ]
@@ -258,13 +258,13 @@ def train(
     # Its task decides what can be measured, so a shipped study lends its own: of the same model,
     # or of one with the same task.
     shipped = [load(name) for name in shipped_studies()]
-    task = TRAINABLES.fact(trainable, "task")
-    alike = [study for study in shipped if trainable in study.trainables] or [
-        study for study in shipped if TRAINABLES.fact(study.trainables[0], "task") == task
+    task = METHODS.fact(method, "task")
+    alike = [study for study in shipped if method in study.methods] or [
+        study for study in shipped if METHODS.fact(study.methods[0], "task") == task
     ]
     raw = {
-        "name": f"train-{trainable}",
-        "trainables": [trainable],
+        "name": f"train-{method}",
+        "methods": [method],
         "objectives": alike[0].objectives,
         "search": {"trials": 1, "sampler": "random"},
         "space": {name: parameter.start() for name, parameter in names.items()},
@@ -294,7 +294,7 @@ def report(
 def list_registered(
     kind: Annotated[
         str | None,
-        typer.Argument(help="trainables, layouts, metrics, ..., or one of them; all if left out."),
+        typer.Argument(help="methods, layouts, metrics, ..., or one of them; all if left out."),
     ] = None,
     plugin: Plugins = None,
 ) -> None:

@@ -21,10 +21,10 @@ from trustsweep.trainables.metrics.catalog import (
     MetricInfo,
     metric_info,
 )
-from trustsweep.trainables.registry import ATTACKS, MAPS, REGIMES, TRAINABLES
+from trustsweep.trainables.registry import ATTACKS, MAPS, METHODS, REGIMES
 
 _REGISTRIES: dict[str, Registry] = {
-    "trainables": TRAINABLES,
+    "methods": METHODS,
     "layouts": LAYOUTS,
     "corruptions": CORRUPTIONS,
     "attacks": ATTACKS,
@@ -49,7 +49,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         name: f"{metric_info(name).meaning}; so of every metric that has one"
         for name in (f"{SKILL}.clean.dice_lesion", f"{SKILL}.balanced_accuracy_area")
     }
-    found["studies"] = {name: ", ".join(load(name).trainables) for name in shipped_studies()}
+    found["studies"] = {name: ", ".join(load(name).methods) for name in shipped_studies()}
     return found
 
 

@@ -26,7 +26,7 @@ from trustsweep.search_spaces.space import Value
 from trustsweep.trainables.registry import FULL
 
 #: Raise it when the keys of a card, or their meaning, change.
-CARD_VERSION = 1
+CARD_VERSION = 2
 
 
 class _Part(BaseModel):

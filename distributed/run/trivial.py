@@ -13,7 +13,7 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.machine import write_atomically
 from trustsweep.data_pipelines.schema import Manifest, Split, Task
 from trustsweep.data_pipelines.storage import Folder
-from trustsweep.trainables.metrics.skill import Figures
+from trustsweep.trainables.metrics.skill import TrivialMetrics
 
 if TYPE_CHECKING:
     from trustsweep.trainables.metrics.prior import Prior
@@ -29,7 +29,7 @@ class Trivial:
     """What they know of the train split, and their figures on each other split that there is."""
 
     prior: Prior
-    figures: Mapping[str, Figures]
+    figures: Mapping[str, TrivialMetrics]
 
 
 def read_trivial(data: Folder, manifest: Manifest, task: Task) -> Trivial:
@@ -42,7 +42,7 @@ def read_trivial(data: Folder, manifest: Manifest, task: Task) -> Trivial:
         return Streamed(data, split, manifest)
 
     prior = Prior.of(truths(Split.TRAIN).truths(), task)
-    figures: dict[str, Figures] = {}
+    figures: dict[str, TrivialMetrics] = {}
     for split in (Split.VAL, Split.TEST, Split.OOD):
         if manifest.split_counts.get(split):
             state = TRIVIAL[task](prior)
@@ -52,7 +52,7 @@ def read_trivial(data: Folder, manifest: Manifest, task: Task) -> Trivial:
     return Trivial(prior, figures)
 
 
-def save_figures(run: Path, figures: Mapping[str, Figures]) -> None:
+def save_figures(run: Path, figures: Mapping[str, TrivialMetrics]) -> None:
     """Write them into a run folder."""
     known = {
         split: {

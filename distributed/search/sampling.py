@@ -27,7 +27,7 @@ from optuna.trial import TrialState, create_trial
 
 from trustsweep.distributed.run.ledger import Record, State
 from trustsweep.distributed.statistics.front import Objective
-from trustsweep.search_spaces.space import TRAINABLE, Space
+from trustsweep.search_spaces.space import METHOD, Space
 from trustsweep.search_spaces.study import Constraint, Search, Study
 
 #: Suggestions that repeat a known config are drawn again, at random after the first of these
@@ -284,7 +284,7 @@ class _Replay:
         return self._known(name, CategoricalDistribution(choices))
 
     def _known(self, name: str, distribution: BaseDistribution) -> Any:
-        plain = name.removeprefix(f"{self._config.get(TRAINABLE)}.")
+        plain = name.removeprefix(f"{self._config.get(METHOD)}.")
         if plain not in self._config:
             raise ValueError(f"no {plain}")
         self.params[name], self.distributions[name] = self._config[plain], distribution

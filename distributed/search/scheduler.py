@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from trustsweep.distributed.search.stopping import make_policy
-from trustsweep.distributed.search.stopping.policy import Figures, Policy, Verdict
+from trustsweep.distributed.search.stopping.policy import Metrics, Policy, Verdict
 from trustsweep.distributed.statistics.front import Direction, Objective
 from trustsweep.search_spaces.study import Constraint, Scheduler
 
@@ -45,7 +45,7 @@ class PolicyScheduler(FIFOScheduler):
         if rung is None or (name, rung) in self._passed:
             return str(TrialScheduler.CONTINUE)
         self._passed.add((name, rung))
-        verdict = self.policy.report(name, rung, self.figures(result))
+        verdict = self.policy.report(name, rung, self.metrics(result))
         if not verdict.stop:
             return str(TrialScheduler.CONTINUE)
         self.stopped[name] = verdict
@@ -57,7 +57,7 @@ class PolicyScheduler(FIFOScheduler):
         name = self.name(trial)
         if name not in self.stopped:
             whole = self.finished(trial, result)
-            self.policy.end(name, self.figures(result) if whole else None)
+            self.policy.end(name, self.metrics(result) if whole else None)
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
         self.policy.end(self.name(trial), None)
@@ -69,7 +69,7 @@ class PolicyScheduler(FIFOScheduler):
         """The id that verdicts speak of."""
         return str(trial.trial_id)
 
-    def figures(self, result: Mapping[str, Any]) -> Figures:
+    def metrics(self, result: Mapping[str, Any]) -> Metrics:
         """The metrics of a result, whose nested keys Tune has flattened."""
         return result
 

@@ -11,7 +11,7 @@ from trustsweep.distributed.run.halt import Halt
 from trustsweep.distributed.run.ledger import END, EPOCH, SEARCH, Ledger, State
 from trustsweep.distributed.search.scheduler import PolicyScheduler
 from trustsweep.distributed.search.stopping import make_policy
-from trustsweep.distributed.search.stopping.policy import Figures, Policy, Verdict
+from trustsweep.distributed.search.stopping.policy import Metrics, Policy, Verdict
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.workers.outcome import RUNG, TRIAL, metrics_of, outcome
 from trustsweep.search_spaces.study import Study
@@ -52,7 +52,7 @@ class StudyScheduler(PolicyScheduler):
     def name(self, trial: Trial) -> str:
         return str(trial.config[TRIAL])
 
-    def figures(self, result: Mapping[str, Any]) -> Figures:
+    def metrics(self, result: Mapping[str, Any]) -> Metrics:
         return metrics_of(result)
 
     def rung(self, trial: Trial, result: Mapping[str, Any]) -> int | None:
@@ -73,7 +73,7 @@ def replay(policy: Policy, ledger: Ledger) -> dict[str, Verdict]:
         if record is None or record.stage != SEARCH:
             continue
         if event["event"] == EPOCH and "rung" in event:
-            verdict = policy.report(record.id, event["rung"], event["figures"])
+            verdict = policy.report(record.id, event["rung"], event["metrics"])
             if verdict.stop:
                 pending[record.id] = verdict
         elif event["event"] == END:

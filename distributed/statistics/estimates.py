@@ -28,7 +28,7 @@ from trustsweep.trainables.metrics.catalog import (
     leaf,
     metric_info,
 )
-from trustsweep.trainables.metrics.skill import Figures, best_trivial, skill
+from trustsweep.trainables.metrics.skill import TrivialMetrics, best_trivial, skill
 from trustsweep.trainables.sample_scores import SampleScores
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
@@ -50,7 +50,7 @@ def estimates(
     names: Iterable[str],
     patients: Sequence[Hashable],
     kept: NDArray[np.bool_] | None = None,
-    trivial: Figures | None = None,
+    trivial: TrivialMetrics | None = None,
 ) -> dict[str, Estimate]:
     """Figures by their full names, those left out that samples' scores do not tell.
 
@@ -85,7 +85,7 @@ def estimates(
     return {name: found[name] for name in wanted if name in found}
 
 
-def _skill(name: str, value: Estimate, trivial: Figures) -> Estimate:
+def _skill(name: str, value: Estimate, trivial: TrivialMetrics) -> Estimate:
     info = metric_info(name)
     reference = best_trivial(trivial, leaf(name))[1]
     ends = (skill(end, reference, info) for end in (value.value, value.low, value.high))

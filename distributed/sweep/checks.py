@@ -23,8 +23,8 @@ from trustsweep.trainables.metrics.catalog import (
     leaf,
     metric_info,
 )
-from trustsweep.trainables.metrics.skill import Figures, best_trivial, skill
-from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, TRAINABLES
+from trustsweep.trainables.metrics.skill import TrivialMetrics, best_trivial, skill
+from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS
 
 
 def check(study: Study, manifest: Manifest) -> None:
@@ -33,8 +33,8 @@ def check(study: Study, manifest: Manifest) -> None:
     if task not in manifest.tasks:
         offered = ", ".join(manifest.tasks)
         raise UserError(
-            f"trainables: {study.trainables[0]} needs {task} data, {study.data} offers {offered}. "
-            "Choose other trainables or another data set."
+            f"methods: {study.methods[0]} needs {task} data, {study.data} offers {offered}. "
+            "Choose other methods or another data set."
         )
     for split in (Split.TRAIN, Split.VAL):
         if not manifest.split_counts.get(split):
@@ -57,8 +57,8 @@ def check(study: Study, manifest: Manifest) -> None:
 
 def _usable_balance(study: Study, task: Task) -> None:
     """A map has no class of its own to weigh an image by."""
-    for trainable in study.trainables:
-        balance = study.search_space().of(trainable)["class_balance"]
+    for method in study.methods:
+        balance = study.search_space().of(method)["class_balance"]
         if task is not Task.CLASSIFICATION and set(_listed(balance)) - {"none"}:
             raise UserError(
                 f"space.class_balance: {task} has no class of each image to weigh it by. "
@@ -69,12 +69,12 @@ def _usable_balance(study: Study, task: Task) -> None:
 def _usable_encoder(study: Study, manifest: Manifest) -> None:
     """Each file that a network may start from, tried on the network of the space's defaults."""
     space = study.search_space()
-    for trainable in study.trainables:
-        for file in filter(None, _listed(space.of(trainable)["encoder"])):
+    for method in study.methods:
+        for file in filter(None, _listed(space.of(method)["encoder"])):
             from trustsweep.trainables.networks import load_encoder
 
-            config = {**space.defaults(trainable), "encoder": file}
-            load_encoder(TRAINABLES[trainable](config, manifest).network(), Path(str(file)))
+            config = {**space.defaults(method), "encoder": file}
+            load_encoder(METHODS[method](config, manifest).network(), Path(str(file)))
 
 
 def _listed(parameter: Parameter) -> list[Value]:
@@ -111,8 +111,8 @@ def _repeatable(study: Study) -> None:
         raise UserError(
             "baseline: one seed shows no difference. Give seeds: 5, or leave baseline out."
         )
-    for trainable in study.trainables:
-        if study.seeds > 1 and study.search_space().of(trainable)["seed"].value is None:
+    for method in study.methods:
+        if study.seeds > 1 and study.search_space().of(method)["seed"].value is None:
             raise UserError(
                 "seeds: the space varies the seed itself (space.seed). Fix it there, or leave "
                 "seeds out."
@@ -120,11 +120,11 @@ def _repeatable(study: Study) -> None:
 
 
 def task_of(study: Study) -> Task:
-    """The one task of the study's trainables: a front compares figures of the same kind."""
-    tasks = {name: TRAINABLES.fact(name, "task") for name in study.trainables}
+    """The one task of the study's methods: a front compares figures of the same kind."""
+    tasks = {name: METHODS.fact(name, "task") for name in study.methods}
     if len(set(tasks.values())) > 1:
         listed = ", ".join(f"{name} ({task})" for name, task in tasks.items())
-        raise UserError(f"trainables: {listed} have no task in common. Give each a study.")
+        raise UserError(f"methods: {listed} have no task in common. Give each a study.")
     return next(iter(tasks.values()))
 
 
@@ -148,7 +148,7 @@ def objectives_of(study: Study) -> list[Objective]:
     return objectives
 
 
-def check_defined(study: Study, figures: Figures, split: Split) -> None:
+def check_defined(study: Study, figures: TrivialMetrics, split: Split) -> None:
     """Raises `UserError` for an objective or constraint that a split cannot have.
 
     `figures` are the trivial predictors' there: what is undefined for all of them is undefined for
@@ -164,7 +164,7 @@ def check_defined(study: Study, figures: Figures, split: Split) -> None:
             )
 
 
-def _why_undefined(name: str, figures: Figures) -> str:
+def _why_undefined(name: str, figures: TrivialMetrics) -> str:
     metric = leaf(name)
     if name.startswith("shift") or not any(metric in row for row in figures.values()):
         return ""
@@ -242,11 +242,11 @@ def _without_attacks(study: Study) -> None:
             "Give epsilons: [0]."
         )
     space = study.search_space()
-    for trainable in study.trainables:
-        regime = space.of(trainable)["regime"]
+    for method in study.methods:
+        regime = space.of(method)["regime"]
         if (regime.choices or [regime.start()]) != ["none"]:
             raise UserError(
-                f"space.regime: the regimes of {trainable} attack the image, and {study.data} "
+                f"space.regime: the regimes of {method} attack the image, and {study.data} "
                 "has none. Give regime: none."
             )
     for name, config in study.references().items():

@@ -110,7 +110,7 @@ class Progress:
         )
         if not record.reason:
             what = f"on validation {what}"
-        name = f"{record.id} {record.config['trainable']} {record.state.value}"
+        name = f"{record.id} {record.config['method']} {record.state.value}"
         return f"[{self._summary()}]  {name}: {what}  front: {len(self._front)} model(s)"
 
     def _panel(self) -> Group:
@@ -149,7 +149,7 @@ def front_table(
         cells = [config.get(key) for key in ("share", "epsilon", "learning_rate")]
         table.add_row(
             record.id,
-            str(config["trainable"]),
+            str(config["method"]),
             str(config.get("regime", "")),
             *("" if cell is None else f"{cell:.2g}" for cell in cells),
             *(f"{record.metrics[o.name]:.4f}" for o in objectives),

@@ -35,9 +35,9 @@ from trustsweep.search_spaces.study import Study
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
 from trustsweep.trainables.metrics.catalog import attacked_name
 from trustsweep.trainables.metrics.prior import Prior
-from trustsweep.trainables.metrics.skill import Figures, triviality
+from trustsweep.trainables.metrics.skill import TrivialMetrics, triviality
 from trustsweep.trainables.registry import FULL as FULL_ATTACK
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.reliance import reliance, weighed_samples
 from trustsweep.trainables.sample_scores import SampleScores
 
@@ -192,7 +192,7 @@ class _Judged:
         training = self._training
         scores = None
         if self.gathered is not None:
-            task = TRAINABLES[training.config["trainable"]].task
+            task = METHODS[training.config["method"]].task
             scores = self.gathered[split] = SampleScores(task, training.plan.uncertainty)
         samples = Streamed(self._data, split, training.manifest)
         return training.evaluate(samples, level, batch_size=self._size, scores=scores)
@@ -203,7 +203,7 @@ def _cooled(
     data: Folder,
     size: int,
     validation: Evaluation,
-    metrics: Figures | Mapping[str, float],
+    metrics: TrivialMetrics | Mapping[str, float],
 ) -> dict[str, Any]:
     """What temperature scaling makes of the clean figures of calibration.
 
@@ -228,7 +228,7 @@ def _cooled(
 def _estimated(
     gathered: Mapping[Split, SampleScores],
     again: SampleScores | None,
-    trivial: Mapping[Split, Figures],
+    trivial: Mapping[Split, TrivialMetrics],
     study: Study,
     plan: EvaluationPlan,
     data: Folder,
@@ -272,7 +272,7 @@ def _weights(
     manifest = training.manifest
     if len(manifest.sources) < 2:
         return {}, {}
-    trainable = TRAINABLES[training.config["trainable"]](training.config, manifest)
+    method = METHODS[training.config["method"]](training.config, manifest)
 
     def mixed(batch: Batch) -> Batch:
         suite = training.plan.suite
@@ -281,11 +281,11 @@ def _weights(
     device = training.device
     few = samples.batch(_drawn(samples, WEIGHED_SAMPLES)).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        arrays = weighed_samples(trainable, training.model, few, mixed(few))
+        arrays = weighed_samples(method, training.model, few, mixed(few))
         if not arrays:
             return {}, {}
         batches = (mixed(batch.to(device)) for batch in samples.sweep(size))
-        found = reliance(trainable, training.model, batches).compute()
+        found = reliance(method, training.model, batches).compute()
     names = [modality.name for modality in manifest.sources]
     return {"weights": {"modalities": names, "corruption": MIXED, **found}}, arrays
 

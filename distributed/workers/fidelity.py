@@ -15,7 +15,7 @@ from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.search_spaces.space import Parameter, Space, Value
 from trustsweep.search_spaces.study import Fidelity, Scheduler, Study
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 
 #: Sizes of images are multiples of it, so that networks that halve them four times need no padding.
 _MULTIPLE = 16
@@ -114,13 +114,13 @@ def check(study: Study, manifest: Manifest) -> None:
     space = study.search_space()
     for name, share in study.fidelity.parameters.items():
         key = f"fidelity.parameters.{name}"
-        owners = [t for t in study.trainables if name in space.of(t)]
+        owners = [t for t in study.methods if name in space.of(t)]
         if not owners:
             known = sorted(
-                {n for t in study.trainables for n, p in space.of(t).items() if _grows(n, p)}
+                {n for t in study.methods for n, p in space.of(t).items() if _grows(n, p)}
             )
             raise UserError(
-                f"{key}: no trainable of this study has such a parameter{nearest(name, known)} "
+                f"{key}: no method of this study has such a parameter{nearest(name, known)} "
                 f"Whole numbers here: {', '.join(known)}."
             )
         if not all(_grows(name, space.of(t)[name]) for t in owners):
@@ -128,12 +128,12 @@ def check(study: Study, manifest: Manifest) -> None:
                 f"{key}: only a whole number that a training may change on its way can grow, such "
                 "as attack_steps. Leave it out."
             )
-        for trainable in owners:
-            if _shapes(trainable, space, manifest) != _shapes(
-                trainable, space, manifest, Level(parameters={name: share})
+        for method in owners:
+            if _shapes(method, space, manifest) != _shapes(
+                method, space, manifest, Level(parameters={name: share})
             ):
                 raise UserError(
-                    f"{key}: it shapes the network of {trainable}, which is built once for a "
+                    f"{key}: it shapes the network of {method}, which is built once for a "
                     "whole training. Leave it out."
                 )
 
@@ -145,8 +145,8 @@ def _grows(name: str, parameter: Parameter) -> bool:
 
 
 def _shapes(
-    trainable: str, space: Space, manifest: Manifest, level: Level = FULL
+    method: str, space: Space, manifest: Manifest, level: Level = FULL
 ) -> dict[str, tuple[int, ...]]:
-    config = level.scaled(space.defaults(trainable))
-    network = TRAINABLES[trainable](config, manifest).network()
+    config = level.scaled(space.defaults(method))
+    network = METHODS[method](config, manifest).network()
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

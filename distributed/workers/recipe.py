@@ -65,7 +65,7 @@ class Recipe:
     `Best`.
 
     Args:
-        task: Of the trainable.
+        task: Of the method.
         prior: Has the counts of classes that `weights` needs; may be left out where nothing is
             trained.
 

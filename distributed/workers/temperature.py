@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.schema import Batch, Task
 from trustsweep.trainables.attacks.engine import frozen
-from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
 
 #: T is kept within these: of a split without an error the likelihood grows without end.
 RANGE = (0.05, 20.0)
@@ -28,13 +28,13 @@ _HALVINGS = 40
 _LARGEST = 1e4
 
 
-class Scaled(Trainable):
-    """Another trainable whose scores are divided by a temperature.
+class Scaled(Method):
+    """Another method whose scores are divided by a temperature.
 
     Uncertainty maps are those of the method, which T does not touch.
     """
 
-    def __init__(self, inner: Trainable, temperature: float) -> None:
+    def __init__(self, inner: Method, temperature: float) -> None:
         super().__init__(inner.config, inner.manifest)
         self._inner = inner
         self._temperature = temperature
@@ -63,7 +63,7 @@ class Scaled(Trainable):
         return {name: cooled(own) for name, own in self._inner.gradients(network).items()}
 
 
-def fit_temperature(trainable: Trainable, network: nn.Module, batches: Iterable[Batch]) -> float:
+def fit_temperature(method: Method, network: nn.Module, batches: Iterable[Batch]) -> float:
     """T in `RANGE` of the least NLL on these samples; every image or pixel counts alike.
 
     The NLL is convex in β = 1/T, and its derivative, Σ (expected − true score), is what is brought
@@ -73,7 +73,7 @@ def fit_temperature(trainable: Trainable, network: nn.Module, batches: Iterable[
     kept: list[tuple[Tensor, Tensor]] = []
     with frozen(network), torch.inference_mode():
         for batch in batches:
-            kept.append(_flat(trainable.scores(network, batch), batch, trainable.task))
+            kept.append(_flat(method.scores(network, batch), batch, method.task))
     scores = torch.cat([part for part, _ in kept]).clamp(-_LARGEST, _LARGEST)
     truth = torch.cat([part for _, part in kept])
     numbers = ~scores.isnan().any(dim=1)

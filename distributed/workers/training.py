@@ -35,12 +35,12 @@ from trustsweep.search_spaces.study import Fidelity, Scheduler
 from trustsweep.trainables.attacks import adversary
 from trustsweep.trainables.attacks.ensemble import Ensemble, Single, left_out, settings
 from trustsweep.trainables.attacks.masking import Effort, Masking, masking
-from trustsweep.trainables.contract import Progress, Trainable
+from trustsweep.trainables.contract import Method, Progress
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.networks import load_encoder
 from trustsweep.trainables.regimes import Regime, from_config
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.sample_scores import SampleScores
 
 
@@ -48,10 +48,10 @@ class Diverged(RuntimeError):
     """The training loss stopped being a number; the message says where."""
 
 
-class _Method(NamedTuple):
+class _Objective(NamedTuple):
     """What a config makes of the network; without state, so made anew for every level."""
 
-    trainable: Trainable
+    method: Method
     regime: Regime
 
 
@@ -72,9 +72,9 @@ class TrialTraining:
     ) -> None:
         """Without `levels`, every epoch uses all of everything; `prior` as in `Evaluation`.
 
-        `network` makes another than the trainable's own, with the same outputs, to compare with.
+        `network` makes another than the method's own, with the same outputs, to compare with.
 
-        Raises `UserError` for a config that the trainable or the regime cannot use.
+        Raises `UserError` for a config that the method or the regime cannot use.
         """
         self.config = dict(config)
         self.manifest = manifest
@@ -86,14 +86,14 @@ class TrialTraining:
         self.levels = levels or Levels(Fidelity(), Scheduler(rungs=[]), config["epochs"])
         self._meter = Meter(self.rank, self.device)
         torch.manual_seed(int(self._seed("init")))
-        trainable = self._method(FULL).trainable
-        self.network: nn.Module = (network or trainable.network)().to(self.device)
+        method = self._objective(FULL).method
+        self.network: nn.Module = (network or method.network)().to(self.device)
         if self._on_gpu and manifest.spatial_dims == 2:
             # torch's annotations leave out what its documentation has.
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.corruption = TrainingCorruption(
             plan.corruptions,
-            config["corruption_share"],
+            config["corruption_fraction"],
             config["seed"],
             manifest=manifest,
             suite=plan.suite,
@@ -106,7 +106,7 @@ class TrialTraining:
         # One object for the whole training: streams tell trials apart by it.
         self._transform = partial(_in_turn, (self._augmentation, self.corruption))
         self._corrupt = partial(corrupt, manifest=manifest, suite=plan.suite)
-        self._recipe = Recipe(config, trainable.task, prior)
+        self._recipe = Recipe(config, method.task, prior)
         self._average = Average(self.network, self._recipe.ema) if self._recipe.ema else None
         self.epochs_done = 0
         # Gradients are averaged through this wrapper; attacks and evaluation use the bare network,
@@ -141,7 +141,7 @@ class TrialTraining:
         if not index and self.config["encoder"]:
             self._start_from(Path(self.config["encoder"]))
         level = self.levels.training(index)
-        method = self._method(level)
+        objective = self._objective(level)
         steps = samples.steps(self.config["batch_size"], self.rank.world, level.data)
         totals: dict[str, torch.Tensor] = {}
         with self._meter.running() as spent:
@@ -150,7 +150,7 @@ class TrialTraining:
             for step, (batch, weight) in enumerate(self._batches(samples)):
                 progress = Progress(index + step / steps, epochs)
                 batch = self._moved(batch, level)
-                sums = self._step(method, batch, weight, progress, step, spent)
+                sums = self._step(objective, batch, weight, progress, step, spent)
                 for name, value in sums.items():
                     value = torch.as_tensor(value, dtype=torch.float64, device=self.device)
                     totals[name] = totals[name] + value if name in totals else value
@@ -188,18 +188,18 @@ class TrialTraining:
             attack_steps=steps,
             corruptions=plan.corruptions if corrupted else (),
         )
-        trainable = self._method(level).trainable
+        method = self._objective(level).method
         if temperature != 1:
-            trainable = Scaled(trainable, temperature)
+            method = Scaled(method, temperature)
         batches = samples.sweep(batch_size, self.rank.index, self.rank.world, level.validation)
         with self._meter.running() as spent, self._autocast():
             return evaluate(
-                trainable,
+                method,
                 self.model,
                 (self._moved(batch, level) for batch in batches),
                 plan,
                 corrupt=self._corrupt,
-                attack=partial(self._attack, trainable, plan, spent, level),
+                attack=partial(self._attack, method, plan, spent, level),
                 scores=scores,
                 prior=self.prior,
             )
@@ -208,31 +208,31 @@ class TrialTraining:
         """T of the least NLL on clean samples; see `temperature.fit_temperature`."""
         batches = (self._moved(batch, FULL) for batch in samples.sweep(batch_size))
         with self._autocast():
-            return fit_temperature(self._method(FULL).trainable, self.model, batches)
+            return fit_temperature(self._objective(FULL).method, self.model, batches)
 
     def panel(self, batch: Batch, epsilon: float) -> dict[str, np.ndarray]:
         """What the report shows of some images, clean and attacked; see `evaluation.panel`."""
-        trainable = self._method(FULL).trainable
-        attack = partial(self._attack, trainable, self.plan, Cost(), FULL)
+        method = self._objective(FULL).method
+        attack = partial(self._attack, method, self.plan, Cost(), FULL)
         with self._autocast():
-            return panel(trainable, self.model, self._moved(batch, FULL), attack, epsilon)
+            return panel(method, self.model, self._moved(batch, FULL), attack, epsilon)
 
     def attack_settings(self, attack: str | None = None) -> list[dict[str, Any]]:
         """The members of the evaluation's attack, or of another; see `ensemble.settings`."""
-        return settings(self._adversary(self._method(FULL).trainable, self.plan, attack))
+        return settings(self._adversary(self._objective(FULL).method, self.plan, attack))
 
     def attacks_left_out(self) -> list[str]:
         """See `ensemble.left_out`."""
-        return left_out(self._method(FULL).trainable, self.plan.norm)
+        return left_out(self._objective(FULL).method, self.plan.norm)
 
     def masking(
         self, batch: Batch, epsilon: float, effort: Effort, *, batch_size: int | None = None
     ) -> Masking:
         """Signs on some samples that gradients are hidden; see `masking.masking`."""
-        trainable = self._method(FULL).trainable
+        method = self._objective(FULL).method
         with self._autocast():
             return masking(
-                trainable,
+                method,
                 self.model,
                 self._moved(batch, FULL),
                 epsilon,
@@ -292,10 +292,10 @@ class TrialTraining:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._on_gpu)
 
-    def _method(self, level: Level) -> _Method:
+    def _objective(self, level: Level) -> _Objective:
         config = level.scaled(self.config)
-        trainable = TRAINABLES[config["trainable"]](config, self.manifest)
-        return _Method(trainable, from_config(config))
+        method = METHODS[config["method"]](config, self.manifest)
+        return _Objective(method, from_config(config))
 
     def _start_from(self, file: Path) -> None:
         """Where training begins, and only there: a model that is judged needs the file no more."""
@@ -318,7 +318,7 @@ class TrialTraining:
 
     def _attack(
         self,
-        trainable: Trainable,
+        method: Method,
         plan: EvaluationPlan,
         spent: Cost,
         level: Level,
@@ -327,7 +327,7 @@ class TrialTraining:
         start: Tensor | None,
     ) -> Batch:
         """The evaluation's attack, on the predicted scores: the same for every method."""
-        attack = self._adversary(trainable, plan)
+        attack = self._adversary(method, plan)
         seeds = draw_seeds(batch.sample_id, "attack")
         worse = attack(batch, self._radius(epsilon, level), seeds, start)
         spent.attack_gradients += attack.gradients
@@ -341,11 +341,11 @@ class TrialTraining:
         return epsilon * math.sqrt(math.prod(level.size(full)) / math.prod(full))
 
     def _adversary(
-        self, trainable: Trainable, plan: EvaluationPlan, attack: str | None = None
+        self, method: Method, plan: EvaluationPlan, attack: str | None = None
     ) -> Ensemble | Single:
         return adversary(
             attack or plan.attack,
-            trainable,
+            method,
             self.model,
             steps=plan.attack_steps,
             restarts=plan.restarts,
@@ -364,7 +364,7 @@ class TrialTraining:
 
     def _step(
         self,
-        method: _Method,
+        objective: _Objective,
         batch: Batch,
         weight: float,
         progress: Progress,
@@ -372,11 +372,11 @@ class TrialTraining:
         spent: Cost,
     ) -> dict[str, torch.Tensor | float]:
         """One optimiser step; this rank's sums over rows of the losses, and its attacked rows."""
-        trainable, regime = method
+        method, regime = objective
         seeds = draw_seeds(batch.sample_id, "regime", self.config["seed"], self.epochs_done)
         with self._autocast():
-            chosen = regime(trainable, self.network, batch, seeds=seeds, step=step)
-            loss = trainable.loss(self._synchronised, chosen.batch, progress)
+            chosen = regime(method, self.network, batch, seeds=seeds, step=step)
+            loss = method.loss(self._synchronised, chosen.batch, progress)
         total = self._recipe.weighted(loss.total, loss.per_sample, chosen.batch.label)
         self._recipe.set_rates(self.optimiser, progress)
         self.optimiser.zero_grad(set_to_none=True)

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from trustsweep.data_pipelines.schema import Task
-from trustsweep.trainables.contract import Loss, Prediction, Trainable
+from trustsweep.trainables.contract import Loss, Method, Prediction
 from trustsweep.trainables.networks import Standardise
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.settings import number
 from trustsweep.trainables.uncertainty import categorical_maps
 
 
-class Linear(Trainable):
+class Linear(Method):
     """A linear classifier; cross-entropy with smoothed labels."""
 
     task = Task.CLASSIFICATION
@@ -42,4 +42,4 @@ class Linear(Trainable):
         return Prediction(scores, categorical_maps(scores.softmax(dim=1)))
 
 
-TRAINABLES.register("linear", Linear)
+METHODS.register("linear", Linear)

@@ -116,7 +116,7 @@ def test_a_margin_is_a_margin_and_a_strong_baseline_leaves_nothing_to_test():
 
 
 def test_candidates_begin_at_the_defaults_and_keep_what_makes_the_arm():
-    defaults = {"trainable": "late-fusion", "rule": "majority", "seed": 0}
+    defaults = {"method": "late-fusion", "rule": "majority", "seed": 0}
     drawn = partial(candidates, "fusion", defaults, {"rule": "majority"}, ["space.epochs=2"], 5)
     made = drawn(seed=1)
     assert made[0] == defaults

@@ -20,10 +20,10 @@ identify = partial(trial_id, data_fingerprint="data", code="1", evaluation={})
 
 
 def make_study(search: dict | None = None, **changes) -> Study:
-    """Two trainables and their whole conditional space, unless told otherwise."""
+    """Two methods and their whole conditional space, unless told otherwise."""
     raw = {
         "name": "simulated",
-        "trainables": ["unet", "evidential-unet"],
+        "methods": ["unet", "evidential-unet"],
         "objectives": ["dice_area", "clean.ece"],
         "search": {"trials": 16, "sampler": "random", **(search or {})},
         **changes,

@@ -42,7 +42,7 @@ def record_of(row: Row) -> Record:
 
 
 def study_of(objectives: Iterable[str], **changes: Any) -> Study:
-    raw = {"name": "s", "trainables": ["unet"], "objectives": list(objectives), **changes}
+    raw = {"name": "s", "methods": ["unet"], "objectives": list(objectives), **changes}
     return Study.model_validate(raw)
 
 

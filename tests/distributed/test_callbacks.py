@@ -35,7 +35,7 @@ FULL_DEVICE = Path("/dev/full")
 STUDY = Study.model_validate(
     {
         "name": "s",
-        "trainables": ["unet"],
+        "methods": ["unet"],
         "objectives": ["dice_area", "clean.ece"],
         "constraints": ["clean.dice >= 0.5"],
     }

@@ -162,7 +162,7 @@ SWEEPS = [
     (["--set", "evaluation.attack=pdg"], ["evaluation.attack", "did you mean 'pgd'"]),
     (["--set", "space.attack=square"], ["space.attack", "'square' is not possible", "apgd"]),
     (["--set", "evaluation.corruptions=[blurr]"], ["evaluation.corruptions", "blurr"]),
-    (["--set", "trainables=[evidential]"], ["trainables", "did you mean 'evidential-unet'"]),
+    (["--set", "methods=[evidential]"], ["methods", "did you mean 'evidential-unet'"]),
     (["--set", "space.lerning_rate=1"], ["lerning_rate", "did you mean 'learning_rate'"]),
     (["--set", "resources.workers=4096"], ["resources", "4096 worker(s)"]),
 ]
@@ -219,7 +219,7 @@ def test_a_sweep_left_half_way_says_how_to_go_on_and_ends_as_shells_expect(
     assert err.strip() == line
 
 
-def test_an_unknown_trainable_to_train_is_refused(trustsweep, phantoms):
+def test_an_unknown_method_to_train_is_refused(trustsweep, phantoms):
     refused(trustsweep("train", "unett", "--data", phantoms), "did you mean 'unet'")
 
 

@@ -32,7 +32,7 @@ TABLE = dataclasses.replace(IMAGES, image_shape=(), tabular=(Feature(name="age")
 
 
 def study(objective="dice_area", regime="none", **evaluation) -> Study:
-    raw = {"name": "s", "trainables": ["unet"], "objectives": [objective], "data": "folder"}
+    raw = {"name": "s", "methods": ["unet"], "objectives": [objective], "data": "folder"}
     space = {"regime": regime}
     return parse({**raw, "space": space, "evaluation": evaluation}, "file.yaml")
 

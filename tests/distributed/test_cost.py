@@ -177,7 +177,7 @@ def test_costs_are_objectives_to_be_made_small_and_constraints():
     study = parse(
         {
             "name": "s",
-            "trainables": ["unet"],
+            "methods": ["unet"],
             "objectives": ["dice_area", "cost.attack_gradients"],
             "constraints": ["cost.seconds <= 100"],
         },

@@ -106,7 +106,7 @@ def manifest(phantoms):
 def study(parameters, **space):
     raw = {
         "name": "s",
-        "trainables": ["unet", "evidential-unet"],
+        "methods": ["unet", "evidential-unet"],
         "objectives": ["dice_area", "cost.attack_gradients"],
         "constraints": ["cost.images <= 1e6"],
         "fidelity": {"parameters": parameters},
@@ -130,7 +130,7 @@ def test_a_parameter_that_cannot_grow_is_refused_by_its_key(manifest, name, word
         check(study({name: 0.5}), manifest)
 
 
-def test_parameters_of_one_trainable_or_with_choices_may_grow(manifest):
+def test_parameters_of_one_method_or_with_choices_may_grow(manifest):
     check(study({"attack_steps": 0.3, "kl_anneal_epochs": 0.5}), manifest)
     check(study({"attack_steps": 0.3}, attack_steps={"choices": [5, 10]}), manifest)
     with pytest.raises(UserError, match="a whole number"):

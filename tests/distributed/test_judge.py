@@ -46,24 +46,24 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def study_of(
-    trainable: str, evaluation: dict[str, Any], objectives: Sequence[str] = ("clean.auroc",)
+    method: str, evaluation: dict[str, Any], objectives: Sequence[str] = ("clean.auroc",)
 ) -> Study:
     return Study.model_validate(
         {
-            "name": "judged", "trainables": [trainable], "objectives": list(objectives),
+            "name": "judged", "methods": [method], "objectives": list(objectives),
             "evaluation": {"corruptions": ["gaussian-noise"], "severities": [1, 5], **evaluation},
         }
     )  # fmt: skip
 
 
-def config_of(trainable: str, width: int = 4) -> dict[str, Any]:
-    return Space([trainable], {"epochs": 1, "width": width}).defaults(trainable)
+def config_of(method: str, width: int = 4) -> dict[str, Any]:
+    return Space([method], {"epochs": 1, "width": width}).defaults(method)
 
 
 def judged(
     data: Path,
     folder: Path,
-    trainable: str,
+    method: str,
     evaluation: dict[str, Any],
     stage: str = SEARCH,
     objectives: Sequence[str] = ("clean.auroc",),
@@ -74,9 +74,9 @@ def judged(
     Attacks and the search for signs take fewer steps than where a front is judged: what the card
     and the report make of their figures is the same.
     """
-    study = study_of(trainable, evaluation, objectives)
+    study = study_of(method, evaluation, objectives)
     manifest = Manifest.load(data)
-    config = config_of(trainable, width)
+    config = config_of(method, width)
     record = Record("model", config, stage=stage)
     network = TrialTraining(config, manifest, evaluation_plan(study)).network
     save_model(folder / "checkpoints" / record.id, network, {})
@@ -167,7 +167,7 @@ def test_weights_of_modalities_are_kept_beside_their_quality(fused: Judged) -> N
     assert severity.max() <= 5
     assert (severity[present] > 0).mean() > 0.9  # p = 1; a mask of features may take none
     for suffix in ("", "_mixed"):
-        weight = arrays[f"sample_reliability{suffix}"]
+        weight = arrays[f"sample_weights{suffix}"]
         assert weight.sum(axis=1) == pytest.approx(np.ones(len(weight)), abs=1e-5)
         assert not weight[~present].any()
         assert arrays[f"sample_probability{suffix}"].shape == (len(weight), 2)
@@ -317,7 +317,7 @@ def test_data_without_images_are_judged_as_well(real_data: Path, tmp_path: Path)
     measured = {"epsilons": [0], "corruptions": ["modality-drop"]}
     card, arrays = judged(data, tmp_path, "draf", measured)
     assert all(name.startswith("sample_") for name in arrays)
-    assert arrays["sample_reliability"].shape == (24, 4)
+    assert arrays["sample_weights"].shape == (24, 4)
     assert list(card["selective"]["conditions"]) == ["clean", "corrupted@modality-drop-5", "ood"]
     assert math.isfinite(card["ood"]["metrics"]["clean.auroc"])
     assert len(card["selective"]["conditions"]["clean"]["curve"]["risk"]) <= 101

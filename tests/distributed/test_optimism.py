@@ -43,7 +43,7 @@ def run(tmp_path: Path) -> Path:
     rows = [
         {
             "id": model, "state": "completed", "reason": "", "epochs": 4, "seconds": 1.0,
-            "config.trainable": "unet", "metric.dice_area": dice, "metric.clean.ece": ece,
+            "config.method": "unet", "metric.dice_area": dice, "metric.clean.ece": ece,
             "metric.cost.seconds": 9.0,
         }
         for model, ((dice, ece), _) in FIGURES.items()

@@ -20,7 +20,7 @@ def identify(config):
 def study_of(**changes) -> Study:
     raw = {
         "name": "s",
-        "trainables": ["unet"],
+        "methods": ["unet"],
         "objectives": ["dice_area", "clean.ece"],
         "seeds": 3,
         **changes,
@@ -81,7 +81,7 @@ def test_the_seed_of_the_search_is_not_repeated_whichever_it_is(run):
 
 
 def test_a_baseline_comes_with_a_front_and_under_every_seed(run):
-    study = study_of(baseline={"trainable": "unet", "regime": "none", "learning_rate": 0.0005})
+    study = study_of(baseline={"method": "unet", "regime": "none", "learning_rate": 0.0005})
     records = [r for r in wanted(run, study) if r.of == "baseline"]
     assert [r.config["seed"] for r in records] == [1, 2, 3]
     assert all(r.config["learning_rate"] == 0.0005 for r in records)
@@ -89,7 +89,7 @@ def test_a_baseline_comes_with_a_front_and_under_every_seed(run):
 
 def test_variants_come_with_their_baseline_and_under_every_seed(run):
     study = study_of(
-        baseline={"trainable": "unet", "learning_rate": 0.0005},
+        baseline={"method": "unet", "learning_rate": 0.0005},
         variants={"fast": {"learning_rate": 0.05}},
     )
     records = [r for r in wanted(run, study) if r.of == "fast"]
@@ -98,7 +98,7 @@ def test_variants_come_with_their_baseline_and_under_every_seed(run):
 
 
 def test_a_stage_half_done_wants_the_rest_alone(run):
-    study = study_of(baseline={"trainable": "unet"})
+    study = study_of(baseline={"method": "unet"})
     before = wanted(run, study)
     run.ledger.start(before[0])
     run.ledger.end(replace(before[1], state=State.FAILED))
@@ -107,7 +107,7 @@ def test_a_stage_half_done_wants_the_rest_alone(run):
 
 def test_a_baseline_that_is_on_the_front_or_was_searched_is_trained_once_a_seed(run):
     for rate in (0.001, 0.003):  # on the front, and beaten
-        study = study_of(baseline={"trainable": "unet", "learning_rate": rate})
+        study = study_of(baseline={"method": "unet", "learning_rate": rate})
         everything = repeats(study, front(run, study), identify)
         assert len({r.id for r in everything}) == len(everything)
         ids = {identify({**study.references()["baseline"], "seed": seed}) for seed in (1, 2, 3)}
@@ -119,5 +119,5 @@ def test_a_baseline_that_is_on_the_front_or_was_searched_is_trained_once_a_seed(
 
 def test_there_is_nothing_to_repeat_for_one_seed_or_without_a_front(run, tmp_path, phantoms):
     assert wanted(run, study_of(seeds=1)) == []
-    strict = study_of(constraints=["clean.dice >= 0.99"], baseline={"trainable": "unet"})
+    strict = study_of(constraints=["clean.dice >= 0.99"], baseline={"method": "unet"})
     assert wanted(run, strict) == []

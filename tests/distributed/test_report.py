@@ -1,4 +1,4 @@
-"""The report, over a run folder made from formulas: 24 trials, 2 trainables, 2 failures."""
+"""The report, over a run folder made from formulas: 24 trials, 2 methods, 2 failures."""
 
 import dataclasses
 import re
@@ -73,7 +73,7 @@ def trial(i: int) -> Row:
         "id": f"{i:03d}", "epochs": 2 if stopped else 0 if failed else 6, "seconds": 12.5 + i,
         "state": "failed" if failed else "stopped" if stopped else "completed",
         "reason": "loss became NaN in epoch 1" if failed else "pruned" if stopped else "",
-        "config.trainable": "evidential-unet" if evidential else "unet", "config.regime": regime,
+        "config.method": "evidential-unet" if evidential else "unet", "config.regime": regime,
         "config.learning_rate": rate, "config.dice_weight": round(float(rng.random()), 3),
         "config.epsilon": epsilon, "config.kl_weight": 0.05 * (1 + i) if evidential else None,
         "config.batch_size": 16,
@@ -135,7 +135,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = study_of(
         dict(OBJECTIVES),
         name="synthetic",
-        trainables=["unet", "evidential-unet"],
+        methods=["unet", "evidential-unet"],
         data="data/discs",
     )
     run = write_run(
@@ -300,7 +300,7 @@ def test_failed_trials_stand_in_the_table_with_their_reason(page: str) -> None:
 
 def test_words_out_of_the_run_cannot_run(copy: Path) -> None:
     rows = rows_of(copy)
-    rows[0]["config.trainable"] = rows[5]["reason"] = NASTY
+    rows[0]["config.method"] = rows[5]["reason"] = NASTY
     rows[2]["id"] = "</script>" + NASTY
     rewrite(copy, rows)
     run = Run.open(copy)
@@ -344,7 +344,7 @@ def no_trials(run: Path) -> str:
 
 
 def still_running(run: Path) -> str:
-    rows = [{"id": name, "state": "running", "config.trainable": "unet"} for name in "ab"]
+    rows = [{"id": name, "state": "running", "config.method": "unet"} for name in "ab"]
     rewrite(run, rows, closed=False)
     return "2 trials: 2 running."
 

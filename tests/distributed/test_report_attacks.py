@@ -44,7 +44,7 @@ def judged_run(data: Path, run: Path, **evaluation: Any) -> Path:
     """A U-Net as it was initialised, judged on the test split, in the run of a single trial."""
     names = [o.name for o in OBJECTIVES]
     card, _ = judged(data, run, "unet", evaluation, objectives=names)
-    row = {"id": "model", "epochs": 1, "seconds": 1.0, "config.trainable": "unet"}
+    row = {"id": "model", "epochs": 1, "seconds": 1.0, "config.method": "unet"}
     row |= {f"metric.{name}": card["metrics"].get(name, 0.5) for name in names}
     return write_run(run, [row], study_of("unet", evaluation, names), Manifest.load(data))
 
@@ -200,7 +200,7 @@ def test_a_model_with_a_sign_is_marked_wherever_the_front_is_shown(
     assert "A triangle around a mark" in Elements(page).text
     assert payload(page)["trials"]["masked"] == [words]
     record = Record(
-        "model", {"trainable": "unet"}, state=State.COMPLETED, metrics=run.front[0].metrics
+        "model", {"method": "unet"}, state=State.COMPLETED, metrics=run.front[0].metrics
     )
     table = printed(front_table([record], OBJECTIVES, "The front", run.warnings))
     assert "warning" in table

@@ -87,7 +87,7 @@ def samples(**more: np.ndarray) -> dict[str, np.ndarray]:
     for suffix in ("", "_mixed"):
         arrays |= {
             f"present{suffix}": weight > 0,
-            f"reliability{suffix}": weight if not suffix else np.full((3, 2), 0.5, np.float32),
+            f"weights{suffix}": weight if not suffix else np.full((3, 2), 0.5, np.float32),
             f"probability{suffix}": np.array([[0.1, 0.9]] * 3, np.float32),
             f"uncertainty{suffix}": np.array([0.5, 0.51, 0.1], np.float32),
         }
@@ -100,7 +100,7 @@ def run(tmp_path: Path) -> Path:
     rows = [
         {
             "id": f"m{i}", "state": "completed", "reason": "", "epochs": 4, "seconds": 1.0,
-            "config.trainable": method, **{f"metric.{k}": v for k, v in metrics(i).items()},
+            "config.method": method, **{f"metric.{k}": v for k, v in metrics(i).items()},
         }
         for i, method in enumerate(METHODS)
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def text_of(run: Path) -> str:
 
 def test_each_method_is_told_by_its_best_trial(run: Path) -> None:
     drop, noise = sorted(worsenings(Run.open(run)), key=lambda w: -len(w.labels))
-    assert [(loss.trainable, loss.id) for loss in drop.losses] == [
+    assert [(loss.method, loss.id) for loss in drop.losses] == [
         ("draf", "m2"),
         ("late-fusion", "m0"),
     ]
@@ -164,7 +164,7 @@ def test_who_carried_a_prediction_and_who_would_rather_abstain(run: Path) -> Non
 
 def test_a_sample_without_any_modality_was_carried_by_none(run: Path) -> None:
     nothing = np.zeros((3, 2), np.float32)
-    unsure = samples(present=nothing > 0, reliability=nothing, uncertainty=np.full(3, np.nan))
+    unsure = samples(present=nothing > 0, weights=nothing, uncertainty=np.full(3, np.nan))
     np.savez(run / "evaluation" / "m0.npz", **unsure)  # type: ignore[arg-type]
     told = next(w for w in weighings(Run.open(run)) if w.id == "m0")
     assert not any(w.largest or w.present for row in told.rows for w in row.clean.weights)

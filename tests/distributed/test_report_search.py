@@ -161,7 +161,7 @@ def test_findings_are_said_whichever_way_they_go(
 
 def test_without_a_baseline_the_page_says_how_to_name_one(tmp_path: Path) -> None:
     page = text_of(seeded(tmp_path / "run", shift=0.0, baseline=False))
-    assert "Name one in the study, such as baseline: {trainable: unet}" in page.replace("  ", " ")
+    assert "Name one in the study, such as baseline: {method: unet}" in page.replace("  ", " ")
     assert "0.8 ± 0.012 n = 3" in page
 
 

@@ -189,7 +189,7 @@ def test_figures_survive_their_file_and_a_broken_one_is_named(tmp_path: Path) ->
 
 def test_the_terminal_warns_beside_the_front() -> None:
     records = [
-        Record(name, {"trainable": "unet"}, state=State.COMPLETED, metrics=metrics(name))
+        Record(name, {"method": "unet"}, state=State.COMPLETED, metrics=metrics(name))
         for name in MODELS
     ]
 

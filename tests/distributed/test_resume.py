@@ -1,7 +1,6 @@
 """Taking a run up again: what may have changed, what the policy hears, what earlier runs teach."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,7 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest
 from trustsweep.distributed.run.folder import Run
 from trustsweep.distributed.run.ledger import SEEDS, Ledger, Record, State
-from trustsweep.distributed.search.stopping.policy import Figures, Policy, Verdict
+from trustsweep.distributed.search.stopping.policy import Metrics, Policy, Verdict
 from trustsweep.distributed.search.study_scheduler import replay
 from trustsweep.distributed.sweep.checks import objectives_of
 from trustsweep.distributed.sweep.resume import check_changes, lessons, teach
@@ -19,7 +18,7 @@ from trustsweep.search_spaces.study import Study, apply_overrides
 
 RAW = {
     "name": "s",
-    "trainables": ["unet"],
+    "methods": ["unet"],
     "data": "data/here",
     "objectives": ["dice_area", "clean.ece"],
     "search": {"trials": 8},
@@ -135,13 +134,13 @@ class Recording(Policy):
         super().__init__(objectives_of(study_of()), rungs=3)
         self.heard: list[tuple] = []
 
-    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
-        self.heard.append(("report", trial, rung, dict(figures)))
-        stop = figures["dice_area"] < 0.2
+    def report(self, trial: str, rung: int, metrics: Metrics) -> Verdict:
+        self.heard.append(("report", trial, rung, dict(metrics)))
+        stop = metrics["dice_area"] < 0.2
         return Verdict(stop, "too low" if stop else "", ("best",) if stop else ())
 
-    def end(self, trial: str, figures: Mapping[str, float] | None) -> None:
-        self.heard.append(("end", trial, figures and dict(figures)))
+    def end(self, trial: str, metrics: Metrics | None) -> None:
+        self.heard.append(("end", trial, metrics and dict(metrics)))
 
 
 class Live:

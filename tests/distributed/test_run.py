@@ -26,7 +26,7 @@ from trustsweep.trainables.metrics.catalog import COSTS
 STUDY = Study.model_validate(
     {
         "name": "s",
-        "trainables": ["unet"],
+        "methods": ["unet"],
         "objectives": ["dice_area", "clean.ece"],
         "constraints": ["clean.dice >= 0.5"],
     }
@@ -36,7 +36,7 @@ OBJECTIVES = objectives_of(STUDY)
 
 def record(name, area, ece, dice=0.9, state=State.COMPLETED) -> Record:
     metrics = {"dice_area": area, "clean.ece": ece, "clean.dice": dice}
-    return Record(id=name, config={"trainable": "unet"}, state=state, metrics=metrics)
+    return Record(id=name, config={"method": "unet"}, state=state, metrics=metrics)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_the_page_shows_parameters_as_a_study_writes_them(tmp_path):
     rows = [
         {
             "id": f"t{i}", "metric.dice_area": 0.1 * i, "metric.clean.ece": 0.1 * i,
-            "config.trainable": "unet", "config.width": 16, "config.flips": i % 2 == 0,
+            "config.method": "unet", "config.width": 16, "config.flips": i % 2 == 0,
             "config.encoder": "",
         }
         for i in range(5)
@@ -191,7 +191,7 @@ def first_line(folder, **changes) -> None:
     ],
 )
 def test_a_run_folder_of_another_version_is_refused_in_a_line(tmp_path, changes, words):
-    write_run(tmp_path, [{"id": "a", "config.trainable": "unet"}], STUDY)
+    write_run(tmp_path, [{"id": "a", "config.method": "unet"}], STUDY)
     first_line(tmp_path, **changes)
     with pytest.raises(UserError) as refused:
         Run.open(tmp_path)
@@ -212,7 +212,7 @@ def test_a_run_folder_of_another_version_is_refused_in_a_line(tmp_path, changes,
     ],
 )
 def test_unknown_keys_of_a_ledger_are_those_of_another_version(tmp_path, event):
-    write_run(tmp_path, [{"id": "a", "config.trainable": "unet"}], STUDY)
+    write_run(tmp_path, [{"id": "a", "config.method": "unet"}], STUDY)
     with (tmp_path / LEDGER).open("a") as file:
         file.write(json.dumps(event) + "\n")
     with pytest.raises(UserError, match=r"a run folder of another version \(format: unreadable"):

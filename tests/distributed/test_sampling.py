@@ -7,11 +7,11 @@ import pytest
 from trustsweep.distributed.run.ledger import Ledger, State
 
 SAMPLERS = {"tpe": 20, "random": 16, "nsga2": 24, "nsga3": 24, "gp": 11, "qmc": 16}
-#: Two trainables, eight configs.
+#: Two methods, eight configs.
 SMALL = {
     "learning_rate": 0.01,
     "weight_decay": 0.0,
-    "corruption_share": 0.0,
+    "corruption_fraction": 0.0,
     "dice_weight": 0.5,
     "regime": {"choices": ["none", "all"]},
     "attack": "fgsm",
@@ -46,7 +46,7 @@ def test_a_sampler_that_is_built_anew_after_every_event_draws_the_same(
     assert broken == whole
     assert len(whole) == SAMPLERS[sampler] == len({r.id for r in whole})
     assert {State.COMPLETED, State.STOPPED} <= {r.state for r in whole}
-    assert {r.config["trainable"] for r in whole} == {"unet", "evidential-unet"}
+    assert {r.config["method"] for r in whole} == {"unet", "evidential-unet"}
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "qmc", "grid"])
@@ -66,9 +66,9 @@ def test_a_grid_goes_in_order_and_takes_up_where_it_was(simulated, study_of, tmp
     for _ in range(5):
         first.step()
     configs = [r.config for r in simulated(tmp_path, study).run()]
-    assert [(c["trainable"], c["regime"], c.get("epsilon")) for c in configs] == [
-        (trainable, regime, epsilon)
-        for trainable in ("unet", "evidential-unet")
+    assert [(c["method"], c["regime"], c.get("epsilon")) for c in configs] == [
+        (method, regime, epsilon)
+        for method in ("unet", "evidential-unet")
         for regime, epsilon in (("none", None), ("all", 0.005), ("all", 0.01))
     ]
 

@@ -11,9 +11,7 @@ from trustsweep.distributed.workers.outcome import JUDGED, TRIAL
 
 def second_stage(*names: str) -> list[Record]:
     return [
-        Record(
-            id=name, config={"trainable": "unet", "seed": seed}, stage=SEEDS, of="x", number=seed
-        )
+        Record(id=name, config={"method": "unet", "seed": seed}, stage=SEEDS, of="x", number=seed)
         for seed, name in enumerate(names)
     ]
 

@@ -38,7 +38,7 @@ CONFIG = Space(
         "regime": "uncertain",
         "attack": "pgd",
         "attack_steps": 2,
-        "corruption_share": 0.3,
+        "corruption_fraction": 0.3,
     },
 ).defaults("evidential-unet")
 RUNGS = [0.125, 0.25, 0.5]

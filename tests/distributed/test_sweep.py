@@ -23,20 +23,20 @@ pytestmark = pytest.mark.slow
 
 STUDY = {
     "name": "small",
-    "trainables": ["unet", "evidential-unet"],
+    "methods": ["unet", "evidential-unet"],
     "objectives": ["dice_area", "clean.brier"],
     "constraints": ["clean.nll <= 100"],
     "space": {
         "epochs": 2,
         "width": 4,
         "weight_decay": 0.0,
-        "corruption_share": 0.2,
+        "corruption_fraction": 0.2,
         "dice_weight": 0.5,
         "learning_rate": {"choices": [0.01, 1e30]},
         "regime": {"choices": ["none", "uncertain"]},
         "attack": "fgsm",
         "epsilon": 0.01,
-        "share": 0.5,
+        "attack_fraction": 0.5,
         "selection_measure": "default",
         "selection_score": "mean",
         "risk": "type-2",
@@ -44,7 +44,7 @@ STUDY = {
     },
     "search": {"trials": 8, "sampler": "grid"},
     "seeds": 2,
-    "baseline": {"trainable": "unet", "learning_rate": 0.01, "regime": "none"},
+    "baseline": {"method": "unet", "learning_rate": 0.01, "regime": "none"},
     "evaluation": {
         "epsilons": [0, 0.01, 0.02],
         "attack_steps": 2,
@@ -208,7 +208,7 @@ def test_the_report_is_written_anew_from_the_folder_alone(run):
 def test_more_trials_may_be_asked_for_and_what_has_finished_is_not_run_again(phantoms, tmp_path):
     study = {
         **STUDY,
-        "trainables": ["unet"],
+        "methods": ["unet"],
         "space": {**STUDY["space"], "learning_rate": {"low": 0.001, "high": 0.01}, "epochs": 1},
         "search": {"trials": 2, "sampler": "random"},
         "seeds": 1,

@@ -1,4 +1,4 @@
-"""A study's metrics and trainables are held to one task, and to what a model must look at."""
+"""A study's metrics and methods are held to one task, and to what a model must look at."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ from trustsweep.distributed.sweep.plan import prepare
 from trustsweep.search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
 from trustsweep.trainables.metrics.catalog import COSTS, metric_info
 from trustsweep.trainables.metrics.prior import Prior
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 
 MANIFEST = Manifest(
     name="toy",
@@ -39,7 +39,7 @@ SKILLED = Constraint.model_validate("skill.clean.auroc >= 0.1")
 
 
 def study(**changes: object) -> Study:
-    raw = {"name": "toy", "trainables": ["classifier"], "objectives": ["clean.ece"]}
+    raw = {"name": "toy", "methods": ["classifier"], "objectives": ["clean.ece"]}
     return parse({**raw, **changes}, "toy.yaml")
 
 
@@ -47,7 +47,7 @@ def test_a_study_measures_what_its_task_has() -> None:
     names = measured_names(study())
     assert {"attacked@0.01.auroc", "accuracy_area", *COSTS} <= set(names)
     assert "clean.dice" not in names
-    assert "clean.dice" in measured_names(study(trainables=["unet"]))
+    assert "clean.dice" in measured_names(study(methods=["unet"]))
 
 
 def test_a_metric_of_another_task_is_refused() -> None:
@@ -57,13 +57,13 @@ def test_a_metric_of_another_task_is_refused() -> None:
 
 def test_trainables_of_two_tasks_are_refused() -> None:
     with pytest.raises(UserError, match=r"unet \(segmentation\) have no task in common"):
-        task_of(study(trainables=["classifier", "unet"]))
+        task_of(study(methods=["classifier", "unet"]))
 
 
-@pytest.mark.parametrize("name", TRAINABLES)
-def test_every_trainable_has_a_shipped_study(name: str) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_shipped_study(name: str) -> None:
     """`trustsweep train` takes its objectives from there."""
-    assert any(name in load(shipped).trainables for shipped in shipped_studies())
+    assert any(name in load(shipped).methods for shipped in shipped_studies())
 
 
 FIGURES = {
@@ -96,7 +96,7 @@ def test_proper_scores_and_discrimination_need_none() -> None:
 
 @pytest.mark.parametrize("name", ["clean.false_alarms", "clean.e_aurc"])
 def test_false_alarms_and_referral_are_won_by_predicting_nothing(name: str) -> None:
-    alarms = study(trainables=["unet"], objectives=["dice_lesion_area", name])
+    alarms = study(methods=["unet"], objectives=["dice_lesion_area", name])
     with pytest.raises(UserError, match=r"skill\.clean\.dice_lesion"):
         check(alarms, dataclasses.replace(MANIFEST, tasks=(Task.SEGMENTATION,)))
 
@@ -124,10 +124,10 @@ def test_no_shipped_study_can_be_won_blindly(name: str) -> None:
     ],
 )
 def test_a_split_without_such_images_is_named(changes: dict, told: str) -> None:
-    asked = study(trainables=["unet"], **{"objectives": ["dice_lesion_area"], **changes})
+    asked = study(methods=["unet"], **{"objectives": ["dice_lesion_area"], **changes})
     with pytest.raises(UserError, match=told):
         check_defined(asked, FIGURES, Split.VAL)
-    check_defined(study(trainables=["unet"], objectives=["dice_area"]), FIGURES, Split.VAL)
+    check_defined(study(methods=["unet"], objectives=["dice_area"]), FIGURES, Split.VAL)
 
 
 def test_a_skill_that_nobody_can_have_is_refused() -> None:
@@ -137,8 +137,8 @@ def test_a_skill_that_nobody_can_have_is_refused() -> None:
         ("dice_lesion_area", "no image there has a lesion"),
     ):
         with pytest.raises(UserError, match=why):
-            check_defined(study(trainables=["unet"], objectives=[name]), perfect, Split.VAL)
-    check_defined(study(trainables=["unet"], objectives=["clean.ece"]), perfect, Split.VAL)
+            check_defined(study(methods=["unet"], objectives=[name]), perfect, Split.VAL)
+    check_defined(study(methods=["unet"], objectives=["clean.ece"]), perfect, Split.VAL)
 
 
 def test_a_ball_that_holds_every_image_is_refused(phantoms: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_ball_that_holds_every_image_is_refused(phantoms: Path) -> None:
     diagonal = math.sqrt(math.prod(manifest.image_shape))
     for most, refused in ((diagonal, False), (diagonal * 1.01, True)):
         asked = study(
-            trainables=["unet"], objectives=["dice_lesion_area"], data=str(phantoms),
+            methods=["unet"], objectives=["dice_lesion_area"], data=str(phantoms),
             evaluation={"norm": "l2", "epsilons": [0, most]},
         )  # fmt: skip
         with pytest.raises(UserError, match="within an l2 distance") if refused else nullcontext():
@@ -156,7 +156,7 @@ def test_a_ball_that_holds_every_image_is_refused(phantoms: Path) -> None:
 def test_a_sweep_is_refused_before_it_starts(phantoms: Path) -> None:
     nodes = [{"CPU": 2.0, "memory": 4e9, "object_store_memory": 1e9}]
     asked = study(
-        trainables=["unet"], objectives=["dice_lesion_area"], data=str(phantoms),
+        methods=["unet"], objectives=["dice_lesion_area"], data=str(phantoms),
         constraints=["clean.false_alarms <= 0.2"],
     )  # fmt: skip
     with pytest.raises(UserError, match=r"constraints: 'clean.false_alarms' does not exist"):
@@ -185,7 +185,7 @@ def test_a_misspelt_recipe_is_refused_before_it_starts(space: dict, told: str) -
 def test_weights_of_classes_need_classes() -> None:
     pixels = dataclasses.replace(MANIFEST, tasks=(Task.SEGMENTATION,))
     wanted = study(
-        trainables=["unet"], objectives=["dice_lesion_area"], space={"class_balance": "weights"}
+        methods=["unet"], objectives=["dice_lesion_area"], space={"class_balance": "weights"}
     )
     with pytest.raises(UserError, match="segmentation has no class of each image"):
         check(wanted, pixels)

@@ -9,12 +9,12 @@ from torch import nn
 
 from trustsweep.data_pipelines.schema import Batch, Manifest, Task
 from trustsweep.distributed.workers.temperature import RANGE, Scaled, fit_temperature
-from trustsweep.trainables.contract import Prediction, Trainable
+from trustsweep.trainables.contract import Method, Prediction
 
 torch.set_num_threads(1)
 
 
-class Told(Trainable):
+class Told(Method):
     """Scores are what the image holds: (B, K) or (B, 1, H, W)."""
 
     uncertainties = ("entropy",)

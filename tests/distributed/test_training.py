@@ -19,12 +19,18 @@ from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.trivial import TRIVIAL
 from trustsweep.trainables.regimes import attacked_rows
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 
 PLAN = EvaluationPlan(
     epsilons=(0.0, 0.02), attack_steps=2, corruptions=(("gaussian-noise", 3), ("contrast-down", 1))
 )
-SMALL = {"epochs": 3, "width": 4, "regime": "uncertain", "attack_steps": 1, "corruption_share": 0.5}
+SMALL = {
+    "epochs": 3,
+    "width": 4,
+    "regime": "uncertain",
+    "attack_steps": 1,
+    "corruption_fraction": 0.5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +46,8 @@ def hospitals(real_data, tmp_path_factory):
     return Manifest.load(out), *(Samples.read(out, s) for s in (Split.TRAIN, Split.VAL))
 
 
-def config(trainable="evidential-unet", **more):
-    return Space([trainable], {**SMALL, **more}).defaults(trainable)
+def config(method="evidential-unet", **more):
+    return Space([method], {**SMALL, **more}).defaults(method)
 
 
 def same(a: TrialTraining, b: TrialTraining) -> bool:
@@ -59,19 +65,19 @@ RECIPE = {"augmentation": 0.5, "flips": "left-right", "ema": 0.9, "schedule": "o
 
 
 @pytest.mark.parametrize(
-    ("trainable", "more"),
+    ("method", "more"),
     [
-        *((name, {}) for name in TRAINABLES),
+        *((name, {}) for name in METHODS),
         ("unet", RECIPE),
         ("classifier", {**RECIPE, "optimiser": "sgd", "class_balance": "weights"}),
     ],
     ids=str,
 )
-def test_a_restart_from_a_checkpoint_changes_nothing(data, tmp_path, trainable, more):
+def test_a_restart_from_a_checkpoint_changes_nothing(data, tmp_path, method, more):
     manifest, train, val = data
     levels = growing(data=0.5, image_size=0.5)
-    prior = Prior.of(train.sweep(8), TRAINABLES[trainable].task)
-    chosen = config(trainable, **more)
+    prior = Prior.of(train.sweep(8), METHODS[method].task)
+    chosen = config(method, **more)
     through, broken = (
         TrialTraining(chosen, manifest, PLAN, levels=levels, prior=prior) for _ in range(2)
     )
@@ -165,7 +171,7 @@ def test_augmentation_reaches_the_training_and_not_the_evaluation(data):
 
 def test_the_attack_budget_is_told(data):
     manifest, train, _ = data
-    chosen = config(share=0.25, attack="pgd", attack_steps=2)
+    chosen = config(attack_fraction=0.25, attack="pgd", attack_steps=2)
     counts = TrialTraining(chosen, manifest, PLAN).epoch(train)
     sizes = [len(batch) for batch, _ in train.epoch(chosen["batch_size"], seed=0, epoch=0)]
     attacked = sum(attacked_rows(size, 0.25) for size in sizes)
@@ -302,17 +308,17 @@ def test_the_budget_of_l2_shrinks_with_the_images_at_a_rung(data):
 
 
 @pytest.mark.parametrize(
-    "trainable",
-    [n for n in TRAINABLES if TRAINABLES[n].task is Task.CLASSIFICATION and n != "classifier"],
+    "method",
+    [n for n in METHODS if METHODS[n].task is Task.CLASSIFICATION and n != "classifier"],
 )
-def test_data_without_images_train_and_are_judged(hospitals, trainable):
+def test_data_without_images_train_and_are_judged(hospitals, method):
     manifest, train, val = hospitals
     plan = EvaluationPlan(
         corruptions=(("mixed-quality", 5), ("modality-drop", 5)), suite="clinical"
     )
     levels = growing(rungs=(0.5,), epochs=2, data=0.5, image_size=0.5)
     more = {"epochs": 2, "batch_size": 32, "regime": "none"}
-    chosen = config(trainable, **more, modality_corruption=0.5, p_miss=0.3)
+    chosen = config(method, **more, modality_corruption=0.5, p_miss=0.3)
     training = TrialTraining(chosen, manifest, plan, levels=levels)
     losses = [training.epoch(train)["train.loss"] for _ in range(2)]
     assert 0 < losses[1] < losses[0]

@@ -17,9 +17,9 @@ from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.skill import triviality
 
 
-def constant(data: Path, trainable: str, weight: str) -> TrialTraining:
+def constant(data: Path, method: str, weight: str) -> TrialTraining:
     """A model whose last layer is 0 but for its bias: it says the same of every image."""
-    config = Space([trainable], {"epochs": 1, "width": 4}).defaults(trainable)
+    config = Space([method], {"epochs": 1, "width": 4}).defaults(method)
     manifest = Manifest.load(data)
     training = TrialTraining(config, manifest, EvaluationPlan())
     name, tensor = next(

@@ -10,10 +10,10 @@ from trustsweep.data_pipelines.registry import Registry, registered
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest
 from trustsweep.search_spaces.names import GROUPS, group
 from trustsweep.search_spaces.space import Kind, Parameter, Space
-from trustsweep.trainables.registry import ATTACKS, REGIMES, RISKS, TRAINABLES
+from trustsweep.trainables.registry import ATTACKS, METHODS, REGIMES, RISKS
 
 REGISTRIES = {
-    r.kind: r for r in (ATTACKS, REGIMES, RISKS, TRAINABLES, CORRUPTIONS)
+    r.kind: r for r in (ATTACKS, REGIMES, RISKS, METHODS, CORRUPTIONS)
 }  # fmt: skip
 
 
@@ -41,28 +41,28 @@ def test_names_can_be_chosen_by_facts_alone():
         group("training-atacks")
 
 
-@pytest.mark.parametrize("trainable", TRAINABLES)
-def test_a_space_refuses_what_the_code_would_refuse_in_every_trial(trainable, phantoms):
+@pytest.mark.parametrize("method", METHODS)
+def test_a_space_refuses_what_the_code_would_refuse_in_every_trial(method, phantoms):
     """Every word that a space allows makes a model and a recipe, and any other word neither."""
     from trustsweep.distributed.workers.recipe import Recipe
     from trustsweep.trainables.regimes import from_config
 
     manifest = Manifest.load(phantoms)
-    if TRAINABLES.fact(trainable, "task") != "segmentation":
+    if METHODS.fact(method, "task") != "segmentation":
         manifest = dataclasses.replace(manifest, classes=manifest.classes or ("no", "yes"))
 
     def make(**given):
-        config = Space([trainable], {**attacked, **given}).defaults(trainable)
+        config = Space([method], {**attacked, **given}).defaults(method)
         check({**config, **given})
 
     def check(config):
-        Recipe(config, TRAINABLES[trainable](config, manifest).task)
+        Recipe(config, METHODS[method](config, manifest).task)
         from_config(config)
 
     attacked = {"regime": "certain", "attack": "pgd"}
-    space = Space([trainable], attacked)
-    config = space.defaults(trainable)
-    for name, parameter in space.of(trainable).items():
+    space = Space([method], attacked)
+    config = space.defaults(method)
+    for name, parameter in space.of(method).items():
         # Classes are weighed where there are any; what is mirrored is read once images are.
         if name in config and parameter.among is not None and name != "class_balance":
             for word in parameter.among:

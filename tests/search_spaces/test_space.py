@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import Registry
 from trustsweep.search_spaces.space import Parameter, Space
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 
 BOTH = ["unet", "evidential-unet"]
 
@@ -20,22 +20,22 @@ def ask(space: Space, seed: int) -> dict:
 def test_a_suggestion_holds_exactly_the_parameters_whose_conditions_hold(seed):
     space = Space(BOTH, {})
     config = ask(space, seed)
-    parameters = space.of(config["trainable"])
+    parameters = space.of(config["method"])
     expected = {name for name, p in parameters.items() if p.applies(config)}
-    assert set(config) == expected | {"trainable"}
+    assert set(config) == expected | {"method"}
     assert all(parameters[name].contains(config[name]) for name in expected)
 
 
 def test_without_attack_there_is_no_attack_parameter():
     space = Space(BOTH, {"regime": "none"})
-    assert not {"epsilon", "share", "attack", "attack_steps"} & set(ask(space, 0))
+    assert not {"epsilon", "attack_fraction", "attack", "attack_steps"} & set(ask(space, 0))
 
 
-@pytest.mark.parametrize("trainable", list(TRAINABLES))
-def test_every_trainable_has_a_space_whose_defaults_are_inside_it(trainable):
-    space = Space([trainable], {})
-    config = space.defaults(trainable)
-    assert all(space.of(trainable)[n].contains(v) for n, v in config.items() if n != "trainable")
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_method_has_a_space_whose_defaults_are_inside_it(method):
+    space = Space([method], {})
+    config = space.defaults(method)
+    assert all(space.of(method)[n].contains(v) for n, v in config.items() if n != "method")
 
 
 def test_own_parameters_are_named_apart_and_common_ones_are_shared():
@@ -66,7 +66,7 @@ def test_overrides_fix_narrow_and_keep_conditions():
         ({"learning_rat": 1}, ["learning_rat", "did you mean 'learning_rate'"]),
         ({"epsilon": 2.0}, ["space.epsilon", "outside [0, 1]"]),
         ({"epsilon": {"low": 0.1, "high": 1.5}}, ["space.epsilon", "1.5", "outside [0, 1]"]),
-        ({"share": -0.5}, ["space.share", "outside [0, 1]"]),
+        ({"attack_fraction": -0.5}, ["space.attack_fraction", "outside [0, 1]"]),
         ({"learning_rate": {"low": 1.0, "high": 0.1}}, ["learning_rate", "above high"]),
         ({"learning_rate": {"low": 0.1, "hihg": 1.0}}, ["hihg", "did you mean 'high'"]),
         ({"learning_rate": {"low": 0.0, "high": 1.0, "log": True}}, ["`log` needs low > 0"]),
@@ -84,8 +84,8 @@ def test_impossible_overrides_name_the_key(overrides, words):
 
 def test_conditions_in_a_circle_are_refused():
     circle = {
-        "epsilon": {"low": 0.0, "high": 0.1, "when": {"share": [0.5]}},
-        "share": {"low": 0.0, "high": 1.0, "when": {"epsilon": [0.1]}},
+        "epsilon": {"low": 0.0, "high": 0.1, "when": {"attack_fraction": [0.5]}},
+        "attack_fraction": {"low": 0.0, "high": 1.0, "when": {"epsilon": [0.1]}},
     }
     with pytest.raises(UserError, match="circle"):
         Space(BOTH, circle)
@@ -95,12 +95,12 @@ def test_a_grid_is_every_combination_once():
     fixed = {
         "learning_rate": 0.01,
         "weight_decay": 0.0,
-        "corruption_share": 0.0,
+        "corruption_fraction": 0.0,
         "dice_weight": 0.5,
         "kl_weight": 0.1,
         "risk": {"choices": ["type-2", "cross-entropy"]},
         "regime": {"choices": ["none", "random"]},
-        "share": 0.5,
+        "attack_fraction": 0.5,
         "attack": "fgsm",
         "epsilon": {"low": 0.0, "high": 0.02, "step": 0.01},
         "attack_steps": {"low": 1, "high": 2},

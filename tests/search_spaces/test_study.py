@@ -12,7 +12,7 @@ from trustsweep.search_spaces.study import Fidelity, Scheduler, Study, load, par
 
 
 def minimal(**changes) -> dict:
-    return {"name": "s", "trainables": ["unet"], "objectives": ["dice_area"], **changes}
+    return {"name": "s", "methods": ["unet"], "objectives": ["dice_area"], **changes}
 
 
 def test_budgets_of_l2_are_lengths_and_may_lie_above_one():
@@ -35,7 +35,7 @@ def test_overrides_are_yaml_and_reach_any_key():
 def test_numbers_without_a_dot_are_numbers(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(
-        "{name: s, trainables: [unet], objectives: [dice_area], "
+        "{name: s, methods: [unet], objectives: [dice_area], "
         "space: {learning_rate: {low: 1e-4, high: 1E-2, log: true}}}"
     )
     assert load(file).search_space().of("unet")["learning_rate"].low == 1e-4
@@ -48,9 +48,9 @@ def test_numbers_without_a_dot_are_numbers(tmp_path):
         (minimal(search={"trails": 3}), ["search.trails", "did you mean 'trials'"]),
         (minimal(search={"trials": 0}), ["search.trials"]),
         (minimal(search={"sampler": "tpee"}), ["search.sampler", "tpe"]),
-        (minimal(trainables=[]), ["trainables"]),
-        (minimal(trainables=["unett"]), ["unett", "did you mean 'unet'"]),
-        (minimal(trainables=["unet", "unet"]), ["trainables", "listed twice"]),
+        (minimal(methods=[]), ["methods"]),
+        (minimal(methods=["unett"]), ["unett", "did you mean 'unet'"]),
+        (minimal(methods=["unet", "unet"]), ["methods", "listed twice"]),
         (minimal(evaluation={"epsilons": [0, 1.5]}), ["evaluation.epsilons", "1.5", "[0, 1]"]),
         (minimal(evaluation={"epsilons": [0, -1]}), ["evaluation.epsilons", "-1", "0 or above"]),
         (minimal(evaluation={"norm": "l2"}), ["evaluation", "epsilons", "norm l2", "Give its own"]),
@@ -73,7 +73,7 @@ def test_numbers_without_a_dot_are_numbers(tmp_path):
         (minimal(seeds=0), ["seeds"]),
         (minimal(baseline=["unet"]), ["baseline"]),
         (minimal(name="../up"), ["name"]),
-        ({"name": "s", "trainables": ["unet"]}, ["objectives", "missing"]),
+        ({"name": "s", "methods": ["unet"]}, ["objectives", "missing"]),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(raw, words):
@@ -100,7 +100,7 @@ def test_files_that_are_no_study(tmp_path):
         {"search": {"sampler": "grid", "warm_start": "runs/old"}},
         {"search": {"scheduler": {"policy": "forecast", "rungs": [0.5, 0.25]}}},
         {"fidelity": {"data": 0.5, "parameters": {"attack_steps": 0.34}}},
-        {"seeds": 5, "baseline": {"trainable": "unet", "regime": "none"}},
+        {"seeds": 5, "baseline": {"method": "unet", "regime": "none"}},
         {"constraints": ["clean.dice >= 0.123456789", "cost.seconds <= 1e6"]},
     ],
 )
@@ -156,11 +156,11 @@ def test_a_baseline_is_the_spaces_defaults_but_for_what_it_names():
     study = Study.model_validate(
         minimal(
             space={"epochs": 9, "learning_rate": 0.004, "regime": {"choices": ["all"]}},
-            baseline={"trainable": "evidential-unet", "regime": "none", "kl_weight": 0.5},
+            baseline={"method": "evidential-unet", "regime": "none", "kl_weight": 0.5},
         )
     )
     config = study.references()["baseline"]
-    assert (config["trainable"], config["regime"], config["kl_weight"]) == (
+    assert (config["method"], config["regime"], config["kl_weight"]) == (
         "evidential-unet",
         "none",
         0.5,
@@ -169,7 +169,7 @@ def test_a_baseline_is_the_spaces_defaults_but_for_what_it_names():
     assert "epsilon" not in config
     with pytest.raises(UserError, match=r"baseline: .*kl_wieght.*did you mean 'kl_weight'"):
         Study.model_validate(
-            minimal(baseline={"trainable": "evidential-unet", "kl_wieght": 1.0})
+            minimal(baseline={"method": "evidential-unet", "kl_wieght": 1.0})
         ).references()
 
 
@@ -208,8 +208,8 @@ def test_validating_a_study_imports_neither_torch_nor_ray():
 def test_variants_are_the_baseline_but_for_what_they_name():
     study = Study.model_validate(
         minimal(
-            baseline={"trainable": "evidential-unet", "regime": "none", "kl_weight": 0.5},
-            variants={"no-kl": {"kl_weight": 0.0}, "classical": {"trainable": "unet"}},
+            baseline={"method": "evidential-unet", "regime": "none", "kl_weight": 0.5},
+            variants={"no-kl": {"kl_weight": 0.0}, "classical": {"method": "unet"}},
         )
     )
     with pytest.raises(UserError, match=r"variants.classical: .*kl_weight"):

@@ -20,7 +20,7 @@ from trustsweep.trainables.attacks import ScoreVictim, TrainingVictim, make_atta
 from trustsweep.trainables.attacks.apgd import APGD
 from trustsweep.trainables.attacks.engine import frozen
 from trustsweep.trainables.attacks.pgd import PGD, SegPGD
-from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
 from trustsweep.trainables.registry import ATTACKS
 from trustsweep.trainables.unet import ClassicalUNet
 
@@ -464,7 +464,7 @@ def prey() -> tuple[ClassicalUNet, nn.Module, Batch]:
     return trained()
 
 
-def dice(model: Trainable, network: nn.Module, data: Batch) -> float:
+def dice(model: Method, network: nn.Module, data: Batch) -> float:
     assert data.mask is not None
     with torch.no_grad():
         found = (model.predict(network, data).probability > 0.5).float()
@@ -564,7 +564,7 @@ def test_training_victim_is_the_trainables_own_loss(prey: tuple) -> None:
     assert torch.equal(TrainingVictim(model, network, NOW).loss(data), expected)
 
 
-class Linear(Trainable):
+class Linear(Method):
     """A classifier with a given number of outputs, for victims of the other tasks."""
 
     uncertainties = ("entropy",)

@@ -20,8 +20,8 @@ from trustsweep.trainables.attacks.ensemble import Ensemble, full_steps, make_en
 from trustsweep.trainables.attacks.losses import LOSSES, answer, harm
 from trustsweep.trainables.attacks.masking import SIGNS, Effort, masking
 from trustsweep.trainables.attacks.victims import TrainingVictim
-from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
-from trustsweep.trainables.registry import FAST, FULL, TRAINABLES
+from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
+from trustsweep.trainables.registry import FAST, FULL, METHODS
 
 torch.set_num_threads(1)
 NOW = Progress(3, 6)
@@ -56,34 +56,34 @@ def squares(size: int = 12, classes: int = 2) -> Batch:
     return Batch(sample_id=tuple(map(str, range(size))), image=image, mask=mask, label=label)
 
 
-def trained(name: str, classes: int = 2, steps: int = 40) -> tuple[Trainable, nn.Module, Batch]:
+def trained(name: str, classes: int = 2, steps: int = 40) -> tuple[Method, nn.Module, Batch]:
     config = {**Space([name], {}).defaults(name), "width": 4}
-    trainable: Trainable = TRAINABLES[name](config, manifest(classes))
+    method: Method = METHODS[name](config, manifest(classes))
     data = squares(classes=classes)
     torch.manual_seed(0)
-    network = trainable.network().train()
+    network = method.network().train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
     for _ in range(steps):
         optimiser.zero_grad()
-        trainable.loss(network, data, NOW).total.backward()
+        method.loss(network, data, NOW).total.backward()
         optimiser.step()
-    return trainable, network.eval(), data
+    return method, network.eval(), data
 
 
 @pytest.fixture(scope="module")
-def unet() -> tuple[Trainable, nn.Module, Batch]:
+def unet() -> tuple[Method, nn.Module, Batch]:
     return trained("evidential-unet")
 
 
 @pytest.fixture(scope="module")
-def classifier() -> tuple[Trainable, nn.Module, Batch]:
+def classifier() -> tuple[Method, nn.Module, Batch]:
     return trained("classifier", classes=4)
 
 
-def done(setting: tuple[Trainable, nn.Module, Batch], worse: Batch) -> Tensor:
-    trainable, network, _ = setting
+def done(setting: tuple[Method, nn.Module, Batch], worse: Batch) -> Tensor:
+    method, network, _ = setting
     with torch.no_grad():
-        return ScoreVictim(trainable, network).look(worse)[1]
+        return ScoreVictim(method, network).look(worse)[1]
 
 
 @pytest.mark.parametrize("kind", ["unet", "classifier"])
@@ -94,8 +94,8 @@ def test_is_no_weaker_on_any_image_than_each_of_its_members(
     """However few steps each of them takes."""
     monkeypatch.setattr(ensemble_module, "STEPS", {16**2: 8})
     setting = request.getfixturevalue(kind)
-    trainable, network, data = setting
-    ensemble = make_ensemble(FULL, trainable, network, steps=3)
+    method, network, data = setting
+    ensemble = make_ensemble(FULL, method, network, steps=3)
     assert isinstance(ensemble, Ensemble)
     worst = done(setting, ensemble(data, epsilon, SEEDS))
     assert bool((worst >= done(setting, data)).all())
@@ -103,7 +103,7 @@ def test_is_no_weaker_on_any_image_than_each_of_its_members(
         if member.onward:  # begins at what the others found
             continue
         alone = done(setting, member.attack(member.victim, data, epsilon, seeds=SEEDS))
-        if trainable.task is Task.SEGMENTATION:
+        if method.task is Task.SEGMENTATION:
             assert bool((worst >= alone - 1e-6).all()), member.name
         else:
             assert not bool(((alone > 0) & (worst <= 0)).any()), member.name
@@ -114,8 +114,8 @@ def test_stays_in_the_ball_and_goes_on_from_a_smaller_one(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
     setting = request.getfixturevalue(kind)
-    trainable, network, data = setting
-    attack = adversary(FAST, trainable, network, steps=4)
+    method, network, data = setting
+    attack = adversary(FAST, method, network, steps=4)
     worse, harms = None, [done(setting, data)]
     for epsilon in (0.01, 0.03, 0.09):
         found = attack(data, epsilon, SEEDS, worse)
@@ -128,36 +128,36 @@ def test_stays_in_the_ball_and_goes_on_from_a_smaller_one(
 
 
 def test_gradients_are_counted(unet: tuple) -> None:
-    trainable, network, data = unet
-    attack = adversary(FAST, trainable, network, steps=4)
+    method, network, data = unet
+    attack = adversary(FAST, method, network, steps=4)
     attack(data, 0.02, SEEDS)
     assert attack.gradients == 5 * len(data)
-    single = adversary("pgd", trainable, network, steps=4)
+    single = adversary("pgd", method, network, steps=4)
     single(data, 0.02, SEEDS)
     assert single.gradients == 4 * len(data)
 
 
 def test_settings_name_every_member(classifier: tuple) -> None:
-    trainable, network, _ = classifier
-    told = settings(make_ensemble(FULL, trainable, network, steps=3))
+    method, network, _ = classifier
+    told = settings(make_ensemble(FULL, method, network, steps=3))
     assert {"apgd-margin", "apgd-cross-entropy", "apgd-dlr", "apgd-training", "square"} <= {
         member["name"] for member in told
     }
-    steps = full_steps(trainable.manifest.image_shape)
+    steps = full_steps(method.manifest.image_shape)
     assert {m["steps"] for m in told if m["name"] == "apgd-dlr"} == {steps}
 
 
 def test_the_training_loss_is_that_of_the_end_of_training(unet: tuple) -> None:
-    trainable, network, _ = unet
-    longer = type(trainable)({**trainable.config, "epochs": 20}, trainable.manifest)
+    method, network, _ = unet
+    longer = type(method)({**method.config, "epochs": 20}, method.manifest)
     members = make_ensemble(FULL, longer, network, steps=1).members
     (own,) = [m.victim for m in members if isinstance(m.victim, TrainingVictim)]
     assert own.progress == Progress(20, 20)
 
 
 def test_a_model_that_breaks_under_attack_is_not_robust(classifier: tuple) -> None:
-    trainable, network, data = classifier
-    clean = trainable.predict(network, data).scores.argmax(1)
+    method, network, data = classifier
+    clean = method.predict(network, data).scores.argmax(1)
 
     class Breaking(Masked):
         def predict(self, network: nn.Module, batch: Batch) -> Prediction:
@@ -166,7 +166,7 @@ def test_a_model_that_breaks_under_attack_is_not_robust(classifier: tuple) -> No
             scores = said.scores.masked_fill(turned.unsqueeze(1), torch.nan)
             return Prediction(scores, said.uncertainty)
 
-    breaking = Breaking(trainable, torch.clone)
+    breaking = Breaking(method, torch.clone)
     worse = adversary(FAST, breaking, network, steps=7)(data, 0.2, SEEDS)
     assert bool(breaking.predict(network, worse).scores.isnan().any())
 
@@ -179,7 +179,7 @@ def test_an_unknown_ensemble_is_refused(unet: tuple) -> None:
 def test_a_gate_is_attacked_with_and_without_its_gradient() -> None:
     config = {**Space(["draf"], {}).defaults("draf"), "width": 4}
     for through, other in ((True, "weights held"), (False, "through the weights")):
-        draf = TRAINABLES["draf"]({**config, "through_uncertainty": through}, manifest())
+        draf = METHODS["draf"]({**config, "through_uncertainty": through}, manifest())
         torch.manual_seed(0)
         network, data = draf.network().eval(), squares()
         ways = draf.gradients(network)
@@ -289,10 +289,10 @@ def test_harm_is_the_measure_itself() -> None:
 # Signs of masking
 
 
-class Masked(Trainable):
+class Masked(Method):
     """A method that hides its gradient in one way or another, over an honest one."""
 
-    def __init__(self, inner: Trainable, hide: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, inner: Method, hide: Callable[[Tensor], Tensor]) -> None:
         super().__init__(inner.config, inner.manifest)
         self.inner, self.hide = inner, hide
         self.task, self.uncertainties = inner.task, inner.uncertainties  # type: ignore[misc]
@@ -320,8 +320,8 @@ def saturated(scores: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["unet", "classifier"])
 def test_an_honest_undefended_model_has_no_sign(kind: str, request: pytest.FixtureRequest) -> None:
-    trainable, network, data = request.getfixturevalue(kind)
-    found = masking(trainable, network, data, 0.06, seeds=SEEDS, effort=Effort(15, 60))
+    method, network, data = request.getfixturevalue(kind)
+    found = masking(method, network, data, 0.06, seeds=SEEDS, effort=Effort(15, 60))
     assert found.signs == ()
     assert found.figures["many_steps"] < found.figures["clean"]
     assert found.samples == len(data)
@@ -331,15 +331,15 @@ def test_an_honest_undefended_model_has_no_sign(kind: str, request: pytest.Fixtu
 def test_samples_may_pass_the_network_a_few_at_a_time(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
-    trainable, network, data = request.getfixturevalue(kind)
-    look = partial(masking, trainable, network, data, 0.06, seeds=SEEDS, effort=Effort(3, 10))
+    method, network, data = request.getfixturevalue(kind)
+    look = partial(masking, method, network, data, 0.06, seeds=SEEDS, effort=Effort(3, 10))
     assert look(batch_size=5).figures == pytest.approx(look().figures, abs=1e-3)
 
 
 def test_an_attack_without_gradients_keeps_to_the_ball_of_l2(unet: tuple) -> None:
     """ε of L2 is the length of a whole image's change; as one of L∞ it would destroy any model."""
-    trainable, network, data = unet
-    found = masking(trainable, network, data, 0.5, seeds=SEEDS, norm="l2", effort=Effort(10, 40))
+    method, network, data = unet
+    found = masking(method, network, data, 0.5, seeds=SEEDS, norm="l2", effort=Effort(10, 40))
     assert "black-box" not in found.signs
     assert found.figures["many_steps"] < found.figures["black_box"] <= found.figures["clean"]
 
@@ -354,7 +354,7 @@ def test_an_image_that_is_absent_hides_no_gradient() -> None:
             Modality(name="table", kind=Kind.TABULAR, column="tabular"),
         ),
     )
-    draf = TRAINABLES["draf"](config, both)
+    draf = METHODS["draf"](config, both)
     torch.manual_seed(0)
     network = draf.network().eval()
     present = torch.ones(12, 2)
@@ -367,23 +367,23 @@ def test_an_image_that_is_absent_hides_no_gradient() -> None:
 
 @pytest.mark.parametrize("hide", [quantised, saturated])
 def test_hidden_gradients_show(hide: Callable, classifier: tuple) -> None:
-    trainable, network, data = classifier
-    masked = Masked(trainable, hide)
+    method, network, data = classifier
+    masked = Masked(method, hide)
     found = masking(masked, network, data, 0.2, seeds=SEEDS, effort=Effort(20, 300))
     assert {"zero-gradient", "no-ascent", "large-radius"} <= set(found.signs)
     assert found.as_json()["signs"] == {name: SIGNS[name] for name in found.signs}
 
 
 def test_an_attack_without_gradients_gives_them_away(classifier: tuple) -> None:
-    trainable, network, data = classifier
+    method, network, data = classifier
     found = masking(
-        Masked(trainable, quantised), network, data, 0.3, seeds=SEEDS, effort=Effort(20, 300)
+        Masked(method, quantised), network, data, 0.3, seeds=SEEDS, effort=Effort(20, 300)
     )
     assert "black-box" in found.signs
 
 
 def test_a_single_attack_is_to_compare_with(unet: tuple) -> None:
-    trainable, network, data = unet
-    attack = adversary("pgd", trainable, network, steps=3)
-    expected = make_attack("pgd", steps=3)(ScoreVictim(trainable, network), data, 0.02, seeds=SEEDS)
+    method, network, data = unet
+    attack = adversary("pgd", method, network, steps=3)
+    expected = make_attack("pgd", steps=3)(ScoreVictim(method, network), data, 0.02, seeds=SEEDS)
     assert torch.equal(attack(data, 0.02, SEEDS).image, expected.image)

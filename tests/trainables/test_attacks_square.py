@@ -17,14 +17,14 @@ from trustsweep.data_pipelines.schema import Batch, Manifest, Task
 from trustsweep.trainables.attacks import ScoreVictim, TrainingVictim, make_attack
 from trustsweep.trainables.attacks.engine import Ball, Draws
 from trustsweep.trainables.attacks.square import Square, _share, _sides
-from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
 from trustsweep.trainables.regimes import from_config
 from trustsweep.trainables.registry import training_attacks
 
 torch.set_num_threads(1)
 
 
-class Plain(Trainable):
+class Plain(Method):
     """A classifier whose network answers in scores."""
 
     task = Task.CLASSIFICATION
@@ -240,7 +240,7 @@ def test_wrong_answers_are_left_alone() -> None:
     ours, data = classes()
     assert data.label is not None
     wrong = dataclasses.replace(data, label=(data.label + 1) % 4)
-    victim = Counting(ours.trainable, ours.network)
+    victim = Counting(ours.method, ours.network)
     assert torch.equal(Square(steps=50)(victim, wrong, 0.1).image, wrong.image)
     assert victim.asked == len(wrong)
     # So large an ε that the stripes are enough for some: their search has ended with them.
@@ -262,7 +262,7 @@ class Steps(nn.Module):
 
 def test_finds_what_masked_gradients_hide() -> None:
     bare, data = classes(16)
-    masked = ScoreVictim(bare.trainable, Steps(bare.network, 0.02), "margin")
+    masked = ScoreVictim(bare.method, Steps(bare.network, 0.02), "margin")
     with torch.no_grad():
         data = dataclasses.replace(data, label=masked.network(data.image).argmax(1))
 
@@ -279,7 +279,7 @@ def test_finds_what_masked_gradients_hide() -> None:
 def test_answers_that_are_no_numbers_are_no_success(poison: float) -> None:
     ours, data = classes()
     network = ours.network
-    victim = ScoreVictim(ours.trainable, network, scores=lambda b: network(b.image) * poison)
+    victim = ScoreVictim(ours.method, network, scores=lambda b: network(b.image) * poison)
     attacked = Square(steps=5, restarts=2)(victim, data, 0.05)
     assert bool(attacked.image.isfinite().all())
     if math.isnan(poison):
@@ -337,7 +337,7 @@ def test_other_norms_are_refused() -> None:
 
 def test_training_victims_are_searched_by_their_scores() -> None:
     ours, data = classes()
-    victim = TrainingVictim(ours.trainable, ours.network, Progress(0, 1))
+    victim = TrainingVictim(ours.method, ours.network, Progress(0, 1))
     first = Square(steps=20)(victim, data, 0.03, seeds=torch.arange(6))
     second = Square(steps=20)(ours, data, 0.03, seeds=torch.arange(6))
     assert torch.equal(first.image, second.image)

@@ -18,7 +18,7 @@ from trustsweep.data_pipelines.schema import Batch, Manifest, Task
 from trustsweep.trainables.attacks import ScoreVictim
 from trustsweep.trainables.attacks.engine import frozen
 from trustsweep.trainables.attacks.zoo import CW, FAB, DeepFool, available
-from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
 
 torch.set_num_threads(1)
 ZOO = [
@@ -30,7 +30,7 @@ ZOO = [
 every = pytest.mark.parametrize(("kind", "parameters", "epsilon"), ZOO)
 
 
-class Plain(Trainable):
+class Plain(Method):
     """A classifier whose network answers in scores."""
 
     task = Task.CLASSIFICATION
@@ -192,7 +192,7 @@ def test_a_constant_beside_the_scores_changes_nothing(
 ) -> None:
     victim, data = setting(4)
     network = victim.network
-    other = ScoreVictim(victim.trainable, network, scores=lambda b: network(b.image) + shift)
+    other = ScoreVictim(victim.method, network, scores=lambda b: network(b.image) + shift)
     attack, seeds = kind(steps=10, **parameters), torch.arange(4)
     found = attack(victim, data, epsilon, seeds=seeds)
     torch.testing.assert_close(
@@ -244,7 +244,7 @@ def test_answers_that_are_no_numbers_are_no_success(
         answer = network(batch.image)
         return torch.where(away, answer * poison, answer)
 
-    victim = ScoreVictim(ours.trainable, network, scores=scores)
+    victim = ScoreVictim(ours.method, network, scores=scores)
     data = data.select([0])
     clean = data.image
     attack = kind(steps=3, restarts=2, **parameters)
@@ -266,7 +266,7 @@ def test_answers_that_do_not_repeat_themselves_are_attacked_one_by_one() -> None
         # FAB's first question: the first sample, right a moment ago, is now wrong.
         return torch.cat([-answer[:1], answer[1:]]) if len(sizes) == 2 else answer
 
-    victim = ScoreVictim(ours.trainable, ours.network, scores=scores)
+    victim = ScoreVictim(ours.method, ours.network, scores=scores)
     attack, seeds = FAB(steps=5), torch.arange(8)
     attacked = attack(victim, data, 0.3, seeds=seeds)
     assert sizes[:3] == [8, 7, 1]
@@ -284,7 +284,7 @@ def test_answers_that_repeat_themselves_are_attacked_together() -> None:
         sizes.append(len(batch))
         return ours.network(batch.image)
 
-    victim = ScoreVictim(ours.trainable, ours.network, scores=scores)
+    victim = ScoreVictim(ours.method, ours.network, scores=scores)
     radius, seeds = torch.linspace(0.05, 0.4, 8), torch.arange(8)
     together = FAB(steps=5)(victim, data, radius, seeds=seeds)
     assert set(sizes) == {8, 7}  # the last is wrong from the start
@@ -302,7 +302,7 @@ def test_averages_over_draws() -> None:
         calls.append(len(batch))
         return network(batch.image) + 0.1 * torch.randn(len(batch), 4)
 
-    victim = ScoreVictim(ours.trainable, network, scores=scores)
+    victim = ScoreVictim(ours.method, network, scores=scores)
     DeepFool(steps=1, draws=4)(victim, data.select([0]), 0.5, seeds=torch.arange(1))
     # The clean image, one step and the result, four times each.
     assert len(calls) == 12

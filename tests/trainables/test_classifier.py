@@ -1,4 +1,4 @@
-"""The classifier's own promises; what every trainable promises is in test_trainable_contract.py."""
+"""The classifier's own promises; what every method promises is in test_method_contract.py."""
 
 import math
 from pathlib import Path
@@ -245,7 +245,7 @@ def test_learns_pneumonia_and_withstands_what_it_was_trained_against(real_data: 
 
 def trained(regime_name: str, data: Batch, epochs: int = 4) -> tuple[Classifier, nn.Module]:
     config = {
-        **CONFIG, "regime": regime_name, "share": 0.5, "attack": "pgd", "attack_steps": 2,
+        **CONFIG, "regime": regime_name, "attack_fraction": 0.5, "attack": "pgd", "attack_steps": 2,
         "epsilon": 0.02, "selection_measure": "default", "selection_score": "mean",
     }  # fmt: skip
     model = Classifier(config, manifest())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Batch, Manifest, Task
-from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
 from trustsweep.trainables.metrics.catalog import (
     METRICS,
@@ -30,7 +30,7 @@ PLAN = EvaluationPlan(
 MEASURED = [name for name, info in METRICS.items() if Task.SEGMENTATION in info.tasks]
 
 
-class Threshold(Trainable):
+class Threshold(Method):
     """A convolution, a normalisation with running statistics, and dropout, on a bright lesion."""
 
     task = Task.SEGMENTATION
@@ -56,7 +56,7 @@ class Threshold(Trainable):
 
 
 @pytest.fixture(scope="module")
-def trainable() -> Threshold:
+def method() -> Threshold:
     manifest = Manifest(
         name="toy", tasks=(Task.SEGMENTATION,), image_shape=(1, 16, 16), image_scale=1.0,
         classes=("background", "lesion"), mean=(0.0,), std=(1.0,), split_counts={}, columns={},
@@ -89,36 +89,36 @@ def corrupt(batch: Batch, name: str, severity: int) -> Batch:
     return batch.with_image(noisy.clamp(0, 1))
 
 
-def attack_of(trainable: Threshold, network: nn.Module) -> Callable[..., Batch]:
+def attack_of(method: Threshold, network: nn.Module) -> Callable[..., Batch]:
     def attack(batch: Batch, epsilon: float, start: Tensor | None = None) -> Batch:
         """One signed step on the network's own loss; needs gradients inside the evaluation."""
         image = batch.image.clone().requires_grad_()
-        loss = trainable.loss(network, batch.with_image(image), Progress(0, 1))
+        loss = method.loss(network, batch.with_image(image), Progress(0, 1))
         (gradient,) = torch.autograd.grad(loss.per_sample.sum(), image)
         return batch.with_image((batch.image + epsilon * gradient.sign()).clamp(0, 1))
 
     return attack
 
 
-def run(trainable: Threshold, parts: list[Batch], plan: EvaluationPlan = PLAN) -> Evaluation:
-    network = trainable.network()
-    attack = attack_of(trainable, network)
-    return evaluate(trainable, network, parts, plan, corrupt=corrupt, attack=attack)
+def run(method: Threshold, parts: list[Batch], plan: EvaluationPlan = PLAN) -> Evaluation:
+    network = method.network()
+    attack = attack_of(method, network)
+    return evaluate(method, network, parts, plan, corrupt=corrupt, attack=attack)
 
 
-def test_every_name_in_order_and_in_range(trainable: Threshold) -> None:
-    found = run(trainable, batches((4, 4))).compute()
+def test_every_name_in_order_and_in_range(method: Threshold) -> None:
+    found = run(method, batches((4, 4))).compute()
     assert list(found) == all_names(PLAN.epsilons, PLAN.corruptions, Task.SEGMENTATION)
     for name, value in found.items():
         info = metric_info(name)
         assert info.low <= value <= info.high, name
 
 
-def test_conditions_are_what_they_say(trainable: Threshold) -> None:
+def test_conditions_are_what_they_say(method: Threshold) -> None:
     (batch,) = batches((8,))
-    found = run(trainable, [batch]).compute()
-    network = trainable.network().eval()
-    attack = attack_of(trainable, network)
+    found = run(method, [batch]).compute()
+    network = method.network().eval()
+    attack = attack_of(method, network)
     for condition, shown in (
         ("clean", batch),
         ("corrupted@gaussian-noise-5", corrupt(batch, "gaussian-noise", 5)),
@@ -126,13 +126,13 @@ def test_conditions_are_what_they_say(trainable: Threshold) -> None:
     ):
         state = Overlap()
         with torch.no_grad():
-            state.update(trainable.predict(network, shown), batch)
+            state.update(method.predict(network, shown), batch)
         for name, value in state.compute().items():
             assert found[f"{condition}.{name}"] == value
     shift = Shift()
     worse = attack(batch, 0.1)
     with torch.no_grad():
-        before, after = (trainable.predict(network, b) for b in (batch, worse))
+        before, after = (method.predict(network, b) for b in (batch, worse))
     shift.update(before, after, batch)
     for name, value in shift.compute().items():
         assert found[f"shift@0.1.{name}"] == value
@@ -141,8 +141,8 @@ def test_conditions_are_what_they_say(trainable: Threshold) -> None:
     assert found["clean.dice"] > found["attacked@0.02.dice"] > found["attacked@0.1.dice"]
 
 
-def test_means_and_areas(trainable: Threshold) -> None:
-    evaluation = run(trainable, batches((8,)))
+def test_means_and_areas(method: Threshold) -> None:
+    evaluation = run(method, batches((8,)))
     found, curves = evaluation.compute(), evaluation.curves()
     for name in MEASURED:
         cells = [found[f"corrupted@gaussian-noise-{s}.{name}"] for s in (1, 5)]
@@ -162,10 +162,10 @@ def test_means_and_areas(trainable: Threshold) -> None:
         assert min(a, b, c) <= area <= max(a, b, c)
 
 
-def test_workers_and_batch_order_do_not_matter(trainable: Threshold) -> None:
+def test_workers_and_batch_order_do_not_matter(method: Threshold) -> None:
     parts = batches((2, 3, 1, 4))
-    whole = run(trainable, parts)
-    first, second = run(trainable, [parts[3], parts[0]]), run(trainable, parts[1:3])
+    whole = run(method, parts)
+    first, second = run(method, [parts[3], parts[0]]), run(method, parts[1:3])
     received = Evaluation.from_state_dict(second.state_dict())
     received.merge(Evaluation.from_state_dict(first.state_dict()))
     assert received.compute() == pytest.approx(whole.compute(), abs=1e-12)
@@ -175,36 +175,36 @@ def test_workers_and_batch_order_do_not_matter(trainable: Threshold) -> None:
         whole.merge(Evaluation(other, Task.SEGMENTATION))
 
 
-def test_a_worker_without_images_changes_nothing(trainable: Threshold) -> None:
-    idle = run(trainable, [])
+def test_a_worker_without_images_changes_nothing(method: Threshold) -> None:
+    idle = run(method, [])
     assert all(math.isnan(v) for v in idle.compute().values())
-    busy = run(trainable, batches((3,)))
+    busy = run(method, batches((3,)))
     idle.merge(busy)
     assert idle.compute() == busy.compute()
 
 
-def test_clean_plan_neither_corrupts_nor_attacks(trainable: Threshold) -> None:
+def test_clean_plan_neither_corrupts_nor_attacks(method: Threshold) -> None:
     def refuse(*_: object) -> Batch:
         raise AssertionError("the clean plan asked for another image")
 
-    network = trainable.network()
+    network = method.network()
     parts = batches((4,))
-    light = evaluate(trainable, network, parts, PLAN.clean(), corrupt=refuse, attack=refuse)
-    full = run(trainable, parts).compute()
+    light = evaluate(method, network, parts, PLAN.clean(), corrupt=refuse, attack=refuse)
+    full = run(method, parts).compute()
     names = [f"clean.{name}" for name in MEASURED]
     names += skill_names(names)
     assert light.compute() == {name: full[name] for name in names}
 
 
-def test_modes_and_flags_are_left_as_found(trainable: Threshold) -> None:
-    network = trainable.network().train()
+def test_modes_and_flags_are_left_as_found(method: Threshold) -> None:
+    network = method.network().train()
     network[1].eval()
     network[0].bias.requires_grad_(False)
     modes = [m.training for m in network.modules()]
     flags = [p.requires_grad for p in network.parameters()]
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    attack = attack_of(trainable, network)
-    evaluate(trainable, network, batches((4,)), PLAN, corrupt=corrupt, attack=attack)
+    attack = attack_of(method, network)
+    evaluate(method, network, batches((4,)), PLAN, corrupt=corrupt, attack=attack)
     assert [m.training for m in network.modules()] == modes
     assert [p.requires_grad for p in network.parameters()] == flags
     assert all(p.grad is None for p in network.parameters())
@@ -215,12 +215,12 @@ def test_modes_and_flags_are_left_as_found(trainable: Threshold) -> None:
         raise RuntimeError("the attack failed")
 
     with pytest.raises(RuntimeError, match="attack failed"):
-        evaluate(trainable, network, batches((4,)), PLAN, corrupt=corrupt, attack=fail)
+        evaluate(method, network, batches((4,)), PLAN, corrupt=corrupt, attack=fail)
     assert [m.training for m in network.modules()] == modes
 
 
-def test_reliability_of_a_condition(trainable: Threshold) -> None:
-    evaluation = run(trainable, batches((4, 2)))
+def test_reliability_of_a_condition(method: Threshold) -> None:
+    evaluation = run(method, batches((4, 2)))
     found = evaluation.compute()
     for condition in ("clean", "attacked@0.1", "corrupted@gaussian-noise-1"):
         curve = evaluation.reliability(condition)
@@ -234,16 +234,16 @@ def test_reliability_of_a_condition(trainable: Threshold) -> None:
         assert sum(gaps) / count.sum() == pytest.approx(found[f"{condition}.ece"])
 
 
-def test_the_chosen_uncertainty_is_judged(trainable: Threshold) -> None:
+def test_the_chosen_uncertainty_is_judged(method: Threshold) -> None:
     parts = batches((4,))
-    default = run(trainable, parts).compute()
+    default = run(method, parts).compute()
     plan = EvaluationPlan(
         epsilons=PLAN.epsilons, corruptions=PLAN.corruptions, uncertainty="bernoulli-variance"
     )
-    assert run(trainable, parts, plan).compute() == default
+    assert run(method, parts, plan).compute() == default
     missing = EvaluationPlan(uncertainty="vacuity")
     with pytest.raises(UserError, match="no uncertainty map 'vacuity'; it has bernoulli-variance"):
-        run(trainable, parts, missing)
+        run(method, parts, missing)
 
 
 @pytest.mark.parametrize("epsilons", [(), (0.01,), (0.01, 0.0), (0.0, 0.01, 0.01), (-0.1, 0.0)])
@@ -252,10 +252,10 @@ def test_impossible_budgets_are_refused(epsilons: tuple[float, ...]) -> None:
         EvaluationPlan(epsilons=epsilons)
 
 
-def test_panel(trainable: Threshold) -> None:
-    network = trainable.network().train()
+def test_panel(method: Threshold) -> None:
+    network = method.network().train()
     (batch,) = batches((3,))
-    shown = panel(trainable, network, batch, attack_of(trainable, network), 0.1)
+    shown = panel(method, network, batch, attack_of(method, network), 0.1)
     assert set(shown) == {
         "image", "mask", "probability", "uncertainty",
         "image_attacked", "probability_attacked", "uncertainty_attacked",

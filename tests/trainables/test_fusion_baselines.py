@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.contract import Progress
-from trustsweep.trainables.fusion.base import Fused, FusionNetwork, FusionTrainable
+from trustsweep.trainables.fusion.base import Fused, FusionMethod, FusionNetwork
 from trustsweep.trainables.fusion.encoders import Stem
 from trustsweep.trainables.fusion.inputs import gather
 from trustsweep.trainables.fusion.mda import MdaNetwork
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 
 torch.set_num_threads(1)
 NOW = Progress(0, 3)
@@ -62,9 +62,9 @@ def toy() -> Batch:
     )
 
 
-def build(name: str, **config: object) -> tuple[FusionTrainable, FusionNetwork]:
+def build(name: str, **config: object) -> tuple[FusionMethod, FusionNetwork]:
     defaults = {**Space([name], {}).defaults(name), "width": 4, "depth": 2, "dim": 8}
-    model: FusionTrainable = TRAINABLES[name]({**defaults, **config}, TOY)
+    model: FusionMethod = METHODS[name]({**defaults, **config}, TOY)
     torch.manual_seed(0)
     network = model.network().eval()
     for part, value in network.named_parameters():

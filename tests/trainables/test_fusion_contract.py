@@ -23,9 +23,9 @@ from trustsweep.data_pipelines.schema import (
 )
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.contract import Prediction, Progress
-from trustsweep.trainables.fusion.base import FusionTrainable
+from trustsweep.trainables.fusion.base import FusionMethod
 from trustsweep.trainables.fusion.encoders import Stem
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.registry import METHODS
 
 torch.set_num_threads(1)
 NOW = Progress(1, 3)
@@ -96,7 +96,7 @@ TOYS = {
     "unnamed": toy_manifest((1, 8, 8), tabular=TABLE, series=SERIES),
 }  # fmt: skip
 
-MODELS = [name for name, made in TRAINABLES.items() if issubclass(made, FusionTrainable)]
+MODELS = [name for name, made in METHODS.items() if issubclass(made, FusionMethod)]
 every_model = pytest.mark.parametrize("name", MODELS)
 every_toy = pytest.mark.parametrize("manifest", TOYS.values(), ids=TOYS)
 every_named_toy = pytest.mark.parametrize(
@@ -106,11 +106,11 @@ every_named_toy = pytest.mark.parametrize(
 
 def build(
     name: str, manifest: Manifest, classes: int = 2, **config: object
-) -> tuple[FusionTrainable, nn.Module]:
+) -> tuple[FusionMethod, nn.Module]:
     defaults = Space([name], {}).defaults(name)
     small = {key: value for key, value in SMALL.items() if key in defaults}
     names = ("well", "ill", "worse", "worst")[:classes]
-    model = TRAINABLES[name](
+    model = METHODS[name](
         {**defaults, **small, **config}, dataclasses.replace(manifest, classes=names)
     )
     torch.manual_seed(0)
@@ -195,9 +195,9 @@ def assert_same(found: Prediction, expected: Prediction) -> None:
     assert found.uncertainty.keys() == expected.uncertainty.keys()
     for key, value in expected.uncertainty.items():
         assert torch.equal(found.uncertainty[key], value)
-    if expected.reliability is not None:
-        assert found.reliability is not None
-        assert torch.equal(found.reliability, expected.reliability)
+    if expected.modality_weights is not None:
+        assert found.modality_weights is not None
+        assert torch.equal(found.modality_weights, expected.modality_weights)
 
 
 @pytest.mark.parametrize("fill", [0.7, math.nan, math.inf])
@@ -259,9 +259,9 @@ def test_the_order_of_modalities_does_not_matter(name: str, manifest: Manifest) 
         batch, present=batch.present[:, order], severity=batch.severity[:, order]
     )
     expected = model.predict(network, batch)
-    weights = expected.reliability
+    weights = expected.modality_weights
     if weights is not None:
-        expected = dataclasses.replace(expected, reliability=weights[:, order])
+        expected = dataclasses.replace(expected, modality_weights=weights[:, order])
     assert_same(other.predict(other_network, batch_turned), expected)
     torch.testing.assert_close(
         other.loss(other_network, batch_turned, NOW).per_sample,
@@ -279,7 +279,7 @@ def test_predictions_are_distributions_and_weights_are_of_what_is_there(
     prediction = model.predict(network, draw(manifest, present))
     torch.testing.assert_close(prediction.probability.sum(dim=1), torch.ones(len(present)))
     assert bool((prediction.probability >= 0).all())
-    weights = prediction.reliability
+    weights = prediction.modality_weights
     if weights is None:
         return
     assert weights.shape == present.shape
@@ -306,8 +306,8 @@ def test_of_nothing_every_class_is_equally_likely(
     torch.testing.assert_close(
         prediction.uncertainty["entropy"], torch.full((3,), math.log(classes))
     )
-    if prediction.reliability is not None:
-        assert not prediction.reliability.any()
+    if prediction.modality_weights is not None:
+        assert not prediction.modality_weights.any()
     loss = model.loss(network, batch, NOW)
     torch.testing.assert_close(loss.per_sample, torch.full((3,), math.log(classes)))
     loss.total.backward()
@@ -342,7 +342,7 @@ def test_a_modality_of_nan_is_absent(name: str, manifest: Manifest) -> None:
             model.predict(network, of_nan),
             model.predict(network, dataclasses.replace(of_nan, present=present.float())),
         )
-    weights = model.predict(network, of_nan).reliability
+    weights = model.predict(network, of_nan).modality_weights
     if weights is not None:
         assert not weights[~present].any()
 

@@ -33,7 +33,9 @@ def found(weight: np.ndarray, severity: np.ndarray, present: np.ndarray | None =
     for rows in np.array_split(np.arange(n), 3):
         part = batch.select(rows.tolist())
         state.update(
-            Prediction(torch.zeros(len(rows), 2), {}, reliability=torch.from_numpy(weight[rows])),
+            Prediction(
+                torch.zeros(len(rows), 2), {}, modality_weights=torch.from_numpy(weight[rows])
+            ),
             part,
         )
     return state.compute()
@@ -141,7 +143,7 @@ def test_what_was_blanked_is_shown_as_absent(heart: tuple[Draf, Batch, Batch]) -
     blanked = observed(clean, method.manifest) & ~seen
     assert blanked.any()
     arrays = weighed_samples(method, method.network(), clean, mixed)
-    assert not arrays["sample_reliability_mixed"][blanked.numpy()].any()
+    assert not arrays["sample_weights_mixed"][blanked.numpy()].any()
     assert np.array_equal(arrays["sample_present_mixed"], seen.numpy())
     everything = dataclasses.replace(mixed, present=torch.zeros_like(seen).float())
     assert not observed(everything, method.manifest).any()

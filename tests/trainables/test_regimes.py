@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 NOW = Progress(3, 6)
 SIZE = 8
 CONFIG = {
-    "share": 0.5,
+    "attack_fraction": 0.5,
     "attack": "pgd",
     "epsilon": 0.05,
     "attack_steps": 2,
@@ -118,25 +118,25 @@ def test_training_after_it_under_one_autocast_learns(regime: str, setting: Setti
 
 
 @selecting
-@pytest.mark.parametrize(("share", "rows"), [(0.01, 1), (0.25, 2), (0.3, 3), (0.5, 4), (0.9, 8)])
+@pytest.mark.parametrize(("fraction", "rows"), [(0.01, 1), (0.25, 2), (0.3, 3), (0.5, 4), (0.9, 8)])
 def test_selecting_regimes_have_one_budget(
-    regime: str, share: float, rows: int, setting: Setting
+    regime: str, fraction: float, rows: int, setting: Setting
 ) -> None:
-    result = setting.run(regime, share=share)
+    result = setting.run(regime, attack_fraction=fraction)
     assert len(result.rows) == rows
     assert result.gradients == 2 * rows
 
 
 @selecting
-def test_whole_share_is_standard_adversarial_training(regime: str, setting: Setting) -> None:
-    result, whole = setting.run(regime, share=1), setting.run("all")
+def test_whole_fraction_is_standard_adversarial_training(regime: str, setting: Setting) -> None:
+    result, whole = setting.run(regime, attack_fraction=1), setting.run("all")
     assert result.rows == whole.rows == tuple(range(SIZE))
     assert torch.equal(result.batch.image, whole.batch.image)
 
 
 @selecting
-@pytest.mark.parametrize("nothing", [{"share": 0}, {"epsilon": 0}])
-def test_no_share_or_no_radius_is_clean_training(
+@pytest.mark.parametrize("nothing", [{"attack_fraction": 0}, {"epsilon": 0}])
+def test_no_fraction_or_no_radius_is_clean_training(
     regime: str, nothing: dict, setting: Setting
 ) -> None:
     result, clean = setting.run(regime, **nothing), setting.run("none")
@@ -150,7 +150,7 @@ def test_no_share_or_no_radius_is_clean_training(
 def test_uncertain_and_certain_take_the_two_ends(
     score: str, measure: str, setting: Setting
 ) -> None:
-    changes = {"selection_score": score, "selection_measure": measure, "share": 0.25}
+    changes = {"selection_score": score, "selection_measure": measure, "attack_fraction": 0.25}
     top = setting.run("uncertain", **changes)
     bottom = setting.run("certain", **changes)
     setting.network.eval()
@@ -171,10 +171,10 @@ def test_uncertain_and_certain_take_the_two_ends(
 @given(
     scores=st.lists(st.integers(-5, 5), min_size=SIZE, max_size=SIZE),
     regime=st.sampled_from(["uncertain", "certain"]),
-    share=st.floats(0.0, 1.0),
+    fraction=st.floats(0.0, 1.0),
 )
-def test_selection_depends_on_ranks_alone(scores: list[int], regime: str, share: float) -> None:
-    built = from_config({**CONFIG, "regime": regime, "share": share})
+def test_selection_depends_on_ranks_alone(scores: list[int], regime: str, fraction: float) -> None:
+    built = from_config({**CONFIG, "regime": regime, "attack_fraction": fraction})
     plain, seeds = torch.tensor(scores, dtype=torch.float32), torch.arange(SIZE)
     rows = built.choose(SIZE, plain, seeds, 0)
     for transform in (torch.exp, torch.sigmoid, lambda u: 3 * u - 7, lambda u: u**3):
@@ -233,11 +233,13 @@ def test_attack_raises_the_training_loss(setting: Setting) -> None:
 
 @given(size=st.integers(1, 512), percent=st.integers(0, 100))
 @example(size=100, percent=7)  # 0.07 · 100 = 7.000000000000001
-def test_rows_are_the_ceiling_of_the_share(size: int, percent: int) -> None:
+def test_rows_are_the_ceiling_of_the_fraction(size: int, percent: int) -> None:
     assert attacked_rows(size, percent / 100) == -(-size * percent // 100)
 
 
-@pytest.mark.parametrize("key", ["epsilon", "share", "attack", "attack_steps", "selection_score"])
+@pytest.mark.parametrize(
+    "key", ["epsilon", "attack_fraction", "attack", "attack_steps", "selection_score"]
+)
 def test_missing_key_is_named(key: str) -> None:
     config = {k: v for k, v in CONFIG.items() if k != key}
     with pytest.raises(UserError, match=f"'{key}' is missing"):
@@ -260,8 +262,8 @@ def test_clean_training_needs_no_keys() -> None:
     [
         ("epsilon", 1.2, "'epsilon' is 1.2, outside"),
         ("epsilon", -0.1, "'epsilon' is -0.1, outside"),
-        ("share", 1.01, "'share' is 1.01, outside"),
-        ("share", math.nan, "'share' must be a number"),
+        ("attack_fraction", 1.01, "'attack_fraction' is 1.01, outside"),
+        ("attack_fraction", math.nan, "'attack_fraction' must be a number"),
         ("attack", "pdg", "'attack' is 'pdg', did you mean 'pgd'"),
         ("attack_steps", 0, "'attack_steps' must be a whole number"),
         ("regime", "uncertian", "did you mean 'uncertain'"),

@@ -1,4 +1,4 @@
-"""The U-Nets' own promises; what every trainable promises is in test_trainable_contract.py."""
+"""The U-Nets' own promises; what every method promises is in test_method_contract.py."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from trustsweep.trainables.networks import (
     Standardise,
     unet,
 )
-from trustsweep.trainables.registry import RISKS, TRAINABLES
+from trustsweep.trainables.registry import METHODS, RISKS
 from trustsweep.trainables.unet import ClassicalUNet, EvidentialUNet
 
 torch.set_num_threads(1)
@@ -178,7 +178,7 @@ def grids(
     """
     described, train, test = xrays
     torch.manual_seed(0)
-    model = TRAINABLES[name](CONFIG, described)
+    model = METHODS[name](CONFIG, described)
     network = make(described, 8, model.outputs)
     optimiser = torch.optim.Adam(network.parameters(), 5e-3)
     for epoch in range(epochs):
@@ -302,7 +302,7 @@ def test_calibration_error_enters_the_loss_with_its_weight() -> None:
 def test_missing_key_is_named(name: str, key: str) -> None:
     config = {k: v for k, v in CONFIG.items() if k != key}
     with pytest.raises(UserError, match=f"'{key}' is missing"):
-        TRAINABLES[name](config, manifest())
+        METHODS[name](config, manifest())
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from trustsweep.trainables.attacks.engine import Attack, frozen, wide
 from trustsweep.trainables.attacks.registry import make_attack
 from trustsweep.trainables.attacks.square import Square
 from trustsweep.trainables.attacks.victims import ScoreVictim, TrainingVictim, Victim
-from trustsweep.trainables.contract import Progress, Trainable
+from trustsweep.trainables.contract import Method, Progress
 from trustsweep.trainables.registry import ENSEMBLES, FAST, FULL, Norm
 
 #: Steps of each member of the full ensemble, by the most pixels (or voxels) of an image that has
@@ -130,7 +130,7 @@ class Single:
 
 def make_ensemble(
     name: str,
-    trainable: Trainable,
+    method: Method,
     network: nn.Module,
     *,
     steps: int,
@@ -146,14 +146,14 @@ def make_ensemble(
       classifiers also Square, and FAB (L2: CW and DeepFool as well) where torchattacks is
       installed.
 
-    Each gradient of a method is followed in every way that it offers (`Trainable.gradients`).
+    Each gradient of a method is followed in every way that it offers (`Method.gradients`).
 
     Raises `UserError` for another name.
     """
     if name not in ENSEMBLES:
         raise UserError(f"attack: {name!r} is no ensemble; choose {' or '.join(ENSEMBLES)}.")
-    draws = _DRAWS[name] if trainable.stochastic else 1
-    ways = trainable.gradients(network)
+    draws = _DRAWS[name] if method.stochastic else 1
+    ways = method.gradients(network)
 
     def apgd(
         loss: str, count: int, starts: int = 1, *, thorough: bool, onward: bool = False
@@ -162,15 +162,15 @@ def make_ensemble(
         return [
             Member(_named(f"apgd-{loss}", way), attack, victim, thorough, onward)
             for way, scores in ways.items()
-            for victim in [ScoreVictim(trainable, network, loss, scores)]
+            for victim in [ScoreVictim(method, network, loss, scores)]
         ]
 
-    segmentation = trainable.task is Task.SEGMENTATION
+    segmentation = method.task is Task.SEGMENTATION
     first = "dice" if segmentation else "margin"
     # However many ways, about as many steps.
     members = apgd(first, -(-steps // len(ways)), restarts, thorough=True)
     if name == FULL:
-        count = full_steps(trainable.manifest.image_shape)
+        count = full_steps(method.manifest.image_shape)
         members += apgd(first, count, _RESTARTS, thorough=True, onward=True)
         others = (
             ("soft-dice", "cross-entropy", "masked-cross-entropy", "jensen-shannon")
@@ -180,17 +180,17 @@ def make_ensemble(
         for loss in others:
             members += apgd(loss, count, thorough=segmentation)
         # As at the end of its training, where what grows with the epochs has its full weight.
-        end = int(trainable.config.get("epochs", 1))
-        own = TrainingVictim(trainable, network, Progress(end, end))
+        end = int(method.config.get("epochs", 1))
+        own = TrainingVictim(method, network, Progress(end, end))
         attack = APGD(steps=count, norm=norm, draws=draws)
         members.append(Member("apgd-training", attack, own, segmentation))
-        members += _extra(trainable, network, norm, count, draws)
-    return Ensemble(ScoreVictim(trainable, network), members)
+        members += _extra(method, network, norm, count, draws)
+    return Ensemble(ScoreVictim(method, network), members)
 
 
 def adversary(
     name: str,
-    trainable: Trainable,
+    method: Method,
     network: nn.Module,
     *,
     steps: int,
@@ -202,9 +202,9 @@ def adversary(
     Raises `UserError` for an unknown name or an impossible parameter.
     """
     if name in ENSEMBLES:
-        return make_ensemble(name, trainable, network, steps=steps, restarts=restarts, norm=norm)
+        return make_ensemble(name, method, network, steps=steps, restarts=restarts, norm=norm)
     attack = make_attack(name, steps=steps, restarts=restarts, norm=norm)
-    return Single(ScoreVictim(trainable, network), attack)
+    return Single(ScoreVictim(method, network), attack)
 
 
 def full_steps(image_shape: Sequence[int]) -> int:
@@ -230,9 +230,9 @@ def settings(ensemble: Ensemble | Single) -> list[dict[str, Any]]:
     ]
 
 
-def left_out(trainable: Trainable, norm: Norm) -> list[str]:
+def left_out(method: Method, norm: Norm) -> list[str]:
     """Members of the full ensemble that cannot run where torchattacks is not installed."""
-    absent = trainable.task is Task.CLASSIFICATION and not zoo.available()
+    absent = method.task is Task.CLASSIFICATION and not zoo.available()
     return [kind.__name__.lower() for kind in _borrowed(norm)] if absent else []
 
 
@@ -241,18 +241,16 @@ def _borrowed(norm: Norm) -> list[type[Attack]]:
     return [kind for kind in kinds if norm in kind.norms]
 
 
-def _extra(
-    trainable: Trainable, network: nn.Module, norm: Norm, count: int, draws: int
-) -> list[Member]:
+def _extra(method: Method, network: nn.Module, norm: Norm, count: int, draws: int) -> list[Member]:
     """Attacks that go about it in another way: without gradients, and to the nearest boundary."""
-    if trainable.task is not Task.CLASSIFICATION:
+    if method.task is not Task.CLASSIFICATION:
         return []
     attacks: list[Attack] = []
     if norm in Square.norms:
         attacks.append(Square(steps=_QUERIES * count, draws=draws))
     if zoo.available():
         attacks += [kind(steps=count, norm=norm, draws=draws) for kind in _borrowed(norm)]
-    victim = ScoreVictim(trainable, network, "margin")
+    victim = ScoreVictim(method, network, "margin")
     return [Member(type(attack).__name__.lower(), attack, victim) for attack in attacks]
 
 

@@ -21,7 +21,7 @@ from trustsweep.trainables.attacks.losses import Answer, harm
 from trustsweep.trainables.attacks.pgd import PGD
 from trustsweep.trainables.attacks.registry import make_attack
 from trustsweep.trainables.attacks.victims import ScoreVictim
-from trustsweep.trainables.contract import Trainable
+from trustsweep.trainables.contract import Method
 from trustsweep.trainables.registry import Norm
 
 #: What each sign means, by name.
@@ -83,7 +83,7 @@ class Masking:
 
 
 def masking(
-    trainable: Trainable,
+    method: Method,
     network: nn.Module,
     batch: Batch,
     epsilon: float,
@@ -104,9 +104,9 @@ def masking(
         seeds: (B,) integers, see `Attack`.
         batch_size: How many samples pass the network at once; None for all.
     """
-    loss = "dice" if trainable.task is Task.SEGMENTATION else "margin"
-    victim = ScoreVictim(trainable, network, loss)
-    rows = _attackable(batch, trainable.manifest)
+    loss = "dice" if method.task is Task.SEGMENTATION else "margin"
+    victim = ScoreVictim(method, network, loss)
+    rows = _attackable(batch, method.manifest)
     batch, seeds = batch.select(rows), None if seeds is None else seeds[rows]
     check = _Check(victim, batch, seeds, batch_size or len(batch))
     effort = effort or Effort()
@@ -163,7 +163,7 @@ class _Check:
             (batch.select(some), None if seeds is None else seeds[some])
             for some in (rows[start : start + size] for start in rows[::size])
         ]
-        self._segmentation = victim.trainable.task is Task.SEGMENTATION
+        self._segmentation = victim.method.task is Task.SEGMENTATION
         self.clean = self._each(lambda part, _: self._score(part))
 
     def after(self, attack: Attack, epsilon: float) -> Tensor:

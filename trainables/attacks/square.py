@@ -71,7 +71,7 @@ class Square(Attack):
     def _worst(
         self, victim: Victim, batch: Batch, ball: Ball, draws: Draws, begin: Tensor | None
     ) -> Tensor:
-        classes = isinstance(victim, ScoreVictim) and victim.trainable.task is Task.CLASSIFICATION
+        classes = isinstance(victim, ScoreVictim) and victim.method.task is Task.CLASSIFICATION
         enough = 0.0 if classes else math.inf
         worst, most = batch.image, self.judged(victim, batch)
         for restart in range(self.restarts):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.attacks.losses import LOSSES, Answer, answer, decision_losses, harm
-from trustsweep.trainables.contract import Progress, Trainable
+from trustsweep.trainables.contract import Method, Progress
 
 #: A batch to scores, with gradient; see `Prediction.scores`.
 Scores = Callable[[Batch], Tensor]
@@ -47,20 +47,20 @@ class ScoreVictim:
     Args:
         loss: One of `LOSSES`.
         scores: How the scores are to be differentiated, where there are several ways; see
-            `Trainable.gradients`.
+            `Method.gradients`.
     """
 
     def __init__(
         self,
-        trainable: Trainable,
+        method: Method,
         network: nn.Module,
         loss: str = "cross-entropy",
         scores: Scores | None = None,
     ) -> None:
-        self.trainable = trainable
+        self.method = method
         self.network = network
         self._loss = LOSSES[loss]
-        self._scores = scores or (lambda batch: trainable.scores(network, batch))
+        self._scores = scores or (lambda batch: method.scores(network, batch))
 
     def loss(self, batch: Batch) -> Tensor:
         loss: Tensor = self._loss(self.answer(batch))
@@ -68,7 +68,7 @@ class ScoreVictim:
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
         said = self.answer(batch)
-        return self._loss(said), harm(said, self.trainable.task).detach()
+        return self._loss(said), harm(said, self.method.task).detach()
 
     def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         said = self.answer(batch)
@@ -76,22 +76,22 @@ class ScoreVictim:
 
     def answer(self, batch: Batch) -> Answer:
         """What is said of a batch, beside its truth."""
-        return answer(self._scores(batch), batch, self.trainable.task)
+        return answer(self._scores(batch), batch, self.method.task)
 
 
 class TrainingVictim(ScoreVictim):
-    """The trainable's own training loss; harm is that of its scores."""
+    """The method's own training loss; harm is that of its scores."""
 
-    def __init__(self, trainable: Trainable, network: nn.Module, progress: Progress) -> None:
-        super().__init__(trainable, network)
+    def __init__(self, method: Method, network: nn.Module, progress: Progress) -> None:
+        super().__init__(method, network)
         self.progress = progress
 
     def loss(self, batch: Batch) -> Tensor:
-        return self.trainable.loss(self.network, batch, self.progress).per_sample
+        return self.method.loss(self.network, batch, self.progress).per_sample
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            done = harm(self.answer(batch), self.trainable.task)
+            done = harm(self.answer(batch), self.method.task)
         return self.loss(batch), done
 
 

@@ -100,7 +100,7 @@ class _Borrowed(Attack):
         self, victim: Victim, batch: Batch, ball: Ball, draws: Draws, begin: Tensor | None
     ) -> Tensor:
         name = type(self).__name__
-        if not isinstance(victim, ScoreVictim) or victim.trainable.task is not Task.CLASSIFICATION:
+        if not isinstance(victim, ScoreVictim) or victim.method.task is not Task.CLASSIFICATION:
             raise UserError(f"attack: {name} is for classification, with one class for each image.")
         if begin is not None:
             raise ValueError(f"{name} begins at the image")

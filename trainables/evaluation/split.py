@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.schema import Batch, Task
 from trustsweep.trainables.attacks.engine import frozen
-from trustsweep.trainables.contract import Prediction, Trainable
+from trustsweep.trainables.contract import Method, Prediction
 from trustsweep.trainables.evaluation.plan import CLEAN, EvaluationPlan
 from trustsweep.trainables.metrics.base import MetricState, classes, uncertainty_map
 from trustsweep.trainables.metrics.calibration import Calibration
@@ -227,7 +227,7 @@ class Evaluation:
 
 
 def evaluate(
-    trainable: Trainable,
+    method: Method,
     network: nn.Module,
     batches: Iterable[Batch],
     plan: EvaluationPlan,
@@ -243,26 +243,26 @@ def evaluate(
     `requires_grad` are left as found. Batches lie on the network's device. `scores` gathers what
     each sample scored.
     """
-    evaluation = Evaluation(plan, trainable.task, prior, scores)
+    evaluation = Evaluation(plan, method.task, prior, scores)
     with frozen(network):
         for batch in batches:
             evaluation.update_truth(batch)
-            clean = _judge(trainable, network, batch, evaluation, CLEAN)
+            clean = _judge(method, network, batch, evaluation, CLEAN)
             for name, severity in plan.corruptions:
                 condition = corrupted_name(name, severity)
-                _judge(trainable, network, corrupt(batch, name, severity), evaluation, condition)
+                _judge(method, network, corrupt(batch, name, severity), evaluation, condition)
             worst = None
             for epsilon in plan.budgets:
                 # What is found within a smaller ε lies in the larger ball too.
                 worse = attack(batch, epsilon, worst)
                 worst = worse.image
-                found = _judge(trainable, network, worse, evaluation, attacked_name(epsilon))
+                found = _judge(method, network, worse, evaluation, attacked_name(epsilon))
                 evaluation.update_shift(epsilon, clean, found, batch)
     return evaluation
 
 
 def panel(
-    trainable: Trainable,
+    method: Method,
     network: nn.Module,
     batch: Batch,
     attack: Attack,
@@ -281,15 +281,15 @@ def panel(
     Raises:
         ValueError: a batch without the truth that the task needs.
     """
-    result = _truth(trainable.task, batch)
+    result = _truth(method.task, batch)
     with frozen(network):
         attacked = {"_attacked": attack(batch, epsilon, None)} if epsilon > 0 else {}
         for suffix, shown in {"": batch, **attacked}.items():
             with torch.inference_mode():
-                prediction = trainable.predict(network, shown)
+                prediction = method.predict(network, shown)
             doubt = uncertainty_map(prediction, uncertainty)
             result["image" + suffix] = _picture(shown.image)
-            if trainable.task is Task.SEGMENTATION:
+            if method.task is Task.SEGMENTATION:
                 result["probability" + suffix] = _picture(prediction.probability)
                 result["uncertainty" + suffix] = _picture(doubt.unsqueeze(1))
             else:
@@ -307,10 +307,10 @@ def _truth(task: Task, batch: Batch) -> dict[str, np.ndarray]:
 
 
 def _judge(
-    trainable: Trainable, network: nn.Module, batch: Batch, evaluation: Evaluation, condition: str
+    method: Method, network: nn.Module, batch: Batch, evaluation: Evaluation, condition: str
 ) -> Prediction:
     with torch.inference_mode():
-        prediction = trainable.predict(network, batch)
+        prediction = method.predict(network, batch)
         evaluation.update(condition, prediction, batch)
     return prediction
 

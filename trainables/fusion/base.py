@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Batch, Manifest, Modality, Task
-from trustsweep.trainables.contract import Config, Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.fusion.encoders import Encoder, encoder
 from trustsweep.trainables.fusion.inputs import gather, in_manifest_order, sources
 from trustsweep.trainables.settings import number, whole
@@ -58,7 +58,7 @@ class FusionNetwork(nn.Module):
         """`inputs.gather`'s tensors and (B, M) bool to what is said of them."""
 
 
-class FusionTrainable(Trainable):
+class FusionMethod(Method):
     """A classifier of several modalities, any of which may be absent from a sample.
 
     A sample without any modality gets the uniform distribution and a loss of ln K without
@@ -122,7 +122,7 @@ class FusionTrainable(Trainable):
         return Prediction(
             scores,
             {name: maps[name] for name in self.uncertainties},
-            reliability=None if weights is None else in_manifest_order(weights, self.manifest),
+            modality_weights=None if weights is None else in_manifest_order(weights, self.manifest),
         )
 
     def cross_entropy(self, fused: Fused, batch: Batch, present: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from trustsweep.data_pipelines.schema import Batch, Manifest
 from trustsweep.trainables.contract import Config
 from trustsweep.trainables.fusion.base import (
     Fused,
+    FusionMethod,
     FusionNetwork,
-    FusionTrainable,
     by_modality,
     labels,
     over_present,
@@ -38,7 +38,7 @@ UNCERTAINTIES = {
 }
 
 
-class Draf(FusionTrainable):
+class Draf(FusionMethod):
     """Weights r = softmax over the present modalities of −α U_m − β ĉ_m.
 
     Each modality has T stochastic passes h_m^(t), a head of its own p_m^(t) = softmax φ_m(h_m^(t)),
@@ -62,7 +62,7 @@ class Draf(FusionTrainable):
 
     Config: `passes` (T >= 1), `alpha`, `beta`, `lambda_corruption` (λ) and `lambda_unimodal` (λ_u),
     all >= 0, `weigh_by` (of `UNCERTAINTIES`), `through_uncertainty`, and those of
-    `FusionTrainable`. α = β = 0 weighs all present modalities equally.
+    `FusionMethod`. α = β = 0 weighs all present modalities equally.
     """
 
     uncertainties = ("entropy", "expected-entropy", "mutual-information", "least-confidence")

@@ -12,8 +12,8 @@ from trustsweep.data_pipelines.schema import Batch, Manifest
 from trustsweep.trainables.contract import Config
 from trustsweep.trainables.fusion.base import (
     Fused,
+    FusionMethod,
     FusionNetwork,
-    FusionTrainable,
     by_modality,
     labels,
     over_present,
@@ -25,7 +25,7 @@ from trustsweep.trainables.fusion.encoders import Encoder
 from trustsweep.trainables.settings import number
 
 
-class DrFuse(FusionTrainable):
+class DrFuse(FusionMethod):
     """Shared and distinct features, weighed for each class (Yao et al. 2024, arXiv 2403.06197).
 
     Each modality's features become a shared part h_m, through an MLP of three layers of which the
@@ -53,7 +53,7 @@ class DrFuse(FusionTrainable):
     shared token's among the present.
 
     Config: `lambda_disentangle` (λ) and `lambda_attention` (λ_a), both >= 0, and that of
-    `FusionTrainable`.
+    `FusionMethod`.
     """
 
     def __init__(self, config: Config, manifest: Manifest) -> None:

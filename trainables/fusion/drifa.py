@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.trainables.contract import Config
-from trustsweep.trainables.fusion.base import Fused, FusionNetwork, FusionTrainable
+from trustsweep.trainables.fusion.base import Fused, FusionMethod, FusionNetwork
 from trustsweep.trainables.fusion.encoders import Encoder, McDropout
 from trustsweep.trainables.fusion.tokens import TokenNetwork
 from trustsweep.trainables.settings import whole
 
 
-class DrifaNet(FusionTrainable):
+class DrifaNet(FusionMethod):
     """Dual robust information fusion attention (Dhar et al. 2024, arXiv 2412.01248).
 
     Each modality is a branch: its tokens, brought to `dim` channels, pass `blocks` rounds of a
@@ -35,7 +35,7 @@ class DrifaNet(FusionTrainable):
     branches; T passes of one network, not of an ensemble of five. The published code gates once
     more between a block and `AcrossAttention`.
 
-    Config: `passes` (T) and `blocks`, both >= 1, and that of `FusionTrainable`.
+    Config: `passes` (T) and `blocks`, both >= 1, and that of `FusionMethod`.
     """
 
     uncertainties = ("entropy", "expected-entropy", "mutual-information", "least-confidence")

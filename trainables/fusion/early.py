@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.schema import Modality
-from trustsweep.trainables.fusion.base import Fused, FusionNetwork, FusionTrainable
+from trustsweep.trainables.fusion.base import Fused, FusionMethod, FusionNetwork
 from trustsweep.trainables.fusion.encoders import Encoder
 
 
-class EarlyFusion(FusionTrainable):
+class EarlyFusion(FusionMethod):
     """Concatenates the modalities' raw values; deterministic.
 
     Values of one kind that share a grid (the channels of an image, the entries of a table, the
@@ -21,7 +21,7 @@ class EarlyFusion(FusionTrainable):
     after standardising (images) or marked as missing (tables, series), and says so in flags, one
     for each modality, that join the features.
 
-    Config: that of `FusionTrainable`.
+    Config: that of `FusionMethod`.
     """
 
     def network(self) -> FusionNetwork:

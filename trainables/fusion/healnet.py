@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.trainables.contract import Config
-from trustsweep.trainables.fusion.base import Fused, FusionNetwork, FusionTrainable
+from trustsweep.trainables.fusion.base import Fused, FusionMethod, FusionNetwork
 from trustsweep.trainables.fusion.encoders import Encoder
 from trustsweep.trainables.fusion.tokens import TokenNetwork
 from trustsweep.trainables.settings import whole
@@ -26,7 +26,7 @@ TEMPERATURE = 0.5
 _EXPANSION = 4
 
 
-class HealNet(FusionTrainable):
+class HealNet(FusionMethod):
     """Hybrid early fusion by iterative attention (Hemker et al. 2024, arXiv 2311.09115).
 
     A learned array S of `latents` vectors is, in each of `layers` fusion layers and for each
@@ -49,7 +49,7 @@ class HealNet(FusionTrainable):
     `latent_dim` / `heads` wide, not 64.
 
     Config: `layers`, `latents`, `latent_dim` (a multiple of `heads`), `heads`, all >= 1,
-    `self_attention` >= 0, and that of `FusionTrainable`, whose `dropout` is also that of attention
+    `self_attention` >= 0, and that of `FusionMethod`, whose `dropout` is also that of attention
     weights and feed-forward networks.
     """
 

@@ -10,8 +10,8 @@ from trustsweep.data_pipelines.schema import Batch, Manifest
 from trustsweep.trainables.contract import Config
 from trustsweep.trainables.fusion.base import (
     Fused,
+    FusionMethod,
     FusionNetwork,
-    FusionTrainable,
     by_modality,
     labels,
     over_present,
@@ -24,7 +24,7 @@ from trustsweep.trainables.settings import word
 RULES = ("mean", "majority")
 
 
-class LateFusion(FusionTrainable):
+class LateFusion(FusionMethod):
     """A network for each modality, trained on its own; predictions are combined.
 
     "mean" averages the probabilities of the present modalities. "majority" gives each class the
@@ -32,7 +32,7 @@ class LateFusion(FusionTrainable):
     gradient, attacks follow that of the mean. The loss is the mean over the present modalities of
     each one's own cross-entropy, the same for both rules.
 
-    Config: `rule`, and that of `FusionTrainable`.
+    Config: `rule`, and that of `FusionMethod`.
     """
 
     def __init__(self, config: Config, manifest: Manifest) -> None:

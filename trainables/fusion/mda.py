@@ -11,8 +11,8 @@ from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.trainables.contract import Config
 from trustsweep.trainables.fusion.base import (
     Fused,
+    FusionMethod,
     FusionNetwork,
-    FusionTrainable,
     by_modality,
     softmax_present,
 )
@@ -23,7 +23,7 @@ from trustsweep.trainables.settings import word
 NORMALISATIONS = ("softmax", "sigmoid")
 
 
-class MdaStyle(FusionTrainable):
+class MdaStyle(FusionMethod):
     """Weights from attention between a sample's modalities, after MDA (arXiv 2406.10569).
 
     A re-implementation of the idea: neither code nor details of "Modal-Domain Attention" were
@@ -31,7 +31,7 @@ class MdaStyle(FusionTrainable):
     the present modalities, scores s_m = q · k_m / √D; weights w = softmax(s), or σ(s_m) / Σ σ(s_j)
     for `normalise: sigmoid`, over the present ones; the prediction is of Σ w_m V z_m.
 
-    Config: `normalise`, and that of `FusionTrainable`.
+    Config: `normalise`, and that of `FusionMethod`.
     """
 
     def __init__(self, config: Config, manifest: Manifest) -> None:

@@ -54,7 +54,7 @@ class Reliance(SampleState):
         Raises:
             ValueError: without weights (B, M) or severities (B, M) to compare.
         """
-        weight, severity = prediction.reliability, batch.severity
+        weight, severity = prediction.modality_weights, batch.severity
         if weight is None or severity is None or weight.shape != severity.shape:
             shapes = [None if v is None else tuple(v.shape) for v in (weight, severity)]
             raise ValueError(f"weights {shapes[0]} and severities {shapes[1]} cannot be compared")

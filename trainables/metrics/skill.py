@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from trustsweep.trainables.metrics.catalog import METRICS, SKILL, MetricInfo
 
 #: Predictor to metric ("dice") to its value on one split.
-Figures = Mapping[str, Mapping[str, float]]
+TrivialMetrics = Mapping[str, Mapping[str, float]]
 
 #: Segmentation: nothing, everything, the mean of the train masks as a probability, the fixed mask
 #: with the largest pooled Dice on the train images with a lesion.
@@ -34,7 +34,7 @@ DECISIVE = ("dice_lesion", "dice", "balanced_accuracy")
 _LEAST_ROOM = 1e-6
 
 
-def best_trivial(figures: Figures, metric: str) -> tuple[str, float]:
+def best_trivial(figures: TrivialMetrics, metric: str) -> tuple[str, float]:
     """The predictor that is best at a metric, and its value; ("", NaN) where it is undefined."""
     values = {name: row.get(metric, math.nan) for name, row in figures.items()}
     values = {name: value for name, value in values.items() if not math.isnan(value)}
@@ -51,7 +51,7 @@ def skill(value: float, trivial: float, info: MetricInfo) -> float:
     return math.nan if abs(room) < _LEAST_ROOM else (value - trivial) / room
 
 
-def triviality(metrics: Mapping[str, float], figures: Figures | None = None) -> str:
+def triviality(metrics: Mapping[str, float], figures: TrivialMetrics | None = None) -> str:
     """What is trivial about a model, as a phrase ("predicts nothing"); "" for a model that is not.
 
     Args:

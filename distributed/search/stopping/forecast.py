@@ -51,7 +51,7 @@ import numpy as np
 from scipy.special import gammaincinv, ndtri
 from scipy.stats import qmc
 
-from trustsweep.distributed.search.stopping.policy import Bound, Figures, Policy, Verdict
+from trustsweep.distributed.search.stopping.policy import Bound, Metrics, Policy, Verdict
 from trustsweep.distributed.search.stopping.ranking import losses_of, violations_of
 from trustsweep.distributed.search.stopping.regression import Forecasts, Ridge
 from trustsweep.distributed.statistics.front import Archive, Floats, Objective
@@ -134,9 +134,9 @@ class Forecast(Policy):
         self._models: dict[int, _Model | None] = {}
         self._normal, self._uniform = _draws(len(objectives) + len(constraints), seed)
 
-    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
+    def report(self, trial: str, rung: int, metrics: Metrics) -> Verdict:
         curve = self._curves.setdefault(trial, {})
-        curve[rung] = _features(curve, rung, self._row(figures))
+        curve[rung] = _features(curve, rung, self._row(metrics))
         model = self._model(rung) if self._front.keys else None
         if model is None:
             return Verdict()
@@ -148,13 +148,13 @@ class Forecast(Policy):
             self._learn_of(ended, self._stopped)
         return verdict
 
-    def end(self, trial: str, figures: Figures | None) -> None:
+    def end(self, trial: str, metrics: Metrics | None) -> None:
         # Two slots may end in another order when a past is replayed: what was measured counts.
         stopped = self._stopped.pop(trial, None)
         curve = stopped.curve if stopped else self._curves.pop(trial, {})
-        if figures is None:
+        if metrics is None:
             return
-        final = self._row(figures)
+        final = self._row(metrics)
         ended = _Ended(trial, curve, final, np.zeros_like(final))
         self._learn_of(ended, self._full)
         self._enter(ended)
@@ -165,10 +165,10 @@ class Forecast(Policy):
             del kind[next(iter(kind))]
         self._models.clear()
 
-    def _row(self, figures: Figures) -> Floats:
+    def _row(self, metrics: Metrics) -> Floats:
         """(m + c,) losses and violations; what is no number is worse than any."""
         row = np.concatenate(
-            [losses_of(figures, self.objectives), violations_of(figures, self.constraints)]
+            [losses_of(metrics, self.objectives), violations_of(metrics, self.constraints)]
         )
         return np.where(np.isnan(row), np.inf, row)
 
@@ -246,7 +246,7 @@ def _features(curve: _Curve, rung: int, now: Floats) -> Floats:
         return np.concatenate([now, np.zeros_like(now)])
     with np.errstate(invalid="ignore"):
         change = now - curve[max(earlier)][: len(now)]
-    # Two figures that are none: no change.
+    # Two metrics that are none: no change.
     return np.concatenate([now, np.where(np.isnan(change), 0.0, change)])
 
 

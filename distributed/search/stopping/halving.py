@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trustsweep.distributed.search.stopping.policy import Bound, Figures, Policy, Verdict
+from trustsweep.distributed.search.stopping.policy import Bound, Metrics, Policy, Verdict
 from trustsweep.distributed.search.stopping.ranking import (
     Indices,
     Ranking,
@@ -79,17 +79,17 @@ class Halving(Policy):
         count = max(1, min(brackets, rungs))
         self._brackets = [[_Rung() for _ in range(rungs)] for _ in range(count)]
 
-    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
+    def report(self, trial: str, rung: int, metrics: Metrics) -> Verdict:
         bracket = self._bracket(trial)
         if rung < bracket:
             return Verdict()
         here = self._brackets[bracket][rung]
         here.trials.append(trial)
-        here.losses.append(losses_of(figures, self.objectives))
-        here.violations.append(violations_of(figures, self.constraints))
+        here.losses.append(losses_of(metrics, self.objectives))
+        here.violations.append(violations_of(metrics, self.constraints))
         return self._judge(here, rung)
 
-    def end(self, trial: str, figures: Figures | None) -> None:
+    def end(self, trial: str, metrics: Metrics | None) -> None:
         """Nothing: halving compares trials at the rungs alone."""
 
     def _bracket(self, trial: str) -> int:
@@ -122,7 +122,7 @@ class Halving(Policy):
 
 
 def _scores(order: Indices, losses: Floats, violations: Floats) -> Floats:
-    """What trials are compared by, higher is better: (n,), NaN for figures that are none.
+    """What trials are compared by, higher is better: (n,), NaN for metrics that are none.
 
     Their places in `order`, but of a single objective its values: ASHA's quantile falls between
     two of them.

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from trustsweep.distributed.statistics.front import Objective
 
-#: Names to figures; a missing one counts as NaN, which is worst.
-Figures = Mapping[str, float]
+#: Names to metrics; a missing one counts as NaN, which is worst.
+Metrics = Mapping[str, float]
 
 
 class Bound(Protocol):
@@ -68,15 +68,15 @@ class Policy(ABC):
         self.seed = seed
 
     @abstractmethod
-    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
+    def report(self, trial: str, rung: int, metrics: Metrics) -> Verdict:
         """Take in what a trial measured at a rung (from 0); whether it goes on.
 
         A trial may skip rungs; each rung is reported at most once, in ascending order.
         """
 
     @abstractmethod
-    def end(self, trial: str, figures: Figures | None) -> None:
-        """A trial ended: at its full length with these final figures, or without any (None).
+    def end(self, trial: str, metrics: Metrics | None) -> None:
+        """A trial ended: at its full length with these final metrics, or without any (None).
 
         A trial that was told to stop is not ended again.
         """

@@ -3,7 +3,7 @@
 Trials stand in three tiers: those that keep every bound, those that break one (by how much), and
 those with a figure that is no number. The first tier is sorted into fronts, each front by what its
 members add to it; or, "scalarised", by the mean of its objectives, each from 0 for the best to 1
-for the worst of the tier. Within a front figures enter as ranks among the trials compared, so that
+for the worst of the tier. Within a front metrics enter as ranks among the trials compared, so that
 order depends neither on a metric's unit nor on any monotone rescaling of it; the scalarised one
 does not depend on unit and origin.
 
@@ -21,23 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from trustsweep.distributed.search.stopping.policy import Bound, Figures
+from trustsweep.distributed.search.stopping.policy import Bound, Metrics
 from trustsweep.distributed.statistics.front import Direction, Floats, Objective, hypervolume
 
 Ranking: TypeAlias = Literal["hypervolume", "epsilon-net", "scalarised"]
 Indices: TypeAlias = NDArray[np.intp]
 
 
-def losses_of(figures: Figures, objectives: Sequence[Objective]) -> Floats:
+def losses_of(metrics: Metrics, objectives: Sequence[Objective]) -> Floats:
     """What a trial measured, (m,), turned so that smaller is better; NaN where it is missing."""
     signs = [-1.0 if o.direction == "max" else 1.0 for o in objectives]
-    values = [figures.get(o.name, np.nan) for o in objectives]
+    values = [metrics.get(o.name, np.nan) for o in objectives]
     return np.multiply(signs, values)
 
 
-def violations_of(figures: Figures, constraints: Sequence[Bound]) -> Floats:
+def violations_of(metrics: Metrics, constraints: Sequence[Bound]) -> Floats:
     """By how much a trial breaks each bound, (c,), at most 0 where it keeps it; NaN if unknown."""
-    return np.array([c.violation(figures.get(c.metric, np.nan)) for c in constraints], dtype=float)
+    return np.array([c.violation(metrics.get(c.metric, np.nan)) for c in constraints], dtype=float)
 
 
 def rank(losses: Floats, violations: Floats, method: Ranking = "hypervolume") -> Indices:

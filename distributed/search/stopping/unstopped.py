@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from trustsweep.distributed.search.stopping.policy import Figures, Policy, Verdict
+from trustsweep.distributed.search.stopping.policy import Metrics, Policy, Verdict
 
 
 class Unstopped(Policy):
     """Lets every trial go on."""
 
-    def report(self, trial: str, rung: int, figures: Figures) -> Verdict:
+    def report(self, trial: str, rung: int, metrics: Metrics) -> Verdict:
         return Verdict()
 
-    def end(self, trial: str, figures: Figures | None) -> None:
+    def end(self, trial: str, metrics: Metrics | None) -> None:
         """Nothing to learn."""

@@ -11,10 +11,10 @@ from trustsweep.data_pipelines.streams.indexed import Samples
 from trustsweep.distributed.workers.training import TrialTraining
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.evaluation import EvaluationPlan
-from trustsweep.trainables.fusion.base import FusionTrainable
-from trustsweep.trainables.registry import TRAINABLES
+from trustsweep.trainables.fusion.base import FusionMethod
+from trustsweep.trainables.registry import METHODS
 
-MODELS = [name for name, cls in TRAINABLES.items() if issubclass(cls, FusionTrainable)]
+MODELS = [name for name, cls in METHODS.items() if issubclass(cls, FusionMethod)]
 #: The kinds of modalities that each has.
 LAYOUTS = {
     "hannover-covid": {"image", "tabular"},

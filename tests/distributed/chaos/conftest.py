@@ -27,9 +27,9 @@ from trustsweep.distributed.run.ledger import END, EPOCH, LEDGER, Ledger, State
 
 STUDY = {
     "name": "chaos",
-    "trainables": ["unet"],
+    "methods": ["unet"],
     "objectives": ["dice_area", "clean.brier"],
-    "space": {"epochs": 6, "width": 4, "regime": "none", "corruption_share": 0.2},
+    "space": {"epochs": 6, "width": 4, "regime": "none", "corruption_fraction": 0.2},
     "search": {"trials": 10, "sampler": "tpe", "scheduler": "none"},
     "evaluation": {
         "epsilons": [0, 0.01],

@@ -29,13 +29,13 @@ class Loss:
     """A method's figures at each severity; None where the trial has none.
 
     Attributes:
-        trainable, id: The method, and the trial that stands for it.
+        method, id: The method, and the trial that stands for it.
         place: Of the method among those of the run; its colour.
         auroc, ece: From clean on.
         drop: Percent of the clean AUROC that is lost.
     """
 
-    trainable: str
+    method: str
     id: str
     place: int
     auroc: list[float | None]
@@ -97,7 +97,7 @@ def _best(run: Run) -> dict[str, Record]:
         (t for t in run.completed if objective.name in t.metrics),
         key=lambda t: sign * t.metrics[objective.name],
     ):
-        best[str(trial.config.get("trainable", "the study's model"))] = trial
+        best[str(trial.config.get("method", "the study's model"))] = trial
     return dict(sorted(best.items()))
 
 
@@ -105,12 +105,12 @@ def _worsening(
     run: Run, corruption: str, severities: list[int], best: Mapping[str, Record]
 ) -> Worsening:
     losses = []
-    for place, (trainable, trial) in enumerate(best.items()):
+    for place, (method, trial) in enumerate(best.items()):
         conditions = ["clean", *(f"corrupted@{corruption}-{s}" for s in severities)]
         auroc = [trial.metrics.get(f"{c}.auroc") for c in conditions]
         ece = [trial.metrics.get(f"{c}.ece") for c in conditions]
         drop = [_drop(auroc[0], value) for value in auroc]
-        losses.append(Loss(trainable, trial.id, place, auroc, ece, drop))
+        losses.append(Loss(method, trial.id, place, auroc, ece, drop))
     return Worsening(
         corruption=corruption,
         parameter=SYMBOLS.get(corruption, "parameter"),

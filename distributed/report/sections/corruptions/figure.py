@@ -30,7 +30,7 @@ def draw(worsenings: list[Worsening]) -> Figure:
             # None becomes NaN, which interrupts the line.
             for axes, values in ((upper, loss.auroc), (lower, loss.ece)):
                 heights = np.array(values, dtype=float)
-                axes.plot(worsening.severities, heights, label=loss.trainable, **look)
+                axes.plot(worsening.severities, heights, label=loss.method, **look)
         upper.set_title(worsening.corruption, fontsize=10)
         for axes in (upper, lower):
             axes.set_xticks(worsening.severities, worsening.labels, fontsize=8)

@@ -12,9 +12,9 @@ function drawWorsenings() {
   home.replaceChildren(...REPORT.worsenings.map(() => document.createElement("div")));
   REPORT.worsenings.forEach((worsening, k) => {
     const traces = worsening.losses.map((loss) => ({
-      x: worsening.severities, y: loss[key], mode: "lines+markers", name: plain(loss.trainable),
+      x: worsening.severities, y: loss[key], mode: "lines+markers", name: plain(loss.method),
       line: { color: colour(loss.place) }, marker: { symbol: symbol(loss.place), size: 7 },
-      text: worsening.labels.map((label, i) => `${plain(loss.trainable)}, trial ${plain(loss.id)}<br>${plain(worsening.parameter)} ${plain(label)}<br>AUROC ${short(loss.auroc[i])}, ECE ${short(loss.ece[i])}`),
+      text: worsening.labels.map((label, i) => `${plain(loss.method)}, trial ${plain(loss.id)}<br>${plain(worsening.parameter)} ${plain(label)}<br>AUROC ${short(loss.auroc[i])}, ECE ${short(loss.ece[i])}`),
       hoverinfo: "text",
     }));
     draw(home.children[k], traces, {

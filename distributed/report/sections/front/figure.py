@@ -21,7 +21,7 @@ def draw(run: Run, data: Front) -> Figure | None:
         return None
     x, y = run.objectives[:2]
     trials = [t for t in run.completed if x.name in t.metrics and y.name in t.metrics]
-    key = "trainable" if "trainable" in run.config_keys else None
+    key = "method" if "method" in run.config_keys else None
     groups = sorted({str(t.config.get(key, "")) for t in trials}) if key else [""]
     figure, axes = single_axes(6.4, 4.4)
     for i, group in enumerate(groups):

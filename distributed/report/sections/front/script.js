@@ -128,7 +128,7 @@ function startFront() {
   fill(document.getElementById("pick-y"), names, objectives[1] ?? names.find((n) => n !== objectives[0]));
   const keys = colourKeys();
   const colour = document.getElementById("pick-colour");
-  fill(colour, keys, ["trainable", "regime"].find((k) => keys.includes(k)));
+  fill(colour, keys, ["method", "regime"].find((k) => keys.includes(k)));
   colour.add(new Option("nothing", ""));
   readAddress();
   form.addEventListener("change", () => { writeAddress(); drawFront(); });

@@ -155,7 +155,7 @@ def findings(found: Repeats) -> list[str]:
     if found.baseline is None:
         return [
             "Nothing is tested: the run has no baseline. Name one in the study, such as "
-            "`baseline: {trainable: unet}`, and go on with the sweep."
+            "`baseline: {method: unet}`, and go on with the sweep."
         ]
     sentences = [
         f"{plural(len(found.rows), 'comparison')} with the baseline, paired by seed, at "

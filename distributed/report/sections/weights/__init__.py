@@ -17,7 +17,7 @@ from trustsweep.distributed.run.folder import Run
 CONFIDENT = 0.9
 #: Weights that differ by less are the same but for rounding.
 EQUAL = 1e-6
-_BOTH = ("present", "reliability", "probability", "uncertainty")
+_BOTH = ("present", "weights", "probability", "uncertainty")
 ARRAYS = (
     "label", *_BOTH, *(f"{name}_mixed" for name in _BOTH), "severity_mixed",
 )  # fmt: skip
@@ -135,7 +135,7 @@ def _row(card: EvaluationCard, i: int, limit: float) -> WeighedSample:
 
 def _carried(card: EvaluationCard, i: int, suffix: str, limit: float) -> Carried:
     stored = card.panel
-    shares = stored[f"sample_reliability{suffix}"][i]
+    shares = stored[f"sample_weights{suffix}"][i]
     present = stored[f"sample_present{suffix}"][i]
     severities = stored["sample_severity_mixed"][i] if suffix else [0.0] * len(shares)
     there = shares[present]

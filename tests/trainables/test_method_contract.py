@@ -1,4 +1,4 @@
-"""What every registered trainable promises, at its space's defaults but narrow."""
+"""What every registered method promises, at its space's defaults but narrow."""
 
 import math
 from collections.abc import Callable
@@ -11,26 +11,26 @@ from safetensors.torch import load, save
 from trustsweep.data_pipelines.schema import Batch, Manifest, Task
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.attacks import ScoreVictim, adversary, make_attack
-from trustsweep.trainables.contract import Loss, Prediction, Progress, Trainable
+from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
 from trustsweep.trainables.metrics.base import classes as classes_of
 from trustsweep.trainables.metrics.base import foreground
 from trustsweep.trainables.metrics.catalog import all_names, metric_info
 from trustsweep.trainables.metrics.overlap import dice
 from trustsweep.trainables.regimes import from_config
-from trustsweep.trainables.registry import MAPS, REGIMES, TRAINABLES
+from trustsweep.trainables.registry import MAPS, METHODS, REGIMES
 
 torch.set_num_threads(1)
 SHAPES = {"2d": (1, 20, 28), "2d-rgb": (3, 16, 16), "3d": (1, 12, 16, 10)}
 PLAN = EvaluationPlan(epsilons=(0.0, 0.02, 0.05), corruptions=(("darker", 3),))
 NOW = Progress(3, 6)
 
-every = pytest.mark.parametrize("name", TRAINABLES)
+every = pytest.mark.parametrize("name", METHODS)
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 every_number_of_classes = pytest.mark.parametrize("classes", [2, 4])
 
 
-def build(name: str, shape: tuple[int, ...] = SHAPES["2d"], classes: int = 2) -> Trainable:
+def build(name: str, shape: tuple[int, ...] = SHAPES["2d"], classes: int = 2) -> Method:
     """`classes` is for those of images; masks have a background and a lesion."""
     config = Space([name], {}).defaults(name)
     if "width" in config:
@@ -47,8 +47,8 @@ def build(name: str, shape: tuple[int, ...] = SHAPES["2d"], classes: int = 2) ->
         columns={},
         fingerprint="0",
     )
-    trainable: Trainable = TRAINABLES[name](config, manifest)
-    return trainable
+    method: Method = METHODS[name](config, manifest)
+    return method
 
 
 def toy(shape: tuple[int, ...] = SHAPES["2d"], size: int = 4) -> Batch:
@@ -64,17 +64,17 @@ def toy(shape: tuple[int, ...] = SHAPES["2d"], size: int = 4) -> Batch:
     return Batch(sample_id=tuple(map(str, range(size))), image=image, mask=mask, label=label)
 
 
-def network_of(trainable: Trainable, seed: int = 0) -> torch.nn.Module:
+def network_of(method: Method, seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return trainable.network()
+    return method.network()
 
 
 @every_shape
 @every
 def test_loss_is_finite_and_reaches_every_parameter(name: str, shape: tuple[int, ...]) -> None:
-    trainable = build(name, shape)
-    network = network_of(trainable).train()
-    loss = trainable.loss(network, toy(shape), NOW)
+    method = build(name, shape)
+    network = network_of(method).train()
+    loss = method.loss(network, toy(shape), NOW)
     loss.total.backward()
     gradients = {n: p.grad for n, p in network.named_parameters()}
     assert math.isfinite(loss.total.item())
@@ -85,8 +85,8 @@ def test_loss_is_finite_and_reaches_every_parameter(name: str, shape: tuple[int,
 @every_number_of_classes
 @every
 def test_total_is_the_mean_of_the_samples_and_the_sum_of_the_parts(name: str, classes: int) -> None:
-    trainable = build(name, classes=classes)
-    loss = trainable.loss(network_of(trainable), toy(), NOW)
+    method = build(name, classes=classes)
+    loss = method.loss(network_of(method), toy(), NOW)
     assert loss.per_sample.shape == (4,)
     assert loss.per_sample.requires_grad
     torch.testing.assert_close(loss.per_sample.mean(), loss.total)
@@ -96,10 +96,10 @@ def test_total_is_the_mean_of_the_samples_and_the_sum_of_the_parts(name: str, cl
 
 @every
 def test_loss_of_a_sample_is_its_own(name: str) -> None:
-    trainable = build(name)
-    network = network_of(trainable).eval()
-    together = trainable.loss(network, toy(), NOW).per_sample
-    alone = trainable.loss(network, toy().select([2]), NOW).per_sample
+    method = build(name)
+    network = network_of(method).eval()
+    together = method.loss(network, toy(), NOW).per_sample
+    alone = method.loss(network, toy().select([2]), NOW).per_sample
     torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -109,16 +109,16 @@ def test_loss_of_a_sample_is_its_own(name: str) -> None:
 def test_prediction_has_the_promised_shapes_and_ranges(
     name: str, shape: tuple[int, ...], classes: int
 ) -> None:
-    trainable = build(name, shape, classes)
-    prediction = trainable.predict(network_of(trainable).eval(), toy(shape))
-    spatial = shape[1:] if trainable.task is Task.SEGMENTATION else ()
+    method = build(name, shape, classes)
+    prediction = method.predict(network_of(method).eval(), toy(shape))
+    spatial = shape[1:] if method.task is Task.SEGMENTATION else ()
     if not spatial and classes > 2:
         torch.testing.assert_close(prediction.probability.sum(1), torch.ones(4))
     assert prediction.probability.shape[0] == 4
     assert prediction.probability.shape[2:] == spatial
     assert prediction.probability.dtype == torch.float32
     assert bool(((prediction.probability >= 0) & (prediction.probability <= 1)).all())
-    assert tuple(prediction.uncertainty) == trainable.uncertainties
+    assert tuple(prediction.uncertainty) == method.uncertainties
     for measure, values in prediction.uncertainty.items():
         assert measure in MAPS
         assert values.shape == (4, *spatial)
@@ -127,19 +127,19 @@ def test_prediction_has_the_promised_shapes_and_ranges(
 
 @every
 def test_prediction_in_evaluation_mode_is_deterministic(name: str) -> None:
-    trainable = build(name)
-    network = network_of(trainable).eval()
+    method = build(name)
+    network = network_of(method).eval()
     with torch.no_grad():
-        first, second = trainable.predict(network, toy()), trainable.predict(network, toy())
+        first, second = method.predict(network, toy()), method.predict(network, toy())
     assert torch.equal(first.probability, second.probability)
 
 
 @every
 def test_gradient_reaches_the_image(name: str) -> None:
-    trainable = build(name)
-    network = network_of(trainable).eval()
+    method = build(name)
+    network = network_of(method).eval()
     image = toy().image.requires_grad_()
-    trainable.predict(network, toy().with_image(image)).probability[:, 0].sum().backward()
+    method.predict(network, toy().with_image(image)).probability[:, 0].sum().backward()
     assert image.grad is not None
     assert bool(image.grad.isfinite().all())
     assert float(image.grad.abs().sum()) > 0
@@ -147,29 +147,29 @@ def test_gradient_reaches_the_image(name: str) -> None:
 
 @every
 def test_same_seed_same_start(name: str) -> None:
-    trainable = build(name)
-    first, second = network_of(trainable, 3).state_dict(), network_of(trainable, 3).state_dict()
-    other = network_of(trainable, 4).state_dict()
+    method = build(name)
+    first, second = network_of(method, 3).state_dict(), network_of(method, 3).state_dict()
+    other = network_of(method, 4).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
 @every
 def test_weights_and_statistics_travel_as_safetensors(name: str) -> None:
-    trainable = build(name)
-    network, other = network_of(trainable, 3).eval(), network_of(trainable, 4).eval()
+    method = build(name)
+    network, other = network_of(method, 3).eval(), network_of(method, 4).eval()
     other.load_state_dict(load(save(network.state_dict())))
     with torch.no_grad():
-        expected = trainable.predict(network, toy()).probability
-        assert torch.equal(trainable.predict(other, toy()).probability, expected)
+        expected = method.predict(network, toy()).probability
+        assert torch.equal(method.predict(other, toy()).probability, expected)
 
 
 @every
 def test_batches_without_any_lesion_are_fine(name: str) -> None:
-    trainable = build(name)
-    network = network_of(trainable)
+    method = build(name)
+    network = network_of(method)
     healthy = toy().select([3, 3])
-    loss = trainable.loss(network, healthy, NOW)
+    loss = method.loss(network, healthy, NOW)
     loss.total.backward()
     assert bool(loss.per_sample.isfinite().all())
     assert all(bool(p.grad.isfinite().all()) for p in network.parameters() if p.grad is not None)
@@ -177,12 +177,12 @@ def test_batches_without_any_lesion_are_fine(name: str) -> None:
 
 @every
 def test_a_few_steps_reduce_the_loss(name: str) -> None:
-    trainable = build(name)
-    network = network_of(trainable).train()
+    method = build(name)
+    network = network_of(method).train()
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
     for _ in range(25):
-        loss = trainable.loss(network, toy(), NOW).total
+        loss = method.loss(network, toy(), NOW).total
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -192,12 +192,12 @@ def test_a_few_steps_reduce_the_loss(name: str) -> None:
 
 @every
 def test_bfloat16_autocast_gives_float32_losses_near_the_exact_ones(name: str) -> None:
-    trainable = build(name)
-    network = network_of(trainable).eval()
-    exact = trainable.loss(network, toy(), NOW).total
+    method = build(name)
+    network = network_of(method).eval()
+    exact = method.loss(network, toy(), NOW).total
     with torch.autocast("cpu", torch.bfloat16):
-        loss = trainable.loss(network, toy(), NOW)
-        prediction = trainable.predict(network, toy())
+        loss = method.loss(network, toy(), NOW)
+        prediction = method.predict(network, toy())
     loss.total.backward()
     assert loss.total.dtype == torch.float32
     assert prediction.probability.dtype == torch.float32
@@ -208,41 +208,42 @@ def test_bfloat16_autocast_gives_float32_losses_near_the_exact_ones(name: str) -
 @pytest.mark.parametrize("regime", REGIMES)
 @every
 def test_every_regime_attacks_it(name: str, regime: str) -> None:
-    trainable = build(name)
-    network = network_of(trainable).train()
+    method = build(name)
+    network = network_of(method).train()
     settings = {
-        "regime": regime, "share": 0.5, "attack": "pgd", "attack_steps": 2, "epsilon": 0.05,
+        "regime": regime, "attack_fraction": 0.5, "epsilon": 0.05,
+        "attack": "pgd", "attack_steps": 2,
         "selection_measure": "default", "selection_score": "mean",
     }  # fmt: skip
-    result = from_config(settings)(trainable, network, toy(), step=1)
+    result = from_config(settings)(method, network, toy(), step=1)
     assert len(result.rows) == {"none": 0, "all": 4, "alternating": 4}.get(regime, 2)
     moved = (result.batch.image - toy().image).abs().flatten(1).amax(1)
     assert tuple(moved.nonzero().flatten().tolist()) == result.rows
     assert all(module.training for module in network.modules())
-    trainable.loss(network, result.batch, NOW).total.backward()
+    method.loss(network, result.batch, NOW).total.backward()
 
 
 @pytest.mark.parametrize(
-    ("name", "measure"), [(n, m) for n, cls in TRAINABLES.items() for m in cls.uncertainties]
+    ("name", "measure"), [(n, m) for n, cls in METHODS.items() for m in cls.uncertainties]
 )
 def test_every_map_it_names_ranks_its_images(name: str, measure: str) -> None:
-    trainable = build(name)
+    method = build(name)
     settings = {
-        "regime": "uncertain", "share": 0.5, "attack": "fgsm", "epsilon": 0.05,
+        "regime": "uncertain", "attack_fraction": 0.5, "attack": "fgsm", "epsilon": 0.05,
         "selection_measure": measure, "selection_score": "mean",
     }  # fmt: skip
-    score = from_config(settings)(trainable, network_of(trainable), toy()).score
+    score = from_config(settings)(method, network_of(method), toy()).score
     assert score is not None
     assert score.shape == (4,)
     assert len(score.unique()) == 4
 
 
-class Scaled(Trainable):
+class Scaled(Method):
     """A method whose scores are multiplied by a constant, and those of one column also raised to
     an odd power: the same decisions, another certainty.
     """
 
-    def __init__(self, inner: Trainable, factor: float, power: int = 1) -> None:
+    def __init__(self, inner: Method, factor: float, power: int = 1) -> None:
         super().__init__(inner.config, inner.manifest)
         self.inner, self.factor, self.power = inner, factor, power
         self.task, self.uncertainties = inner.task, inner.uncertainties  # type: ignore[misc]
@@ -268,23 +269,23 @@ class Scaled(Trainable):
 @every_number_of_classes
 @every
 def test_a_surer_network_is_no_more_robust(name: str, classes: int) -> None:
-    trainable, data = build(name, classes=classes), toy(size=8)
-    network = network_of(trainable).train()
+    method, data = build(name, classes=classes), toy(size=8)
+    network = network_of(method).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)
     for _ in range(12):
         optimiser.zero_grad()
-        trainable.loss(network, data, NOW).total.backward()
+        method.loss(network, data, NOW).total.backward()
         optimiser.step()
     network.eval()
 
     def performance(factor: float, epsilon: float, power: int = 1) -> float:
         """Share of right answers or mean Dice under the attack of a search."""
-        scaled = Scaled(trainable, factor, power)
+        scaled = Scaled(method, factor, power)
         attack = adversary("fast", scaled, network, steps=5)
         worse = attack(data, epsilon, seeds=torch.arange(len(data)))
         with torch.no_grad():
             said = scaled.predict(network, worse)
-        if trainable.task is Task.SEGMENTATION:
+        if method.task is Task.SEGMENTATION:
             return float(dice(*foreground(said, worse)).mean())
         probability, label = classes_of(said, worse)
         return float((probability.argmax(1) == label).double().mean())
@@ -293,23 +294,23 @@ def test_a_surer_network_is_no_more_robust(name: str, classes: int) -> None:
         honest = performance(1, epsilon)
         assert performance(10, epsilon) == pytest.approx(honest, abs=0.01)
         assert performance(100, epsilon) == pytest.approx(honest, abs=0.01)
-        if trainable.predict(network, data).scores.shape[1] == 1:
+        if method.predict(network, data).scores.shape[1] == 1:
             assert performance(1, epsilon, power=5) == pytest.approx(honest, abs=0.02)
 
 
 @every
 def test_the_evaluations_attack_harms_it(name: str) -> None:
-    trainable = build(name)
-    victim = ScoreVictim(trainable, network_of(trainable).eval())
+    method = build(name)
+    victim = ScoreVictim(method, network_of(method).eval())
     attacked = make_attack("pgd", steps=5)(victim, toy(), 0.05, seeds=torch.arange(4))
     with torch.no_grad():
         assert bool((victim.loss(attacked) > victim.loss(toy())).all())
 
 
-def evaluation(trainable: Trainable, network: torch.nn.Module, parts: list[Batch]) -> Evaluation:
-    victim, attack = ScoreVictim(trainable, network), make_attack("pgd", steps=2)
+def evaluation(method: Method, network: torch.nn.Module, parts: list[Batch]) -> Evaluation:
+    victim, attack = ScoreVictim(method, network), make_attack("pgd", steps=2)
     return evaluate(
-        trainable,
+        method,
         network,
         parts,
         PLAN,
@@ -321,11 +322,11 @@ def evaluation(trainable: Trainable, network: torch.nn.Module, parts: list[Batch
 @every_number_of_classes
 @every
 def test_evaluation_gives_every_metric_of_its_task(name: str, classes: int) -> None:
-    trainable = build(name, classes=classes)
-    network = network_of(trainable)
-    whole = evaluation(trainable, network, [toy()])
+    method = build(name, classes=classes)
+    network = network_of(method)
+    whole = evaluation(method, network, [toy()])
     found, curves = whole.compute(), whole.curves()
-    assert list(found) == all_names(PLAN.epsilons, PLAN.corruptions, trainable.task)
+    assert list(found) == all_names(PLAN.epsilons, PLAN.corruptions, method.task)
     for metric, value in found.items():
         info = metric_info(metric)
         assert info.low <= value <= info.high, metric
@@ -337,7 +338,7 @@ def test_evaluation_gives_every_metric_of_its_task(name: str, classes: int) -> N
         assert heights[0] == found[f"clean.{metric}"]
         assert min(heights) <= found[f"{metric}_area"] <= max(heights)
     assert len(whole.reliability("attacked@0.05")["count"]) == 15
-    idle = Evaluation.from_state_dict(evaluation(trainable, network, []).state_dict())
+    idle = Evaluation.from_state_dict(evaluation(method, network, []).state_dict())
     idle.merge(Evaluation.from_state_dict(whole.state_dict()))
     assert idle.compute() == found
 
@@ -345,14 +346,14 @@ def test_evaluation_gives_every_metric_of_its_task(name: str, classes: int) -> N
 @every_shape
 @every
 def test_panel_shows_its_task(name: str, shape: tuple[int, ...]) -> None:
-    trainable = build(name, shape)
-    network = network_of(trainable)
+    method = build(name, shape)
+    network = network_of(method)
 
     def darken(batch: Batch, epsilon: float, start: object) -> Batch:
         return batch.with_image(batch.image - epsilon)
 
-    shown = panel(trainable, network, toy(shape), darken, 0.1)
-    truth = "mask" if trainable.task is Task.SEGMENTATION else "label"
+    shown = panel(method, network, toy(shape), darken, 0.1)
+    truth = "mask" if method.task is Task.SEGMENTATION else "label"
     names = ("image", "probability", "uncertainty")
     assert set(shown) == {truth, *names, *(f"{n}_attacked" for n in names)}
     assert all(len(values) == 4 for values in shown.values())
