@@ -33,10 +33,10 @@ import torch
 from monai.networks.nets import BasicUNet, DynUNet
 from torch import nn
 
+from trustsweep.data_pipelines.building.prepare import prepare
+from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.machine import replacing, write_atomically
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, Task
-from trustsweep.data_pipelines.shards import read_table
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams.indexed import Samples
 from trustsweep.distributed.run.ledger import Record, State, trial_id

@@ -32,8 +32,8 @@ import torch.nn.functional as F
 from optuna.samplers import RandomSampler
 from torch import Tensor
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams.indexed import Samples

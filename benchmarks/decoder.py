@@ -29,8 +29,8 @@ from checkerboard import nyquist_share, transposed_unet, truth_shares
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.machine import write_atomically
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.statistics.inference import holm, paired_t_test, summarise

@@ -47,10 +47,10 @@ from ray.data.dataset import MaterializedDataset
 from ray.exceptions import RayError
 from torch.utils.data import DataLoader, Dataset
 
+from trustsweep.data_pipelines.building.prepare import prepare
+from trustsweep.data_pipelines.building.shards import load_manifest, write_split
 from trustsweep.data_pipelines.corruptions.suite import TrainingCorruption
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split
-from trustsweep.data_pipelines.shards import load_manifest, write_split
 from trustsweep.data_pipelines.streams import Resident, Samples, Streamed, materialise
 from trustsweep.data_pipelines.tensors import described, packed, shaped, tensor_field
 from trustsweep.distributed.sweep.resources import ray_session

@@ -34,7 +34,7 @@ from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
-from trustsweep.data_pipelines.prepare import prepare as prepare_data
+from trustsweep.data_pipelines.building.prepare import prepare as prepare_data
 from trustsweep.distributed.report import write_report
 from trustsweep.distributed.run.exports import write_exports
 from trustsweep.distributed.run.folder import Run, identifier

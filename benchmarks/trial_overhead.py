@@ -24,7 +24,7 @@ import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.streams import Samples, materialise
 from trustsweep.distributed.sweep.resources import ray_session

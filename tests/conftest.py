@@ -90,7 +90,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory) -> Path:
     """96 generated images of 32 pixels, prepared."""
-    from trustsweep.data_pipelines.prepare import prepare
+    from trustsweep.data_pipelines.building.prepare import prepare
 
     out = tmp_path_factory.mktemp("data") / "phantoms"
     prepare(None, "phantoms", out, size=32, count=96)

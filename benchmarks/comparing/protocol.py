@@ -14,7 +14,7 @@ from typing import Any
 
 from comparing.figures import Arm
 from comparing.models import Unit, read_judged, validated
-from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.schema import INDEX_NAME, Manifest, Split
 
 #: (fold, arm, name of what is kept, config) to the unit.

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from trustsweep.data_pipelines.building.shards import MORE
 from trustsweep.data_pipelines.schema import Kind, Manifest
-from trustsweep.data_pipelines.shards import MORE
 
 IMAGE = "image"
 

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from trustsweep.data_pipelines.building.shards import opened, parts, row_groups
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.inspection.columns import array, filled, image_columns, mask_classes
 from trustsweep.data_pipelines.schema import Manifest, Split
-from trustsweep.data_pipelines.shards import opened, parts, row_groups
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.tensors import shaped
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from trustsweep.data_pipelines.building.shards import row_groups
 from trustsweep.data_pipelines.inspection.counted import Copies, Groups, Patients, Presence, Strata
 from trustsweep.data_pipelines.inspection.findings import Flaws, Inspection, SplitCount
 from trustsweep.data_pipelines.inspection.measured import BoxTally, Features, Intensities, Masks
 from trustsweep.data_pipelines.inspection.remarks import warnings
 from trustsweep.data_pipelines.schema import Manifest
-from trustsweep.data_pipelines.shards import row_groups
 from trustsweep.data_pipelines.storage import Folder
 
 #: What no number is about.

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.layouts.patients import PatientList
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import opaque
+from trustsweep.data_pipelines.readers.patients import PatientList
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, Task

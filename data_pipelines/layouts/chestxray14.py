@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
-from trustsweep.data_pipelines.layouts.name_lists import read_names
-from trustsweep.data_pipelines.layouts.patients import identity
-from trustsweep.data_pipelines.layouts.rectangles import Rectangle, to_boxes
 from trustsweep.data_pipelines.preprocess import resize_image
+from trustsweep.data_pipelines.preprocess.rectangles import Rectangle, to_boxes
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque
 from trustsweep.data_pipelines.readers.images import read_grey
+from trustsweep.data_pipelines.readers.name_lists import read_names
+from trustsweep.data_pipelines.readers.patients import identity
 from trustsweep.data_pipelines.readers.tables import Kind, Row, read_table
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Split, Task

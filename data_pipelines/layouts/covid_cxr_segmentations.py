@@ -9,12 +9,12 @@ from pathlib import Path
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
-from trustsweep.data_pipelines.layouts.patients import identity
-from trustsweep.data_pipelines.layouts.rectangles import Rectangle, to_boxes
 from trustsweep.data_pipelines.preprocess import resize_image, resize_mask
+from trustsweep.data_pipelines.preprocess.rectangles import Rectangle, to_boxes
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque
 from trustsweep.data_pipelines.readers.images import read_grey, read_mask
+from trustsweep.data_pipelines.readers.patients import identity
 from trustsweep.data_pipelines.readers.tables import Kind, Row, read_table
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Split, Task

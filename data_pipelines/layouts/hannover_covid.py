@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
-from trustsweep.data_pipelines.layouts.patients import identity
-from trustsweep.data_pipelines.layouts.slices import is_whole
 from trustsweep.data_pipelines.preprocess import resize_image
+from trustsweep.data_pipelines.preprocess.slices import is_whole
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk
 from trustsweep.data_pipelines.readers.images import read_grey
+from trustsweep.data_pipelines.readers.patients import identity
 from trustsweep.data_pipelines.readers.tables import Kind as Column
 from trustsweep.data_pipelines.readers.tables import Row, Table, read_table
 from trustsweep.data_pipelines.registry import nearest

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.layouts import slices as choice
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.preprocess import resize_image, resize_mask
+from trustsweep.data_pipelines.preprocess import slices as choice
 from trustsweep.data_pipelines.preprocess.volumes import Recipe, apply
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk

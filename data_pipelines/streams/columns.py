@@ -11,8 +11,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from trustsweep.data_pipelines.building.shards import MORE
 from trustsweep.data_pipelines.schema import CHANGEABLE, IMPLIED, Batch, Manifest
-from trustsweep.data_pipelines.shards import MORE
 from trustsweep.data_pipelines.tensors import unpacked
 
 #: Prefix of a column of a field's rows as a corruption left them: the bytes of float32, null where

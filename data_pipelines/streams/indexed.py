@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.schema import Batch, Manifest, Split
-from trustsweep.data_pipelines.shards import read_table
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import order
 from trustsweep.data_pipelines.streams.columns import Columns, assemble, columns_of, gather

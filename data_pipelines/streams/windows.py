@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from trustsweep.data_pipelines.building.shards import opened, parts
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Batch, Manifest, Split
-from trustsweep.data_pipelines.shards import opened, parts
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams.columns import assemble, columns_of, wanted
 

@@ -116,7 +116,7 @@ def prepare(
 
     Without a folder, generated chest X-rays: `trustsweep prepare --out data/phantoms`
     """
-    from trustsweep.data_pipelines.prepare import prepare as run_prepare
+    from trustsweep.data_pipelines.building.prepare import prepare as run_prepare
     from trustsweep.distributed.cli.preparing import cases_read, summary
     from trustsweep.search_spaces.study import assignment
 

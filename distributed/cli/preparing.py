@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trustsweep.data_pipelines.prepare import PrepareReport
+from trustsweep.data_pipelines.building.prepare import PrepareReport
 from trustsweep.data_pipelines.schema import Manifest
 
 _LINE_SECONDS = 30.0

@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.machine import replacing
 from trustsweep.data_pipelines.schema import Split
-from trustsweep.data_pipelines.shards import read_table
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.trainables.sample_scores import SampleScores
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trustsweep.data_pipelines.building.shards import load_manifest
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Manifest, Split
-from trustsweep.data_pipelines.shards import load_manifest
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.distributed.run.trivial import Trivial, read_trivial
 from trustsweep.distributed.statistics.front import Objective

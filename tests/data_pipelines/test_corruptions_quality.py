@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from trustsweep.data_pipelines.building.prepare import prepare
+from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.corruptions.alone import alone, manifest_of
 from trustsweep.data_pipelines.corruptions.base import SEVERITIES
 from trustsweep.data_pipelines.corruptions.mixed_quality import acting_on
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
 from trustsweep.data_pipelines.corruptions.suite import TrainingCorruption, corrupt
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import (
     CHANGEABLE,
     Batch,
@@ -27,7 +28,6 @@ from trustsweep.data_pipelines.schema import (
     Split,
     Task,
 )
-from trustsweep.data_pipelines.shards import read_table
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.data_pipelines.streams.columns import assemble, columns_of, pack
 

@@ -12,6 +12,13 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from trustsweep.data_pipelines.building.shards import (
+    SCALES,
+    read_table,
+    record_batch,
+    table_schema,
+    write_split,
+)
 from trustsweep.data_pipelines.corruptions.suites import SUITES
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.inspection.columns import image_parts
@@ -34,13 +41,6 @@ from trustsweep.data_pipelines.schema import (
     Modality,
     Split,
     Task,
-)
-from trustsweep.data_pipelines.shards import (
-    SCALES,
-    read_table,
-    record_batch,
-    table_schema,
-    write_split,
 )
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.tensors import described

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.phantoms import Phantoms
-from trustsweep.data_pipelines.layouts.thorax import SITES
+from trustsweep.data_pipelines.layouts.phantoms.thorax import SITES
 from trustsweep.data_pipelines.sample import Sample
 
 

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from trustsweep.data_pipelines import shards
+from trustsweep.data_pipelines.building import shards
+from trustsweep.data_pipelines.building.prepare import PrepareReport, prepare
+from trustsweep.data_pipelines.building.shards import load_manifest, read_table
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.phantoms import Phantoms
-from trustsweep.data_pipelines.prepare import PrepareReport, prepare
 from trustsweep.data_pipelines.problems import LISTED, BadFiles
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split, Task
-from trustsweep.data_pipelines.shards import load_manifest, read_table
 from trustsweep.data_pipelines.storage import Folder
 
 
@@ -214,7 +214,7 @@ def _contents(out: Path) -> dict[str, bytes]:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from trustsweep.data_pipelines import dataset, prepare, spool
+from trustsweep.data_pipelines.building import dataset, prepare, spool
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trustsweep.data_pipelines.building.splits import RATIOS, Member, assert_disjoint, assign, fold
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Split
-from trustsweep.data_pipelines.splits import RATIOS, Member, assert_disjoint, assign, fold
 
 MEMBER = st.builds(
     Member,

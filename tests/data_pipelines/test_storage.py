@@ -9,10 +9,10 @@ from pathlib import Path
 import boto3
 import pytest
 
+from trustsweep.data_pipelines.building.prepare import prepare
+from trustsweep.data_pipelines.building.shards import load_manifest, parts, read_table
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import Manifest, Split
-from trustsweep.data_pipelines.shards import load_manifest, parts, read_table
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Samples
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Manifest, Split
-from trustsweep.data_pipelines.shards import read_table
 from trustsweep.data_pipelines.streams import Samples, materialise
 
 

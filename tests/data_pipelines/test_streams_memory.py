@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from ray._private.internal_api import memory_summary
 
-from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.building.prepare import prepare
+from trustsweep.data_pipelines.building.shards import write_split
 from trustsweep.data_pipelines.schema import Manifest, Split
-from trustsweep.data_pipelines.shards import write_split
 from trustsweep.data_pipelines.streams import Streamed
 
 pytestmark = pytest.mark.slow

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.corruptions.suite import TrainingCorruption
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.streams import Resident, Samples, Streamed
 from trustsweep.data_pipelines.streams.order import shares, spread

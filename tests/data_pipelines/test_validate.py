@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from trustsweep.data_pipelines.building.moments import Moments
+from trustsweep.data_pipelines.building.validation import CONSTANT, EMPTY_MASK, Validator
 from trustsweep.data_pipelines.layouts.base import Layout
-from trustsweep.data_pipelines.moments import Moments
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.sample import Boxes, Sample, Series
 from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
-from trustsweep.data_pipelines.validate import CONSTANT, EMPTY_MASK, Validator
 
 PIXELS = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
 

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from trustsweep.data_pipelines.building.prepare import prepare
+from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import Manifest, Split, Task
-from trustsweep.data_pipelines.shards import read_table
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Streamed
 from trustsweep.distributed.run.checkpoints import save_model

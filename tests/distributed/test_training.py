@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.run.checkpoints import load_model, load_state, save_model, save_state

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.schema import Manifest, Split, Task
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Samples

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.corruptions.suite import corrupt
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import Batch, Manifest, Split
 from trustsweep.data_pipelines.streams.indexed import Samples
 from trustsweep.search_spaces.space import Space

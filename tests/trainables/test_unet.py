@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from checkerboard import nyquist_share, smoothed, transposed_unet, truth_shares
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.trainables.contract import Progress

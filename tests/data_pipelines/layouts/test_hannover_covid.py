@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from trustsweep.data_pipelines.building.prepare import prepare
+from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.layouts.hannover_covid import _LABS
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Split
-from trustsweep.data_pipelines.shards import read_table
 
 NAME = "hannover-covid"
 LABS = ("pco2", "po2", "crp", "d-dimer", "factor_xii", "ldh", "lymphocytes", "neutrophils")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from trustsweep.data_pipelines.building.prepare import PrepareReport, prepare
+from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts import LAYOUTS
-from trustsweep.data_pipelines.prepare import PrepareReport, prepare
 from trustsweep.data_pipelines.schema import Batch, Kind, Manifest, PatientSource, Split, Task
-from trustsweep.data_pipelines.shards import read_table
 from trustsweep.data_pipelines.streams import Samples
 
 SIZE = 16

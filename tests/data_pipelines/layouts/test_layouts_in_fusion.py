@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.schema import Manifest, Split, Task
 from trustsweep.data_pipelines.streams.indexed import Samples
 from trustsweep.distributed.workers.training import TrialTraining

@@ -9,8 +9,8 @@ import pytest
 import ray.train
 import ray.train.torch
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.layouts import LAYOUTS
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
 from trustsweep.data_pipelines.streams import Mode, Source, materialise
 from trustsweep.distributed.sweep.job import sweep

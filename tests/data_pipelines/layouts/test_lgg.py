@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.lgg import Lgg
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.schema import Task
 

@@ -12,11 +12,11 @@ import pydicom
 import pytest
 from PIL import Image as Picture
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.layouts.mimic.items import CHANNELS, INDEX, LABS, VITALS
 from trustsweep.data_pipelines.layouts.mimic.tables import CHEXPERT
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import opaque
 from trustsweep.data_pipelines.sample import Sample

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from trustsweep.data_pipelines.building.prepare import prepare
+from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.inspection.numbers import inspect
 from trustsweep.data_pipelines.layouts import LAYOUTS
-from trustsweep.data_pipelines.layouts.patients import PatientList, identity
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.problems import BadFile, BadFiles
 from trustsweep.data_pipelines.readers.files import opaque
+from trustsweep.data_pipelines.readers.patients import PatientList, identity
 from trustsweep.data_pipelines.schema import PatientSource, Split
-from trustsweep.data_pipelines.shards import read_table
 
 ROOT = Path("/data")
 IMAGES = [ROOT / "train" / "a.png", ROOT / "train" / "b.png", ROOT / "test" / "c.jpg"]

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trustsweep.data_pipelines.building.prepare import prepare
+from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts import LAYOUTS
-from trustsweep.data_pipelines.layouts.qata_controls import origin
-from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.layouts.qata_cov19.controls import origin
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Split, Task
-from trustsweep.data_pipelines.shards import read_table
 
 NIH = "Control_Group_II/CHESTXRAY-14"
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustsweep.data_pipelines.layouts.slices import choose
+from trustsweep.data_pipelines.preprocess.slices import choose
 
 TUMOUR = st.lists(st.booleans(), min_size=1, max_size=40).map(np.array)
 

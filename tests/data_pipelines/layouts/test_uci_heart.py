@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts import LAYOUTS
-from trustsweep.data_pipelines.prepare import prepare
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.sample import Sample
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts import LAYOUTS
-from trustsweep.data_pipelines.layouts.rectangles import BEYOND
-from trustsweep.data_pipelines.prepare import prepare
+from trustsweep.data_pipelines.preprocess.rectangles import BEYOND
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Split

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from trustsweep.data_pipelines.building.splits import assert_disjoint
 from trustsweep.data_pipelines.errors import StorageError, UserError
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Manifest, Modality, Split
-from trustsweep.data_pipelines.splits import assert_disjoint
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.tensors import described, packed, shape_of, shaped, tensor_field
 

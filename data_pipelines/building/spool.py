@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from trustsweep.data_pipelines.building.shards import record_batch, row_bytes, table_schema
+from trustsweep.data_pipelines.building.splits import Member
+from trustsweep.data_pipelines.building.validation import Validator, images, is_constant
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.machine import cpu_count, write_atomically
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Split
-from trustsweep.data_pipelines.shards import record_batch, row_bytes, table_schema
-from trustsweep.data_pipelines.splits import Member
-from trustsweep.data_pipelines.validate import Validator, images, is_constant
 
 #: What a chunk holds of cases: enough to be worth a file, few enough for memory.
 _CHUNK_BYTES = 16 * 2**20

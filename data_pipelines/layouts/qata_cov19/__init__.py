@@ -13,7 +13,7 @@ import numpy as np
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
-from trustsweep.data_pipelines.layouts.qata_controls import (
+from trustsweep.data_pipelines.layouts.qata_cov19.controls import (
     FOLDER,
     SUFFIXES,
     Control,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trustsweep.data_pipelines import splits
+from trustsweep.data_pipelines.building import splits
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Split
 

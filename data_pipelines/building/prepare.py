@@ -13,9 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trustsweep.data_pipelines import preprocess, splits
-from trustsweep.data_pipelines.arrange import Arrangement
-from trustsweep.data_pipelines.dataset import Dealt, Place, write_dataset
+from trustsweep.data_pipelines import preprocess
+from trustsweep.data_pipelines.building import splits
+from trustsweep.data_pipelines.building.arrange import Arrangement
+from trustsweep.data_pipelines.building.dataset import Dealt, Place, write_dataset
+from trustsweep.data_pipelines.building.shards import (
+    SCALES,
+    UPLOADING,
+    building,
+    load_manifest,
+    publish,
+)
+from trustsweep.data_pipelines.building.spool import Chunk, Row, Spool
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.layouts.base import Layout
@@ -28,8 +37,6 @@ from trustsweep.data_pipelines.schema import (
     Manifest,
     Split,
 )
-from trustsweep.data_pipelines.shards import SCALES, UPLOADING, building, load_manifest, publish
-from trustsweep.data_pipelines.spool import Chunk, Row, Spool
 from trustsweep.data_pipelines.storage import Folder
 
 _SPOOL, _STAMP = "spool", "fingerprint"

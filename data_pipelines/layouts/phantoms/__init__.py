@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
-from trustsweep.data_pipelines.layouts.thorax import Patient, draw_infections, draw_patient, render
+from trustsweep.data_pipelines.layouts.phantoms.thorax import (
+    Patient,
+    draw_infections,
+    draw_patient,
+    render,
+)
 from trustsweep.data_pipelines.sample import Boxes, Sample
 from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
 

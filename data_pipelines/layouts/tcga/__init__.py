@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
-from trustsweep.data_pipelines.layouts.gdc import Genomics, classes_of, patient_of, read_clinical
-from trustsweep.data_pipelines.layouts.gdc import read_genomics as read_genes
-from trustsweep.data_pipelines.layouts.slices import is_whole
+from trustsweep.data_pipelines.layouts.tcga.gdc import (
+    Genomics,
+    classes_of,
+    patient_of,
+    read_clinical,
+)
+from trustsweep.data_pipelines.layouts.tcga.gdc import read_genomics as read_genes
 from trustsweep.data_pipelines.preprocess import resize_image
+from trustsweep.data_pipelines.preprocess.slices import is_whole
 from trustsweep.data_pipelines.preprocess.volumes import Recipe, apply
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk

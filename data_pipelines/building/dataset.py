@@ -12,10 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from trustsweep.data_pipelines import splits
+from trustsweep.data_pipelines.building import splits
+from trustsweep.data_pipelines.building.moments import Moments
+from trustsweep.data_pipelines.building.shards import MORE, SCALES, row_bytes, write_split
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.machine import write_atomically
-from trustsweep.data_pipelines.moments import Moments
 from trustsweep.data_pipelines.schema import (
     MANIFEST_NAME,
     Feature,
@@ -24,7 +25,6 @@ from trustsweep.data_pipelines.schema import (
     Manifest,
     Split,
 )
-from trustsweep.data_pipelines.shards import MORE, SCALES, row_bytes, write_split
 from trustsweep.data_pipelines.tensors import described, shape_of, unpacked
 
 Place = tuple[int, int]
