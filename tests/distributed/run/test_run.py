@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.distributed.report.test_trivial import payload
 from tests.distributed.run_folders import write_run
-from tests.distributed.test_report_trivial import payload
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.distributed.report import render_page, write_report

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainables.test_metrics_families import pair
-from tests.trainables.test_metrics_states import labelled
+from tests.trainables.metrics.test_families import pair
+from tests.trainables.metrics.test_states import labelled
 from trustsweep.trainables.metrics.calibration import (
     Calibration,
     ClassCalibration,

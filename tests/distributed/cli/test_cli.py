@@ -12,7 +12,7 @@ from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.distributed.cli.app import main
 from trustsweep.distributed.run.halt import Halted
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

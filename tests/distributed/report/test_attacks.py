@@ -16,10 +16,10 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from rich.console import Console
 
+from tests.distributed.report.test_page import CHROMIUM, Elements, rendered
+from tests.distributed.report.test_trivial import payload
 from tests.distributed.run_folders import rewrite, rows_of, write_run
-from tests.distributed.test_judge import judged, study_of
-from tests.distributed.test_report import CHROMIUM, Elements, rendered
-from tests.distributed.test_report_trivial import payload
+from tests.distributed.sweep.test_test_evaluation import judged, study_of
 from trustsweep.data_pipelines.schema import Manifest, Task
 from trustsweep.distributed.report import render_page, write_report
 from trustsweep.distributed.report.judged import search_curves

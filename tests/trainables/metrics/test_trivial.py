@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score, log_loss
 
-from tests.trainables.test_metrics_families import pair
-from tests.trainables.test_metrics_states import labelled
+from tests.trainables.metrics.test_families import pair
+from tests.trainables.metrics.test_states import labelled
 from trustsweep.data_pipelines.schema import Batch, Task
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.distributed.report.test_page import Elements
 from tests.distributed.run_folders import study_of, write_card, write_run
-from tests.distributed.test_report import Elements
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.distributed.report import render_page, write_report
 from trustsweep.distributed.report.sections.beside import beside
