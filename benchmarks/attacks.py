@@ -34,7 +34,7 @@ from torch import Tensor
 
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
-from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams.indexed import Samples
 from trustsweep.distributed.run.checkpoints import load_model, save_model
@@ -140,7 +140,7 @@ class ProbabilityVictim(ScoreVictim):
 
     def loss(self, batch: Batch) -> Tensor:
         said = self.method.predict(self.network, batch)
-        truth = batch.mask if self.method.task is Task.SEGMENTATION else batch.label
+        truth = self.method.task.truth(batch)
         assert truth is not None
         p = said.probability
         if p.shape[1] > 1:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.machine import write_atomically
-from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, TaskName
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.statistics.inference import holm, paired_t_test, summarise
 from trustsweep.distributed.version import VERSION
@@ -304,7 +304,7 @@ def _shares(training: TrialTraining, batch: Batch) -> dict[str, float]:
 def _cost(width: int, size: int, rounds: int) -> dict[str, Any]:
     manifest = Manifest(
         name="benchmark",
-        tasks=(Task.SEGMENTATION,),
+        tasks=(TaskName.SEGMENTATION,),
         image_shape=(1, size, size),
         image_scale=1.0,
         classes=("background", "lesion"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trustsweep.data_pipelines.errors import UserError
     from trustsweep.data_pipelines.layouts import LAYOUTS
     from trustsweep.data_pipelines.layouts.base import Layout, Sample
-    from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+    from trustsweep.data_pipelines.schema import Batch, Manifest, Split, TaskName
     from trustsweep.distributed.run.folder import Run
     from trustsweep.search_spaces.study import Study
     from trustsweep.trainables.attacks.engine import Attack
@@ -40,7 +40,7 @@ _NAMES = {
     "data_pipelines.errors": ("UserError",),
     "data_pipelines.layouts": ("LAYOUTS",),
     "data_pipelines.layouts.base": ("Layout", "Sample"),
-    "data_pipelines.schema": ("Batch", "Manifest", "Split", "Task"),
+    "data_pipelines.schema": ("Batch", "Manifest", "Split", "TaskName"),
     "distributed.run.folder": ("Run",),
     "search_spaces.study": ("Study",),
     "trainables.attacks.engine": ("Attack",),
@@ -75,7 +75,7 @@ __all__ = [
     "Sample",
     "Split",
     "Study",
-    "Task",
+    "TaskName",
     "UserError",
 ]
 

@@ -23,7 +23,6 @@ from trustsweep.distributed.run.sample_table import origins
 from trustsweep.distributed.sweep.checks import evaluation_plan
 from trustsweep.distributed.workers.training import TrialTraining
 from trustsweep.search_spaces.study import load
-from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.sample_scores import SampleScores
 
@@ -114,8 +113,8 @@ def trained(unit: Unit) -> TrialTraining:
     manifest = Manifest.load(unit.data)
     study = load(unit.study, [f"data={unit.data}", *unit.overrides])
     samples = unit.samples(Split.TRAIN)
-    task = METHODS[unit.config["method"]].task
-    prior = Prior.of(samples.sweep(BATCH), task)
+    task = METHODS[unit.config["method"]](unit.config, manifest).task
+    prior = task.read_prior(samples.sweep(BATCH))
     training = TrialTraining(unit.config, manifest, evaluation_plan(study), prior=prior)
     for _ in range(unit.config["epochs"]):
         training.epoch(samples)

@@ -9,7 +9,7 @@ import torch
 from comparing.models import BATCH, Judged, Unit, is_judged, keep_judged, trained
 
 from trustsweep.data_pipelines.corruptions.suite import corrupt
-from trustsweep.data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.schema import Split, TaskName
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.sweep.selective import selective
 from trustsweep.distributed.sweep.test_evaluation import MIXED, MIXED_SEVERITY
@@ -19,6 +19,7 @@ from trustsweep.trainables.attacks.engine import frozen
 from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.reliance import reliance
 from trustsweep.trainables.sample_scores import SampleScores
+from trustsweep.trainables.tasks import task_named
 
 #: What a configuration is chosen by, on validation: a proper score where modalities are worse or
 #: missing, as a model that is only accurate or only modest does not win it.
@@ -45,7 +46,7 @@ def judged(unit: Unit) -> None:
     def on(split: Split, level: Level = FULL, scores: SampleScores | None = None) -> Any:
         return training.evaluate(unit.samples(split), level, batch_size=BATCH, scores=scores)
 
-    scores = SampleScores(Task.CLASSIFICATION)
+    scores = SampleScores(task_named(TaskName.CLASSIFICATION))
     test, validation = on(Split.TEST, scores=scores), on(Split.VAL, CLEAN)
     outside = on(Split.OOD, CLEAN) if manifest.split_counts.get(Split.OOD) else None
     card = {

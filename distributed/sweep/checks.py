@@ -9,7 +9,7 @@ from pathlib import Path
 from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.workers import fidelity
 from trustsweep.search_spaces.space import Parameter, Value
@@ -24,7 +24,7 @@ from trustsweep.trainables.metrics.catalog import (
     metric_info,
 )
 from trustsweep.trainables.metrics.skill import TrivialMetrics, best_trivial, skill
-from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS
+from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS, TASKS
 
 
 def check(study: Study, manifest: Manifest) -> None:
@@ -55,11 +55,11 @@ def check(study: Study, manifest: Manifest) -> None:
     _sighted(study)
 
 
-def _usable_balance(study: Study, task: Task) -> None:
+def _usable_balance(study: Study, task: TaskName) -> None:
     """A map has no class of its own to weigh an image by."""
     for method in study.methods:
         balance = study.search_space().of(method)["class_balance"]
-        if task is not Task.CLASSIFICATION and set(_listed(balance)) - {"none"}:
+        if not TASKS.fact(task, "classed") and set(_listed(balance)) - {"none"}:
             raise UserError(
                 f"space.class_balance: {task} has no class of each image to weigh it by. "
                 "Leave it out."
@@ -119,13 +119,17 @@ def _repeatable(study: Study) -> None:
             )
 
 
-def task_of(study: Study) -> Task:
+def task_of(study: Study) -> TaskName:
     """The one task of the study's methods: a front compares figures of the same kind."""
-    tasks = {name: METHODS.fact(name, "task") for name in study.methods}
-    if len(set(tasks.values())) > 1:
-        listed = ", ".join(f"{name} ({task})" for name, task in tasks.items())
+    tasks: dict[str, tuple[TaskName, ...]] = {
+        name: METHODS.fact(name, "tasks") for name in study.methods
+    }
+    first, *others = tasks.values()
+    common = [task for task in first if all(task in more for more in others)]
+    if not common:
+        listed = ", ".join(f"{name} ({' or '.join(some)})" for name, some in tasks.items())
         raise UserError(f"methods: {listed} have no task in common. Give each a study.")
-    return next(iter(tasks.values()))
+    return common[0]
 
 
 def measured_names(study: Study) -> list[str]:
@@ -183,8 +187,6 @@ _UNDEFINED = {
     "false_alarm_volume": "every image there has a lesion",
     "auroc": "fewer than two classes occur there",
 }
-#: What a skill is best measured by, by task.
-_SKILL_OF = {Task.SEGMENTATION: "dice_lesion", Task.CLASSIFICATION: "balanced_accuracy"}
 
 
 def _sighted(study: Study) -> None:
@@ -197,7 +199,8 @@ def _sighted(study: Study) -> None:
     if study.search.trials == 1 or not blind or any(c.sense == ">=" and c.bound > 0 for c in kept):
         return
     condition = blind[0].rpartition(".")[0]
-    wanted = f"{SKILL}.{condition}.{_SKILL_OF[task_of(study)]} >= 0.05"
+    measure = TASKS.fact(task_of(study), "skill")
+    wanted = f"{SKILL}.{condition}.{measure} >= 0.05"
     raise UserError(
         f"objectives: a model that ignores the image can have the best {blind[0]}. Add a "
         f"constraint on a skill, with a bound above 0, such as constraints: [{wanted}]."

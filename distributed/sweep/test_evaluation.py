@@ -16,7 +16,7 @@ import ray
 
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
 from trustsweep.data_pipelines.corruptions.suite import corrupt
-from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Streamed
 from trustsweep.distributed.run.checkpoints import load_model
@@ -162,10 +162,9 @@ def judge_model(
     validation = judged.split(Split.VAL, CLEAN if judged.gathered is None else FULL)
     card["selective"] = selective(validation, evaluation, ood)
     card["temperature"] = _cooled(training, data, size, validation, metrics)
-    if evaluation.task is Task.CLASSIFICATION:
-        weights, shown = _weights(training, samples, size)
-        card |= weights
-        arrays |= shown if record.stage == SEARCH else {}
+    weights, shown = _weights(training, samples, size)
+    card |= weights
+    arrays |= shown if record.stage == SEARCH else {}
     if plan.budgets:
         few = panel_batch(samples, SAMPLES[study.evaluation.final])
         card["attack"] = attack_card(training, study.evaluation, few, metrics, final)
@@ -192,8 +191,8 @@ class _Judged:
         training = self._training
         scores = None
         if self.gathered is not None:
-            task = METHODS[training.config["method"]].task
-            scores = self.gathered[split] = SampleScores(task, training.plan.uncertainty)
+            scores = SampleScores(training.method.task, training.plan.uncertainty)
+            self.gathered[split] = scores
         samples = Streamed(self._data, split, training.manifest)
         return training.evaluate(samples, level, batch_size=self._size, scores=scores)
 

@@ -86,8 +86,7 @@ class TrialTraining:
         self.levels = levels or Levels(Fidelity(), Scheduler(rungs=[]), config["epochs"])
         self._meter = Meter(self.rank, self.device)
         torch.manual_seed(int(self._seed("init")))
-        method = self._objective(FULL).method
-        self.network: nn.Module = (network or method.network)().to(self.device)
+        self.network: nn.Module = (network or self.method.network)().to(self.device)
         if self._on_gpu and manifest.spatial_dims == 2:
             # torch's annotations leave out what its documentation has.
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -106,7 +105,7 @@ class TrialTraining:
         # One object for the whole training: streams tell trials apart by it.
         self._transform = partial(_in_turn, (self._augmentation, self.corruption))
         self._corrupt = partial(corrupt, manifest=manifest, suite=plan.suite)
-        self._recipe = Recipe(config, method.task, prior)
+        self._recipe = Recipe(config, self.method.task, prior)
         self._average = Average(self.network, self._recipe.ema) if self._recipe.ema else None
         self.epochs_done = 0
         # Gradients are averaged through this wrapper; attacks and evaluation use the bare network,
@@ -126,6 +125,11 @@ class TrialTraining:
     def patience(self) -> int:
         """Epochs without a better one after which the training ends; 0 for all of them."""
         return self._recipe.patience
+
+    @cached_property
+    def method(self) -> Method:
+        """What the config makes of the data, at its full size."""
+        return self._objective(FULL).method
 
     @property
     def model(self) -> nn.Module:
@@ -208,31 +212,29 @@ class TrialTraining:
         """T of the least NLL on clean samples; see `temperature.fit_temperature`."""
         batches = (self._moved(batch, FULL) for batch in samples.sweep(batch_size))
         with self._autocast():
-            return fit_temperature(self._objective(FULL).method, self.model, batches)
+            return fit_temperature(self.method, self.model, batches)
 
     def panel(self, batch: Batch, epsilon: float) -> dict[str, np.ndarray]:
         """What the report shows of some images, clean and attacked; see `evaluation.panel`."""
-        method = self._objective(FULL).method
-        attack = partial(self._attack, method, self.plan, Cost(), FULL)
+        attack = partial(self._attack, self.method, self.plan, Cost(), FULL)
         with self._autocast():
-            return panel(method, self.model, self._moved(batch, FULL), attack, epsilon)
+            return panel(self.method, self.model, self._moved(batch, FULL), attack, epsilon)
 
     def attack_settings(self, attack: str | None = None) -> list[dict[str, Any]]:
         """The members of the evaluation's attack, or of another; see `ensemble.settings`."""
-        return settings(self._adversary(self._objective(FULL).method, self.plan, attack))
+        return settings(self._adversary(self.method, self.plan, attack))
 
     def attacks_left_out(self) -> list[str]:
         """See `ensemble.left_out`."""
-        return left_out(self._objective(FULL).method, self.plan.norm)
+        return left_out(self.method, self.plan.norm)
 
     def masking(
         self, batch: Batch, epsilon: float, effort: Effort, *, batch_size: int | None = None
     ) -> Masking:
         """Signs on some samples that gradients are hidden; see `masking.masking`."""
-        method = self._objective(FULL).method
         with self._autocast():
             return masking(
-                method,
+                self.method,
                 self.model,
                 self._moved(batch, FULL),
                 epsilon,

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from trustsweep.data_pipelines.building.prepare import prepare
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.data_pipelines.streams.indexed import Samples
 from trustsweep.distributed.workers.training import TrialTraining
 from trustsweep.search_spaces.space import Space
@@ -46,7 +46,7 @@ def data(request, miniature, tmp_path_factory):
     options = OPTIONS.get(request.param, {})
     prepare(miniature(request.param), request.param, out, size=16, **options)
     manifest = Manifest.load(out)
-    assert Task.CLASSIFICATION in manifest.tasks
+    assert TaskName.CLASSIFICATION in manifest.tasks
     assert {str(m.kind) for m in manifest.modalities} == LAYOUTS[request.param]
     return manifest, Samples.read(out, Split.TRAIN)
 

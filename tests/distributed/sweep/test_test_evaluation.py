@@ -13,7 +13,7 @@ import pytest
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Streamed
 from trustsweep.distributed.run.checkpoints import save_model
@@ -242,7 +242,7 @@ def test_a_card_says_what_ignoring_the_image_would_give(phantoms: Path, tmp_path
     """A network as it was initialised is no better; the figures are those of the split's truth."""
     card, _ = judged(phantoms, tmp_path, "unet", {"epsilons": [0]}, width=16)
     manifest = Manifest.load(phantoms)
-    known = read_trivial(Folder(phantoms), manifest, Task.SEGMENTATION)
+    known = read_trivial(Folder(phantoms), manifest, TaskName.SEGMENTATION)
     for name, row in card["trivial"].items():
         assert row == pytest.approx(known.figures["test"][name], nan_ok=True)
     assert card["triviality"] == triviality(card["metrics"], card["trivial"]) != ""

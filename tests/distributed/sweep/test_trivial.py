@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trustsweep.data_pipelines.building.prepare import prepare
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.run.trivial import read_trivial
@@ -37,7 +37,7 @@ def test_on_brain_mri_an_empty_mask_has_a_high_dice_and_no_skill(
 ) -> None:
     prepare(real_data / "lgg-mri-segmentation" / "kaggle_3m", "lgg", tmp_path / "d", size=32)
     manifest = Manifest.load(tmp_path / "d")
-    known = read_trivial(Folder(tmp_path / "d"), manifest, Task.SEGMENTATION)
+    known = read_trivial(Folder(tmp_path / "d"), manifest, TaskName.SEGMENTATION)
     val = Samples.read(tmp_path / "d", Split.VAL)
     mask = val.batch(range(len(val))).mask
     assert mask is not None
@@ -65,7 +65,7 @@ def test_on_medmnist_a_constant_class_is_accurate_and_has_no_skill(
 ) -> None:
     prepare(real_data / "medmnist" / f"{name}.npz", "medmnist", tmp_path / "d", size=28)
     manifest = Manifest.load(tmp_path / "d")
-    known = read_trivial(Folder(tmp_path / "d"), manifest, Task.CLASSIFICATION)
+    known = read_trivial(Folder(tmp_path / "d"), manifest, TaskName.CLASSIFICATION)
     val = Samples.read(tmp_path / "d", Split.VAL)
     label = val.batch(range(len(val))).label
     assert label is not None

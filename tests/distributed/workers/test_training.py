@@ -8,7 +8,7 @@ import torch
 
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split, TaskName
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.run.checkpoints import load_model, load_state, save_model, save_state
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level, Levels
@@ -16,10 +16,9 @@ from trustsweep.distributed.workers.training import Diverged, TrialTraining, res
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import Fidelity, Scheduler
 from trustsweep.trainables.evaluation import EvaluationPlan
-from trustsweep.trainables.metrics.prior import Prior
-from trustsweep.trainables.metrics.trivial import TRIVIAL
 from trustsweep.trainables.regimes import attacked_rows
 from trustsweep.trainables.registry import METHODS
+from trustsweep.trainables.tasks import task_named
 
 PLAN = EvaluationPlan(
     epsilons=(0.0, 0.02), attack_steps=2, corruptions=(("gaussian-noise", 3), ("contrast-down", 1))
@@ -76,7 +75,7 @@ RECIPE = {"augmentation": 0.5, "flips": "left-right", "ema": 0.9, "schedule": "o
 def test_a_restart_from_a_checkpoint_changes_nothing(data, tmp_path, method, more):
     manifest, train, val = data
     levels = growing(data=0.5, image_size=0.5)
-    prior = Prior.of(train.sweep(8), METHODS[method].task)
+    prior = METHODS[method](config(method), manifest).task.read_prior(train.sweep(8))
     chosen = config(method, **more)
     through, broken = (
         TrialTraining(chosen, manifest, PLAN, levels=levels, prior=prior) for _ in range(2)
@@ -278,7 +277,7 @@ def test_small_images_train_and_are_judged_at_their_rung(data):
     levels = growing(image_size=0.5, data=0.5)
     training = TrialTraining(config(), manifest, PLAN, levels=levels)
     training.epoch(train)
-    prior = Prior.of(train.sweep(8), Task.SEGMENTATION)
+    prior = task_named(TaskName.SEGMENTATION).read_prior(train.sweep(8))
     training.prior = prior
     for level in (levels.evaluation(0), CLEAN, FULL):
         evaluation = training.evaluate(val, level, batch_size=8)
@@ -286,7 +285,7 @@ def test_small_images_train_and_are_judged_at_their_rung(data):
         assert 0 < values["clean.nll"] < 2
         assert ("dice_area" in values) is not level.clean
         # Skills compare with what ignoring the image gives on these very samples at this size.
-        judged = TRIVIAL[Task.SEGMENTATION](prior)
+        judged = task_named(TaskName.SEGMENTATION).trivial(prior)
         for batch in val.sweep(8, share=level.validation):
             judged.update(resized(batch, level))
         figures = judged.figures()
@@ -309,7 +308,11 @@ def test_the_budget_of_l2_shrinks_with_the_images_at_a_rung(data):
 
 @pytest.mark.parametrize(
     "method",
-    [n for n in METHODS if METHODS[n].task is Task.CLASSIFICATION and n != "classifier"],
+    [
+        n
+        for n in METHODS
+        if TaskName.CLASSIFICATION in METHODS.fact(n, "tasks") and n != "classifier"
+    ],
 )
 def test_data_without_images_train_and_are_judged(hospitals, method):
     manifest, train, val = hospitals
