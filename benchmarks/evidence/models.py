@@ -61,8 +61,8 @@ def judged(unit: Unit) -> None:
         return
     training = trained(unit)
     test, validation = unit.samples(Split.TEST), unit.samples(Split.VAL)
-    temperature = training.fit_temperature(validation, BATCH)
-    on_test = partial(training.evaluate, test, batch_size=BATCH)
+    temperature = training.model.fit_temperature(validation, BATCH)
+    on_test = partial(training.model.evaluate, test, batch_size=BATCH)
     own, cooled = (
         SampleScores(_TASK),
         SampleScores(_TASK),
@@ -89,7 +89,7 @@ def judged_fully(unit: Unit) -> None:
     if is_judged(unit, FULLY):
         return
     scores = SampleScores(_TASK)
-    found = trained(unit).evaluate(
+    found = trained(unit).model.evaluate(
         unit.samples(Split.TEST), batch_size=BATCH, scores=scores, attack=FULL, corrupted=False
     )
     keep_judged(unit, {"config": dict(unit.config), "metrics": found.compute()}, scores, FULLY)

@@ -14,9 +14,7 @@ from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.sweep.selective import selective
 from trustsweep.distributed.sweep.test_evaluation import MIXED, MIXED_SEVERITY
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
-from trustsweep.distributed.workers.training import TrialTraining
-from trustsweep.trainables.attacks.engine import frozen
-from trustsweep.trainables.registry import METHODS
+from trustsweep.distributed.workers.model import Model
 from trustsweep.trainables.reliance import reliance
 from trustsweep.trainables.sample_scores import SampleScores
 from trustsweep.trainables.tasks import task_named
@@ -44,7 +42,7 @@ def judged(unit: Unit) -> None:
     manifest = training.manifest
 
     def on(split: Split, level: Level = FULL, scores: SampleScores | None = None) -> Any:
-        return training.evaluate(unit.samples(split), level, batch_size=BATCH, scores=scores)
+        return training.model.evaluate(unit.samples(split), level, batch_size=BATCH, scores=scores)
 
     scores = SampleScores(task_named(TaskName.CLASSIFICATION))
     test, validation = on(Split.TEST, scores=scores), on(Split.VAL, CLEAN)
@@ -55,23 +53,21 @@ def judged(unit: Unit) -> None:
         "metrics": test.compute(),
         "ood": outside.compute() if outside else {},
         "selective": selective(validation, test, outside),
-        "reliance": _reliance(training, unit.samples(Split.TEST)),
+        "reliance": _reliance(training.model, unit.samples(Split.TEST)),
     }
     keep_judged(unit, card, scores)
 
 
-def _reliance(training: TrialTraining, samples: Samples) -> dict[str, Any]:
+def _reliance(model: Model, samples: Samples) -> dict[str, Any]:
     """How the weights follow quality; empty for a method without weights."""
     worse = partial(
         corrupt,
         name=MIXED,
         severity=MIXED_SEVERITY,
-        manifest=training.manifest,
-        suite=training.plan.suite,
+        manifest=model.manifest,
+        suite=model.plan.suite,
     )
-    method = METHODS[training.config["method"]](training.config, training.manifest)
-    with frozen(training.network), torch.inference_mode():
-        if method.predict(training.network, samples.batch([0])).modality_weights is None:
-            return {}
+    if model.predict(samples.batch([0])).modality_weights is None:
+        return {}
     batches = (worse(batch) for batch in samples.sweep(BATCH))
-    return dict(reliance(method, training.network, batches).compute())
+    return dict(reliance(model.method, model.network, batches).compute())

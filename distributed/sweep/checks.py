@@ -10,11 +10,11 @@ from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
+from trustsweep.distributed.run.folder import corruption_cells
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.workers import fidelity
 from trustsweep.search_spaces.space import Parameter, Value
 from trustsweep.search_spaces.study import Study
-from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.catalog import (
     COSTS,
     METRICS,
@@ -205,26 +205,6 @@ def _sighted(study: Study) -> None:
         f"objectives: a model that ignores the image can have the best {blind[0]}. Add a "
         f"constraint on a skill, with a bound above 0, such as constraints: [{wanted}]."
     )
-
-
-def evaluation_plan(study: Study) -> EvaluationPlan:
-    """What `trustsweep.trainables.evaluation` is to do for each trial of this study."""
-    settings = study.evaluation
-    return EvaluationPlan(
-        epsilons=tuple(settings.epsilons),
-        attack=settings.attack,
-        attack_steps=settings.attack_steps,
-        restarts=settings.restarts,
-        norm=settings.norm,
-        corruptions=corruption_cells(study),
-        suite=settings.suite,
-    )
-
-
-def corruption_cells(study: Study) -> tuple[tuple[str, int], ...]:
-    """Every (corruption, severity) of the study's evaluation."""
-    settings = study.evaluation
-    return tuple((name, level) for name in settings.corruptions for level in settings.severities)
 
 
 def _within_images(study: Study, manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ import pytest
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.data_pipelines.streams.indexed import Samples
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.fusion.base import FusionMethod
@@ -63,7 +63,7 @@ def test_a_model_trains_and_is_judged(data, name: str) -> None:
     plan = EvaluationPlan(
         corruptions=(("mixed-quality", 5), ("modality-drop", 5)), suite="clinical"
     )
-    training = TrialTraining(config, manifest, plan)
+    training = Training(config, manifest, plan)
     assert math.isfinite(training.epoch(samples)["train.loss"])
     found = training.evaluate(samples, batch_size=8).compute()
     assert 0 <= found["clean.accuracy"] <= 1

@@ -10,7 +10,8 @@ from trustsweep.data_pipelines.corruptions.suites import SUITES
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Feature, Manifest, TaskName
 from trustsweep.distributed.cli.app import app
-from trustsweep.distributed.sweep.checks import check, evaluation_plan
+from trustsweep.distributed.run.folder import evaluation_plan
+from trustsweep.distributed.sweep.checks import check
 from trustsweep.search_spaces.study import Study, parse
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
 

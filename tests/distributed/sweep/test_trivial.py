@@ -10,18 +10,18 @@ from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.run.trivial import read_trivial
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import load
 from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.skill import triviality
 
 
-def constant(data: Path, method: str, weight: str) -> TrialTraining:
+def constant(data: Path, method: str, weight: str) -> Training:
     """A model whose last layer is 0 but for its bias: it says the same of every image."""
     config = Space([method], {"epochs": 1, "width": 4}).defaults(method)
     manifest = Manifest.load(data)
-    training = TrialTraining(config, manifest, EvaluationPlan())
+    training = Training(config, manifest, EvaluationPlan())
     name, tensor = next(
         (n, p) for n, p in reversed([*training.network.named_parameters()]) if n.endswith(weight)
     )
