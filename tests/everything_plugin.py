@@ -18,12 +18,13 @@ from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.trainables.attacks.pgd import PGD
+from trustsweep.trainables.conditions import Condition
 from trustsweep.trainables.contract import Loss, Method, Prediction
 from trustsweep.trainables.metrics.base import SumState, classes, ratio
 from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
 from trustsweep.trainables.networks import Standardise
 from trustsweep.trainables.regimes import RandomFraction
-from trustsweep.trainables.registry import ATTACKS, METHODS, REGIMES
+from trustsweep.trainables.registry import ATTACKS, CONDITIONS, METHODS, REGIMES
 from trustsweep.trainables.uncertainty import categorical_maps
 
 
@@ -132,3 +133,20 @@ METRICS.register(
         "loudness", None, 0.0, 1.0, "", "Mean confidence", {TaskName.CLASSIFICATION: Loudness}
     )
 )  # fmt: skip
+
+
+class Mirrored(Condition):
+    """Images mirrored along one axis, counted from the last."""
+
+    name = "mirrored"
+
+    def describe(self, detail):
+        if not detail:
+            return "mean over the axes"
+        return f"mirrored along axis -{detail}" if detail in ("1", "2") else None
+
+    def perturb(self, batch, member, tools, before):
+        return batch.with_image(batch.image.flip(-int(member)))
+
+
+CONDITIONS.register("mirrored", Mirrored)
