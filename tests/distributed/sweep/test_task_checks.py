@@ -15,7 +15,7 @@ from trustsweep.distributed.sweep.checks import (
     check_defined,
     measured_names,
     objectives_of,
-    task_of,
+    tasks_of,
 )
 from trustsweep.distributed.sweep.plan import prepare
 from trustsweep.search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
@@ -55,9 +55,9 @@ def test_a_metric_of_another_task_is_refused() -> None:
         objectives_of(study(objectives=["dice_area", "clean.ece"]))
 
 
-def test_trainables_of_two_tasks_are_refused() -> None:
+def test_methods_of_two_tasks_are_refused() -> None:
     with pytest.raises(UserError, match=r"unet \(segmentation\) have no task in common"):
-        task_of(study(methods=["classifier", "unet"]))
+        tasks_of(study(methods=["classifier", "unet"]))
 
 
 @pytest.mark.parametrize("name", METHODS)
