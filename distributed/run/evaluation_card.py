@@ -122,12 +122,14 @@ class SplitEstimates(_Part):
 
 
 class Group(_Part):
-    """Samples that share a value of a group column."""
+    """Samples that share a value of a group column; of a label, those where it is known, of which
+    `positive` have it."""
 
     group: str
     value: str
     images: int
     patients: int
+    positive: int | None = None
     figures: dict[str, Estimate]
 
 

@@ -113,7 +113,7 @@ def group_estimates(
         - conditions: "clean" and, where anything was perturbed, the condition under which the
           whole split has the lowest Dice or balanced accuracy.
         - rows: for each group "group" (the column), "value", "images", "patients" and "figures",
-          by full name an `Estimate`.
+          by full name an `Estimate`; of a label also "positive", how many of the images have it.
         Empty without such a group.
     """
     main, *others = scores.task.group_metrics
@@ -128,6 +128,7 @@ def group_estimates(
     conditions = [CLEAN, *([min(worse, key=merit)] if worse else [])]
     names = [f"{condition}.{leaf}" for condition in conditions for leaf in (main, *others)]
     rows = []
+    truth = scores.columns(CLEAN)["truth"] if scores.task.labelled else np.zeros((0, 0))
 
     def add(group: str, value: str, kept: NDArray[np.bool_], label: int | None = None) -> None:
         if kept.sum() < LEAST_IN_GROUP:
@@ -138,13 +139,12 @@ def group_estimates(
             {
                 "group": group, "value": value, "images": int(kept.sum()), "patients": len(who),
                 "figures": figures,
+                **({} if label is None else {"positive": int((truth[:, label] > 0.5).sum())}),
             }
         )  # fmt: skip
 
-    if scores.task.labelled:
-        truth = scores.columns(CLEAN)["truth"]
-        for label, name in enumerate(classes):
-            add("label", name, ~np.isnan(truth[:, label]), label)
+    for label, name in enumerate(classes if scores.task.labelled else ()):
+        add("label", name, ~np.isnan(truth[:, label]), label)
     for group, values in scores.groups.items():
         told = np.array([group_value(group, value) for value in values])
         for value in sorted({*told} - {UNKNOWN}):

@@ -122,6 +122,10 @@ class Progress:
         return Group(*parts)
 
 
+#: Heads of columns to the parameters that they show.
+SHOWN = {"ρ": "attack_fraction", "ε": "epsilon", "lr": "learning_rate"}
+
+
 def front_table(
     front: Sequence[Record],
     objectives: Sequence[Objective],
@@ -134,7 +138,7 @@ def front_table(
     """
     remarks = {r.id: remarks[r.id] for r in front if r.id in remarks} if remarks else {}
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
-    for name in ("trial", "model", "regime", "ρ", "ε", "lr"):
+    for name in ("trial", "model", "regime", *SHOWN):
         # An id is there to be copied: on a narrow terminal it wraps rather than ends in dots.
         table.add_column(name, overflow="fold")
     for objective in objectives:
@@ -146,7 +150,7 @@ def front_table(
     sign = -1.0 if first.direction == "max" else 1.0
     for record in sorted(front, key=lambda r: sign * r.metrics.get(first.name, np.nan)):
         config = record.config
-        cells = [config.get(key) for key in ("share", "epsilon", "learning_rate")]
+        cells = [config.get(key) for key in SHOWN.values()]
         table.add_row(
             record.id,
             str(config["method"]),

@@ -25,7 +25,8 @@ from trustsweep.distributed.run.trivial import (
     trivial_lines,
 )
 from trustsweep.distributed.statistics.front import Objective
-from trustsweep.distributed.sweep.progress import front_table
+from trustsweep.distributed.sweep.progress import SHOWN, front_table
+from trustsweep.search_spaces.space import Space
 
 FIGURES = {
     "empty mask": {"dice": 0.6, "dice_lesion": 0.0, "false_alarms": 0.0, "brier": 0.05},
@@ -209,3 +210,7 @@ def test_many_trivial_trials_are_counted() -> None:
     assert len(lines) == 1
     assert lines[0].startswith("30 of 40 completed trials: predicts nothing (t0, t1,")
     assert lines[0].endswith("and 20 more).")
+
+
+def test_the_terminals_front_shows_parameters_that_there_are() -> None:
+    assert set(SHOWN.values()) <= set(Space(["unet"], {}).of("unet"))

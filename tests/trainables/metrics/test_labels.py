@@ -201,6 +201,7 @@ def test_estimates_are_the_streaming_metrics_and_every_label_stands_on_its_own()
         known = ~np.isnan(truth[:, k])
         row = rows["label", name]
         assert row["images"] == known.sum()
+        assert row["positive"] == np.nansum(truth[:, k])
         if name != "hernia":
             expected = roc_auc_score(truth[known, k], p[known, k])
             assert row["figures"]["clean.auroc"].value == pytest.approx(expected)
