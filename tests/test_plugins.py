@@ -53,10 +53,10 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
     study = [
         "train", "brightest", "--data", data, "--dry-run", "--set", "regime=rarely",
         "--set", "attack=long-step", "--set", "attack_steps=2",
-        "--set", "evaluation.corruptions=[fading]", "--set", "evaluation.conditions=[mirrored@2]",
-        "--set", "objectives=[mirrored.balanced_accuracy]",
+        "--set", "evaluation.corruptions=[fading]",
     ]  # fmt: skip
-    shown = trustsweep(*study, "--plugin", EVERYTHING)
+    mirrored = ["evaluation.conditions=[mirrored@2]", "objectives=[mirrored.balanced_accuracy]"]
+    shown = trustsweep(*study, "--plugin", EVERYTHING, *(f"--set={item}" for item in mirrored))
     assert "gain: 2.0" in shown
     # An iterative attack has steps, and a regime that attacks an ε, without a line anywhere else.
     assert "attack_steps: 2" in shown

@@ -276,10 +276,9 @@ def test_parameters_grow_from_rung_to_rung(data):
 def test_small_images_train_and_are_judged_at_their_rung(data):
     manifest, train, val = data
     levels = growing(image_size=0.5, data=0.5)
-    training = Training(config(), manifest, PLAN, levels=levels)
-    training.epoch(train)
     prior = task_named(TaskName.SEGMENTATION).read_prior(train.sweep(8))
-    training.prior = prior
+    training = Training(config(), manifest, PLAN, levels=levels, prior=prior)
+    training.epoch(train)
     for level in (levels.evaluation(0), CLEAN, FULL):
         evaluation = training.evaluate(val, level, batch_size=8)
         values = evaluation.compute()
