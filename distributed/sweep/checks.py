@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.errors import UserError
@@ -13,7 +14,7 @@ from trustsweep.data_pipelines.schema import Manifest, Split, Task
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.workers import fidelity
 from trustsweep.search_spaces.space import Parameter, Value
-from trustsweep.search_spaces.study import Study
+from trustsweep.search_spaces.study import Study, parse
 from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.catalog import (
     COSTS,
@@ -146,6 +147,27 @@ def objectives_of(study: Study) -> list[Objective]:
             )
         objectives.append(Objective(name, direction))
     return objectives
+
+
+def with_objectives(raw: Mapping[str, Any], source: str) -> Study:
+    """`parse`, for a study that may leave its objectives to the task.
+
+    They are then the measure of skill and the calibration error of its task: how the first falls as
+    the attack grows, and the second on clean images; of corrupted samples where the evaluation has
+    no attack, and of clean ones where it has no corruption either.
+    """
+    if "objectives" in raw:
+        return parse(raw, source)
+    # Which metrics there are, the rest of the study says.
+    study = parse({**raw, "objectives": ["clean.ece"]}, source)
+    task, settings = task_of(study), study.evaluation
+    skilled = _SKILL_OF[task]
+    error = "ece_region" if task in METRICS["ece_region"].tasks else "ece"
+    condition = "corrupted" if settings.corruptions and settings.severities else "clean"
+    objectives = [f"{condition}.{skilled}", f"{condition}.{error}"]
+    if settings.epsilons[-1] > 0:
+        objectives = [f"{skilled}_area", f"clean.{error}"]
+    return study.model_copy(update={"objectives": objectives})
 
 
 def check_defined(study: Study, figures: TrivialMetrics, split: Split) -> None:
