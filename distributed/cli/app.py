@@ -245,8 +245,8 @@ def train(
 
     `trustsweep train evidential-unet --data data/qata --set epochs=30 --set regime=uncertain`
     """
-    from trustsweep.search_spaces.space import Space
     from trustsweep.distributed.sweep.checks import with_objectives
+    from trustsweep.search_spaces.space import Space
     from trustsweep.search_spaces.study import apply_overrides
 
     space = Space([method], {})
@@ -274,7 +274,7 @@ def report(
 
     Works on a run that is still going or was killed: it shows the trials that have ended.
     """
-    from trustsweep.distributed.report import write_report
+    from trustsweep.distributed.report.page import write_report
     from trustsweep.distributed.run.exports import write_exports
     from trustsweep.distributed.run.folder import Run
 

@@ -11,6 +11,7 @@ from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.corruptions.suites import SUITES
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.registry import Registry
+from trustsweep.distributed.report.sections import SECTIONS
 from trustsweep.distributed.search.stopping import POLICIES
 from trustsweep.search_spaces.study import load, shipped_studies
 from trustsweep.trainables.metrics.catalog import (
@@ -21,7 +22,7 @@ from trustsweep.trainables.metrics.catalog import (
     MetricInfo,
     metric_info,
 )
-from trustsweep.trainables.registry import ATTACKS, MAPS, METHODS, REGIMES
+from trustsweep.trainables.registry import ATTACKS, MAPS, METHODS, REGIMES, RISKS
 
 _REGISTRIES: dict[str, Registry] = {
     "methods": METHODS,
@@ -29,7 +30,9 @@ _REGISTRIES: dict[str, Registry] = {
     "corruptions": CORRUPTIONS,
     "attacks": ATTACKS,
     "regimes": REGIMES,
+    "risks": RISKS,
     "schedulers": POLICIES,
+    "sections": SECTIONS,
 }
 
 
@@ -58,7 +61,9 @@ def describe(name: str) -> str | None:
     for registry in _REGISTRIES.values():
         if name in registry:
             implementation = registry[name]
-            text = inspect.getdoc(implementation) or ""
+            # What a class inherits is of another.
+            own = implementation.__doc__ is not None
+            text = inspect.getdoc(implementation) or "" if own else registry.meaning(name)
             if registry is not LAYOUTS:
                 return text
             options = ", ".join(f"{k}={v}" for k, v in implementation.options().items())

@@ -136,6 +136,3 @@ def _labels(run: Run, corruption: str, severities: list[int]) -> list[str]:
 def _text(parameter: Parameter) -> str:
     parts = parameter if isinstance(parameter, tuple) else (parameter,)
     return ", ".join(number(float(part)) for part in parts)
-
-
-SECTION = CorruptionsSection()

@@ -23,6 +23,3 @@ class UnseenSection(Section[AtUnseenSites]):
         if not models:
             return None
         return AtUnseenSites(models, [n for n in models[0][1].metrics if n.startswith("clean.")])
-
-
-SECTION = UnseenSection()
