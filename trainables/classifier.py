@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.networks import resnet
 from trustsweep.trainables.settings import number, whole
@@ -25,14 +25,12 @@ class Classifier(Method):
     (s), both in [0, 1].
     """
 
-    task = Task.CLASSIFICATION
+    tasks = (TaskName.CLASSIFICATION,)
     uncertainties = ("entropy", "least-confidence")
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for a missing or impossible config value, or data that do not fit."""
         super().__init__(config, manifest)
-        if self.task not in manifest.tasks:
-            raise UserError(f"{manifest.name}: no class of each image here, which this needs.")
         if not manifest.image_shape:
             raise UserError(f"{manifest.name}: no images here, which this classifies.")
         if len(manifest.classes) < 2:

@@ -1,4 +1,4 @@
-"""Every method, attack, regime and risk, one line each, with what a study is checked against.
+"""Every task, method, attack, regime and risk, one line each, with what a study is checked against.
 
 Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yaml.
 """
@@ -6,7 +6,28 @@ Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yam
 from typing import Literal, TypeAlias
 
 from trustsweep.data_pipelines.registry import Registry, registered
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
+
+#: What can be asked of a model; `skill` is the measure whose skill a study asks for, `classed`
+#: whether each image has one class, by which it can be weighed.
+TASKS = Registry(
+    "task",
+    {
+        TaskName.SEGMENTATION: registered(
+            "trustsweep.trainables.tasks.segmentation:Segmentation",
+            skill="dice_lesion",
+            classed=False,
+        ),
+        TaskName.CLASSIFICATION: registered(
+            "trustsweep.trainables.tasks.classification:Classification",
+            skill="balanced_accuracy",
+            classed=True,
+        ),
+        TaskName.MULTILABEL: registered(
+            "trustsweep.trainables.tasks.multilabel:Multilabel", skill="auroc", classed=False
+        ),
+    },
+)
 
 METHODS = Registry(
     "method",
@@ -19,13 +40,15 @@ METHODS = Registry(
         "healnet": "trustsweep.trainables.fusion.healnet:HealNet",
         "late-fusion": "trustsweep.trainables.fusion.late:LateFusion",
         "mda": "trustsweep.trainables.fusion.mda:MdaStyle",
-        "unet": registered("trustsweep.trainables.unet:ClassicalUNet", task=Task.SEGMENTATION),
+        "unet": registered(
+            "trustsweep.trainables.unet:ClassicalUNet", tasks=(TaskName.SEGMENTATION,)
+        ),
         "evidential-unet": registered(
-            "trustsweep.trainables.unet:EvidentialUNet", task=Task.SEGMENTATION
+            "trustsweep.trainables.unet:EvidentialUNet", tasks=(TaskName.SEGMENTATION,)
         ),
     },
     group="trustsweep.methods",
-    task=Task.CLASSIFICATION,
+    tasks=(TaskName.CLASSIFICATION,),
 )
 
 ATTACKS = Registry(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.machine import write_atomically
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.trainables.metrics.skill import TrivialMetrics
 
@@ -32,20 +32,20 @@ class Trivial:
     figures: Mapping[str, TrivialMetrics]
 
 
-def read_trivial(data: Folder, manifest: Manifest, task: Task) -> Trivial:
+def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> Trivial:
     """Read the labels or masks of every split once. Raises `UserError` for damaged files."""
     from trustsweep.data_pipelines.streams import Streamed
-    from trustsweep.trainables.metrics.prior import Prior
-    from trustsweep.trainables.metrics.trivial import TRIVIAL
+    from trustsweep.trainables.tasks import task_named
 
     def truths(split: Split) -> Streamed:
         return Streamed(data, split, manifest)
 
-    prior = Prior.of(truths(Split.TRAIN).truths(), task)
+    asked = task_named(task)
+    prior = asked.read_prior(truths(Split.TRAIN).truths())
     figures: dict[str, TrivialMetrics] = {}
     for split in (Split.VAL, Split.TEST, Split.OOD):
         if manifest.split_counts.get(split):
-            state = TRIVIAL[task](prior)
+            state = asked.trivial(prior)
             for batch in truths(split).truths():
                 state.update(batch)
             figures[split] = state.figures()

@@ -10,12 +10,12 @@ from typing import Any
 from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
+from trustsweep.distributed.run.folder import corruption_cells
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.workers import fidelity
 from trustsweep.search_spaces.space import Parameter, Value
 from trustsweep.search_spaces.study import Study, parse
-from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.catalog import (
     COSTS,
     METRICS,
@@ -25,7 +25,7 @@ from trustsweep.trainables.metrics.catalog import (
     metric_info,
 )
 from trustsweep.trainables.metrics.skill import TrivialMetrics, best_trivial, skill
-from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS
+from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS, TASKS
 
 
 def check(study: Study, manifest: Manifest) -> None:
@@ -56,11 +56,11 @@ def check(study: Study, manifest: Manifest) -> None:
     _sighted(study)
 
 
-def _usable_balance(study: Study, task: Task) -> None:
+def _usable_balance(study: Study, task: TaskName) -> None:
     """A map has no class of its own to weigh an image by."""
     for method in study.methods:
         balance = study.search_space().of(method)["class_balance"]
-        if task is not Task.CLASSIFICATION and set(_listed(balance)) - {"none"}:
+        if not TASKS.fact(task, "classed") and set(_listed(balance)) - {"none"}:
             raise UserError(
                 f"space.class_balance: {task} has no class of each image to weigh it by. "
                 "Leave it out."
@@ -120,13 +120,17 @@ def _repeatable(study: Study) -> None:
             )
 
 
-def task_of(study: Study) -> Task:
+def task_of(study: Study) -> TaskName:
     """The one task of the study's methods: a front compares figures of the same kind."""
-    tasks = {name: METHODS.fact(name, "task") for name in study.methods}
-    if len(set(tasks.values())) > 1:
-        listed = ", ".join(f"{name} ({task})" for name, task in tasks.items())
+    tasks: dict[str, tuple[TaskName, ...]] = {
+        name: METHODS.fact(name, "tasks") for name in study.methods
+    }
+    first, *others = tasks.values()
+    common = [task for task in first if all(task in more for more in others)]
+    if not common:
+        listed = ", ".join(f"{name} ({' or '.join(some)})" for name, some in tasks.items())
         raise UserError(f"methods: {listed} have no task in common. Give each a study.")
-    return next(iter(tasks.values()))
+    return common[0]
 
 
 def measured_names(study: Study) -> list[str]:
@@ -161,7 +165,7 @@ def with_objectives(raw: Mapping[str, Any], source: str) -> Study:
     # Which metrics there are, the rest of the study says.
     study = parse({**raw, "objectives": ["clean.ece"]}, source)
     task, settings = task_of(study), study.evaluation
-    skilled = _SKILL_OF[task]
+    skilled = TASKS.fact(task, "skill")
     error = "ece_region" if task in METRICS["ece_region"].tasks else "ece"
     condition = "corrupted" if settings.corruptions and settings.severities else "clean"
     objectives = [f"{condition}.{skilled}", f"{condition}.{error}"]
@@ -205,8 +209,6 @@ _UNDEFINED = {
     "false_alarm_volume": "every image there has a lesion",
     "auroc": "fewer than two classes occur there",
 }
-#: What a skill is best measured by, by task.
-_SKILL_OF = {Task.SEGMENTATION: "dice_lesion", Task.CLASSIFICATION: "balanced_accuracy"}
 
 
 def _sighted(study: Study) -> None:
@@ -219,31 +221,12 @@ def _sighted(study: Study) -> None:
     if study.search.trials == 1 or not blind or any(c.sense == ">=" and c.bound > 0 for c in kept):
         return
     condition = blind[0].rpartition(".")[0]
-    wanted = f"{SKILL}.{condition}.{_SKILL_OF[task_of(study)]} >= 0.05"
+    measure = TASKS.fact(task_of(study), "skill")
+    wanted = f"{SKILL}.{condition}.{measure} >= 0.05"
     raise UserError(
         f"objectives: a model that ignores the image can have the best {blind[0]}. Add a "
         f"constraint on a skill, with a bound above 0, such as constraints: [{wanted}]."
     )
-
-
-def evaluation_plan(study: Study) -> EvaluationPlan:
-    """What `trustsweep.trainables.evaluation` is to do for each trial of this study."""
-    settings = study.evaluation
-    return EvaluationPlan(
-        epsilons=tuple(settings.epsilons),
-        attack=settings.attack,
-        attack_steps=settings.attack_steps,
-        restarts=settings.restarts,
-        norm=settings.norm,
-        corruptions=corruption_cells(study),
-        suite=settings.suite,
-    )
-
-
-def corruption_cells(study: Study) -> tuple[tuple[str, int], ...]:
-    """Every (corruption, severity) of the study's evaluation."""
-    settings = study.evaluation
-    return tuple((name, level) for name in settings.corruptions for level in settings.severities)
 
 
 def _within_images(study: Study, manifest: Manifest) -> None:

@@ -16,28 +16,26 @@ import ray
 
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
 from trustsweep.data_pipelines.corruptions.suite import corrupt
-from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Streamed
 from trustsweep.distributed.run.checkpoints import load_model
 from trustsweep.distributed.run.evaluation_card import CARD_VERSION, EvaluationCard
-from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.folder import Run, evaluation_plan
 from trustsweep.distributed.run.ledger import SEARCH, Record
 from trustsweep.distributed.run.sample_table import origins, salt, write_table
 from trustsweep.distributed.statistics.estimates import estimates, group_estimates, headline_names
 from trustsweep.distributed.statistics.inference import Estimate
-from trustsweep.distributed.sweep.checks import evaluation_plan
 from trustsweep.distributed.sweep.robustness import SAMPLES, attack_card, attacked_again
 from trustsweep.distributed.sweep.selective import selective
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.model import Model
 from trustsweep.search_spaces.study import Study
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
 from trustsweep.trainables.metrics.catalog import attacked_name
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.skill import TrivialMetrics, triviality
 from trustsweep.trainables.registry import FULL as FULL_ATTACK
-from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.reliance import reliance, weighed_samples
 from trustsweep.trainables.sample_scores import SampleScores
 
@@ -120,18 +118,18 @@ def judge_model(
 
     plan = evaluation_plan(study)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    training = TrialTraining(record.config, manifest, plan, device=device, prior=prior)
-    load_model(checkpoints / record.id, training.model)
+    model = Model(record.config, manifest, plan, device=device, prior=prior)
+    load_model(checkpoints / record.id, model.network)
     size = study.evaluation.batch_size
     samples = Streamed(data, Split.TEST, manifest)
-    judged = _Judged(training, data, size, gather=record.stage == SEARCH)
+    judged = _Judged(model, data, size, gather=record.stage == SEARCH)
     evaluation = judged.split(Split.TEST)
     metrics, trivial = evaluation.compute(), evaluation.trivial()
     hardest, again = evaluation, None
     if plan.budgets and study.evaluation.final == FULL_ATTACK != plan.attack:
         if judged.gathered is not None:
             again = SampleScores(evaluation.task, plan.uncertainty)
-        hardest = attacked_again(training, samples, size, again)
+        hardest = attacked_again(model, samples, size, again)
     final = None if hardest is evaluation else hardest.compute()
     strongest = max(plan.epsilons)
     card: dict[str, Any] = {
@@ -152,7 +150,7 @@ def judge_model(
     }
     arrays: Arrays = {}
     if record.stage == SEARCH and manifest.image_shape:
-        arrays = training.panel(panel_batch(samples), strongest)
+        arrays = model.panel(panel_batch(samples), strongest)
         arrays["epsilon"] = np.array(strongest, dtype=np.float32)
     count = manifest.split_counts.get(Split.OOD, 0)
     ood = judged.split(Split.OOD, CLEAN) if count else None
@@ -161,14 +159,13 @@ def judge_model(
     # Intervals are of what the search judged by; thresholds need the clean images alone.
     validation = judged.split(Split.VAL, CLEAN if judged.gathered is None else FULL)
     card["selective"] = selective(validation, evaluation, ood)
-    card["temperature"] = _cooled(training, data, size, validation, metrics)
-    if evaluation.task is Task.CLASSIFICATION:
-        weights, shown = _weights(training, samples, size)
-        card |= weights
-        arrays |= shown if record.stage == SEARCH else {}
+    card["temperature"] = _cooled(model, data, size, validation, metrics)
+    weights, shown = _weights(model, samples, size)
+    card |= weights
+    arrays |= shown if record.stage == SEARCH else {}
     if plan.budgets:
         few = panel_batch(samples, SAMPLES[study.evaluation.final])
-        card["attack"] = attack_card(training, study.evaluation, few, metrics, final)
+        card["attack"] = attack_card(model, study.evaluation, few, metrics, final)
     path = _card(run, record)
     if judged.gathered is not None:
         known = {Split.TEST: trivial, Split.VAL: validation.trivial()}
@@ -184,22 +181,22 @@ def judge_model(
 class _Judged:
     """A model's evaluations on whole splits, and with `gather` what each sample scored there."""
 
-    def __init__(self, training: TrialTraining, data: Folder, size: int, *, gather: bool) -> None:
-        self._training, self._data, self._size = training, data, size
+    def __init__(self, model: Model, data: Folder, size: int, *, gather: bool) -> None:
+        self._model, self._data, self._size = model, data, size
         self.gathered: dict[Split, SampleScores] | None = {} if gather else None
 
     def split(self, split: Split, level: Level = FULL) -> Evaluation:
-        training = self._training
+        model = self._model
         scores = None
         if self.gathered is not None:
-            task = METHODS[training.config["method"]].task
-            scores = self.gathered[split] = SampleScores(task, training.plan.uncertainty)
-        samples = Streamed(self._data, split, training.manifest)
-        return training.evaluate(samples, level, batch_size=self._size, scores=scores)
+            scores = SampleScores(model.method.task, model.plan.uncertainty)
+            self.gathered[split] = scores
+        samples = Streamed(self._data, split, model.manifest)
+        return model.evaluate(samples, level, batch_size=self._size, scores=scores)
 
 
 def _cooled(
-    training: TrialTraining,
+    model: Model,
     data: Folder,
     size: int,
     validation: Evaluation,
@@ -211,12 +208,12 @@ def _cooled(
         "value", T as fitted on the validation split, and by split the clean metrics of
         `TEMPERED` that the task has, "before" and "after" their scores were divided by it.
     """
-    val, test = (Streamed(data, split, training.manifest) for split in (Split.VAL, Split.TEST))
-    value = training.fit_temperature(val, size)
+    val, test = (Streamed(data, split, model.manifest) for split in (Split.VAL, Split.TEST))
+    value = model.fit_temperature(val, size)
     before = {Split.VAL: validation.compute(), Split.TEST: metrics}
     found: dict[str, Any] = {"value": value}
     for split, samples in ((Split.VAL, val), (Split.TEST, test)):
-        after = training.evaluate(samples, CLEAN, batch_size=size, temperature=value).compute()
+        after = model.evaluate(samples, CLEAN, batch_size=size, temperature=value).compute()
         names = [name for name in TEMPERED if f"clean.{name}" in after]
         found[str(split)] = {
             when: {name: values[f"clean.{name}"] for name in names}
@@ -263,29 +260,24 @@ def _plain(found: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
     return {name: dataclasses.asdict(estimate) for name, estimate in found.items()}
 
 
-def _weights(
-    training: TrialTraining, samples: Streamed, size: int
-) -> tuple[dict[str, Any], Arrays]:
+def _weights(model: Model, samples: Streamed, size: int) -> tuple[dict[str, Any], Arrays]:
     """The card's `weights` and the samples beside it; nothing for a method that weighs nothing."""
-    import torch
-
-    manifest = training.manifest
+    manifest = model.manifest
     if len(manifest.sources) < 2:
         return {}, {}
-    method = METHODS[training.config["method"]](training.config, manifest)
 
     def mixed(batch: Batch) -> Batch:
-        suite = training.plan.suite
+        suite = model.plan.suite
         return corrupt(batch, MIXED, MIXED_SEVERITY, manifest=manifest, suite=suite)
 
-    device = training.device
+    device = model.device
     few = samples.batch(_drawn(samples, WEIGHED_SAMPLES)).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        arrays = weighed_samples(method, training.model, few, mixed(few))
+    with model.autocast():
+        arrays = weighed_samples(model.method, model.network, few, mixed(few))
         if not arrays:
             return {}, {}
         batches = (mixed(batch.to(device)) for batch in samples.sweep(size))
-        found = reliance(method, training.model, batches).compute()
+        found = reliance(model.method, model.network, batches).compute()
     names = [modality.name for modality in manifest.sources]
     return {"weights": {"modalities": names, "corruption": MIXED, **found}}, arrays
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.attacks import ScoreVictim, make_attack
 from trustsweep.trainables.classifier import Classifier
 from trustsweep.trainables.contract import Progress
@@ -30,7 +30,7 @@ NOW = Progress(0, 6)
 def manifest(classes: int = 2, **changes: object) -> Manifest:
     fields = {
         "name": "toy",
-        "tasks": (Task.CLASSIFICATION,),
+        "tasks": (TaskName.CLASSIFICATION,),
         "image_shape": (1, 28, 28),
         "image_scale": 255.0,
         "classes": tuple(map(str, range(classes))),
@@ -156,7 +156,7 @@ def test_bad_value_is_named(key: str, value: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tasks": (Task.SEGMENTATION,)}, "toy: no class of each image"),
+        ({"tasks": (TaskName.SEGMENTATION,)}, "toy: no class of each image"),
         ({"image_shape": ()}, "toy: no images"),
         ({"classes": 1}, "toy: a single class"),
     ],

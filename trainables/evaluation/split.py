@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.attacks.engine import frozen
 from trustsweep.trainables.contract import Method, Prediction
 from trustsweep.trainables.evaluation.plan import CLEAN, EvaluationPlan
-from trustsweep.trainables.metrics.base import MetricState, classes, uncertainty_map
+from trustsweep.trainables.metrics.base import MetricState, uncertainty_map
 from trustsweep.trainables.metrics.calibration import Calibration
 from trustsweep.trainables.metrics.catalog import (
     AREAS,
@@ -34,8 +34,9 @@ from trustsweep.trainables.metrics.ranking import Answers, Ranking
 from trustsweep.trainables.metrics.referral import Referral, Segmented
 from trustsweep.trainables.metrics.shift import Shift
 from trustsweep.trainables.metrics.skill import best_trivial, skill
-from trustsweep.trainables.metrics.trivial import TRIVIAL
 from trustsweep.trainables.sample_scores import SampleScores
+from trustsweep.trainables.tasks import Task, task_named
+from trustsweep.trainables.tasks.base import picture
 
 #: (batch, name, severity 1 to 5) to the same samples corrupted.
 Corrupt = Callable[[Batch, str, int], Batch]
@@ -65,9 +66,9 @@ class Evaluation:
         self.plan = plan
         self.task = task
         self._scores = scores
-        self._trivial = TRIVIAL[task](prior)
-        self._metrics = [name for name, info in METRICS.items() if task in info.tasks]
-        states: list[type[MetricState]] = state_classes(METRICS, task)
+        self._trivial = task.trivial(prior)
+        self._metrics = [name for name, info in METRICS.items() if task.name in info.tasks]
+        states: list[type[MetricState]] = state_classes(METRICS, task.name)
         self._states = {
             condition: [cls(plan.uncertainty) for cls in states]
             for condition in (CLEAN, *self._corrupted, *self._attacked)
@@ -75,7 +76,7 @@ class Evaluation:
         #: By ε; none for a task without a metric of this kind.
         self._shifts: dict[float, Shift] = {
             epsilon: cls(plan.uncertainty)
-            for cls in state_classes(SHIFTS, task)
+            for cls in state_classes(SHIFTS, task.name)
             for epsilon in plan.budgets
         }
 
@@ -137,7 +138,9 @@ class Evaluation:
             "epsilon", from 0 up, and of the same length those metrics by name ("dice_lesion").
         """
         points = [self._condition(attacked_name(e)) for e in self.plan.epsilons]
-        drawn = [n.removesuffix("_area") for n, info in AREAS.items() if self.task in info.tasks]
+        drawn = [
+            n.removesuffix("_area") for n, info in AREAS.items() if self.task.name in info.tasks
+        ]
         curves = {name: [point[name] for point in points] for name in drawn}
         return {"epsilon": list(self.plan.epsilons), **curves}
 
@@ -162,7 +165,7 @@ class Evaluation:
         """Everything gathered, as plain values and arrays, for another process."""
         return {
             "plan": dataclasses.asdict(self.plan),
-            "task": str(self.task),
+            "task": str(self.task.name),
             "states": {c: [s.state_dict() for s in states] for c, states in self._states.items()},
             "shifts": [shift.state_dict() for shift in self._shifts.values()],
             "trivial": self._trivial.state_dict(),
@@ -175,7 +178,7 @@ class Evaluation:
         raw["epsilons"] = tuple(raw["epsilons"])
         raw["corruptions"] = tuple((name, level) for name, level in raw["corruptions"])
         plan = EvaluationPlan(**raw)
-        evaluation = cls(plan, Task(state["task"]))
+        evaluation = cls(plan, task_named(state["task"]))
         for condition, states in evaluation._states.items():
             stored = zip(states, state["states"][condition], strict=True)
             evaluation._states[condition] = [
@@ -281,29 +284,17 @@ def panel(
     Raises:
         ValueError: a batch without the truth that the task needs.
     """
-    result = _truth(method.task, batch)
+    result = method.task.shown_truth(batch)
     with frozen(network):
         attacked = {"_attacked": attack(batch, epsilon, None)} if epsilon > 0 else {}
         for suffix, shown in {"": batch, **attacked}.items():
             with torch.inference_mode():
                 prediction = method.predict(network, shown)
             doubt = uncertainty_map(prediction, uncertainty)
-            result["image" + suffix] = _picture(shown.image)
-            if method.task is Task.SEGMENTATION:
-                result["probability" + suffix] = _picture(prediction.probability)
-                result["uncertainty" + suffix] = _picture(doubt.unsqueeze(1))
-            else:
-                result["probability" + suffix] = _numbers(classes(prediction, batch)[0])
-                result["uncertainty" + suffix] = _numbers(doubt)
+            result["image" + suffix] = picture(shown.image)
+            said = method.task.shown(prediction, batch, doubt)
+            result |= {name + suffix: values for name, values in said.items()}
     return result
-
-
-def _truth(task: Task, batch: Batch) -> dict[str, np.ndarray]:
-    if task is Task.SEGMENTATION and batch.mask is not None:
-        return {"mask": _picture(batch.mask)}
-    if task is Task.CLASSIFICATION and batch.label is not None:
-        return {"label": batch.label.cpu().numpy()}
-    raise ValueError(f"the panel needs a batch with the truth of a {task}")
 
 
 def _judge(
@@ -313,18 +304,6 @@ def _judge(
         prediction = method.predict(network, batch)
         evaluation.update(condition, prediction, batch)
     return prediction
-
-
-def _picture(values: Tensor) -> np.ndarray:
-    """(n, C, H, W) or (n, C, D, H, W) to (n, H, W)."""
-    flat = values.detach().float().mean(dim=1)
-    if flat.ndim == 4:
-        flat = flat[:, flat.shape[1] // 2]
-    return flat.cpu().numpy().astype(np.float16)
-
-
-def _numbers(values: Tensor) -> np.ndarray:
-    return values.float().cpu().numpy()
 
 
 def _prefixed(condition: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from trustsweep.data_pipelines import plugins
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
 
 CALIBRATION_BINS = 15
 #: Probabilities are kept this far from 0 and 1 before a logarithm is taken.
@@ -56,19 +56,19 @@ class MetricInfo:
     high: float
     unit: str
     meaning: str
-    states: Mapping[Task, str | type[Any]]
+    states: Mapping[TaskName, str | type[Any]]
     skilled: bool = False
     blind: bool = False
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[TaskName, ...]:
         """What it can judge."""
-        return tuple(self.states) or tuple(Task)
+        return tuple(self.states) or tuple(TaskName)
 
 
-def _states(segmentation: str = "", classification: str = "") -> dict[Task, str]:
+def _states(segmentation: str = "", classification: str = "") -> dict[TaskName, str]:
     """The states of a metric by task, given as "module:Class" of this package."""
-    given = {Task.SEGMENTATION: segmentation, Task.CLASSIFICATION: classification}
+    given = {TaskName.SEGMENTATION: segmentation, TaskName.CLASSIFICATION: classification}
     return {
         task: f"trustsweep.trainables.metrics.{state}" for task, state in given.items() if state
     }
@@ -121,29 +121,29 @@ class Table(Mapping[str, MetricInfo]):
         return self._rows
 
 
-def _most(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+def _most(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
     """From 0 to 1; more is better."""
     return MetricInfo(name, "max", 0.0, 1.0, "", meaning, states)
 
 
 def _least(
-    name: str, states: Mapping[Task, str], meaning: str, high: float = 1.0, unit: str = ""
+    name: str, states: Mapping[TaskName, str], meaning: str, high: float = 1.0, unit: str = ""
 ) -> MetricInfo:
     """From 0 to `high`; less is better."""
     return MetricInfo(name, "min", 0.0, high, unit, meaning, states)
 
 
-def _merit(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+def _merit(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
     """A measure of discrimination, from 0 to 1; more is better."""
     return replace(_most(name, states, meaning), skilled=True)
 
 
-def _blind(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+def _blind(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
     """From 0 to 1; less is better, and a model that ignores the image can have 0."""
     return replace(_least(name, states, meaning), blind=True)
 
 
-def _told(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+def _told(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
     """What describes a model, from 0 to 1."""
     return MetricInfo(name, None, 0.0, 1.0, "", meaning, states)
 
@@ -244,7 +244,7 @@ METRICS = Table(
 )
 
 
-def _area(name: str, states: Mapping[Task, str], what: str) -> MetricInfo:
+def _area(name: str, states: Mapping[TaskName, str], what: str) -> MetricInfo:
     meaning = f"Mean height of the curve of {what} against ε, 0 to the largest"
     return _merit(f"{name}{_AREA}", states, meaning)
 
@@ -288,7 +288,7 @@ COSTS = Table(
 )
 
 
-def state_classes(table: Mapping[str, MetricInfo], task: Task) -> list[Any]:
+def state_classes(table: Mapping[str, MetricInfo], task: TaskName) -> list[Any]:
     """The streaming states of a table's metrics for a task, each once, imported now."""
     states = [info.states[task] for info in table.values() if task in info.states]
     return list(dict.fromkeys(map(_imported, states)))
@@ -371,7 +371,7 @@ def under_attack(name: str) -> bool:
 def all_names(
     epsilons: Iterable[float],
     corruption_cells: Iterable[tuple[str, int]],
-    task: Task,
+    task: TaskName,
 ) -> list[str]:
     """Full names of everything that an evaluation with these ε and (corruption, severity) gives."""
     cells = [corrupted_name(*cell) for cell in corruption_cells]

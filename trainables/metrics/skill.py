@@ -25,7 +25,9 @@ TrivialMetrics = Mapping[str, Mapping[str, float]]
 EMPTY_MASK, FULL_MASK, MEAN_MASK, FIXED_MASK = "empty mask", "full mask", "mean mask", "fixed mask"
 #: Classification: the shares of the classes in the train split as probabilities, and the largest.
 CLASS_PRIOR, MAJORITY_CLASS = "class prior", "majority class"
-#: Both: the constant probability that is best on the very split that it is judged on.
+#: Several labels: how often each occurs in the train split.
+LABEL_PRIOR = "label prior"
+#: All: the constant probability that is best on the very split that it is judged on.
 BEST_CONSTANT = "best constant"
 
 #: What decides whether a model is better than a trivial predictor, the first that exists.

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.metrics.base import ratio
 from trustsweep.trainables.metrics.catalog import NLL_CLAMP
 from trustsweep.trainables.metrics.overlap import Overlap
@@ -28,20 +28,34 @@ from trustsweep.trainables.metrics.skill import (
     EMPTY_MASK,
     FIXED_MASK,
     FULL_MASK,
+    LABEL_PRIOR,
     MAJORITY_CLASS,
     MEAN_MASK,
 )
 
 
-def read_prior(batches: Iterable[Batch], task: Task) -> Prior:
-    """See `Prior.of`."""
-    if task is Task.CLASSIFICATION:
-        counts = np.zeros(0)
-        for batch in batches:
-            counts = _counted(counts, batch)
-        if not len(counts):
-            raise ValueError("a prior needs the labels of the train split")
-        return Prior(counts=counts)
+def class_prior(batches: Iterable[Batch]) -> Prior:
+    """Of the labels of the train split. Raises ValueError for batches without, or for none."""
+    counts = np.zeros(0)
+    for batch in batches:
+        counts = _counted(counts, batch)
+    if not len(counts):
+        raise ValueError("a prior needs the labels of the train split")
+    return Prior(counts=counts)
+
+
+def label_prior(batches: Iterable[Batch]) -> Prior:
+    """Of the labels of the train split. Raises ValueError for batches without, or for none."""
+    total = np.zeros((2, 0))
+    for batch in batches:
+        total = _asked(total, batch)
+    if not total.size:
+        raise ValueError("a prior needs the labels of the train split")
+    return Prior(rates=_rates(total))
+
+
+def mask_prior(batches: Iterable[Batch]) -> Prior:
+    """Of the masks of the train split. Raises ValueError for batches without, or for none."""
     total, images, with_lesion = np.zeros(()), 0, 0
     for batch in batches:
         mask = _mask(batch)[:, 0]
@@ -122,6 +136,43 @@ class TrivialClasses(Trivial):
         self._learned = None if learned is None else np.array(learned, dtype=np.float64)
 
 
+class TrivialLabels(Trivial):
+    """Prior and best constant of several labels, in closed form from how often each occurs.
+
+    With r the share of the images that have a label among those where it is known, a constant
+    probability q has an AUROC of ½, a Brier score of r(1 − q)² + (1 − r)q² and an NLL of
+    −r ln q − (1 − r) ln(1 − q); figures are means over the labels of which anything is known
+    (AUROC: over those that some images have and some have not).
+    """
+
+    def __init__(self, prior: Prior | None = None) -> None:
+        super().__init__(prior)
+        self._total = np.zeros((2, 0))
+        self._learned = None if prior is None else prior.rates
+
+    def update(self, batch: Batch) -> None:
+        self._total = _asked(self._total, batch)
+
+    def merge(self, other: Self) -> None:
+        if other._total.size:
+            self._total = other._total + (self._total if self._total.size else 0)
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        rates = _rates(self._total)
+        said = {} if self._learned is None else {LABEL_PRIOR: self._learned}
+        said[BEST_CONSTANT] = rates
+        return {name: _label_figures(q, rates) for name, q in said.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        learned = {} if self._learned is None else {"learned": self._learned.copy()}
+        return {"total": self._total.copy(), **learned}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._total = np.array(state["total"], dtype=np.float64)
+        learned = state.get("learned")
+        self._learned = None if learned is None else np.array(learned, dtype=np.float64)
+
+
 class TrivialMasks(Trivial):
     """Empty and full mask, the train split's mean mask and its best fixed mask, the best constant.
 
@@ -193,13 +244,6 @@ class TrivialMasks(Trivial):
         return self._masks[size]
 
 
-#: By task.
-TRIVIAL: dict[Task, type[Trivial]] = {
-    Task.SEGMENTATION: TrivialMasks,
-    Task.CLASSIFICATION: TrivialClasses,
-}
-
-
 def _mask(batch: Batch) -> Tensor:
     if batch.mask is None:
         raise ValueError("trivial segmentations need a batch with masks")
@@ -218,6 +262,32 @@ def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     total[: len(one)] += one
     total[: len(other)] += other
     return total
+
+
+def _asked(total: np.ndarray, batch: Batch) -> np.ndarray:
+    """(2, K) with a batch's labels added: images that have each, and images where it is known."""
+    if batch.label is None or batch.label.ndim != 2:
+        raise ValueError("trivial answers to several labels need a batch with them")
+    truth = batch.label.detach().to(torch.float64).cpu().numpy()
+    more = np.stack([np.nansum(truth, axis=0), (~np.isnan(truth)).sum(axis=0)])
+    return more + (total if total.size else 0)
+
+
+def _rates(total: np.ndarray) -> np.ndarray:
+    return np.divide(total[0], total[1], out=np.full(total.shape[1], math.nan), where=total[1] > 0)
+
+
+def _label_figures(q: np.ndarray, rates: np.ndarray) -> dict[str, float]:
+    known = ~np.isnan(rates) & ~np.isnan(q) if q.shape == rates.shape else np.zeros(0, dtype=bool)
+    if not known.any():
+        return dict.fromkeys(("auroc", "nll", "brier"), math.nan)
+    q, r = q[known], rates[known]
+    likely = np.clip(q, NLL_CLAMP, 1 - NLL_CLAMP)
+    return {
+        "auroc": 0.5 if bool(((r > 0) & (r < 1)).any()) else math.nan,
+        "nll": float(-(r * np.log(likely) + (1 - r) * np.log(1 - likely)).mean()),
+        "brier": float((r * (1 - q) ** 2 + (1 - r) * q**2).mean()),
+    }
 
 
 def _fixed(total: np.ndarray, images: int) -> np.ndarray:

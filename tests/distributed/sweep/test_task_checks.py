@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.distributed.run.trivial import Trivial
 from trustsweep.distributed.sweep.checks import (
     check,
@@ -26,7 +26,7 @@ from trustsweep.trainables.registry import METHODS
 
 MANIFEST = Manifest(
     name="toy",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(1, 16, 16),
     image_scale=255.0,
     classes=("normal", "pneumonia"),
@@ -118,7 +118,7 @@ def test_proper_scores_and_discrimination_need_none() -> None:
 def test_false_alarms_and_referral_are_won_by_predicting_nothing(name: str) -> None:
     alarms = study(methods=["unet"], objectives=["dice_lesion_area", name])
     with pytest.raises(UserError, match=r"skill\.clean\.dice_lesion"):
-        check(alarms, dataclasses.replace(MANIFEST, tasks=(Task.SEGMENTATION,)))
+        check(alarms, dataclasses.replace(MANIFEST, tasks=(TaskName.SEGMENTATION,)))
 
 
 @pytest.mark.parametrize("name", ["clean.ece_floor", "clean.top_class_share"])
@@ -203,7 +203,7 @@ def test_a_misspelt_recipe_is_refused_before_it_starts(space: dict, told: str) -
 
 
 def test_weights_of_classes_need_classes() -> None:
-    pixels = dataclasses.replace(MANIFEST, tasks=(Task.SEGMENTATION,))
+    pixels = dataclasses.replace(MANIFEST, tasks=(TaskName.SEGMENTATION,))
     wanted = study(
         methods=["unet"], objectives=["dice_lesion_area"], space={"class_balance": "weights"}
     )

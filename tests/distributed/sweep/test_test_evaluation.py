@@ -13,18 +13,18 @@ import pytest
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Streamed
 from trustsweep.distributed.run.checkpoints import save_model
+from trustsweep.distributed.run.folder import evaluation_plan
 from trustsweep.distributed.run.ledger import SEARCH, SEEDS, Record
 from trustsweep.distributed.run.sample_table import SALT, salt
 from trustsweep.distributed.run.trivial import read_trivial
-from trustsweep.distributed.sweep.checks import evaluation_plan
 from trustsweep.distributed.sweep.robustness import EFFORT
 from trustsweep.distributed.sweep.selective import COVERAGES
 from trustsweep.distributed.sweep.test_evaluation import is_judged, judge_model, panel_batch
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import Study
 from trustsweep.trainables.attacks import ensemble
@@ -78,7 +78,7 @@ def judged(
     manifest = Manifest.load(data)
     config = config_of(method, width)
     record = Record("model", config, stage=stage)
-    network = TrialTraining(config, manifest, evaluation_plan(study)).network
+    network = Training(config, manifest, evaluation_plan(study)).network
     save_model(folder / "checkpoints" / record.id, network, {})
     (folder / "evaluation").mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -242,7 +242,7 @@ def test_a_card_says_what_ignoring_the_image_would_give(phantoms: Path, tmp_path
     """A network as it was initialised is no better; the figures are those of the split's truth."""
     card, _ = judged(phantoms, tmp_path, "unet", {"epsilons": [0]}, width=16)
     manifest = Manifest.load(phantoms)
-    known = read_trivial(Folder(phantoms), manifest, Task.SEGMENTATION)
+    known = read_trivial(Folder(phantoms), manifest, TaskName.SEGMENTATION)
     for name, row in card["trivial"].items():
         assert row == pytest.approx(known.figures["test"][name], nan_ok=True)
     assert card["triviality"] == triviality(card["metrics"], card["trivial"]) != ""

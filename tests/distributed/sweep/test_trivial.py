@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 
 from trustsweep.data_pipelines.building.prepare import prepare
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.run.trivial import read_trivial
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import load
 from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.skill import triviality
 
 
-def constant(data: Path, method: str, weight: str) -> TrialTraining:
+def constant(data: Path, method: str, weight: str) -> Training:
     """A model whose last layer is 0 but for its bias: it says the same of every image."""
     config = Space([method], {"epochs": 1, "width": 4}).defaults(method)
     manifest = Manifest.load(data)
-    training = TrialTraining(config, manifest, EvaluationPlan())
+    training = Training(config, manifest, EvaluationPlan())
     name, tensor = next(
         (n, p) for n, p in reversed([*training.network.named_parameters()]) if n.endswith(weight)
     )
@@ -37,7 +37,7 @@ def test_on_brain_mri_an_empty_mask_has_a_high_dice_and_no_skill(
 ) -> None:
     prepare(real_data / "lgg-mri-segmentation" / "kaggle_3m", "lgg", tmp_path / "d", size=32)
     manifest = Manifest.load(tmp_path / "d")
-    known = read_trivial(Folder(tmp_path / "d"), manifest, Task.SEGMENTATION)
+    known = read_trivial(Folder(tmp_path / "d"), manifest, TaskName.SEGMENTATION)
     val = Samples.read(tmp_path / "d", Split.VAL)
     mask = val.batch(range(len(val))).mask
     assert mask is not None
@@ -65,7 +65,7 @@ def test_on_medmnist_a_constant_class_is_accurate_and_has_no_skill(
 ) -> None:
     prepare(real_data / "medmnist" / f"{name}.npz", "medmnist", tmp_path / "d", size=28)
     manifest = Manifest.load(tmp_path / "d")
-    known = read_trivial(Folder(tmp_path / "d"), manifest, Task.CLASSIFICATION)
+    known = read_trivial(Folder(tmp_path / "d"), manifest, TaskName.CLASSIFICATION)
     val = Samples.read(tmp_path / "d", Split.VAL)
     label = val.batch(range(len(val))).label
     assert label is not None
