@@ -41,6 +41,7 @@ def test_a_plugin_adds_one_of_everything_by_one_line_each():
         "long-step": "PGD whose first step reaches the surface of the ball.",
         "rarely": "Attacks the fraction at every other step.",
         "loudness": "Mean confidence",
+        "loudest": "The highest mean confidence of a run's trials.",
     }.items():
         (line,) = [line for line in listed.splitlines() if line.split()[:1] == [name]]
         assert meaning in line
@@ -71,8 +72,7 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
         ("x = 1\nraise ValueError('no')\n", "line 2: ValueError: no"),
         ("x = (\n", "line 1: SyntaxError"),
         (
-            "from trustsweep.trainables.registry import METHODS\n"
-            "METHODS.register('unet', object())\n",
+            "from trustsweep import METHODS\nMETHODS.register('unet', object())\n",
             "method 'unet' is registered already",
         ),
     ],
@@ -134,3 +134,4 @@ def test_a_sweep_on_nothing_of_ours_reaches_its_front_and_its_report(tmp_path):
     assert "--plugin" in refused.stderr
     copies = [w for p in sorted((out / "plugins").iterdir()) for w in ("--plugin", p)]
     trustsweep("report", out, *copies)
+    assert "<section><h2>Loudest: " in (out / "report.html").read_text(encoding="utf-8")

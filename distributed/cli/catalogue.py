@@ -67,9 +67,11 @@ def describe(name: str) -> str | None:
             if registry is not LAYOUTS:
                 return text
             options = ", ".join(f"{k}={v}" for k, v in implementation.options().items())
+            # Some learn them from the folder.
+            tasks = ", ".join(getattr(implementation, "tasks", ())) or "as the folder has them"
             listed = "Patients: --patients FILE.csv\n" if implementation.takes_patients else ""
             return (
-                f"{text}\n\nOptions (--set): {options or 'none'}\n{listed}"
+                f"{text}\n\nTasks: {tasks}\nOptions (--set): {options or 'none'}\n{listed}"
                 f"Licence: {implementation.licence}\nCite: {implementation.citation}"
             )
     return None
