@@ -49,8 +49,8 @@ from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.study import Study, load
 from trustsweep.trainables.attacks import ScoreVictim, make_attack
 from trustsweep.trainables.attacks.ensemble import STEPS
+from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate
-from trustsweep.trainables.metrics.catalog import attacked_name
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.registry import FAST, FULL
 

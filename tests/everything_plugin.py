@@ -13,12 +13,14 @@ from torch import nn
 
 from trustsweep import (
     ATTACKS,
+    CONDITIONS,
     CORRUPTIONS,
     LAYOUTS,
     METHODS,
     METRICS,
     REGIMES,
     SECTIONS,
+    Condition,
     ImageCorruption,
     Layout,
     Loss,
@@ -31,7 +33,7 @@ from trustsweep import (
     SumState,
     TaskName,
     categorical_maps,
-)  # fmt: skip
+)
 from trustsweep.trainables.attacks.pgd import PGD
 from trustsweep.trainables.metrics.base import classes, ratio
 from trustsweep.trainables.regimes import RandomFraction
@@ -153,3 +155,20 @@ METRICS.register(
         "loudness", None, 0.0, 1.0, "", "Mean confidence", {TaskName.CLASSIFICATION: Loudness}
     )
 )  # fmt: skip
+
+
+class Mirrored(Condition):
+    """Images mirrored along one axis, counted from the last."""
+
+    name = "mirrored"
+
+    def describe(self, detail):
+        if not detail:
+            return "mean over the axes"
+        return f"mirrored along axis -{detail}" if detail in ("1", "2") else None
+
+    def perturb(self, batch, member, tools, before):
+        return batch.with_image(batch.image.flip(-int(member)))
+
+
+CONDITIONS.register("mirrored", Mirrored)

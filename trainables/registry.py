@@ -1,4 +1,4 @@
-"""Every task, method, attack, regime and risk, one line each, with what a study is checked against.
+"""Every task, method, attack, condition, regime and risk, with what a study is checked against.
 
 Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yaml.
 """
@@ -66,6 +66,18 @@ ATTACKS = Registry(
     group="trustsweep.attacks",
     iterative=True,
     follows_gradients=True,
+)
+
+#: Under what a model is judged, in the order in which names list it; `trainables.conditions`.
+CONDITIONS = Registry(
+    "condition",
+    {
+        "clean": "trustsweep.trainables.conditions:Clean",
+        "corrupted": "trustsweep.trainables.conditions:Corrupted",
+        "attacked": "trustsweep.trainables.conditions:Attacked",
+        "ood": "trustsweep.trainables.conditions:Sites",
+    },
+    group="trustsweep.conditions",
 )
 
 #: How an attack's ε is measured: the most that a pixel changes, or the length of the change.

@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from trustsweep.distributed.workers.model import Model
     from trustsweep.search_spaces.study import Study
     from trustsweep.trainables.attacks.engine import Attack
+    from trustsweep.trainables.conditions import Condition
     from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
     from trustsweep.trainables.fusion.base import FusionMethod, FusionNetwork
     from trustsweep.trainables.metrics.base import MetricState, SumState
     from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
     from trustsweep.trainables.networks import Standardise
     from trustsweep.trainables.regimes import Regime
-    from trustsweep.trainables.registry import ATTACKS, METHODS, REGIMES, RISKS
+    from trustsweep.trainables.registry import ATTACKS, CONDITIONS, METHODS, REGIMES, RISKS
     from trustsweep.trainables.settings import number, whole, word
     from trustsweep.trainables.tasks import Task
     from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps, categorical_maps
@@ -58,6 +59,7 @@ _NAMES = {
     "distributed.workers.model": ("Model",),
     "search_spaces.study": ("Study",),
     "trainables.attacks.engine": ("Attack",),
+    "trainables.conditions": ("Condition",),
     "trainables.contract": ("Loss", "Method", "Prediction", "Progress"),
     "trainables.fusion.base": ("FusionMethod", "FusionNetwork"),
     "trainables.metrics.base": ("MetricState", "SumState"),
@@ -65,7 +67,7 @@ _NAMES = {
     "trainables.networks": ("Standardise",),
     "trainables.regimes": ("Regime",),
     "trainables.tasks": ("Task",),
-    "trainables.registry": ("ATTACKS", "METHODS", "REGIMES", "RISKS"),
+    "trainables.registry": ("ATTACKS", "CONDITIONS", "METHODS", "REGIMES", "RISKS"),
     "trainables.settings": ("number", "whole", "word"),
     "trainables.uncertainty": ("bernoulli_maps", "beta_maps", "categorical_maps"),
 }
@@ -73,6 +75,7 @@ _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for n
 
 __all__ = [
     "ATTACKS",
+    "CONDITIONS",
     "CORRUPTIONS",
     "LAYOUTS",
     "METHODS",
@@ -83,6 +86,7 @@ __all__ = [
     "Attack",
     "BadFile",
     "Batch",
+    "Condition",
     "Corruption",
     "FusionMethod",
     "FusionNetwork",

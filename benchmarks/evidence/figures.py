@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.distributed.statistics.inference import Floats, Statistic
+from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.metrics.calibration import folded_mean
-from trustsweep.trainables.metrics.catalog import attacked_name
 from trustsweep.trainables.metrics.skill import FIXED_MASK
 
 Columns = Mapping[str, NDArray[Any]]

@@ -90,6 +90,6 @@ def judged_fully(unit: Unit) -> None:
         return
     scores = SampleScores(_TASK)
     found = trained(unit).model.evaluate(
-        unit.samples(Split.TEST), batch_size=BATCH, scores=scores, attack=FULL, corrupted=False
+        unit.samples(Split.TEST), batch_size=BATCH, scores=scores, attack=FULL, attacked_alone=True
     )
     keep_judged(unit, {"config": dict(unit.config), "metrics": found.compute()}, scores, FULLY)

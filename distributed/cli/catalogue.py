@@ -14,15 +14,9 @@ from trustsweep.data_pipelines.registry import Registry
 from trustsweep.distributed.report.sections import SECTIONS
 from trustsweep.distributed.search.stopping import POLICIES
 from trustsweep.search_spaces.study import load, shipped_studies
-from trustsweep.trainables.metrics.catalog import (
-    AREAS,
-    COSTS,
-    METRICS,
-    SKILL,
-    MetricInfo,
-    metric_info,
-)
-from trustsweep.trainables.registry import ATTACKS, MAPS, METHODS, REGIMES, RISKS
+from trustsweep.trainables.metrics.catalog import AREAS, COSTS, METRICS, MetricInfo, metric_info
+from trustsweep.trainables.metrics.names import SKILL
+from trustsweep.trainables.registry import ATTACKS, CONDITIONS, MAPS, METHODS, REGIMES, RISKS
 
 _REGISTRIES: dict[str, Registry] = {
     "methods": METHODS,
@@ -31,6 +25,7 @@ _REGISTRIES: dict[str, Registry] = {
     "attacks": ATTACKS,
     "regimes": REGIMES,
     "risks": RISKS,
+    "conditions": CONDITIONS,
     "schedulers": POLICIES,
     "sections": SECTIONS,
 }

@@ -12,7 +12,8 @@ from trustsweep.data_pipelines.schema import Split
 from trustsweep.distributed.report.wording import attacked
 from trustsweep.distributed.run.evaluation_card import EvaluationCard
 from trustsweep.distributed.run.folder import Run
-from trustsweep.trainables.metrics.catalog import METRICS, attacked_name
+from trustsweep.trainables.conditions import attacked_name
+from trustsweep.trainables.metrics.catalog import METRICS
 from trustsweep.trainables.metrics.skill import best_trivial
 
 

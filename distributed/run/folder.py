@@ -79,6 +79,7 @@ def evaluation_plan(study: Study) -> EvaluationPlan:
         norm=settings.norm,
         corruptions=corruption_cells(study),
         suite=settings.suite,
+        conditions=tuple(settings.conditions),
     )
 
 

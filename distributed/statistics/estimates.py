@@ -15,16 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.inspection.counted import UNKNOWN, group_value
+from trustsweep.data_pipelines.schema import Split
 from trustsweep.distributed.statistics.inference import Estimate, Floats, Statistic, bootstrap
+from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.evaluation import CLEAN, EvaluationPlan
-from trustsweep.trainables.metrics.catalog import (
-    AREAS,
-    SKILL,
-    attacked_name,
-    corrupted_name,
-    leaf,
-    metric_info,
-)
+from trustsweep.trainables.metrics.catalog import metric_info
+from trustsweep.trainables.metrics.names import MetricName
 from trustsweep.trainables.metrics.skill import TrivialMetrics, best_trivial, skill
 from trustsweep.trainables.sample_scores import SampleScores
 from trustsweep.trainables.tasks import Task
@@ -33,9 +29,13 @@ from trustsweep.trainables.tasks import Task
 LEAST_IN_GROUP = 50
 
 
-def headline_names(task: Task, plan: EvaluationPlan, asked: Iterable[str]) -> list[str]:
-    """What a study asks for, and every metric here of clean images and of the strongest attack."""
-    conditions = dict.fromkeys((CLEAN, attacked_name(max(plan.epsilons))))
+def headline_names(
+    task: Task, plan: EvaluationPlan, asked: Iterable[str], split: Split | None = None
+) -> list[str]:
+    """What a study asks for, and every metric here of clean images and of the strongest attack; of
+    a split with conditions of its own, every metric of these."""
+    own = [member.name for member in plan.of_split(split)] if split is not None else []
+    conditions = own or dict.fromkeys((CLEAN, attacked_name(max(plan.epsilons))))
     every = [f"{condition}.{leaf}" for condition in conditions for leaf in task.statistics]
     return list(dict.fromkeys([*asked, *every]))
 
@@ -62,28 +62,26 @@ def estimates(
     there = np.ones(len(patients), dtype=bool) if kept is None else kept
     chosen = [patient for patient, here in zip(patients, there, strict=True) if here]
     found: dict[str, Estimate] = {}
-    wanted = list(names)
-    skills = [name for name in wanted if name.startswith(f"{SKILL}.")]
-    plain = [name.removeprefix(f"{SKILL}.") for name in skills]
-    for name in dict.fromkeys([*plain, *(n for n in wanted if n not in skills)]):
-        own, weights = _terms(name, plan)
-        make = scores.task.statistics.get(own)
+    wanted = [MetricName.parse(name) for name in names]
+    for name in dict.fromkeys(each.plain for each in wanted):
+        weights = _terms(name, plan)
+        make = scores.task.statistics.get(name.metric)
         if make is None or not weights or not weights.keys() <= {*scores.conditions}:
             continue
         parts = [
             (weight, make({k: v[there] for k, v in scores.columns(condition).items()}))
             for condition, weight in weights.items()
         ]
-        found[name] = bootstrap(_combined(parts), chosen)
-    for name, of in zip(skills, plain, strict=True):
-        if of in found:
-            found[name] = _skill(of, found[of], trivial or {})
-    return {name: found[name] for name in wanted if name in found}
+        found[str(name)] = bootstrap(_combined(parts), chosen)
+    for name in wanted:
+        if name.skill and str(name.plain) in found:
+            found[str(name)] = _skill(name.plain, found[str(name.plain)], trivial or {})
+    return {str(name): found[str(name)] for name in wanted if str(name) in found}
 
 
-def _skill(name: str, value: Estimate, trivial: TrivialMetrics) -> Estimate:
-    info = metric_info(name)
-    reference = best_trivial(trivial, leaf(name))[1]
+def _skill(name: MetricName, value: Estimate, trivial: TrivialMetrics) -> Estimate:
+    info = metric_info(str(name))
+    reference = best_trivial(trivial, name.metric)[1]
     ends = (skill(end, reference, info) for end in (value.value, value.low, value.high))
     middle, *others = ends
     return Estimate(middle, min(others), max(others))
@@ -130,23 +128,21 @@ def group_estimates(
     return {"least": LEAST_IN_GROUP, "conditions": conditions, "rows": rows} if rows else {}
 
 
-def _terms(name: str, plan: EvaluationPlan) -> tuple[str, dict[str, float]]:
-    """A metric's own name, and the conditions whose mean it is, with their weights."""
-    if name in AREAS:
+def _terms(name: MetricName, plan: EvaluationPlan) -> dict[str, float]:
+    """The conditions whose weighted sum a figure is; empty for one that is no such sum."""
+    if name.area:
         epsilons = np.array(plan.epsilons)
         if len(epsilons) < 2:
-            return "", {}
+            return {}
         steps = np.diff(epsilons) / epsilons[-1] / 2
         heights = np.append(steps, 0) + np.insert(steps, 0, 0)
-        weights = zip(map(attacked_name, plan.epsilons), heights.tolist(), strict=True)
-        return name.removesuffix("_area"), dict(weights)
-    condition, _, leaf = name.rpartition(".")
-    several = {
-        "corrupted": [corrupted_name(*cell) for cell in plan.corruptions],
-        "attacked": [attacked_name(epsilon) for epsilon in plan.budgets],
-    }
-    members = several.get(condition, [condition])
-    return leaf, {member: 1 / len(members) for member in members}
+        return dict(zip(map(attacked_name, plan.epsilons), heights.tolist(), strict=True))
+    if name.condition is None:
+        return {}
+    own = str(name.condition)
+    several = [m.name for m in plan.members if m.condition.several and m.condition.name == own]
+    members = several or [own]
+    return {member: 1 / len(members) for member in members}
 
 
 def _combined(parts: Sequence[tuple[float, Statistic]]) -> Statistic:

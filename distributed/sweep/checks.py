@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,14 @@ from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
-from trustsweep.distributed.run.folder import corruption_cells
+from trustsweep.distributed.run.folder import evaluation_plan
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.workers import fidelity
 from trustsweep.search_spaces.space import Parameter, Value
 from trustsweep.search_spaces.study import Study, parse
-from trustsweep.trainables.metrics.catalog import (
-    COSTS,
-    METRICS,
-    SKILL,
-    all_names,
-    leaf,
-    metric_info,
-)
+from trustsweep.trainables.conditions import SITES
+from trustsweep.trainables.metrics.catalog import COSTS, METRICS, all_names, metric_info
+from trustsweep.trainables.metrics.names import SHIFT, MetricName
 from trustsweep.trainables.metrics.skill import TrivialMetrics, best_trivial, skill
 from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS, TASKS
 
@@ -135,8 +131,7 @@ def task_of(study: Study) -> TaskName:
 
 def measured_names(study: Study) -> list[str]:
     """Every metric that a finished trial of the study has."""
-    cells = corruption_cells(study)
-    return [*all_names(study.evaluation.epsilons, cells, task_of(study)), *COSTS]
+    return [*all_names(evaluation_plan(study), task_of(study)), *COSTS]
 
 
 def objectives_of(study: Study) -> list[Objective]:
@@ -191,13 +186,15 @@ def check_defined(study: Study, figures: TrivialMetrics, split: Split) -> None:
 
 
 def _why_undefined(name: str, figures: TrivialMetrics) -> str:
-    metric = leaf(name)
-    if name.startswith("shift") or not any(metric in row for row in figures.values()):
+    parsed = MetricName.parse(name)
+    metric = parsed.metric
+    shift = parsed.condition is not None and parsed.condition.kind == SHIFT
+    if shift or not any(metric in row for row in figures.values()):
         return ""
     _, trivial = best_trivial(figures, metric)
     if math.isnan(trivial):
         return _UNDEFINED.get(metric, "its truth does not allow it")
-    if name.startswith(f"{SKILL}.") and math.isnan(skill(0.0, trivial, METRICS[metric])):
+    if parsed.skill and math.isnan(skill(0.0, trivial, METRICS[metric])):
         return "a predictor that ignores the image is perfect there"
     return ""
 
@@ -217,15 +214,14 @@ def _sighted(study: Study) -> None:
     Of a single trial nothing is chosen.
     """
     blind = [name for name in study.objectives if metric_info(name).blind]
-    kept = [c for c in study.constraints if c.metric.startswith(f"{SKILL}.")]
+    kept = [c for c in study.constraints if MetricName.parse(c.metric).skill]
     if study.search.trials == 1 or not blind or any(c.sense == ">=" and c.bound > 0 for c in kept):
         return
-    condition = blind[0].rpartition(".")[0]
     measure = TASKS.fact(task_of(study), "skill")
-    wanted = f"{SKILL}.{condition}.{measure} >= 0.05"
+    wanted = replace(MetricName.parse(blind[0]), metric=measure, skill=True)
     raise UserError(
         f"objectives: a model that ignores the image can have the best {blind[0]}. Add a "
-        f"constraint on a skill, with a bound above 0, such as constraints: [{wanted}]."
+        f"constraint on a skill, with a bound above 0, such as constraints: [{wanted} >= 0.05]."
     )
 
 
@@ -287,6 +283,12 @@ def _known_metrics(study: Study, names: Iterable[str], key: str) -> None:
             raise UserError(f"{key}: {error}") from error
         if task not in info.tasks:
             raise UserError(f"{key}: {name!r} judges {', '.join(info.tasks)}, not {task}.")
+        condition = MetricName.parse(name).condition
+        if condition is not None and condition.kind == SITES:
+            raise UserError(
+                f"{key}: a search that looks at {name!r} would leave no site unseen. The front's "
+                "models are judged there at the end; name another metric."
+            )
         if name not in measured:
             raise UserError(
                 f"{key}: this study's evaluation does not measure {name!r}. Add its ε or its "

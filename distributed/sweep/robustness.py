@@ -10,8 +10,10 @@ from trustsweep.data_pipelines.streams import Stream
 from trustsweep.distributed.workers.model import Model
 from trustsweep.search_spaces.study import Evaluation as EvaluationSettings
 from trustsweep.trainables.attacks.masking import SIGNS, Effort
+from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.evaluation import Evaluation
-from trustsweep.trainables.metrics.catalog import AREAS, attacked_name
+from trustsweep.trainables.metrics.catalog import AREAS
+from trustsweep.trainables.metrics.names import MetricName
 from trustsweep.trainables.registry import FULL
 from trustsweep.trainables.sample_scores import SampleScores
 
@@ -27,7 +29,7 @@ def attacked_again(
     model: Model, samples: Stream, size: int, scores: SampleScores | None
 ) -> Evaluation:
     """The same samples under the full ensemble, clean and attacked alone."""
-    return model.evaluate(samples, batch_size=size, scores=scores, attack=FULL, corrupted=False)
+    return model.evaluate(samples, batch_size=size, scores=scores, attack=FULL, attacked_alone=True)
 
 
 def attack_card(
@@ -75,6 +77,6 @@ def _gap(
     budgets: Sequence[float], fast: Mapping[str, float], full: Mapping[str, float]
 ) -> dict[str, float]:
     areas = [name for name in AREAS if name in fast]
-    leaves = [name.removesuffix("_area") for name in areas]
+    leaves = [MetricName.parse(name).metric for name in areas]
     names = [f"{attacked_name(e)}.{leaf}" for e in budgets for leaf in leaves]
     return {name: fast[name] - full[name] for name in [*names, *areas] if name in full}

@@ -31,8 +31,8 @@ from trustsweep.distributed.sweep.selective import selective
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
 from trustsweep.distributed.workers.model import Model
 from trustsweep.search_spaces.study import Study
+from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
-from trustsweep.trainables.metrics.catalog import attacked_name
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.skill import TrivialMetrics, triviality
 from trustsweep.trainables.registry import FULL as FULL_ATTACK
@@ -116,7 +116,8 @@ def judge_model(
     """
     import torch
 
-    plan = evaluation_plan(study)
+    held_out = manifest.split_counts.get(Split.OOD, 0)
+    plan = dataclasses.replace(evaluation_plan(study), sites=held_out > 0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = Model(record.config, manifest, plan, device=device, prior=prior)
     load_model(checkpoints / record.id, model.network)
@@ -124,6 +125,8 @@ def judge_model(
     samples = Streamed(data, Split.TEST, manifest)
     judged = _Judged(model, data, size, gather=record.stage == SEARCH)
     evaluation = judged.split(Split.TEST)
+    if plan.sites:
+        evaluation.merge(judged.split(Split.OOD))
     metrics, trivial = evaluation.compute(), evaluation.trivial()
     hardest, again = evaluation, None
     if plan.budgets and study.evaluation.final == FULL_ATTACK != plan.attack:
@@ -152,13 +155,11 @@ def judge_model(
     if record.stage == SEARCH and manifest.image_shape:
         arrays = model.panel(panel_batch(samples), strongest)
         arrays["epsilon"] = np.array(strongest, dtype=np.float32)
-    count = manifest.split_counts.get(Split.OOD, 0)
-    ood = judged.split(Split.OOD, CLEAN) if count else None
-    if ood is not None:
-        card["ood"] = {"samples": count, "metrics": ood.compute()}
+    if plan.sites:
+        card["ood"] = {"samples": held_out}
     # Intervals are of what the search judged by; thresholds need the clean images alone.
     validation = judged.split(Split.VAL, CLEAN if judged.gathered is None else FULL)
-    card["selective"] = selective(validation, evaluation, ood)
+    card["selective"] = selective(validation, evaluation)
     card["temperature"] = _cooled(model, data, size, validation, metrics)
     weights, shown = _weights(model, samples, size)
     card |= weights
@@ -169,8 +170,8 @@ def judge_model(
     path = _card(run, record)
     if judged.gathered is not None:
         known = {Split.TEST: trivial, Split.VAL: validation.trivial()}
-        if ood is not None:
-            known[Split.OOD] = ood.trivial()
+        if plan.sites:
+            known[Split.OOD] = evaluation.trivial(Split.OOD)
         card |= _estimated(judged.gathered, again, known, study, plan, data, run, path)
     if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
@@ -192,7 +193,8 @@ class _Judged:
             scores = SampleScores(model.method.task, model.plan.uncertainty)
             self.gathered[split] = scores
         samples = Streamed(self._data, split, model.manifest)
-        return model.evaluate(samples, level, batch_size=self._size, scores=scores)
+        own = split if model.plan.of_split(split) else None
+        return model.evaluate(samples, level, batch_size=self._size, scores=scores, split=own)
 
 
 def _cooled(
@@ -242,7 +244,7 @@ def _estimated(
     part: dict[str, Any] = {"estimates": {}}
     for split in (s for s in Split if s in gathered):
         scores, patients = gathered[split], where[split].patients
-        names = headline_names(scores.task, plan, asked)
+        names = headline_names(scores.task, plan, asked, split)
         part["estimates"][str(split)] = {
             **where[split].counts,
             "figures": _plain(estimates(scores, plan, names, patients, trivial=trivial[split])),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
 from trustsweep.data_pipelines.corruptions.suite import corrupt
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split
 from trustsweep.data_pipelines.streams import Stream
 from trustsweep.distributed.run.checkpoints import finished_card, load_model
 from trustsweep.distributed.run.folder import Run
@@ -159,8 +159,9 @@ class Model:
         world: int = 1,
         scores: SampleScores | None = None,
         attack: str | None = None,
-        corrupted: bool = True,
+        attacked_alone: bool = False,
         temperature: float = 1.0,
+        split: Split | None = None,
         method: Method | None = None,
         spent: Cost | None = None,
     ) -> Evaluation:
@@ -174,8 +175,9 @@ class Model:
             rank, world: Which part, of how many.
             scores: Gathers what each sample of this rank scored.
             attack: Instead of the plan's.
-            corrupted: Whether the plan's corruptions are judged as well.
+            attacked_alone: Leaves out every condition of the plan but clean and attacked images.
             temperature: Scores are divided by it; see `trustsweep.distributed.workers.temperature`.
+            split: See `evaluation.evaluate`.
             method: Instead of the model's: that of a level with other parameters.
             spent: Counts the gradients of the attacks.
         """
@@ -184,8 +186,9 @@ class Model:
             plan,
             attack=attack or plan.attack,
             attack_steps=portion(plan.attack_steps, level.evaluation_steps),
-            corruptions=plan.corruptions if corrupted else (),
         )
+        if attacked_alone:
+            plan = dataclasses.replace(plan, corruptions=(), conditions=(), sites=False)
         method = method or self.method
         if temperature != 1:
             method = Scaled(method, temperature)
@@ -200,6 +203,7 @@ class Model:
                 attack=partial(self._attacked, method, plan, level, spent or Cost()),
                 scores=scores,
                 prior=self.prior,
+                split=split,
             )
 
     def fit_temperature(self, samples: Stream, batch_size: int) -> float:

@@ -156,7 +156,10 @@ def test_bad_value_is_named(key: str, value: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tasks": (TaskName.SEGMENTATION,)}, "toy: no class of each image"),
+        (
+            {"tasks": (TaskName.SEGMENTATION,)},
+            "toy: offers segmentation, and Classifier needs",
+        ),
         ({"image_shape": ()}, "toy: no images"),
         ({"classes": 1}, "toy: a single class"),
     ],

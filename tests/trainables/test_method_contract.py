@@ -327,7 +327,7 @@ def test_evaluation_gives_every_metric_of_its_task(name: str, classes: int) -> N
     network = network_of(method)
     whole = evaluation(method, network, [toy()])
     found, curves = whole.compute(), whole.curves()
-    assert list(found) == all_names(PLAN.epsilons, PLAN.corruptions, method.task.name)
+    assert list(found) == all_names(PLAN, method.task.name)
     for metric, value in found.items():
         info = metric_info(metric)
         assert info.low <= value <= info.high, metric

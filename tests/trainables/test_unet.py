@@ -322,7 +322,7 @@ def test_bad_value_is_named(key: str, value: object, message: str) -> None:
 
 
 def test_data_without_masks_are_refused() -> None:
-    with pytest.raises(UserError, match="toy: no masks"):
+    with pytest.raises(UserError, match="toy: offers classification, and ClassicalUNet needs"):
         ClassicalUNet(CONFIG, manifest(tasks=(TaskName.CLASSIFICATION,)))
 
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from trustsweep.trainables.metrics.catalog import METRICS, SKILL, MetricInfo
+from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
+from trustsweep.trainables.metrics.names import SKILL
 
 #: Predictor to metric ("dice") to its value on one split.
 TrivialMetrics = Mapping[str, Mapping[str, float]]

@@ -32,6 +32,7 @@ from trustsweep.distributed.run.optimism import choices
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.sweep.progress import front_table, on_test_table
 from trustsweep.trainables.attacks.masking import SIGNS
+from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.catalog import all_names, under_attack
 
 OBJECTIVES = [Objective("dice_lesion_area", "max"), Objective("clean.ece_region", "min")]
@@ -105,8 +106,8 @@ def test_the_report_knows_every_sign() -> None:
 @pytest.mark.parametrize("task", list(TaskName))
 def test_metrics_under_attack_are_those_that_clean_data_do_not_have(task: TaskName) -> None:
     cells = [("gaussian-noise", 3)]
-    without = set(all_names([0.0], cells, task))
-    for name in all_names([0.0, 0.01], cells, task):
+    without = set(all_names(EvaluationPlan(corruptions=cells), task))
+    for name in all_names(EvaluationPlan(epsilons=(0.0, 0.01), corruptions=cells), task):
         assert under_attack(name) == (name not in without), name
 
 

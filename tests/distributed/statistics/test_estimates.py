@@ -32,7 +32,7 @@ def judged(
     """Random predictions under every condition, taken in batch by batch."""
     generator = torch.Generator().manual_seed(seed)
     scores = SampleScores(task_named(task))
-    evaluation = Evaluation(PLAN, task, scores=scores)
+    evaluation = Evaluation(PLAN, task_named(task), scores=scores)
     draw = {"generator": generator}
     label = torch.randint(0, classes, (n,), **draw)  # type: ignore[call-overload]
     mask = (torch.rand((n, 1, 16, 16), generator=generator) < 0.2).float()

@@ -14,6 +14,7 @@ from trustsweep.distributed.run.folder import evaluation_plan
 from trustsweep.distributed.sweep.checks import check
 from trustsweep.search_spaces.study import Study, parse
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
+from trustsweep.trainables.tasks import task_named
 
 IMAGES = Manifest(
     name="made",
@@ -46,7 +47,7 @@ def test_the_suite_reaches_the_plan_and_its_state():
     assert evaluation_plan(study()).suite == "chest"
     plan = evaluation_plan(study(suite="oct"))
     assert plan.suite == "oct"
-    evaluation = Evaluation(plan, TaskName.SEGMENTATION)
+    evaluation = Evaluation(plan, task_named(TaskName.SEGMENTATION))
     assert Evaluation.from_state_dict(evaluation.state_dict()).plan == plan
     assert plan != dataclasses.replace(plan, suite="chest")
     assert plan.clean().suite == "oct"

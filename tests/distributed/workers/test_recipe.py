@@ -14,12 +14,13 @@ from trustsweep.distributed.workers.recipe import Average, Recipe, class_weights
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.contract import Progress
 from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.tasks import task_named
 
 torch.set_num_threads(1)
 
 
 def recipe(task=TaskName.CLASSIFICATION, prior=None, **more):
-    return Recipe(Space(["classifier"], more).defaults("classifier"), task, prior)
+    return Recipe(Space(["classifier"], more).defaults("classifier"), task_named(task), prior)
 
 
 def rates(made, steps=50):

@@ -117,5 +117,5 @@ def test_no_answer_moves_and_the_maps_stay(classes):
 
 def test_truth_is_needed():
     batch = dataclasses.replace(batches(torch.zeros(2, 1), label=torch.zeros(2))[0], label=None)
-    with pytest.raises(ValueError, match="truth of a classification"):
+    with pytest.raises(ValueError, match="classification needs a batch with labels"):
         fit_temperature(made(Classes), nn.Identity(), [batch])

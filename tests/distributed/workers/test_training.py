@@ -12,7 +12,8 @@ from trustsweep.data_pipelines.schema import Batch, Manifest, Split, TaskName
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.run.checkpoints import load_model, load_state, save_model, save_state
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level, Levels
-from trustsweep.distributed.workers.training import Diverged, Training, resized
+from trustsweep.distributed.workers.model import resized
+from trustsweep.distributed.workers.training import Diverged, Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import Fidelity, Scheduler
 from trustsweep.trainables.evaluation import EvaluationPlan

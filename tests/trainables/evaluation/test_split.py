@@ -22,6 +22,7 @@ from trustsweep.trainables.metrics.catalog import (
 )
 from trustsweep.trainables.metrics.overlap import Overlap
 from trustsweep.trainables.metrics.shift import Shift
+from trustsweep.trainables.tasks import task_named
 from trustsweep.trainables.uncertainty import bernoulli_maps
 
 PLAN = EvaluationPlan(
@@ -108,7 +109,7 @@ def run(method: Threshold, parts: list[Batch], plan: EvaluationPlan = PLAN) -> E
 
 def test_every_name_in_order_and_in_range(method: Threshold) -> None:
     found = run(method, batches((4, 4))).compute()
-    assert list(found) == all_names(PLAN.epsilons, PLAN.corruptions, TaskName.SEGMENTATION)
+    assert list(found) == all_names(PLAN, TaskName.SEGMENTATION)
     for name, value in found.items():
         info = metric_info(name)
         assert info.low <= value <= info.high, name
@@ -172,7 +173,7 @@ def test_workers_and_batch_order_do_not_matter(method: Threshold) -> None:
     assert received.curves()["dice"] == pytest.approx(whole.curves()["dice"], abs=1e-12)
     other = EvaluationPlan(epsilons=(0.0, 0.02))
     with pytest.raises(ValueError, match="different plans"):
-        whole.merge(Evaluation(other, TaskName.SEGMENTATION))
+        whole.merge(Evaluation(other, task_named(TaskName.SEGMENTATION)))
 
 
 def test_a_worker_without_images_changes_nothing(method: Threshold) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import TaskName
+from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.catalog import (
     AREAS,
     METRICS,
@@ -19,8 +20,10 @@ from trustsweep.trainables.metrics.catalog import (
     state_classes,
 )
 
-EPSILONS = (0.0, 0.005, 0.01)
-CELLS = (("gaussian-noise", 1), ("gaussian-noise", 3), ("contrast-down", 5))
+PLAN = EvaluationPlan(
+    epsilons=(0.0, 0.005, 0.01),
+    corruptions=(("gaussian-noise", 1), ("gaussian-noise", 3), ("contrast-down", 5)),
+)
 every_task = pytest.mark.parametrize("task", [TaskName.SEGMENTATION, TaskName.CLASSIFICATION])
 
 
@@ -30,7 +33,7 @@ def of(task: TaskName, table: dict[str, MetricInfo]) -> list[str]:
 
 @every_task
 def test_every_name_of_a_study_is_understood(task: TaskName) -> None:
-    names = all_names(EPSILONS, CELLS, task)
+    names = all_names(PLAN, task)
     counts = [len(of(task, table)) for table in (METRICS, AREAS, SHIFTS)]
     assert all(counts)
     skilled = [sum(table[n].skilled for n in of(task, table)) for table in (METRICS, AREAS, SHIFTS)]
@@ -50,7 +53,7 @@ def test_every_name_of_a_study_is_understood(task: TaskName) -> None:
 
 
 def test_examples() -> None:
-    names = all_names(EPSILONS, CELLS, TaskName.SEGMENTATION)
+    names = all_names(PLAN, TaskName.SEGMENTATION)
     for name in (
         "clean.dice", "corrupted.ece", "corrupted@gaussian-noise-3.dice", "attacked.nll",
         "attacked@0.01.ause", "dice_area", "iou_area", "shift.auroc", "shift@0.005.spearman",
@@ -60,7 +63,7 @@ def test_examples() -> None:
     assert "ε = 0.01" in metric_info("attacked@0.01.ece").meaning
     assert "gaussian-noise of severity 3" in metric_info("corrupted@gaussian-noise-3.dice").meaning
     assert metric_info("shift.spearman").direction == "min"
-    names = all_names(EPSILONS, CELLS, TaskName.CLASSIFICATION)
+    names = all_names(PLAN, TaskName.CLASSIFICATION)
     assert {"clean.ece", "attacked@0.01.auroc", "accuracy_area", "shift.spearman"} <= set(names)
     assert not {"clean.dice", "dice_area"} & set(names)
 
@@ -69,7 +72,7 @@ def test_examples() -> None:
 def test_a_clean_plan_gives_clean_metrics_alone(task: TaskName) -> None:
     names = [f"clean.{name}" for name in of(task, METRICS)]
     skills = [f"skill.{name}" for name in names if metric_info(name).skilled]
-    assert all_names((0.0,), (), task) == [*names, *skills]
+    assert all_names(EvaluationPlan(), task) == [*names, *skills]
 
 
 def test_what_a_skill_is_of() -> None:

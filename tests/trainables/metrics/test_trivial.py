@@ -239,7 +239,7 @@ def test_the_truth_must_be_there(task: TaskName) -> None:
 
 
 def evaluated(task: TaskName, batch: Batch, prediction: Prediction, prior: Prior) -> Evaluation:
-    evaluation = Evaluation(PLAN, task, prior)
+    evaluation = Evaluation(PLAN, task_named(task), prior)
     evaluation.update_truth(batch)
     evaluation.update("clean", prediction, batch)
     return evaluation
@@ -286,7 +286,7 @@ def test_the_best_trivial_predictor_has_skill_zero_and_none_has_more(
     for name, prediction in predictions(task, batch, prior).items():
         evaluation = evaluated(task, batch, prediction, prior)
         found = evaluation.compute()
-        assert list(found) == all_names((0.0,), (), task)
+        assert list(found) == all_names(EvaluationPlan(), task)
         skills[name] = {m: found[f"skill.clean.{m}"] for m in SKILLED[task]}
         for metric in SKILLED[task]:
             assert found[f"clean.{metric}"] == pytest.approx(
