@@ -54,14 +54,15 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
     study = [
         "train", "brightest", "--data", data, "--dry-run", "--set", "regime=rarely",
         "--set", "attack=long-step", "--set", "attack_steps=2",
-        "--set", "evaluation.corruptions=[fading]", "--set", "evaluation.conditions=[mirrored@2]",
-        "--set", "objectives=[mirrored.balanced_accuracy]",
+        "--set", "evaluation.corruptions=[fading]",
+        "--set", "objectives=[mirrored.balanced_accuracy]", "--set",
     ]  # fmt: skip
-    shown = trustsweep(*study, "--plugin", EVERYTHING)
+    mirrored = "evaluation.conditions=[mirrored@2]"
+    shown = trustsweep(*study, mirrored, "--plugin", EVERYTHING)
     assert "gain: 2.0" in shown
     # An iterative attack has steps, and a regime that attacks an ε, without a line anywhere else.
     assert "attack_steps: 2" in shown
-    refused = run(*study, "--plugin", EVERYTHING, "--set", "gain=11")
+    refused = run(*study, mirrored, "--plugin", EVERYTHING, "--set", "gain=11")
     assert refused.returncode == 2
     assert "space.gain: 11 is outside [0.1, 10]" in refused.stderr
     for given, words in {
@@ -70,10 +71,10 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
         "mirored@1": "did you mean 'mirrored'",
         "attacked@0.01": "not listed here: give evaluation.epsilons",
     }.items():
-        other = run(*study, "--plugin", EVERYTHING, "--set", f"evaluation.conditions=[{given}]")
+        other = run(*study, f"evaluation.conditions=[{given}]", "--plugin", EVERYTHING)
         assert other.returncode == 2
         assert words in other.stderr
-    unknown = run(*study)
+    unknown = run(*study, mirrored)
     assert "unknown method 'brightest'" in unknown.stderr
 
 
