@@ -238,7 +238,7 @@ def searched(
     data = _prepared(anchor, sources, out)
     study = load("recipes", [*anchor.settings, f"data={data}"])
     manifest = Manifest.load(data)
-    prior = read_trivial(Folder(data), manifest, task_of(study)).prior
+    prior = read_trivial(Folder(data), manifest, task_of(study, manifest)).prior
     trials = _search(study, manifest, out, prior, workers)
     objective = objectives_of(study)[0].name
     best = max(trials, key=lambda trial: trial.metrics[objective])

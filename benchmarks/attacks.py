@@ -190,11 +190,12 @@ def measured(
     if not (data / MANIFEST_NAME).is_file():
         source = sources / problem.source if sources and problem.source else None
         prepare(source, problem.layout, data, size=problem.size, **problem.options)
+    manifest = Manifest.load(data)
     study = load(problem.study, [*problem.settings, *COMMON, f"data={data}"])
     draws = optuna.create_study(sampler=RandomSampler(seed=study.search.seed))
     space = study.search_space()
     configs = {f"{i:02d}": space.suggest(draws.ask()) for i in range(study.search.trials)}
-    prior = read_trivial(Folder(data), Manifest.load(data), task_of(study)).prior
+    prior = read_trivial(Folder(data), manifest, task_of(study, manifest)).prior
     train = partial(_trained, data, out, evaluation_plan(study), prior)
     figures = dict(zip(configs, workers.map(train, configs, configs.values()), strict=True))
     names = _front(study, figures)

@@ -32,7 +32,10 @@ TASKS = Registry(
 METHODS = Registry(
     "method",
     {
-        "classifier": "trustsweep.trainables.classifier:Classifier",
+        "classifier": registered(
+            "trustsweep.trainables.classifier:Classifier",
+            tasks=(TaskName.CLASSIFICATION, TaskName.MULTILABEL),
+        ),
         "draf": "trustsweep.trainables.fusion.draf:Draf",
         "drfuse": "trustsweep.trainables.fusion.drfuse:DrFuse",
         "drifa-net": "trustsweep.trainables.fusion.drifa:DrifaNet",

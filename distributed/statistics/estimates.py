@@ -21,6 +21,7 @@ from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.evaluation import CLEAN, EvaluationPlan
 from trustsweep.trainables.metrics.catalog import metric_info
 from trustsweep.trainables.metrics.names import MetricName
+from trustsweep.trainables.metrics.resampled import Columns
 from trustsweep.trainables.metrics.skill import TrivialMetrics, best_trivial, skill
 from trustsweep.trainables.sample_scores import SampleScores
 from trustsweep.trainables.tasks import Task
@@ -47,6 +48,7 @@ def estimates(
     patients: Sequence[Hashable],
     kept: NDArray[np.bool_] | None = None,
     trivial: TrivialMetrics | None = None,
+    label: int | None = None,
 ) -> dict[str, Estimate]:
     """Figures by their full names, those left out that samples' scores do not tell.
 
@@ -56,6 +58,8 @@ def estimates(
         names: Such as "dice_area", "clean.auroc", "attacked.dice".
         patients: Of each sample.
         kept: (n,) the samples to judge by; all if None.
+        label: Judge this one alone, of a task with several; `kept` are then those where it is
+            known.
         trivial: What the trivial predictors reach on the split, for skills: the interval is that of
             the model against the best of them as it stands.
     """
@@ -69,7 +73,7 @@ def estimates(
         if make is None or not weights or not weights.keys() <= {*scores.conditions}:
             continue
         parts = [
-            (weight, make({k: v[there] for k, v in scores.columns(condition).items()}))
+            (weight, make(_part(scores, condition, there, label)))
             for condition, weight in weights.items()
         ]
         found[str(name)] = bootstrap(_combined(parts), chosen)
@@ -77,6 +81,13 @@ def estimates(
         if name.skill and str(name.plain) in found:
             found[str(name)] = _skill(name.plain, found[str(name.plain)], trivial or {})
     return {str(name): found[str(name)] for name in wanted if str(name) in found}
+
+
+def _part(
+    scores: SampleScores, condition: str, there: NDArray[np.bool_], label: int | None
+) -> Columns:
+    columns = {name: values[there] for name, values in scores.columns(condition).items()}
+    return columns if label is None else scores.task.of_label(columns, label)
 
 
 def _skill(name: MetricName, value: Estimate, trivial: TrivialMetrics) -> Estimate:
@@ -88,9 +99,14 @@ def _skill(name: MetricName, value: Estimate, trivial: TrivialMetrics) -> Estima
 
 
 def group_estimates(
-    scores: SampleScores, plan: EvaluationPlan, patients: Sequence[Hashable]
+    scores: SampleScores,
+    plan: EvaluationPlan,
+    patients: Sequence[Hashable],
+    classes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Figures of each group of at least `LEAST_IN_GROUP` samples, clean and at their worst.
+    """Figures of each group of at least `LEAST_IN_GROUP` samples, clean and at their worst; of a
+    task with several labels also of each label, by the names in `classes`, as the group "label" of
+    the samples where it is known.
 
     Returns:
         - least: `LEAST_IN_GROUP`.
@@ -112,19 +128,27 @@ def group_estimates(
     conditions = [CLEAN, *([min(worse, key=merit)] if worse else [])]
     names = [f"{condition}.{leaf}" for condition in conditions for leaf in (main, *others)]
     rows = []
+
+    def add(group: str, value: str, kept: NDArray[np.bool_], label: int | None = None) -> None:
+        if kept.sum() < LEAST_IN_GROUP:
+            return
+        who = {patient for patient, here in zip(patients, kept, strict=True) if here}
+        figures = estimates(scores, plan, names, patients, kept, label=label)
+        rows.append(
+            {
+                "group": group, "value": value, "images": int(kept.sum()), "patients": len(who),
+                "figures": figures,
+            }
+        )  # fmt: skip
+
+    if scores.task.labelled:
+        truth = scores.columns(CLEAN)["truth"]
+        for label, name in enumerate(classes):
+            add("label", name, ~np.isnan(truth[:, label]), label)
     for group, values in scores.groups.items():
         told = np.array([group_value(group, value) for value in values])
         for value in sorted({*told} - {UNKNOWN}):
-            kept = told == value
-            if kept.sum() < LEAST_IN_GROUP:
-                continue
-            who = {patient for patient, here in zip(patients, kept, strict=True) if here}
-            rows.append(
-                {
-                    "group": group, "value": str(value), "images": int(kept.sum()),
-                    "patients": len(who), "figures": estimates(scores, plan, names, patients, kept),
-                }
-            )  # fmt: skip
+            add(group, str(value), told == value)
     return {"least": LEAST_IN_GROUP, "conditions": conditions, "rows": rows} if rows else {}
 
 

@@ -26,13 +26,7 @@ from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS, TASKS
 
 def check(study: Study, manifest: Manifest) -> None:
     """Raises `UserError` naming the key of the study, or the data set, that cannot be."""
-    task = task_of(study)
-    if task not in manifest.tasks:
-        offered = ", ".join(manifest.tasks)
-        raise UserError(
-            f"methods: {study.methods[0]} needs {task} data, {study.data} offers {offered}. "
-            "Choose other methods or another data set."
-        )
+    task = task_of(study, manifest)
     for split in (Split.TRAIN, Split.VAL):
         if not manifest.split_counts.get(split):
             raise UserError(
@@ -47,9 +41,9 @@ def check(study: Study, manifest: Manifest) -> None:
     _usable_encoder(study, manifest)
     fidelity.check(study, manifest)
     _repeatable(study)
-    objectives_of(study)
-    _known_metrics(study, (c.metric for c in study.constraints), "constraints")
-    _sighted(study)
+    objectives_of(study, task)
+    _known_metrics(study, (c.metric for c in study.constraints), "constraints", task)
+    _sighted(study, task)
 
 
 def _usable_balance(study: Study, task: TaskName) -> None:
@@ -116,27 +110,42 @@ def _repeatable(study: Study) -> None:
             )
 
 
-def task_of(study: Study) -> TaskName:
-    """The one task of the study's methods: a front compares figures of the same kind."""
+def tasks_of(study: Study) -> tuple[TaskName, ...]:
+    """The tasks that all methods of a study have: a front compares figures of the same kind."""
     tasks: dict[str, tuple[TaskName, ...]] = {
         name: METHODS.fact(name, "tasks") for name in study.methods
     }
     first, *others = tasks.values()
-    common = [task for task in first if all(task in more for more in others)]
+    common = tuple(task for task in first if all(task in more for more in others))
     if not common:
         listed = ", ".join(f"{name} ({' or '.join(some)})" for name, some in tasks.items())
         raise UserError(f"methods: {listed} have no task in common. Give each a study.")
-    return common[0]
+    return common
 
 
-def measured_names(study: Study) -> list[str]:
-    """Every metric that a finished trial of the study has."""
-    return [*all_names(evaluation_plan(study), task_of(study)), *COSTS]
+def task_of(study: Study, manifest: Manifest) -> TaskName:
+    """The first of a study's tasks that the data offer. Raises `UserError` if they offer none."""
+    common = tasks_of(study)
+    for task in common:
+        if task in manifest.tasks:
+            return task
+    raise UserError(
+        f"methods: {study.methods[0]} needs {' or '.join(common)} data, {study.data} offers "
+        f"{', '.join(manifest.tasks)}. Choose other methods or another data set."
+    )
 
 
-def objectives_of(study: Study) -> list[Objective]:
-    """The study's objectives with the directions that their metrics have."""
-    _known_metrics(study, study.objectives, "objectives")
+def measured_names(study: Study, task: TaskName | None = None) -> list[str]:
+    """Every metric that a finished trial of the study has; without `task`, may have."""
+    tasks = tasks_of(study) if task is None else (task,)
+    names = [name for each in tasks for name in all_names(evaluation_plan(study), each)]
+    return list(dict.fromkeys([*names, *COSTS]))
+
+
+def objectives_of(study: Study, task: TaskName | None = None) -> list[Objective]:
+    """The study's objectives with the directions that their metrics have; of `task`, or else of any
+    that its methods have."""
+    _known_metrics(study, study.objectives, "objectives", task)
     objectives = []
     for name in study.objectives:
         if (direction := metric_info(name).direction) is None:
@@ -153,13 +162,19 @@ def with_objectives(raw: Mapping[str, Any], source: str) -> Study:
 
     They are then the measure of skill and the calibration error of its task: how the first falls as
     the attack grows, and the second on clean images; of corrupted samples where the evaluation has
-    no attack, and of clean ones where it has no corruption either.
+    no attack, and of clean ones where it has no corruption either. Raises `UserError` as `parse`,
+    and for data that cannot be read or offer none of the tasks.
     """
     if "objectives" in raw:
         return parse(raw, source)
     # Which metrics there are, the rest of the study says.
     study = parse({**raw, "objectives": ["clean.ece"]}, source)
-    task, settings = task_of(study), study.evaluation
+    settings = study.evaluation
+    # What a method can be asked, the data decide.
+    if study.data is None:
+        task = tasks_of(study)[0]
+    else:
+        task = task_of(study, Manifest.load(study.data))
     skilled = TASKS.fact(task, "skill")
     error = "ece_region" if task in METRICS["ece_region"].tasks else "ece"
     condition = "corrupted" if settings.corruptions and settings.severities else "clean"
@@ -208,7 +223,7 @@ _UNDEFINED = {
 }
 
 
-def _sighted(study: Study) -> None:
+def _sighted(study: Study, task: TaskName) -> None:
     """A search finds whatever its objectives reward, also a model that ignores the image.
 
     Of a single trial nothing is chosen.
@@ -217,7 +232,7 @@ def _sighted(study: Study) -> None:
     kept = [c for c in study.constraints if MetricName.parse(c.metric).skill]
     if study.search.trials == 1 or not blind or any(c.sense == ">=" and c.bound > 0 for c in kept):
         return
-    measure = TASKS.fact(task_of(study), "skill")
+    measure = TASKS.fact(task, "skill")
     wanted = replace(MetricName.parse(blind[0]), metric=measure, skill=True)
     raise UserError(
         f"objectives: a model that ignores the image can have the best {blind[0]}. Add a "
@@ -273,16 +288,20 @@ def _usable_corruptions(study: Study, manifest: Manifest) -> None:
             )
 
 
-def _known_metrics(study: Study, names: Iterable[str], key: str) -> None:
+def _known_metrics(
+    study: Study, names: Iterable[str], key: str, task: TaskName | None = None
+) -> None:
     """A metric may exist and still not be measured, at an ε that the study does not list."""
-    measured, task = set(measured_names(study)), task_of(study)
+    tasks = tasks_of(study) if task is None else (task,)
+    measured = set(measured_names(study, task))
     for name in names:
         try:
             info = metric_info(name)
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
-        if task not in info.tasks:
-            raise UserError(f"{key}: {name!r} judges {', '.join(info.tasks)}, not {task}.")
+        if not {*tasks} & {*info.tasks}:
+            judged, asked = ", ".join(info.tasks), " or ".join(tasks)
+            raise UserError(f"{key}: {name!r} judges {judged}, not {asked}.")
         condition = MetricName.parse(name).condition
         if condition is not None and condition.kind == SITES:
             raise UserError(

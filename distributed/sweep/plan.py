@@ -39,13 +39,13 @@ def prepare(
     manifest = load_manifest(study.data)
     check(study, manifest)
     if trivial is None:
-        trivial = read_trivial(Folder(study.data), manifest, task_of(study))
+        trivial = read_trivial(Folder(study.data), manifest, task_of(study, manifest))
     check_defined(study, trivial.figures[Split.VAL], Split.VAL)
     return Prepared(
         trivial=trivial,
         study=study,
         manifest=manifest,
-        objectives=objectives_of(study),
+        objectives=objectives_of(study, task_of(study, manifest)),
         resources=plan(
             study.resources,
             max(study.search.trials, study.seeds * (1 + len(study.references()))),

@@ -12,6 +12,7 @@ import numpy as np
 
 from trustsweep.trainables.conditions import SITES, corrupted_name
 from trustsweep.trainables.evaluation import CLEAN, Evaluation
+from trustsweep.trainables.metrics.labels import Labelled
 from trustsweep.trainables.metrics.ranking import Answers
 from trustsweep.trainables.metrics.referral import Segmented
 from trustsweep.trainables.metrics.selective import accepted, risk_coverage, threshold
@@ -55,7 +56,7 @@ def selective(validation: Evaluation, test: Evaluation) -> dict[str, Any]:
     }
 
 
-def _condition(answers: Answers | Segmented, limits: list[float]) -> dict[str, Any]:
+def _condition(answers: Answers | Segmented | Labelled, limits: list[float]) -> dict[str, Any]:
     coverage, risk = risk_coverage(answers)
     kept = np.arange(len(coverage))
     if len(coverage) > MOST_POINTS:

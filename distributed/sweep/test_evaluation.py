@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +172,8 @@ def judge_model(
         known = {Split.TEST: trivial, Split.VAL: validation.trivial()}
         if plan.sites:
             known[Split.OOD] = evaluation.trivial(Split.OOD)
-        card |= _estimated(judged.gathered, again, known, study, plan, data, run, path)
+        names = manifest.classes
+        card |= _estimated(judged.gathered, again, known, study, plan, data, run, path, names)
     if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
     # Last: a model with such a card is judged, and is not judged again.
@@ -233,6 +234,7 @@ def _estimated(
     data: Folder,
     run: Path,
     card: Path,
+    classes: Sequence[str],
 ) -> dict[str, Any]:
     """The card's `estimates` and `groups`; the samples' scores are written beside it."""
     key = salt(run)
@@ -252,7 +254,8 @@ def _estimated(
         if split is Split.TEST and again is not None:
             final = _plain(estimates(again, plan, names, patients, trivial=trivial[split]))
             part["estimates"][str(split)]["final"] = final
-    groups = group_estimates(gathered[Split.TEST], plan, where[Split.TEST].patients)
+    tested = gathered[Split.TEST], plan, where[Split.TEST].patients
+    groups = group_estimates(*tested, classes=classes)
     for row in groups.get("rows", ()):
         row["figures"] = _plain(row["figures"])
     return part | ({"groups": {"split": str(Split.TEST), **groups}} if groups else {})

@@ -26,6 +26,7 @@ from trustsweep.trainables.metrics.catalog import (
     skill_names,
     state_classes,
 )
+from trustsweep.trainables.metrics.labels import Labelled, LabelMetrics
 from trustsweep.trainables.metrics.names import SHIFT, MetricName
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.ranking import Answers, Ranking
@@ -152,13 +153,13 @@ class Evaluation:
                 return state.curve()
         raise ValueError(f"{self.task} has no reliability diagram")
 
-    def answers(self, condition: str = CLEAN) -> Answers | Segmented:
+    def answers(self, condition: str = CLEAN) -> Answers | Segmented | Labelled:
         """What was answered to each image under a condition.
 
         Of more images than a `SampleState` keeps, those of its sample.
         """
         for state in self._states[condition]:
-            if isinstance(state, Ranking | Referral):
+            if isinstance(state, Ranking | Referral | LabelMetrics):
                 return state.answers
         raise ValueError(f"{self.task} has no answers to images")
 

@@ -72,23 +72,35 @@ class MetricInfo:
         return tuple(self.states) or tuple(TaskName)
 
 
-def _states(segmentation: str = "", classification: str = "") -> dict[TaskName, str]:
+def _states(
+    segmentation: str = "", classification: str = "", multilabel: str = ""
+) -> dict[TaskName, str]:
     """The states of a metric by task, given as "module:Class" of this package."""
-    given = {TaskName.SEGMENTATION: segmentation, TaskName.CLASSIFICATION: classification}
+    given = {
+        TaskName.SEGMENTATION: segmentation,
+        TaskName.CLASSIFICATION: classification,
+        TaskName.MULTILABEL: multilabel,
+    }
     return {
         task: f"trustsweep.trainables.metrics.{state}" for task, state in given.items() if state
     }
 
 
+_LABELS = "labels:LabelMetrics"
 _OVERLAP = _states("overlap:Overlap")
 _CONFUSION = _states(classification="confusion:Confusion")
+_RIGHT = _states(classification="confusion:Confusion", multilabel=_LABELS)
 _RANKING = _states(classification="ranking:Ranking")
-_CALIBRATION = _states("calibration:Calibration", "calibration:ClassCalibration")
+_AUROC = _states(classification="ranking:Ranking", multilabel=_LABELS)
+_PRECISION = _states(multilabel=_LABELS)
+_CALIBRATION = _states(
+    "calibration:Calibration", "calibration:ClassCalibration", "labels:LabelCalibration"
+)
 _REGION = _states("calibration:RegionCalibration")
-_SCORES = _states("scores:ProperScores", "scores:ClassScores")
+_SCORES = _states("scores:ProperScores", "scores:ClassScores", _LABELS)
 _AUSE = _states("sparsification:Sparsification")
-_SHIFT = _states("shift:Shift", "shift:ClassShift")
-_REFERRAL = _states("referral:Referral", "ranking:Ranking")
+_SHIFT = _states("shift:Shift", "shift:ClassShift", "labels:LabelShift")
+_REFERRAL = _states("referral:Referral", "ranking:Ranking", _LABELS)
 
 
 class Table(Mapping[str, MetricInfo]):
@@ -159,7 +171,7 @@ def _cost(name: str, meaning: str, unit: str = "") -> MetricInfo:
 
 
 _BINS = f"{CALIBRATION_BINS} bins of confidence"
-_ALL = "all pixels or images"
+_ALL = "all pixels, images or labels"
 _NEAR = "pixels of lesion and prediction and next to them"
 _FLOOR = "Expected calibration error that perfect calibration would show with"
 _DEBIASED = "Expected calibration error less the bias that it has with so few"
@@ -186,7 +198,7 @@ METRICS = Table(
         _OVERLAP,
         "Share of the images in which nothing is predicted; 1 for a model that predicts nothing",
     ),
-    _merit("accuracy", _CONFUSION, "Share of images with the right class"),
+    _merit("accuracy", _RIGHT, "Share of images with the right class, or of labels that are right"),
     _merit(
         "balanced_accuracy",
         _CONFUSION,
@@ -201,8 +213,13 @@ METRICS = Table(
     ),
     _merit(
         "auroc",
-        _RANKING,
+        _AUROC,
         "How well the probability of a class tells its images from the rest, mean over classes",
+    ),
+    _merit(
+        "average_precision",
+        _PRECISION,
+        "Mean precision at the images that have a label, by its probability; mean over labels",
     ),
     _blind("ece", _CALIBRATION, f"Expected calibration error, {_BINS}, {_ALL}"),
     _blind("mce", _CALIBRATION, f"Calibration error of the worst of {_BINS}, {_ALL}"),
@@ -217,7 +234,7 @@ METRICS = Table(
         _least(
             "nll",
             _SCORES,
-            "Negative log-likelihood per pixel or image",
+            "Negative log-likelihood per pixel, image or label",
             -math.log(NLL_CLAMP),
             "nats",
         ),
@@ -236,8 +253,8 @@ METRICS = Table(
     _least(
         "aurc",
         _REFERRAL,
-        "Error (1 - Dice, or the share of wrong images) among the most certain images, mean over "
-        "how many are kept",
+        "Error (1 - Dice, or the share of wrong images or labels) among the most certain images, "
+        "mean over how many are kept",
     ),
     # Empty masks are all equally wrong on lesions, so that any order of them is the best.
     _blind(
@@ -257,9 +274,9 @@ AREAS = Table(
     _area("dice", _OVERLAP, "Dice"),
     _area("dice_lesion", _OVERLAP, "Dice of the images with a lesion"),
     _area("iou", _OVERLAP, "IoU"),
-    _area("accuracy", _CONFUSION, "accuracy"),
+    _area("accuracy", _RIGHT, "accuracy"),
     _area("balanced_accuracy", _CONFUSION, "balanced accuracy"),
-    _area("auroc", _RANKING, "AUROC"),
+    _area("auroc", _AUROC, "AUROC"),
 )
 
 #: What compares each attacked image with itself before the attack.

@@ -134,14 +134,47 @@ def _over_labels(
     return make
 
 
-def _one_ece(p: NDArray[Any], positive: NDArray[np.bool_]) -> Statistic:
-    """Of the confidence max(p, 1 − p) in the likelier answer."""
+def _label_ece(columns: Columns) -> Statistic:
+    """Of the confidence max(p, 1 − p) in each known label, those of all images pooled."""
+    truth, p = columns["truth"], columns["probability"]
+    known = ~np.isnan(truth)
     confidence = np.maximum(p, 1 - p)
-    correct = np.where(np.isnan(p), math.nan, (p > 0.5) == positive)
+    correct = np.where(np.isnan(p), math.nan, (p > 0.5) == (truth > 0.5))
     bins = np.clip(np.ceil(np.nan_to_num(confidence) * CALIBRATION_BINS), 1, CALIBRATION_BINS)
-    gaps = np.zeros((len(bins), CALIBRATION_BINS))
-    gaps[np.arange(len(bins)), bins.astype(int) - 1] = correct - confidence
-    return _binned(gaps, np.ones(len(bins)))
+    gaps = np.zeros((len(truth), CALIBRATION_BINS))
+    rows, labels = np.nonzero(known)
+    cells = (rows, bins[rows, labels].astype(int) - 1)
+    np.add.at(gaps, cells, (correct - confidence)[rows, labels])
+    return _binned(gaps, known.sum(axis=1) * 1.0)
+
+
+def _label_accuracy(columns: Columns) -> Statistic:
+    truth, p = columns["truth"], columns["probability"]
+    known = ~np.isnan(truth)
+    right = np.where(np.isnan(p), math.nan, (p > 0.5) == (truth > 0.5))
+    amount, count = np.where(known, right, 0).sum(axis=1), known.sum(axis=1) * 1.0
+    return lambda weights: _ratio(weights @ amount, weights @ count)
+
+
+def _one_average_precision(score: NDArray[Any], positive: NDArray[np.bool_]) -> Statistic:
+    """Σ (R_i − R_{i−1}) P_i over the distinct scores, from the highest; NaN without a positive."""
+    order = np.argsort(-score, kind="stable")
+    # Where each run of equal scores ends.
+    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
+    mine = positive[order]
+    broken = bool(np.isnan(score).any())
+
+    def statistic(weights: Floats) -> Floats:
+        if broken or not len(order):
+            return np.full(len(weights), math.nan)
+        ordered = weights[:, order]
+        hits = np.cumsum(ordered * mine, axis=1)[:, ends]
+        drawn = np.cumsum(ordered, axis=1)[:, ends]
+        precision = np.divide(hits, drawn, out=np.zeros_like(hits), where=drawn > 0)
+        gained = np.diff(hits, axis=1, prepend=0)
+        return _ratio((gained * precision).sum(axis=1), hits[:, -1])
+
+    return statistic
 
 
 def _one_nll(p: NDArray[Any], positive: NDArray[np.bool_]) -> Statistic:
@@ -185,10 +218,12 @@ CLASSIFICATION: Mapping[str, Callable[[Columns], Statistic]] = {
     "nll": _nll,
     "brier": _brier,
 }
-#: Of the columns of `tasks.multilabel`: means over the labels.
+#: Of the columns of `tasks.multilabel`.
 MULTILABEL: Mapping[str, Callable[[Columns], Statistic]] = {
+    "accuracy": _label_accuracy,
     "auroc": _over_labels(_one_auroc),
-    "ece": _over_labels(_one_ece),
+    "average_precision": _over_labels(_one_average_precision),
+    "ece": _label_ece,
     "nll": _over_labels(_one_nll),
     "brier": _over_labels(_one_brier),
 }

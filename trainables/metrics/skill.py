@@ -32,7 +32,7 @@ LABEL_PRIOR = "label prior"
 BEST_CONSTANT = "best constant"
 
 #: What decides whether a model is better than a trivial predictor, the first that exists.
-DECISIVE = ("dice_lesion", "dice", "balanced_accuracy")
+DECISIVE = ("dice_lesion", "dice", "balanced_accuracy", "auroc")
 #: Less than this to gain is rounding (of the clamped likelihood, say).
 _LEAST_ROOM = 1e-6
 

@@ -140,9 +140,11 @@ class TrivialLabels(Trivial):
     """Prior and best constant of several labels, in closed form from how often each occurs.
 
     With r the share of the images that have a label among those where it is known, a constant
-    probability q has an AUROC of ½, a Brier score of r(1 − q)² + (1 − r)q² and an NLL of
-    −r ln q − (1 − r) ln(1 − q); figures are means over the labels of which anything is known
-    (AUROC: over those that some images have and some have not).
+    probability q has an AUROC of ½, an average precision of r, a Brier score of
+    r(1 − q)² + (1 − r)q² and an NLL of −r ln q − (1 − r) ln(1 − q); figures are means over the
+    labels of which anything is known (AUROC: that some images have and some have not; average
+    precision: that some image has). Its accuracy is that of all known labels, r where q > ½ and
+    1 − r elsewhere.
     """
 
     def __init__(self, prior: Prior | None = None) -> None:
@@ -161,7 +163,7 @@ class TrivialLabels(Trivial):
         rates = _rates(self._total)
         said = {} if self._learned is None else {LABEL_PRIOR: self._learned}
         said[BEST_CONSTANT] = rates
-        return {name: _label_figures(q, rates) for name, q in said.items()}
+        return {name: _label_figures(q, rates, self._total) for name, q in said.items()}
 
     def state_dict(self) -> dict[str, Any]:
         learned = {} if self._learned is None else {"learned": self._learned.copy()}
@@ -277,14 +279,18 @@ def _rates(total: np.ndarray) -> np.ndarray:
     return np.divide(total[0], total[1], out=np.full(total.shape[1], math.nan), where=total[1] > 0)
 
 
-def _label_figures(q: np.ndarray, rates: np.ndarray) -> dict[str, float]:
+def _label_figures(q: np.ndarray, rates: np.ndarray, total: np.ndarray) -> dict[str, float]:
+    """What the probabilities q of the labels give; `total` as `_asked` has it."""
     known = ~np.isnan(rates) & ~np.isnan(q) if q.shape == rates.shape else np.zeros(0, dtype=bool)
     if not known.any():
-        return dict.fromkeys(("auroc", "nll", "brier"), math.nan)
-    q, r = q[known], rates[known]
+        names = ("accuracy", "auroc", "average_precision", "nll", "brier")
+        return dict.fromkeys(names, math.nan)
+    q, r, count = q[known], rates[known], total[1][known]
     likely = np.clip(q, NLL_CLAMP, 1 - NLL_CLAMP)
     return {
+        "accuracy": float((np.where(q > 0.5, r, 1 - r) * count).sum() / count.sum()),
         "auroc": 0.5 if bool(((r > 0) & (r < 1)).any()) else math.nan,
+        "average_precision": float(r[r > 0].mean()) if (r > 0).any() else math.nan,
         "nll": float(-(r * np.log(likely) + (1 - r) * np.log(1 - likely)).mean()),
         "brier": float((r * (1 - q) ** 2 + (1 - r) * q**2).mean()),
     }

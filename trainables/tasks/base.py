@@ -55,6 +55,8 @@ class Task(ABC):
     trivial: ClassVar[type[Trivial]]
     #: What samples' scores (`columns`) tell of a split, by a metric's own name.
     statistics: ClassVar[Mapping[str, Callable[[Columns], Statistic]]]
+    #: Whether a sample has several answers, each of which is told of on its own (`of_label`).
+    labelled: ClassVar[bool] = False
     #: What is told of groups, of `statistics`; the first decides which condition is the worst.
     group_metrics: ClassVar[tuple[str, ...]]
 
@@ -90,6 +92,10 @@ class Task(ABC):
     @abstractmethod
     def columns(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, Tensor]:
         """What each sample scored, (B, ...) by name; `doubt` is the uncertainty that judges."""
+
+    def of_label(self, columns: Columns, label: int) -> Columns:
+        """The columns of one label alone, and of the samples where it is known."""
+        raise NotImplementedError(f"{self} has one answer for each sample")
 
     @abstractmethod
     def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import findings
 from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.metrics.resampled import Columns
 from trustsweep.trainables.metrics.trivial import TrivialLabels, label_prior
 from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
 
@@ -37,7 +38,8 @@ class Multilabel(Task):
     )
     trivial = TrivialLabels
     statistics = resampled.MULTILABEL
-    group_metrics: ClassVar = ("auroc", "ece")
+    labelled = True
+    group_metrics: ClassVar = ("auroc", "average_precision", "ece")
 
     def truth(self, batch: Batch) -> Tensor:
         if batch.label is None:
@@ -72,6 +74,10 @@ class Multilabel(Task):
     def columns(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, Tensor]:
         p, truth = findings(prediction, batch)
         return {"truth": truth, "probability": p}
+
+    def of_label(self, columns: Columns, label: int) -> Columns:
+        known = ~np.isnan(columns["truth"][:, label])
+        return {name: columns[name][known, label : label + 1] for name in ("truth", "probability")}
 
     def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         truth = self.truth(batch)

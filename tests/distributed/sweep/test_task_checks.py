@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, TaskName
 from trustsweep.distributed.run.trivial import Trivial
 from trustsweep.distributed.sweep.checks import (
     check,
     check_defined,
     measured_names,
     objectives_of,
-    task_of,
+    tasks_of,
     with_objectives,
 )
 from trustsweep.distributed.sweep.plan import prepare
@@ -56,9 +56,9 @@ def test_a_metric_of_another_task_is_refused() -> None:
         objectives_of(study(objectives=["dice_area", "clean.ece"]))
 
 
-def test_trainables_of_two_tasks_are_refused() -> None:
+def test_methods_of_two_tasks_are_refused() -> None:
     with pytest.raises(UserError, match=r"unet \(segmentation\) have no task in common"):
-        task_of(study(methods=["classifier", "unet"]))
+        tasks_of(study(methods=["classifier", "unet"]))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -84,6 +84,25 @@ def test_objectives_follow_from_the_task_and_from_what_is_measured(
     named = with_objectives({**raw, "objectives": ["clean.nll"]}, "train")
     assert named.objectives == ["clean.nll"]
     assert named.model_copy(update={"objectives": asked.objectives}) == asked
+
+
+def test_objectives_follow_from_the_task_that_the_data_have(tmp_path: Path) -> None:
+    def offer(task: TaskName) -> None:
+        manifest = dataclasses.replace(MANIFEST, tasks=(task,))
+        (tmp_path / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+
+    raw = {"name": "train", "methods": ["classifier"], "data": str(tmp_path)}
+    for task, skill in (
+        (TaskName.CLASSIFICATION, "balanced_accuracy_area"),
+        (TaskName.MULTILABEL, "auroc_area"),
+    ):
+        offer(task)
+        asked = with_objectives(raw, "train")
+        assert asked.objectives == [skill, "clean.ece"]
+        objectives_of(asked, task)  # raises for one that the task has not
+    offer(TaskName.SEGMENTATION)
+    with pytest.raises(UserError, match="offers segmentation"):
+        with_objectives(raw, "train")
 
 
 FIGURES = {
