@@ -169,12 +169,9 @@ def with_objectives(raw: Mapping[str, Any], source: str) -> Study:
         return parse(raw, source)
     # Which metrics there are, the rest of the study says.
     study = parse({**raw, "objectives": ["clean.ece"]}, source)
-    settings = study.evaluation
+    data, settings = study.data, study.evaluation
     # What a method can be asked, the data decide.
-    if study.data is None:
-        task = tasks_of(study)[0]
-    else:
-        task = task_of(study, Manifest.load(study.data))
+    task = task_of(study, Manifest.load(data)) if data else tasks_of(study)[0]
     skilled = TASKS.fact(task, "skill")
     error = "ece_region" if task in METRICS["ece_region"].tasks else "ece"
     condition = "corrupted" if settings.corruptions and settings.severities else "clean"
