@@ -35,7 +35,7 @@ from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
 from trustsweep.data_pipelines.building.prepare import prepare as prepare_data
-from trustsweep.distributed.report import write_report
+from trustsweep.distributed.report.page import write_report
 from trustsweep.distributed.run.exports import write_exports
 from trustsweep.distributed.run.folder import Run, identifier
 from trustsweep.distributed.run.halt import Halt

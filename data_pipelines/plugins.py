@@ -1,7 +1,7 @@
 """Implementations from outside of this repository: files named by the user, installed packages.
 
 A plug-in file registers what it has, by the registries' own `register`; an installed package names
-it by an entry point of the registry's group, such as ``trustsweep.trainables``. Files are loaded
+it by an entry point of the registry's group, such as ``trustsweep.methods``. Files are loaded
 when a registry is first asked, in every process of a sweep: `use` leaves their paths in the
 environment, which Ray hands on to the workers.
 """
@@ -77,11 +77,17 @@ def entry_points(group: str) -> dict[str, str]:
 
 @cache
 def _packages() -> list[str]:
-    """ "name==version" of every installed package with an entry point of ours."""
+    """ "name==version" of every installed package with an entry point of ours.
+
+    No figure hangs on a section of the report.
+    """
     found = {
         f"{package.name}=={package.version}"
         for package in metadata.distributions()
-        if any(point.group.startswith("trustsweep.") for point in package.entry_points)
+        if any(
+            point.group.startswith("trustsweep.") and point.group != "trustsweep.sections"
+            for point in package.entry_points
+        )
     }
     return sorted(found)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -130,7 +131,10 @@ class Registry(Mapping[str, Any]):
         return [n for n in self if all(self.fact(n, key) == v for key, v in facts.items())]
 
     def meaning(self, name: str) -> str:
-        """The first line of the implementation's docstring, read without importing it."""
+        """The first line of the implementation's docstring, or else of its module's.
+
+        Of ours it is read without importing anything.
+        """
         self._known(name)
         if name in self._own:
             module, attribute = self._own[name].target.split(":")
@@ -139,8 +143,11 @@ class Registry(Mapping[str, Any]):
                 tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
                 for node in tree.body:
                     if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
-                        return (ast.get_docstring(node) or "").partition("\n")[0]
-        return (inspect.getdoc(self[name]) or "").partition("\n")[0]
+                        text = ast.get_docstring(node) or ast.get_docstring(tree) or ""
+                        return text.partition("\n")[0]
+        added = self[name]
+        text = added.__doc__ or sys.modules[added.__module__].__doc__ or ""
+        return inspect.cleandoc(text).partition("\n")[0]
 
     @property
     def _entries(self) -> dict[str, Entry]:

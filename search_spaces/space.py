@@ -11,7 +11,12 @@ A parameter is either fixed (``batch_size: 16``) or varies:
 one of the listed values. ``within: [0, 1]`` says which numbers are possible at all, ``among`` which
 words; overrides keep all three, and the kind of the parameter: a whole number stays one. In place
 of a list a group of registered names may stand (`trustsweep.search_spaces.names`). The defaults are
-`spaces/common.yaml` (what every method has) and `spaces/<method>.yaml`.
+`spaces/common.yaml` (what every method has) and `spaces/<method>.yaml`, or the attribute `space` of
+a method from outside of this repository.
+
+``inherits: NAME`` in one of these begins with the parameters of another: of
+`spaces/shared/<NAME>.yaml`, or of a method. A parameter that is named again replaces that one, but
+for what an override keeps as well.
 """
 
 from __future__ import annotations
@@ -36,6 +41,10 @@ Value = bool | int | float | str
 COMMON = "common"
 #: The parameter that says which method a trial trains.
 METHOD = "method"
+#: The key of a space that names the one whose parameters it begins with.
+INHERITS = "inherits"
+_SPACES = resources.files("trustsweep.search_spaces") / "spaces"
+_SHARED = "shared"
 
 
 class Suggester(Protocol):
@@ -323,19 +332,48 @@ class _Enumeration:
 
 
 def _defaults(owner: str) -> dict[str, Any]:
+    """The parameters of `common.yaml` or of a method as they ship, what it inherits first."""
     if owner != COMMON and owner not in METHODS:
         known = list(METHODS)
         raise UserError(
             f"methods: unknown method {owner!r}{nearest(owner, known)} Known: {', '.join(known)}."
         )
-    file = resources.files("trustsweep.search_spaces") / "spaces" / f"{owner}.yaml"
+    return _inherited(owner, ())
+
+
+def _inherited(name: str, heirs: tuple[str, ...]) -> dict[str, Any]:
+    """The parameters of a space and of those that it inherits, for `heirs`, which inherit it."""
+    space = _written(name)
+    parent = space.pop(INHERITS, None)
+    if parent is None:
+        return space
+    shared = sorted(path.name.removesuffix(".yaml") for path in (_SPACES / _SHARED).iterdir())
+    known = [*shared, *METHODS]
+    if parent not in known:
+        raise UserError(
+            f"space of {name}: inherits {parent!r}, which is no space{nearest(str(parent), known)} "
+            f"Known: {', '.join(known)}."
+        )
+    # A method may bear the name of a shared space.
+    source = f"{_SHARED}/{parent}" if parent in shared else parent
+    if source in (*heirs, name):
+        raise UserError(f"space of {name}: inherits {parent!r}, which inherits {name!r} itself.")
+    result = _inherited(source, (*heirs, name))
+    for key, parameter in space.items():
+        result[key] = _narrowed(result[key], parameter) if key in result else parameter
+    return result
+
+
+def _written(name: str) -> dict[str, Any]:
+    """A space as it stands in its file, or in its method's class."""
+    file = _SPACES / f"{name}.yaml"
     if file.is_file():
         return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
     # From outside of this repository.
-    space = getattr(METHODS[owner], "space", None)
+    space = getattr(METHODS[name], "space", None)
     if not isinstance(space, Mapping):
         raise UserError(
-            f"methods: {owner} has no space. Give its class an attribute `space`, a mapping of "
+            f"methods: {name} has no space. Give its class an attribute `space`, a mapping of "
             "parameters as in search_spaces/spaces."
         )
     return dict(space)
@@ -344,9 +382,7 @@ def _defaults(owner: str) -> dict[str, Any]:
 @cache
 def _kinds(owner: str) -> dict[str, Kind]:
     """Of an owner's parameters, as they ship."""
-    return {
-        name: Kind.of(Parameter.model_validate(spec)) for name, spec in _defaults(owner).items()
-    }
+    return {name: Kind.of(_parameter(owner, name, spec)) for name, spec in _defaults(owner).items()}
 
 
 def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
@@ -363,15 +399,17 @@ def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
             f"Known: {', '.join(sorted(set(known)))}."
         )
     for owner in owners:
-        base = raw[owner][name]
-        # Narrowing a range keeps the parameter's condition; a default that no longer fits goes.
-        kept = _kept(base) if isinstance(base, Mapping) else {}
-        given = override if isinstance(override, Mapping) else {"value": override}
-        raw[owner][name] = {**kept, **given}
+        raw[owner][name] = _narrowed(raw[owner][name], override)
 
 
-def _kept(base: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: base[key] for key in ("when", "within", "among") if key in base}
+def _narrowed(base: Any, override: Any) -> dict[str, Any]:
+    """A parameter with other values: it keeps its condition and what is possible at all.
+
+    A default that no longer fits goes.
+    """
+    kept = base if isinstance(base, Mapping) else {}
+    given = override if isinstance(override, Mapping) else {"value": override}
+    return {**{key: kept[key] for key in ("when", "within", "among") if key in kept}, **given}
 
 
 def _is_number(value: Value | None) -> TypeGuard[int | float]:
@@ -385,9 +423,11 @@ def _names(name: str) -> list[str]:
         raise ValueError(str(error).rstrip(".")) from error
 
 
-def _parameter(owner: str, name: str, spec: Any, kind: Kind) -> Parameter:
+def _parameter(owner: str, name: str, spec: Any, kind: Kind | None = None) -> Parameter:
+    """Raises `UserError` for an impossible one, or one that is not of that kind."""
     try:
-        return Parameter.model_validate(spec).as_kind(kind)
+        parameter = Parameter.model_validate(spec)
+        return parameter if kind is None else parameter.as_kind(kind)
     except ValidationError as error:
         problem = error.errors()[0]
         where = str(problem["loc"][0]) if problem["loc"] else ""

@@ -11,21 +11,32 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trustsweep.data_pipelines.corruptions import CORRUPTIONS
-from trustsweep.data_pipelines.corruptions.base import ImageCorruption
-from trustsweep.data_pipelines.layouts import LAYOUTS
-from trustsweep.data_pipelines.layouts.base import Layout
-from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import TaskName
+from trustsweep import (
+    ATTACKS,
+    CONDITIONS,
+    CORRUPTIONS,
+    LAYOUTS,
+    METHODS,
+    METRICS,
+    REGIMES,
+    SECTIONS,
+    Condition,
+    ImageCorruption,
+    Layout,
+    Loss,
+    Method,
+    MetricInfo,
+    Prediction,
+    Sample,
+    Section,
+    Standardise,
+    SumState,
+    TaskName,
+    categorical_maps,
+)
 from trustsweep.trainables.attacks.pgd import PGD
-from trustsweep.trainables.conditions import Condition
-from trustsweep.trainables.contract import Loss, Method, Prediction
-from trustsweep.trainables.metrics.base import SumState, classes, ratio
-from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
-from trustsweep.trainables.networks import Standardise
+from trustsweep.trainables.metrics.base import classes, ratio
 from trustsweep.trainables.regimes import RandomFraction
-from trustsweep.trainables.registry import ATTACKS, CONDITIONS, METHODS, REGIMES
-from trustsweep.trainables.uncertainty import categorical_maps
 
 
 class Brightest(Method):
@@ -123,11 +134,22 @@ class Loudness(SumState):
         return {"loudness": ratio(self.sums["total"], self.sums["count"])}
 
 
+class Loudest(Section[float]):
+    """The highest mean confidence of a run's trials."""
+
+    after = "front"
+    files: ClassVar = {"page.html.j2": "<section><h2>Loudest: {{ data | number }}</h2></section>"}
+
+    def gather(self, run):
+        return max((t.metrics["clean.loudness"] for t in run.completed), default=None)
+
+
 METHODS.register("brightest", Brightest)
 LAYOUTS.register("bars", Bars)
 CORRUPTIONS.register("fading", Fading)
 ATTACKS.register("long-step", LongStep)
 REGIMES.register("rarely", Rarely)
+SECTIONS.register("loudest", Loudest)
 METRICS.register(
     MetricInfo(
         "loudness", None, 0.0, 1.0, "", "Mean confidence", {TaskName.CLASSIFICATION: Loudness}

@@ -41,6 +41,7 @@ def test_a_plugin_adds_one_of_everything_by_one_line_each():
         "long-step": "PGD whose first step reaches the surface of the ball.",
         "rarely": "Attacks the fraction at every other step.",
         "loudness": "Mean confidence",
+        "loudest": "The highest mean confidence of a run's trials.",
         "mirrored": "Images mirrored along one axis, counted from the last.",
     }.items():
         (line,) = [line for line in listed.splitlines() if line.split()[:1] == [name]]
@@ -54,13 +55,14 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
         "train", "brightest", "--data", data, "--dry-run", "--set", "regime=rarely",
         "--set", "attack=long-step", "--set", "attack_steps=2",
         "--set", "evaluation.corruptions=[fading]",
+        "--set", "objectives=[mirrored.balanced_accuracy]", "--set",
     ]  # fmt: skip
-    mirrored = ["evaluation.conditions=[mirrored@2]", "objectives=[mirrored.balanced_accuracy]"]
-    shown = trustsweep(*study, "--plugin", EVERYTHING, *(f"--set={item}" for item in mirrored))
+    mirrored = "evaluation.conditions=[mirrored@2]"
+    shown = trustsweep(*study, mirrored, "--plugin", EVERYTHING)
     assert "gain: 2.0" in shown
     # An iterative attack has steps, and a regime that attacks an ε, without a line anywhere else.
     assert "attack_steps: 2" in shown
-    refused = run(*study, "--plugin", EVERYTHING, "--set", "gain=11")
+    refused = run(*study, mirrored, "--plugin", EVERYTHING, "--set", "gain=11")
     assert refused.returncode == 2
     assert "space.gain: 11 is outside [0.1, 10]" in refused.stderr
     for given, words in {
@@ -69,10 +71,10 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
         "mirored@1": "did you mean 'mirrored'",
         "attacked@0.01": "not listed here: give evaluation.epsilons",
     }.items():
-        other = run(*study, "--plugin", EVERYTHING, "--set", f"evaluation.conditions=[{given}]")
+        other = run(*study, f"evaluation.conditions=[{given}]", "--plugin", EVERYTHING)
         assert other.returncode == 2
         assert words in other.stderr
-    unknown = run(*study)
+    unknown = run(*study, mirrored)
     assert "unknown method 'brightest'" in unknown.stderr
 
 
@@ -82,8 +84,7 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
         ("x = 1\nraise ValueError('no')\n", "line 2: ValueError: no"),
         ("x = (\n", "line 1: SyntaxError"),
         (
-            "from trustsweep.trainables.registry import METHODS\n"
-            "METHODS.register('unet', object())\n",
+            "from trustsweep import METHODS\nMETHODS.register('unet', object())\n",
             "method 'unet' is registered already",
         ),
     ],
@@ -149,3 +150,4 @@ def test_a_sweep_on_nothing_of_ours_reaches_its_front_and_its_report(tmp_path):
     assert "--plugin" in refused.stderr
     copies = [w for p in sorted((out / "plugins").iterdir()) for w in ("--plugin", p)]
     trustsweep("report", out, *copies)
+    assert "<section><h2>Loudest: " in (out / "report.html").read_text(encoding="utf-8")

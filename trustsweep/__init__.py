@@ -21,16 +21,25 @@ if TYPE_CHECKING:
     from trustsweep.data_pipelines.errors import UserError
     from trustsweep.data_pipelines.layouts import LAYOUTS
     from trustsweep.data_pipelines.layouts.base import Layout, Sample
+    from trustsweep.data_pipelines.problems import BadFile
     from trustsweep.data_pipelines.schema import Batch, Manifest, Split, TaskName
+    from trustsweep.distributed.report.section import Section
+    from trustsweep.distributed.report.sections import SECTIONS
     from trustsweep.distributed.run.folder import Run
     from trustsweep.distributed.workers.model import Model
     from trustsweep.search_spaces.study import Study
     from trustsweep.trainables.attacks.engine import Attack
+    from trustsweep.trainables.conditions import Condition
     from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
+    from trustsweep.trainables.fusion.base import FusionMethod, FusionNetwork
+    from trustsweep.trainables.metrics.base import MetricState, SumState
     from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
+    from trustsweep.trainables.networks import Standardise
     from trustsweep.trainables.regimes import Regime
-    from trustsweep.trainables.registry import ATTACKS, METHODS, REGIMES, RISKS
+    from trustsweep.trainables.registry import ATTACKS, CONDITIONS, METHODS, REGIMES, RISKS
+    from trustsweep.trainables.settings import number, whole, word
     from trustsweep.trainables.tasks import Task
+    from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps, categorical_maps
 
 _HERE = Path(__file__).resolve().parent
 if not (_HERE / "trainables").is_dir():
@@ -42,47 +51,72 @@ _NAMES = {
     "data_pipelines.errors": ("UserError",),
     "data_pipelines.layouts": ("LAYOUTS",),
     "data_pipelines.layouts.base": ("Layout", "Sample"),
+    "data_pipelines.problems": ("BadFile",),
     "data_pipelines.schema": ("Batch", "Manifest", "Split", "TaskName"),
+    "distributed.report.section": ("Section",),
+    "distributed.report.sections": ("SECTIONS",),
     "distributed.run.folder": ("Run",),
     "distributed.workers.model": ("Model",),
     "search_spaces.study": ("Study",),
     "trainables.attacks.engine": ("Attack",),
+    "trainables.conditions": ("Condition",),
     "trainables.contract": ("Loss", "Method", "Prediction", "Progress"),
+    "trainables.fusion.base": ("FusionMethod", "FusionNetwork"),
+    "trainables.metrics.base": ("MetricState", "SumState"),
     "trainables.metrics.catalog": ("METRICS", "MetricInfo"),
+    "trainables.networks": ("Standardise",),
     "trainables.regimes": ("Regime",),
     "trainables.tasks": ("Task",),
-    "trainables.registry": ("ATTACKS", "METHODS", "REGIMES", "RISKS"),
+    "trainables.registry": ("ATTACKS", "CONDITIONS", "METHODS", "REGIMES", "RISKS"),
+    "trainables.settings": ("number", "whole", "word"),
+    "trainables.uncertainty": ("bernoulli_maps", "beta_maps", "categorical_maps"),
 }
 _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "ATTACKS",
+    "CONDITIONS",
     "CORRUPTIONS",
     "LAYOUTS",
     "METHODS",
     "METRICS",
     "REGIMES",
     "RISKS",
+    "SECTIONS",
     "Attack",
+    "BadFile",
     "Batch",
+    "Condition",
     "Corruption",
+    "FusionMethod",
+    "FusionNetwork",
     "ImageCorruption",
     "Layout",
     "Loss",
     "Manifest",
     "Method",
     "MetricInfo",
+    "MetricState",
     "Model",
     "Prediction",
     "Progress",
     "Regime",
     "Run",
     "Sample",
+    "Section",
     "Split",
+    "Standardise",
     "Study",
+    "SumState",
     "Task",
     "TaskName",
     "UserError",
+    "bernoulli_maps",
+    "beta_maps",
+    "categorical_maps",
+    "number",
+    "whole",
+    "word",
 ]
 
 

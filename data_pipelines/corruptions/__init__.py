@@ -10,7 +10,9 @@ from trustsweep.data_pipelines.registry import Registry, registered
 CORRUPTIONS = Registry(
     "corruption",
     {
-        "gaussian-noise": "trustsweep.data_pipelines.corruptions.gaussian_noise:GaussianNoise",
+        "gaussian-noise": registered(
+            "trustsweep.data_pipelines.corruptions.gaussian_noise:GaussianNoise", symbol="σ"
+        ),
         "speckle-noise": "trustsweep.data_pipelines.corruptions.speckle_noise:SpeckleNoise",
         "impulse-noise": "trustsweep.data_pipelines.corruptions.impulse_noise:ImpulseNoise",
         "shot-noise": "trustsweep.data_pipelines.corruptions.shot_noise:ShotNoise",
@@ -19,7 +21,7 @@ CORRUPTIONS = Registry(
         "motion-blur": "trustsweep.data_pipelines.corruptions.motion_blur:MotionBlur",
         "zoom-blur": "trustsweep.data_pipelines.corruptions.zoom_blur:ZoomBlur",
         "pixelate": "trustsweep.data_pipelines.corruptions.pixelate:Pixelate",
-        "jpeg": "trustsweep.data_pipelines.corruptions.jpeg:Jpeg",
+        "jpeg": registered("trustsweep.data_pipelines.corruptions.jpeg:Jpeg", symbol="quality"),
         "brightness-up": "trustsweep.data_pipelines.corruptions.brightness:BrightnessUp",
         "brightness-down": "trustsweep.data_pipelines.corruptions.brightness:BrightnessDown",
         "contrast-up": "trustsweep.data_pipelines.corruptions.contrast:ContrastUp",
@@ -33,17 +35,25 @@ CORRUPTIONS = Registry(
         "modality-drop": registered(
             "trustsweep.data_pipelines.corruptions.modality_drop:ModalityDrop",
             needs=needs.MODALITIES,
+            symbol="p_miss",
         ),
         "feature-mask": registered(
-            "trustsweep.data_pipelines.corruptions.feature_mask:FeatureMask", needs=needs.RECORDS
+            "trustsweep.data_pipelines.corruptions.feature_mask:FeatureMask",
+            needs=needs.RECORDS,
+            symbol="share masked",
         ),
         "value-noise": registered(
-            "trustsweep.data_pipelines.corruptions.value_noise:ValueNoise", needs=needs.NUMBERS
+            "trustsweep.data_pipelines.corruptions.value_noise:ValueNoise",
+            needs=needs.NUMBERS,
+            symbol="σ",
         ),
         "mixed-quality": registered(
-            "trustsweep.data_pipelines.corruptions.mixed_quality:MixedQuality", needs=needs.ANYTHING
+            "trustsweep.data_pipelines.corruptions.mixed_quality:MixedQuality",
+            needs=needs.ANYTHING,
+            symbol="share of modalities",
         ),
     },
     group="trustsweep.corruptions",
     needs=needs.IMAGES,
+    symbol="parameter",
 )

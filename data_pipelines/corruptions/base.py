@@ -31,14 +31,17 @@ class Corruption(ABC, Generic[P]):
 
     A subclass sets `name`, the `severities` (the parameter at 1 to 5 where a suite lists none) and
     `touches`: the parts of a batch that it needs, among "image" (`more_images` as well), "series",
-    "tabular" and "present" (several modalities). `needs` says what data it changes anything of, as
-    does the line that registers it.
+    "tabular" and "present" (several modalities). `needs` says what data it changes anything of, and
+    `symbol` what its parameter is called, as does the line that registers it. `draws` is False for
+    one that does the same to every sample.
     """
 
     name: ClassVar[str]
     severities: ClassVar[Five]
     touches: ClassVar[frozenset[str]]
     needs: ClassVar[Needs]
+    symbol: ClassVar[str] = "parameter"
+    draws: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, batch: Batch, parameter: P, seeds: Tensor, manifest: Manifest) -> Batch:

@@ -9,6 +9,8 @@ from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 
 class _Brightness(ImageCorruption[float]):
+    draws = False
+
     def apply(self, image: Tensor, parameter: float, seeds: Tensor) -> Tensor:
         return image * parameter
 

@@ -9,6 +9,8 @@ from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 
 class _Contrast(ImageCorruption[float]):
+    draws = False
+
     def apply(self, image: Tensor, parameter: float, seeds: Tensor) -> Tensor:
         mean = image.mean(dim=tuple(range(1, image.ndim)), keepdim=True)
         return mean + parameter * (image - mean)

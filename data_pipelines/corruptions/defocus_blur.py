@@ -24,6 +24,7 @@ class DefocusBlur(ImageCorruption[tuple[float, float]]):
 
     name = "defocus-blur"
     severities = SUITES["derma"][name]
+    draws = False
 
     def apply(self, image: Tensor, parameter: tuple[float, float], seeds: Tensor) -> Tensor:
         kernel = disk(*parameter).to(image)

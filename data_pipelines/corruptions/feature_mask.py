@@ -21,6 +21,7 @@ class FeatureMask(Corruption[float]):
 
     name = "feature-mask"
     severities = SUITES["clinical"][name]
+    symbol = "share masked"
     touches = frozenset({SERIES, TABULAR})
     needs = RECORDS
 

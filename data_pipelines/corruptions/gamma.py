@@ -9,6 +9,8 @@ from trustsweep.data_pipelines.corruptions.suites import SUITES
 
 
 class _Gamma(ImageCorruption[float]):
+    draws = False
+
     def apply(self, image: Tensor, parameter: float, seeds: Tensor) -> Tensor:
         # torch's powers differ in the last bit with the place in the batch; these do not.
         return image.log().mul_(parameter).exp_()

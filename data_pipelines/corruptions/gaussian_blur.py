@@ -19,6 +19,7 @@ class GaussianBlur(ImageCorruption[float]):
 
     name = "gaussian-blur"
     severities = SUITES["chest"][name]
+    draws = False
 
     def apply(self, image: Tensor, parameter: float, seeds: Tensor) -> Tensor:
         kernel = gaussian_kernel(int(parameter), 0.15 * parameter + 0.35).tolist()

@@ -14,6 +14,7 @@ class GaussianNoise(ImageCorruption[float]):
 
     name = "gaussian-noise"
     severities = SUITES["chest"][name]
+    symbol = "σ"
 
     def apply(self, image: Tensor, parameter: float, seeds: Tensor) -> Tensor:
         return image + random.normal(seeds, image.shape[1:]).mul_(parameter)

@@ -23,6 +23,8 @@ class Jpeg(ImageCorruption[float]):
 
     name = "jpeg"
     severities = SUITES["chest"][name]
+    symbol = "quality"
+    draws = False
 
     def apply(self, image: Tensor, parameter: float, seeds: Tensor) -> Tensor:
         coloured = image.shape[1] == 3

@@ -45,6 +45,7 @@ class MixedQuality(Corruption[float]):
 
     name = "mixed-quality"
     severities = SUITES["clinical"][name]
+    symbol = "share of modalities"
     touches = frozenset({IMAGE, SERIES, TABULAR})
     needs = ANYTHING
 

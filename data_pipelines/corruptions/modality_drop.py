@@ -24,6 +24,7 @@ class ModalityDrop(Corruption[float]):
 
     name = "modality-drop"
     severities = SUITES["clinical"][name]
+    symbol = "p_miss"
     touches = frozenset({PRESENT})
     needs = MODALITIES
 

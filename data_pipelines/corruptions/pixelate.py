@@ -22,6 +22,7 @@ class Pixelate(ImageCorruption[float]):
 
     name = "pixelate"
     severities = SUITES["chest"][name]
+    draws = False
 
     def apply(self, image: Tensor, parameter: float, seeds: Tensor) -> Tensor:
         sides = image.shape[-2:]

@@ -25,6 +25,7 @@ class ValueNoise(Corruption[float]):
 
     name = "value-noise"
     severities = SUITES["clinical"][name]
+    symbol = "σ"
     touches = frozenset({SERIES, TABULAR})
     needs = NUMBERS
 

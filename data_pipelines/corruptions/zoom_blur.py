@@ -21,6 +21,7 @@ class ZoomBlur(ImageCorruption[tuple[float, float]]):
 
     name = "zoom-blur"
     severities = SUITES["derma"][name]
+    draws = False
 
     def apply(self, image: Tensor, parameter: tuple[float, float], seeds: Tensor) -> Tensor:
         factors = zoom_factors(*parameter)

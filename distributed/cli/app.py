@@ -240,13 +240,14 @@ def train(
 ) -> None:
     """Train one model with given parameters: a sweep of a single trial, with the same report.
 
-    Parameters not named have the defaults of the method's space. Example:
+    Parameters not named have the defaults of the method's space; objectives not named follow from
+    its task and from what the evaluation measures. Example:
 
     `trustsweep train evidential-unet --data data/qata --set epochs=30 --set regime=uncertain`
     """
+    from trustsweep.distributed.sweep.checks import with_objectives
     from trustsweep.search_spaces.space import Space
-    from trustsweep.search_spaces.study import apply_overrides, load, parse, shipped_studies
-    from trustsweep.trainables.registry import METHODS
+    from trustsweep.search_spaces.study import apply_overrides
 
     space = Space([method], {})
     names = space.of(method)
@@ -255,21 +256,13 @@ def train(
     ]
     if data is not None:
         items.append(f"data={data}")
-    # Its task decides what can be measured, so a shipped study lends its own: of the same model,
-    # or of one with the same task.
-    shipped = [load(name) for name in shipped_studies()]
-    tasks = METHODS.fact(method, "tasks")
-    alike = [study for study in shipped if method in study.methods] or [
-        study for study in shipped if METHODS.fact(study.methods[0], "tasks") == tasks
-    ]
     raw = {
         "name": f"train-{method}",
         "methods": [method],
-        "objectives": alike[0].objectives,
         "search": {"trials": 1, "sampler": "random"},
         "space": {name: parameter.start() for name, parameter in names.items()},
     }
-    _sweep(parse(apply_overrides(raw, items), "train"), out, dry_run)
+    _sweep(with_objectives(apply_overrides(raw, items), "train"), out, dry_run)
 
 
 @app.command()
@@ -281,7 +274,7 @@ def report(
 
     Works on a run that is still going or was killed: it shows the trials that have ended.
     """
-    from trustsweep.distributed.report import write_report
+    from trustsweep.distributed.report.page import write_report
     from trustsweep.distributed.run.exports import write_exports
     from trustsweep.distributed.run.folder import Run
 

@@ -11,11 +11,12 @@ from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.corruptions.suites import SUITES
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.registry import Registry
+from trustsweep.distributed.report.sections import SECTIONS
 from trustsweep.distributed.search.stopping import POLICIES
 from trustsweep.search_spaces.study import load, shipped_studies
 from trustsweep.trainables.metrics.catalog import AREAS, COSTS, METRICS, MetricInfo, metric_info
 from trustsweep.trainables.metrics.names import SKILL
-from trustsweep.trainables.registry import ATTACKS, CONDITIONS, MAPS, METHODS, REGIMES
+from trustsweep.trainables.registry import ATTACKS, CONDITIONS, MAPS, METHODS, REGIMES, RISKS
 
 _REGISTRIES: dict[str, Registry] = {
     "methods": METHODS,
@@ -23,8 +24,10 @@ _REGISTRIES: dict[str, Registry] = {
     "corruptions": CORRUPTIONS,
     "attacks": ATTACKS,
     "regimes": REGIMES,
+    "risks": RISKS,
     "conditions": CONDITIONS,
     "schedulers": POLICIES,
+    "sections": SECTIONS,
 }
 
 
@@ -53,13 +56,17 @@ def describe(name: str) -> str | None:
     for registry in _REGISTRIES.values():
         if name in registry:
             implementation = registry[name]
-            text = inspect.getdoc(implementation) or ""
+            # What a class inherits is of another.
+            own = implementation.__doc__ is not None
+            text = inspect.getdoc(implementation) or "" if own else registry.meaning(name)
             if registry is not LAYOUTS:
                 return text
             options = ", ".join(f"{k}={v}" for k, v in implementation.options().items())
+            # Some learn them from the folder.
+            tasks = ", ".join(getattr(implementation, "tasks", ())) or "as the folder has them"
             listed = "Patients: --patients FILE.csv\n" if implementation.takes_patients else ""
             return (
-                f"{text}\n\nOptions (--set): {options or 'none'}\n{listed}"
+                f"{text}\n\nTasks: {tasks}\nOptions (--set): {options or 'none'}\n{listed}"
                 f"Licence: {implementation.licence}\nCite: {implementation.citation}"
             )
     return None

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FunctionLoader, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trustsweep.distributed.report.contents import Contents, gather
@@ -57,9 +57,9 @@ def render_page(run: Run) -> str:
 @cache
 def _environment() -> Environment:
     """Kept, as it holds the compiled templates."""
-    folders = ("templates", "sections")
+    shared = PackageLoader("trustsweep.distributed.report", "templates")
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader("trustsweep.distributed.report", f) for f in folders]),
+        loader=ChoiceLoader([shared, FunctionLoader(_template)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -73,6 +73,12 @@ def _environment() -> Environment:
         most_rows=MOST_ROWS, most_models=MOST_MODELS,
     )  # fmt: skip
     return environment
+
+
+def _template(path: str) -> str | None:
+    """Of a section, as "<name>/<file>"; None for no such file."""
+    name, _, file = path.partition("/")
+    return next((section.text(file) for section in sections() if section.name == name), None)
 
 
 def _render(contents: Contents) -> str:
@@ -99,13 +105,17 @@ def _render(contents: Contents) -> str:
     )
 
 
-@cache
 def _scripts() -> tuple[str, ...]:
     """plotly.js, what all figures need, and the sections' own."""
+    own = [section.script for section in sections()]
+    return _plotly(), _asset("helpers.js"), *(_scoped(script) for script in own if script)
+
+
+@cache
+def _plotly() -> str:
     from plotly.offline import get_plotlyjs
 
-    own = [section.script for section in sections()]
-    return get_plotlyjs(), _asset("helpers.js"), *(_scoped(script) for script in own if script)
+    return str(get_plotlyjs())
 
 
 def _scoped(script: str) -> str:

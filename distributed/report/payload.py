@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from trustsweep.data_pipelines.errors import UserError
 from trustsweep.distributed.report.contents import Contents
 from trustsweep.distributed.report.judged import search_curves, trivial
 from trustsweep.distributed.report.palette import PALETTE
@@ -21,11 +22,20 @@ from trustsweep.trainables.metrics.catalog import MetricInfo
 
 
 def embedded_json(contents: Contents) -> str:
-    r"""JSON that may stand inside a script element: "<" is written \u003c, NaN becomes null."""
+    r"""JSON that may stand inside a script element: "<" is written \u003c, NaN becomes null.
+
+    Raises `UserError` where two sections give one key.
+    """
     payload = _shared(contents.run)
     for section in sections():
         data = contents.data[section.name]
-        payload |= section.absent if data is None else section.payload(contents.run, data)
+        own = section.absent if data is None else section.payload(contents.run, data)
+        if taken := sorted(own.keys() & payload.keys()):
+            raise UserError(
+                f"section of the report {section.name!r}: its payload has {taken[0]!r}, which is "
+                "another's. Rename it."
+            )
+        payload |= own
     return json.dumps(_finite(payload), allow_nan=False).replace("<", "\\u003c")
 
 

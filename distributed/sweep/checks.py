@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.errors import UserError
@@ -15,7 +16,7 @@ from trustsweep.distributed.run.folder import evaluation_plan
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.workers import fidelity
 from trustsweep.search_spaces.space import Parameter, Value
-from trustsweep.search_spaces.study import Study
+from trustsweep.search_spaces.study import Study, parse
 from trustsweep.trainables.conditions import SITES
 from trustsweep.trainables.metrics.catalog import COSTS, METRICS, all_names, metric_info
 from trustsweep.trainables.metrics.names import SHIFT, MetricName
@@ -154,6 +155,30 @@ def objectives_of(study: Study, task: TaskName | None = None) -> list[Objective]
             )
         objectives.append(Objective(name, direction))
     return objectives
+
+
+def with_objectives(raw: Mapping[str, Any], source: str) -> Study:
+    """`parse`, for a study that may leave its objectives to the task.
+
+    They are then the measure of skill and the calibration error of its task: how the first falls as
+    the attack grows, and the second on clean images; of corrupted samples where the evaluation has
+    no attack, and of clean ones where it has no corruption either. Raises `UserError` as `parse`,
+    and for data that cannot be read or offer none of the tasks.
+    """
+    if "objectives" in raw:
+        return parse(raw, source)
+    # Which metrics there are, the rest of the study says.
+    study = parse({**raw, "objectives": ["clean.ece"]}, source)
+    data, settings = study.data, study.evaluation
+    # What a method can be asked, the data decide.
+    task = task_of(study, Manifest.load(data)) if data else tasks_of(study)[0]
+    skilled = TASKS.fact(task, "skill")
+    error = "ece_region" if task in METRICS["ece_region"].tasks else "ece"
+    condition = "corrupted" if settings.corruptions and settings.severities else "clean"
+    objectives = [f"{condition}.{skilled}", f"{condition}.{error}"]
+    if settings.epsilons[-1] > 0:
+        objectives = [f"{skilled}_area", f"clean.{error}"]
+    return study.model_copy(update={"objectives": objectives})
 
 
 def check_defined(study: Study, figures: TrivialMetrics, split: Split) -> None:

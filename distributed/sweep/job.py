@@ -307,7 +307,7 @@ def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
 
 def _report(run: Run, console: Console) -> None:
     """Write exports and report, and say what the page says at its head."""
-    from trustsweep.distributed.report import write_report
+    from trustsweep.distributed.report.page import write_report
 
     write_exports(run)
     page = write_report(run)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import Registry
-from trustsweep.search_spaces.space import Parameter, Space
+from trustsweep.search_spaces.space import Parameter, Space, _kinds
 from trustsweep.trainables.registry import METHODS
 
 BOTH = ["unet", "evidential-unet"]
@@ -47,6 +47,73 @@ def test_own_parameters_are_named_apart_and_common_ones_are_shared():
         space.suggest(trial)
         names |= set(trial.params)
     assert {"unet.dice_weight", "evidential-unet.dice_weight", "learning_rate"} <= names
+
+
+@pytest.fixture
+def heirs(monkeypatch):
+    """Methods from outside with given spaces."""
+
+    def register(**spaces):
+        kind = {name: type(name, (), {"space": space}) for name, space in spaces.items()}
+        monkeypatch.setattr(METHODS, "_added", kind)
+
+    _kinds.cache_clear()
+    yield register
+    _kinds.cache_clear()
+
+
+FUSION = ("draf", "drfuse", "drifa-net", "early-fusion", "healnet", "late-fusion", "mda")
+
+
+def test_a_space_begins_with_what_it_inherits_and_may_change_it(heirs):
+    shared = Space(["early-fusion"], {}).parameters["early-fusion"]
+    assert {"width", "depth", "dim", "dropout", "modality_corruption", "p_miss"} == set(shared)
+    for name in FUSION:
+        own = Space([name], {}).parameters[name]
+        assert list(own)[: len(shared)] == list(shared)
+        assert {key: own[key] for key in shared} == shared
+    heirs(
+        mine={"inherits": "fusion", "depth": 5, "dropout": {"low": 0.2, "high": 0.3}, "x": 1.5},
+        # A method of any origin may be inherited, and what it inherits itself comes along.
+        second={"inherits": "mine", "x": 2.5},
+        third={"inherits": "draf"},
+    )
+    mine, second, third = (Space([m], {}).parameters[m] for m in ("mine", "second", "third"))
+    assert list(mine) == [*shared, "x"]
+    assert mine["depth"].value == 5
+    assert mine["depth"].within == shared["depth"].within
+    assert (mine["dropout"].high, mine["dropout"].within) == (0.3, [0, 0.95])
+    assert {key: mine[key] for key in ("width", "dim", "p_miss")} == {
+        key: shared[key] for key in ("width", "dim", "p_miss")
+    }
+    assert {**mine, "x": second["x"]} == second
+    assert second["x"].value == 2.5
+    assert third == Space(["draf"], {}).parameters["draf"]
+    with pytest.raises(UserError, match=r"depth: 17 is outside \[1, 16\]"):
+        Space(["mine"], {"depth": 17})
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"inherits": "fusoin"}, "space of mine: inherits 'fusoin'.*did you mean 'fusion'"),
+        ({"inherits": "common"}, "space of mine: inherits 'common', which is no space"),
+        ({"inherits": ["fusion"]}, "which is no space"),
+        ({"inherits": "mine"}, "inherits 'mine', which inherits 'mine' itself"),
+        ({"inherits": "other"}, "space of other: inherits 'mine', which inherits 'other' itself"),
+        ({"inherits": "fusion", "depth": 99}, r"depth: .*99 is outside \[1, 16\]"),
+    ],
+)
+def test_what_cannot_be_inherited_is_refused(heirs, space, words):
+    heirs(mine=space, other={"inherits": "mine"})
+    with pytest.raises(UserError, match=words):
+        Space(["mine"], {})
+
+
+def test_a_method_may_bear_the_name_of_a_shared_space(heirs):
+    heirs(fusion={"inherits": "late-fusion", "x": 1})
+    space = Space(["fusion"], {}).parameters["fusion"]
+    assert {"rule", "width", "x"} <= set(space)
 
 
 def test_overrides_fix_narrow_and_keep_conditions():

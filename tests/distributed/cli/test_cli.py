@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.distributed.cli.app import main
 from trustsweep.distributed.run.halt import Halted
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -259,11 +256,6 @@ def test_list_tells_all_of_one_layout_or_corruption(trustsweep):
     assert "CC BY 4.0" in out
     assert "N ~ Poisson" in trustsweep("list", "shot-noise")[1]
     refused(trustsweep("list", "uci-haert"), "did you mean 'uci-heart'")
-
-
-def test_every_layout_is_in_the_documentation():
-    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    assert set(LAYOUTS) <= set(re.findall(r"^\| `([a-z0-9-]+)` \|", text, flags=re.MULTILINE))
 
 
 def test_folds_and_skipped_files_are_said(trustsweep, folder, tmp_path):

@@ -21,8 +21,8 @@ from tests.distributed.report.test_trivial import payload
 from tests.distributed.run_folders import rewrite, rows_of, write_run
 from tests.distributed.sweep.test_test_evaluation import judged, study_of
 from trustsweep.data_pipelines.schema import Manifest, TaskName
-from trustsweep.distributed.report import render_page, write_report
 from trustsweep.distributed.report.judged import search_curves
+from trustsweep.distributed.report.page import render_page, write_report
 from trustsweep.distributed.report.palette import WARNING
 from trustsweep.distributed.report.sections.attacks import READINGS, attacks
 from trustsweep.distributed.report.wording import attack_lines, gap_number, headline, number, roles

@@ -20,7 +20,7 @@ from tests.distributed.run_folders import (
     write_run,
 )  # fmt: skip
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.report.page import render_page, write_report
 from trustsweep.distributed.report.sections.corruptions import worsenings
 from trustsweep.distributed.report.sections.images.class_panel import class_panel
 from trustsweep.distributed.report.sections.images.panel import panel

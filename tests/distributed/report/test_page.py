@@ -1,16 +1,20 @@
 """The report, over a run folder made from formulas: 24 trials, 2 methods, 2 failures."""
 
 import dataclasses
+import importlib
+import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.distributed.run_folders import (
@@ -24,10 +28,11 @@ from tests.distributed.run_folders import (
     write_run,
 )  # fmt: skip
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.distributed.report import render_page, write_report
 from trustsweep.distributed.report import sections as sections_package
 from trustsweep.distributed.report.contents import gather
-from trustsweep.distributed.report.sections import NAMES, sections
+from trustsweep.distributed.report.page import render_page, write_report
+from trustsweep.distributed.report.section import Section
+from trustsweep.distributed.report.sections import SECTIONS, sections
 from trustsweep.distributed.report.sections.images.panel import (
     FALSE_ALARM,
     MISSED,
@@ -160,7 +165,7 @@ def page(finished: Path) -> str:
 
 def test_sections_load_what_draws_and_estimates_only_when_they_need_it() -> None:
     code = (
-        "import sys, trustsweep.distributed.report; "
+        "import sys, trustsweep.distributed.report.page; "
         "from trustsweep.distributed.report.sections import sections; "
         "sections(); heavy = {'ray', 'torch', 'matplotlib', 'plotly', 'optuna', 'scipy'}; "
         "print(heavy & set(sys.modules))"
@@ -174,8 +179,8 @@ def test_sections_load_what_draws_and_estimates_only_when_they_need_it() -> None
 def test_every_folder_is_a_section_on_the_list() -> None:
     (home,) = map(Path, sections_package.__path__)
     folders = {path.name for path in home.iterdir() if path.is_dir() and path.name[0] != "_"}
-    assert folders == set(NAMES)
-    assert [section.name for section in sections()] == list(NAMES)
+    assert folders == set(SECTIONS)
+    assert [section.name for section in sections()] == list(SECTIONS)
     for section in sections():
         assert (home / section.template).is_file()
         assert bool(section.figure) == (home / section.name / "figure.py").is_file()
@@ -190,6 +195,96 @@ def test_no_two_sections_write_the_same_figure_or_key(finished: Path) -> None:
     assert len(keys) == len(set(keys)) > 5
     figures = [section.figure for section in sections() if section.figure]
     assert len(figures) == len(set(figures))
+
+
+class Ages(Section[list[float]]):
+    """How long each trial took, from outside of the repository."""
+
+    after = "front"
+    figure = "ages"
+    absent: ClassVar[Mapping[str, Any]] = {"ages": []}
+    files: ClassVar[Mapping[str, str]] = {
+        "page.html.j2": "<section><h2>Ages of {{ data | length }}</h2>{% include 'ages/more.j2' %}"
+        "{% from 'macros.html.j2' import plot %}{{ plot('ages', 'Seconds') }}</section>",
+        "more.j2": "<p>{{ run.study.name }} & {{ data[0] | duration }}</p>",
+        "script.js": "draw(document.getElementById('ages'), [{ y: REPORT.ages }], {});\n",
+    }
+
+    def gather(self, run: Run) -> list[float] | None:
+        return [trial.seconds for trial in run.completed] or None
+
+    def payload(self, run: Run, data: list[float]) -> dict[str, Any]:
+        return {"ages": data}
+
+    def draw(self, run: Run, data: list[float]) -> Figure:
+        figure = Figure()
+        figure.subplots().plot(data)
+        return figure
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sections from outside, in place of any other such."""
+
+    def register(**kinds: type) -> None:
+        monkeypatch.setattr(SECTIONS, "_added", kinds)
+
+    return register
+
+
+def test_a_section_from_outside_has_its_place_script_and_figure(
+    copy: Path, page: str, outside: Callable[..., None]
+) -> None:
+    outside(ages=Ages)
+    names = [section.name for section in sections()]
+    assert names == ["front", "ages", *list(SECTIONS)[1:-1]]
+    text = write_report(Run.open(copy)).read_text(encoding="utf-8")
+    assert f"<h2>Ages of {len(Run.open(copy).completed)}</h2>" in text
+    assert "<p>synthetic & 12 s</p>" in text
+    assert "(() => {\ndraw(document.getElementById('ages')" in text
+    payload = json.loads(text.split('id="report-data">')[1].split("</script>")[0])
+    assert payload["ages"] == [trial.seconds for trial in Run.open(copy).completed]
+    assert (copy / "figures" / "ages.png").read_bytes().startswith(b"\x89PNG")
+    outside()
+    assert render_page(Run.open(copy)) == render_page(Run.open(copy)) != text
+    assert "Ages of" not in render_page(Run.open(copy))
+
+
+def test_a_folder_of_a_package_is_a_section(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outside: Callable[..., None]
+) -> None:
+    home = tmp_path / "beyond_sections"
+    home.mkdir()
+    (home / "__init__.py").write_text(
+        "from trustsweep.distributed.report.section import Section\n\n\n"
+        "class Beyond(Section):\n    def gather(self, run):\n        return run.study.name\n"
+    )
+    (home / "page.html.j2").write_text("<section>Beyond {{ data }}</section>")
+    (home / "script.js").write_text("const beyond = 1;\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    outside(beyond=importlib.import_module("beyond_sections").Beyond)
+    text = render_page(Run.open(copy))
+    # Without a place of its own, it is the last.
+    assert text.index("<section>Beyond synthetic</section>") > text.rindex('id="trials-title"')
+    assert "(() => {\nconst beyond = 1;\n})();" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"after": "fornt"}, "'ages': comes after 'fornt'.*did you mean 'front'"),
+        ({"after": "ages"}, "'ages': comes after 'ages', and there is no such section"),
+        ({"figure": "front"}, "its figure 'front' is that of 'front'"),
+        ({"payload": lambda self, run, data: {"trials": data}}, "payload has 'trials'"),
+    ],
+    ids=["unknown", "circle", "figure", "key"],
+)
+def test_a_section_that_gets_in_the_way_of_another_is_refused(
+    copy: Path, outside: Callable[..., None], changes: dict[str, Any], words: str
+) -> None:
+    outside(ages=type("Ages", (Ages,), changes))
+    with pytest.raises(UserError, match=words):
+        render_page(Run.open(copy))
 
 
 class Elements(HTMLParser):

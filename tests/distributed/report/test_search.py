@@ -12,7 +12,7 @@ import pytest
 from tests.distributed import run_folders
 from tests.distributed.run_folders import Row, study_of, write_card
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.report.page import render_page, write_report
 from trustsweep.distributed.report.sections.cost import costs
 from trustsweep.distributed.report.sections.hypervolume import growth
 from trustsweep.distributed.report.sections.images.class_panel import class_panel

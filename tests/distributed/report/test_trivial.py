@@ -12,7 +12,7 @@ from rich.console import Console
 from tests.distributed.report.test_page import Elements
 from tests.distributed.run_folders import study_of, write_card, write_run
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.report.page import render_page, write_report
 from trustsweep.distributed.report.sections.beside import beside
 from trustsweep.distributed.report.sections.referral import abstentions
 from trustsweep.distributed.report.wording import headline, roles

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tests.distributed.run_folders import study_of, write_card, write_run
-from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.report.page import render_page, write_report
 from trustsweep.distributed.run.folder import Run
 from trustsweep.distributed.run.optimism import choices, counted, counts, mean_optimism
 from trustsweep.distributed.sweep.progress import on_test_table

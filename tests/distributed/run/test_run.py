@@ -12,7 +12,7 @@ from tests.distributed.report.test_trivial import payload
 from tests.distributed.run_folders import write_run
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Manifest
-from trustsweep.distributed.report import render_page, write_report
+from trustsweep.distributed.report.page import render_page, write_report
 from trustsweep.distributed.report.sections.importances import importances
 from trustsweep.distributed.report.sections.parallel import parallel
 from trustsweep.distributed.report.wording import parameter

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, TaskName
 from trustsweep.distributed.run.trivial import Trivial
 from trustsweep.distributed.sweep.checks import (
     check,
@@ -16,10 +16,11 @@ from trustsweep.distributed.sweep.checks import (
     measured_names,
     objectives_of,
     tasks_of,
+    with_objectives,
 )
 from trustsweep.distributed.sweep.plan import prepare
 from trustsweep.search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
-from trustsweep.trainables.metrics.catalog import COSTS, metric_info
+from trustsweep.trainables.metrics.catalog import AREAS, COSTS, metric_info
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.registry import METHODS
 
@@ -61,9 +62,47 @@ def test_methods_of_two_tasks_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_has_a_shipped_study(name: str) -> None:
-    """`trustsweep train` takes its objectives from there."""
-    assert any(name in load(shipped).methods for shipped in shipped_studies())
+@pytest.mark.parametrize(
+    ("evaluation", "condition"),
+    [({}, None), ({"epsilons": [0]}, "corrupted"), ({"epsilons": [0], "corruptions": []}, "clean")],
+    ids=["attacked", "corrupted", "clean"],
+)
+def test_objectives_follow_from_the_task_and_from_what_is_measured(
+    name: str, evaluation: dict, condition: str | None
+) -> None:
+    raw = {"name": "train", "methods": [name], "evaluation": evaluation}
+    asked = with_objectives(raw, "train")
+    skill, error = objectives_of(asked)  # raises for one that is not measured
+    assert (skill.direction, error.direction) == ("max", "min")
+    assert metric_info(skill.name).skilled
+    assert error.name.split(".")[1] in ("ece", "ece_region")
+    if condition is None:
+        assert skill.name in AREAS
+        assert error.name.startswith("clean.")
+    else:
+        assert [o.partition(".")[0] for o in asked.objectives] == [condition, condition]
+    named = with_objectives({**raw, "objectives": ["clean.nll"]}, "train")
+    assert named.objectives == ["clean.nll"]
+    assert named.model_copy(update={"objectives": asked.objectives}) == asked
+
+
+def test_objectives_follow_from_the_task_that_the_data_have(tmp_path: Path) -> None:
+    def offer(task: TaskName) -> None:
+        manifest = dataclasses.replace(MANIFEST, tasks=(task,))
+        (tmp_path / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+
+    raw = {"name": "train", "methods": ["classifier"], "data": str(tmp_path)}
+    for task, skill in (
+        (TaskName.CLASSIFICATION, "balanced_accuracy_area"),
+        (TaskName.MULTILABEL, "auroc_area"),
+    ):
+        offer(task)
+        asked = with_objectives(raw, "train")
+        assert asked.objectives == [skill, "clean.ece"]
+        objectives_of(asked, task)  # raises for one that the task has not
+    offer(TaskName.SEGMENTATION)
+    with pytest.raises(UserError, match="offers segmentation"):
+        with_objectives(raw, "train")
 
 
 FIGURES = {

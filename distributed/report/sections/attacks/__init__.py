@@ -152,6 +152,3 @@ def _robustness(card: EvaluationCard, attack: AttackCard) -> Robustness:
         readings={sign: text.format_map(words) for sign, text in READINGS.items()},
         signs=tuple(card.signs),
     )
-
-
-SECTION = AttacksSection()

@@ -75,6 +75,3 @@ def _of(
     """The clean figures and their skills."""
     figures = {m: values.get(f"clean.{m}", math.nan) for m in metrics}
     return figures, {m: values.get(f"{SKILL}.clean.{m}", math.nan) for m in metrics}
-
-
-SECTION = BesideSection()

@@ -27,6 +27,3 @@ class ChoosingSection(Section[Choosing]):
     def gather(self, run: Run) -> Choosing | None:
         found = choices(run)
         return Choosing(found, mean_optimism(found), counted(counts(run))) if found else None
-
-
-SECTION = ChoosingSection()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.corruptions.suites import Parameter, parameters
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.distributed.report.section import Section
@@ -18,12 +19,6 @@ from trustsweep.trainables.metrics.names import MetricName
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-#: What the parameter of a corruption is called.
-SYMBOLS: Mapping[str, str] = {
-    "gaussian-noise": "σ", "modality-drop": "p_miss", "feature-mask": "share masked",
-    "mixed-quality": "share of modalities", "jpeg": "quality", "value-noise": "σ",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,7 +109,7 @@ def _worsening(
         losses.append(Loss(method, trial.id, place, auroc, ece, drop))
     return Worsening(
         corruption=corruption,
-        parameter=SYMBOLS.get(corruption, "parameter"),
+        parameter=_symbol(corruption),
         severities=[0, *severities],
         labels=["clean", *_labels(run, corruption, severities)],
         losses=losses,
@@ -134,9 +129,12 @@ def _labels(run: Run, corruption: str, severities: list[int]) -> list[str]:
     return [_text(known[s - 1]) for s in severities]
 
 
+def _symbol(corruption: str) -> str:
+    """What its parameter is called; a plug-in may be away."""
+    known = corruption in CORRUPTIONS
+    return str(CORRUPTIONS.fact(corruption, "symbol")) if known else "parameter"
+
+
 def _text(parameter: Parameter) -> str:
     parts = parameter if isinstance(parameter, tuple) else (parameter,)
     return ", ".join(number(float(part)) for part in parts)
-
-
-SECTION = CorruptionsSection()

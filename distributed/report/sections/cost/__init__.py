@@ -53,6 +53,3 @@ def _cost(name: str, trials: list[Record]) -> Cost:
         for searched in (True, False)
     )
     return Cost(name, float(np.median(values)), max(values), search, seeds, len(trials))
-
-
-SECTION = CostSection()

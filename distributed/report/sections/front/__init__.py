@@ -61,6 +61,3 @@ def on_test(card: EvaluationCard, metrics: list[str]) -> dict[str, list[float | 
         for name in metrics
         if name in card.metrics
     }
-
-
-SECTION = FrontSection()

@@ -8,10 +8,5 @@ from trustsweep.distributed.run.folder import Run
 
 
 class GroupsSection(Section[list[tuple[EvaluationCard, Groups]]]):
-    """The models that were judged by groups, each with these."""
-
     def gather(self, run: Run) -> list[tuple[EvaluationCard, Groups]] | None:
         return [(card, card.groups) for card in run.judged if card.groups] or None
-
-
-SECTION = GroupsSection()

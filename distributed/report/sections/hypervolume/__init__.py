@@ -76,6 +76,3 @@ def _cumulated(run: Run, times: np.ndarray) -> dict[str, list[float]]:
         if sums[-1] > 0:
             result[f"{name}, all trials together"] = sums[place].tolist()
     return result
-
-
-SECTION = HypervolumeSection()

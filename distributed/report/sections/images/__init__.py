@@ -37,6 +37,3 @@ class ImagesSection(Section[Images]):
         from trustsweep.distributed.report.sections.images.figure import class_sheet, panel_sheet
 
         return panel_sheet(data.panels) or class_sheet(data.class_panels)
-
-
-SECTION = ImagesSection()

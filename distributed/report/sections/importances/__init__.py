@@ -82,6 +82,3 @@ def importances(run: Run) -> Importances | None:
         left_out=[k for k in varying if k not in shared],
         trials=len(trials),
     )
-
-
-SECTION = ImportancesSection()

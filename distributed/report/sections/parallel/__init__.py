@@ -99,6 +99,3 @@ def _axis(name: str, values: list[Value | None]) -> tuple[Axis, list[float | Non
     ticks = [((m - low) / extent, number(10**m if log else m)) for m in marks]
     placed = [None if v is None else (scale(float(v)) - low) / extent for v in values]
     return Axis(name, ticks), placed
-
-
-SECTION = ParallelSection()

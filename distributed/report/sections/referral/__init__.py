@@ -109,6 +109,3 @@ def _kept(found: Abstaining, targets: list[float]) -> list[Kept]:
         quality = {name: row[name] for name in found.all}
         kept.append(Kept(target, row["coverage"], quality))
     return kept
-
-
-SECTION = ReferralSection()

@@ -49,6 +49,3 @@ class ReliabilitySection(Section[Calibration]):
         from trustsweep.distributed.report.sections.reliability.figure import draw
 
         return draw(data.shown)
-
-
-SECTION = ReliabilitySection()

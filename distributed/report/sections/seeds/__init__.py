@@ -186,6 +186,3 @@ def _edge(surface: Floats, worst: Floats, *, rising: bool) -> tuple[list[float],
         across = np.concatenate([np.repeat(x, 2), [worst[0]]])
         up = np.concatenate([[worst[1]], np.repeat(y, 2)])
     return across.tolist(), up.tolist()
-
-
-SECTION = SeedsSection()

@@ -76,6 +76,3 @@ def stops(run: Run) -> Stops:
 def _length(trial: Record) -> int | None:
     epochs = trial.config.get("epochs")
     return epochs if isinstance(epochs, int) else None
-
-
-SECTION = StoppedSection()

@@ -23,6 +23,3 @@ def listed_trials(run: Run) -> list[Record]:
     others = [t.id for t in run.trials if t.id not in front and t.state is not State.RUNNING]
     wanted = {*special, *others[len(special) - MOST_ROWS :]}
     return [t for t in run.trials if t.id in wanted]
-
-
-SECTION = TrialsSection()

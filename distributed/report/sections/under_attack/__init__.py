@@ -45,6 +45,3 @@ class UnderAttackSection(Section[UnderAttack]):
         from trustsweep.distributed.report.sections.under_attack.figure import draw
 
         return draw(run, data)
-
-
-SECTION = UnderAttackSection()

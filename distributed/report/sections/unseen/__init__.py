@@ -30,6 +30,3 @@ class UnseenSection(Section[AtUnseenSites]):
         return AtUnseenSites(
             models, [n.metric for n in names if n.condition == here and not n.skill]
         )
-
-
-SECTION = UnseenSection()

@@ -151,6 +151,3 @@ def _carried(card: EvaluationCard, i: int, suffix: str, limit: float) -> Carried
         # An uncertainty that is no number is not accepted either.
         doubtful=not (math.isnan(limit) or said.uncertainty <= limit),
     )
-
-
-SECTION = WeightsSection()

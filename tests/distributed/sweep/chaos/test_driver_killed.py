@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from trustsweep.distributed.report import write_report
+from trustsweep.distributed.report.page import write_report
 from trustsweep.distributed.run.checkpoints import latest_epochs
 from trustsweep.distributed.run.exports import write_exports
 from trustsweep.distributed.run.folder import Run
