@@ -44,7 +44,7 @@ from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.search.sampling import Sampling
 from trustsweep.distributed.statistics.estimates import STATISTICS
 from trustsweep.distributed.statistics.inference import Estimate, Floats, bootstrap, summarise
-from trustsweep.distributed.sweep.checks import evaluation_plan, objectives_of, task_of
+from trustsweep.distributed.sweep.checks import evaluation_plan, task_of
 from trustsweep.distributed.version import VERSION
 from trustsweep.distributed.workers.fidelity import CLEAN
 from trustsweep.distributed.workers.training import Diverged, TrialTraining

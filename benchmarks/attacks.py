@@ -40,7 +40,7 @@ from trustsweep.data_pipelines.streams.indexed import Samples
 from trustsweep.distributed.run.checkpoints import load_model, save_model
 from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.statistics.front import pareto_mask
-from trustsweep.distributed.sweep.checks import evaluation_plan, objectives_of, task_of
+from trustsweep.distributed.sweep.checks import evaluation_plan, task_of
 from trustsweep.distributed.sweep.robustness import EFFORT, SAMPLES
 from trustsweep.distributed.version import VERSION
 from trustsweep.distributed.workers.training import TrialTraining

@@ -66,13 +66,19 @@ def entry_points(group: str) -> dict[str, str]:
     Raises `UserError` where two packages offer one name.
     """
     found: dict[str, str] = {}
-    for point in metadata.entry_points(group=group):
+    for point in _points().select(group=group):
         if found.setdefault(point.name, point.value) != point.value:
             raise UserError(
                 f"{group}: two installed packages offer {point.name!r}: {found[point.name]} and "
                 f"{point.value}. Remove one of them."
             )
     return found
+
+
+@cache
+def _points() -> metadata.EntryPoints:
+    """Of all installed packages, whose files are read for it."""
+    return metadata.entry_points()
 
 
 @cache

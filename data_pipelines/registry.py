@@ -15,6 +15,7 @@ import difflib
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -129,18 +130,26 @@ class Registry(Mapping[str, Any]):
         """The names of the entries with all of these facts."""
         return [n for n in self if all(self.fact(n, key) == v for key, v in facts.items())]
 
+    def ours(self, name: str) -> bool:
+        """Whether an implementation is one of this repository, with all that is known of it in
+        its facts."""
+        self._known(name)
+        return name in self._own
+
     def meaning(self, name: str) -> str:
-        """The first line of the implementation's docstring, read without importing it."""
+        """The first line of the implementation's docstring."""
+        return self.docstring(name).partition("\n")[0]
+
+    def docstring(self, name: str) -> str:
+        """The implementation's docstring, read without importing it where it is ours."""
         self._known(name)
         if name in self._own:
             module, attribute = self._own[name].target.split(":")
             spec = find_spec(module)
             if spec is not None and spec.origin is not None:
-                tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-                for node in tree.body:
-                    if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
-                        return (ast.get_docstring(node) or "").partition("\n")[0]
-        return (inspect.getdoc(self[name]) or "").partition("\n")[0]
+                if (known := _docstrings(spec.origin).get(attribute)) is not None:
+                    return known
+        return inspect.getdoc(self[name]) or ""
 
     @property
     def _entries(self) -> dict[str, Entry]:
@@ -168,3 +177,14 @@ class Registry(Mapping[str, Any]):
             raise UserError(
                 f"unknown {self.kind} {name!r}{nearest(name, known)} Known: {', '.join(known)}."
             )
+
+
+@cache
+def _docstrings(file: str) -> dict[str, str]:
+    """Those of the classes and functions of a module, by name; nothing of it is run."""
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    return {
+        node.name: ast.get_docstring(node) or ""
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    }

@@ -361,6 +361,11 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     Raises `UserError` for a missing file, one that is not UTF-8 or no YAML (in which a key stands
     twice, say), and unknown or impossible keys.
     """
+    return parse(apply_overrides(read(source), overrides), str(source))
+
+
+def read(source: str | Path) -> dict[str, Any]:
+    """A study file as it stands, keys and values unchecked. Raises `UserError` as `load`."""
     path = Path(source)
     if not path.is_file():
         names = shipped_studies()
@@ -378,7 +383,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise UserError(f"{source}: a study is a mapping of keys, such as `name` and `methods`.")
-    return parse(apply_overrides(raw, overrides), str(source))
+    return raw
 
 
 def _read_text(path: Path) -> str:

@@ -3,7 +3,7 @@
 Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yaml.
 """
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from trustsweep.data_pipelines.registry import Registry, registered
 from trustsweep.data_pipelines.schema import Task
@@ -28,25 +28,32 @@ METHODS = Registry(
     task=Task.CLASSIFICATION,
 )
 
+#: How an attack's ε is measured: the most that a pixel changes, or the length of the change.
+Norm: TypeAlias = Literal["linf", "l2"]
+
 ATTACKS = Registry(
     "attack",
     {
-        "fgsm": registered("trustsweep.trainables.attacks.single_step:FGSM", iterative=False),
-        "r-fgsm": registered("trustsweep.trainables.attacks.single_step:RFGSM", iterative=False),
+        "fgsm": registered(
+            "trustsweep.trainables.attacks.single_step:FGSM", iterative=False, norms=("linf",)
+        ),
+        "r-fgsm": registered(
+            "trustsweep.trainables.attacks.single_step:RFGSM", iterative=False, norms=("linf",)
+        ),
         "pgd": "trustsweep.trainables.attacks.pgd:PGD",
         "segpgd": "trustsweep.trainables.attacks.pgd:SegPGD",
         "apgd": "trustsweep.trainables.attacks.apgd:APGD",
         "square": registered(
-            "trustsweep.trainables.attacks.square:Square", follows_gradients=False
+            "trustsweep.trainables.attacks.square:Square",
+            follows_gradients=False,
+            norms=("linf",),
         ),
     },
     group="trustsweep.attacks",
     iterative=True,
     follows_gradients=True,
+    norms=get_args(Norm),
 )
-
-#: How an attack's ε is measured: the most that a pixel changes, or the length of the change.
-Norm: TypeAlias = Literal["linf", "l2"]
 
 #: Attacks that judge by several at once, named where a single attack may be: the one of a search,
 #: and the one of a front.

@@ -221,8 +221,12 @@ def read_column(location: Location, split: Split, name: str) -> Iterator[NDArray
     """
     for table in row_groups(location, split, [name]):
         column = table[name].combine_chunks()
-        tensors = isinstance(column.type, pa.FixedShapeTensorType)
-        yield column.to_numpy_ndarray() if tensors else column.to_numpy()
+        # Not by `to_numpy`, which loads pandas.
+        if isinstance(column.type, pa.FixedShapeTensorType):
+            values = np.from_dlpack(column.storage.flatten())
+            yield values.reshape(len(column), *column.type.shape)
+        else:
+            yield np.from_dlpack(column)
 
 
 @contextmanager

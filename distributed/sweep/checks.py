@@ -10,9 +10,8 @@ from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.schema import Manifest, Split, Task
-from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.workers import fidelity
-from trustsweep.search_spaces.space import Parameter, Value
+from trustsweep.search_spaces.space import Parameter, Space, Value
 from trustsweep.search_spaces.study import Study
 from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.catalog import (
@@ -29,7 +28,7 @@ from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS
 
 def check(study: Study, manifest: Manifest) -> None:
     """Raises `UserError` naming the key of the study, or the data set, that cannot be."""
-    task = task_of(study)
+    space, task = study.search_space(), task_of(study)
     if task not in manifest.tasks:
         offered = ", ".join(manifest.tasks)
         raise UserError(
@@ -43,22 +42,23 @@ def check(study: Study, manifest: Manifest) -> None:
             )
     _usable_attack(study)
     if not manifest.image_shape:
-        _without_attacks(study)
+        _without_attacks(study, space)
     _within_images(study, manifest)
     _usable_corruptions(study, manifest)
-    _usable_balance(study, task)
-    _usable_encoder(study, manifest)
-    fidelity.check(study, manifest)
-    _repeatable(study)
-    objectives_of(study)
+    _usable_balance(space, task)
+    _usable_encoder(space, manifest)
+    fidelity.check(study, space, manifest)
+    _repeatable(study, space)
+    _known_metrics(study, study.objectives, "objectives")
+    _with_directions(study)
     _known_metrics(study, (c.metric for c in study.constraints), "constraints")
     _sighted(study)
 
 
-def _usable_balance(study: Study, task: Task) -> None:
+def _usable_balance(space: Space, task: Task) -> None:
     """A map has no class of its own to weigh an image by."""
-    for method in study.methods:
-        balance = study.search_space().of(method)["class_balance"]
+    for method in space.methods:
+        balance = space.of(method)["class_balance"]
         if task is not Task.CLASSIFICATION and set(_listed(balance)) - {"none"}:
             raise UserError(
                 f"space.class_balance: {task} has no class of each image to weigh it by. "
@@ -66,10 +66,9 @@ def _usable_balance(study: Study, task: Task) -> None:
             )
 
 
-def _usable_encoder(study: Study, manifest: Manifest) -> None:
+def _usable_encoder(space: Space, manifest: Manifest) -> None:
     """Each file that a network may start from, tried on the network of the space's defaults."""
-    space = study.search_space()
-    for method in study.methods:
+    for method in space.methods:
         for file in filter(None, _listed(space.of(method)["encoder"])):
             from trustsweep.trainables.networks import load_encoder
 
@@ -92,6 +91,14 @@ def _usable_attack(study: Study) -> None:
             f"evaluation.attack: unknown attack {settings.attack!r}"
             f"{nearest(settings.attack, known)} Known: {', '.join(known)}."
         )
+    norms = ATTACKS.fact(settings.attack, "norms")
+    if settings.norm not in norms:
+        raise UserError(
+            f"evaluation.norm: {settings.attack} is not possible under {settings.norm}. Choose "
+            f"{' or '.join(norms)}, or another evaluation.attack."
+        )
+    if ATTACKS.ours(settings.attack):
+        return
     from trustsweep.trainables.attacks import make_attack
 
     try:
@@ -105,14 +112,14 @@ def _usable_attack(study: Study) -> None:
         raise UserError(f"evaluation.attack: {error}") from error
 
 
-def _repeatable(study: Study) -> None:
+def _repeatable(study: Study, space: Space) -> None:
     """What the second stage, the front under several seeds, can do without."""
     if study.references() and study.seeds == 1:
         raise UserError(
             "baseline: one seed shows no difference. Give seeds: 5, or leave baseline out."
         )
     for method in study.methods:
-        if study.seeds > 1 and study.search_space().of(method)["seed"].value is None:
+        if study.seeds > 1 and space.of(method)["seed"].value is None:
             raise UserError(
                 "seeds: the space varies the seed itself (space.seed). Fix it there, or leave "
                 "seeds out."
@@ -134,18 +141,13 @@ def measured_names(study: Study) -> list[str]:
     return [*all_names(study.evaluation.epsilons, cells, task_of(study)), *COSTS]
 
 
-def objectives_of(study: Study) -> list[Objective]:
-    """The study's objectives with the directions that their metrics have."""
-    _known_metrics(study, study.objectives, "objectives")
-    objectives = []
+def _with_directions(study: Study) -> None:
     for name in study.objectives:
-        if (direction := metric_info(name).direction) is None:
+        if metric_info(name).direction is None:
             raise UserError(
                 f"objectives: {name!r} describes a model and is better neither high nor low. Name "
                 "another metric (`trustsweep list metrics`)."
             )
-        objectives.append(Objective(name, direction))
-    return objectives
 
 
 def check_defined(study: Study, figures: TrivialMetrics, split: Split) -> None:
@@ -234,14 +236,13 @@ def _within_images(study: Study, manifest: Manifest) -> None:
         )
 
 
-def _without_attacks(study: Study) -> None:
+def _without_attacks(study: Study, space: Space) -> None:
     """Attacks perturb `Batch.image`: without one they would pass for robustness."""
     if any(epsilon > 0 for epsilon in study.evaluation.epsilons):
         raise UserError(
             f"evaluation.epsilons: attacks change the image, and {study.data} has none. "
             "Give epsilons: [0]."
         )
-    space = study.search_space()
     for method in study.methods:
         regime = space.of(method)["regime"]
         if (regime.choices or [regime.start()]) != ["none"]:

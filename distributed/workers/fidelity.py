@@ -109,9 +109,11 @@ def portion(whole: int, share: float) -> int:
     return min(whole, max(1, round(share * whole)))
 
 
-def check(study: Study, manifest: Manifest) -> None:
-    """Raises `UserError` for a key of `fidelity.parameters` that cannot grow during a training."""
-    space = study.search_space()
+def check(study: Study, space: Space, manifest: Manifest) -> None:
+    """Raises `UserError` for a key of `fidelity.parameters` that cannot grow during a training.
+
+    `space` is the study's own.
+    """
     for name, share in study.fidelity.parameters.items():
         key = f"fidelity.parameters.{name}"
         owners = [t for t in study.methods if name in space.of(t)]
