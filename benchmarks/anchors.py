@@ -39,6 +39,7 @@ from trustsweep.data_pipelines.machine import replacing, write_atomically
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, Task
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams.indexed import Samples
+from trustsweep.distributed.run.folder import objectives_of
 from trustsweep.distributed.run.ledger import Record, State, trial_id
 from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.search.sampling import Sampling

@@ -38,6 +38,7 @@ from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Spl
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams.indexed import Samples
 from trustsweep.distributed.run.checkpoints import load_model, save_model
+from trustsweep.distributed.run.folder import objectives_of
 from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.statistics.front import pareto_mask
 from trustsweep.distributed.sweep.checks import evaluation_plan, task_of

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
 #: Where Linux keeps the limits of a container, by either version of control groups.
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 
@@ -58,7 +57,7 @@ def _numbers(name: str) -> tuple[int, ...]:
 
 
 def _stated(path: Path, key: str) -> int:
-    """The number behind a word of a file; 0 where there is none. Raises OSError without the file."""
+    """The number behind a word of a file, 0 without the word. Raises OSError without the file."""
     words = path.read_text(encoding="ascii").split()
     return int(words[words.index(key) + 1]) if key in words else 0
 

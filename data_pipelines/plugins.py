@@ -17,6 +17,7 @@ from functools import cache
 from importlib import metadata
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 from trustsweep.data_pipelines.errors import UserError
 
@@ -76,8 +77,9 @@ def entry_points(group: str) -> dict[str, str]:
 
 
 @cache
-def _points() -> metadata.EntryPoints:
-    """Of all installed packages, whose files are read for it."""
+def _points() -> Any:
+    """Those of all installed packages, whose files are read for it; `select` has one type in
+    Python 3.11 and another from 3.12 on."""
     return metadata.entry_points()
 
 

@@ -146,9 +146,9 @@ class Registry(Mapping[str, Any]):
         if name in self._own:
             module, attribute = self._own[name].target.split(":")
             spec = find_spec(module)
-            if spec is not None and spec.origin is not None:
-                if (known := _docstrings(spec.origin).get(attribute)) is not None:
-                    return known
+            known = {} if spec is None or spec.origin is None else _docstrings(spec.origin)
+            if attribute in known:
+                return known[attribute]
         return inspect.getdoc(self[name]) or ""
 
     @property

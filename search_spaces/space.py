@@ -17,7 +17,7 @@ of a list a group of registered names may stand (`trustsweep.search_spaces.names
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache
@@ -36,6 +36,8 @@ Value = bool | int | float | str
 COMMON = "common"
 #: The parameter that says which method a trial trains.
 METHOD = "method"
+#: Combinations that a grid may have: each is kept in memory.
+LARGEST_GRID = 50_000
 
 
 class Suggester(Protocol):
@@ -118,15 +120,28 @@ class Parameter(BaseModel):
             assert self.high is not None
             if self.low > self.high:
                 raise ValueError(f"low {self.low} is above high {self.high}")
+            if self.low == self.high:
+                raise ValueError(f"low and high are both {self.low}: give that value alone")
             if self.log and (self.low <= 0 or self.step is not None):
                 raise ValueError("`log` needs low > 0 and no step")
+            if self.step is not None and self.step > self.high - self.low:
+                raise ValueError(
+                    f"step {self.step} leads from low {self.low} beyond high {self.high}"
+                )
         elif self.log or self.step is not None:
             raise ValueError("`log` and `step` belong to `low` and `high`")
         if self.choices is not None and not self.choices:
             raise ValueError("`choices` is empty")
+        if (twice := repeated(self.choices or ())) is not None:
+            raise ValueError(f"{twice!r} is listed twice among the choices")
+        for name, allowed in self.when.items():
+            if not allowed:
+                raise ValueError(f"`when` lists no value of {name}, so that it never applies")
         if self.default is not None and not self.contains(self.default):
             raise ValueError(f"default {self.default!r} is outside the space")
         if self.within is not None:
+            if len(self.within) != 2 or not self.within[0] <= self.within[1]:
+                raise ValueError(f"`within` is a lowest and a highest number, not {self.within}")
             lowest, highest = self.within
             for value in self.values:
                 if _is_number(value) and not lowest <= float(value) <= highest:
@@ -245,11 +260,16 @@ class Space:
     def grid(self) -> list[dict[str, Value]]:
         """Every combination of the space, as the parameters an Optuna trial would be asked for.
 
-        Raises `UserError` for a parameter with a continuous range.
+        Raises `UserError` for a continuous range, and for more than `LARGEST_GRID` combinations.
         """
         walk = _Enumeration()
-        found = []
+        found: list[dict[str, Value]] = []
         while True:
+            if len(found) == LARGEST_GRID:
+                raise UserError(
+                    f"search.sampler: the grid has more than {LARGEST_GRID:,} combinations. Fix "
+                    "some parameters, or use another sampler."
+                )
             self.suggest(walk)
             found.append(dict(walk.params))
             if not walk.advance():
@@ -385,6 +405,16 @@ def _kept(base: Mapping[str, Any]) -> dict[str, Any]:
     return {key: base[key] for key in ("when", "within", "among") if key in base}
 
 
+def repeated(values: Iterable[Value]) -> Value | None:
+    """The first value that was there before; None for none."""
+    seen: set[Value] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
 def _is_number(value: Value | None) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -422,6 +452,14 @@ def _check_conditions(method: str, parameters: Mapping[str, Parameter]) -> None:
                     f"space.{name}.when: {method} has no parameter {other!r}"
                     f"{nearest(other, list(parameters))}"
                 )
+            known = parameters[other].among
+            for value in parameter.when[other]:
+                if known is not None and value not in known:
+                    words = [str(word) for word in known]
+                    raise UserError(
+                        f"space.{name}.when: {other} is never {value!r}"
+                        f"{nearest(str(value), words)} Choose among: {', '.join(words)}."
+                    )
     settled: set[str] = set()
     while len(settled) < len(parameters):
         ready = {n for n, p in parameters.items() if set(p.when) <= settled} - settled

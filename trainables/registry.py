@@ -8,24 +8,42 @@ from typing import Literal, TypeAlias, get_args
 from trustsweep.data_pipelines.registry import Registry, registered
 from trustsweep.data_pipelines.schema import Task
 
+#: Uncertainty maps of classifiers that predict in several passes.
+_OF_PASSES = ("entropy", "expected-entropy", "mutual-information", "least-confidence")
+
 METHODS = Registry(
     "method",
     {
         "classifier": "trustsweep.trainables.classifier:Classifier",
-        "draf": "trustsweep.trainables.fusion.draf:Draf",
+        "draf": registered("trustsweep.trainables.fusion.draf:Draf", uncertainties=_OF_PASSES),
         "drfuse": "trustsweep.trainables.fusion.drfuse:DrFuse",
-        "drifa-net": "trustsweep.trainables.fusion.drifa:DrifaNet",
+        "drifa-net": registered(
+            "trustsweep.trainables.fusion.drifa:DrifaNet", uncertainties=_OF_PASSES
+        ),
         "early-fusion": "trustsweep.trainables.fusion.early:EarlyFusion",
         "healnet": "trustsweep.trainables.fusion.healnet:HealNet",
         "late-fusion": "trustsweep.trainables.fusion.late:LateFusion",
         "mda": "trustsweep.trainables.fusion.mda:MdaStyle",
-        "unet": registered("trustsweep.trainables.unet:ClassicalUNet", task=Task.SEGMENTATION),
+        "unet": registered(
+            "trustsweep.trainables.unet:ClassicalUNet",
+            task=Task.SEGMENTATION,
+            uncertainties=("bernoulli-variance", "entropy"),
+        ),
         "evidential-unet": registered(
-            "trustsweep.trainables.unet:EvidentialUNet", task=Task.SEGMENTATION
+            "trustsweep.trainables.unet:EvidentialUNet",
+            task=Task.SEGMENTATION,
+            uncertainties=(
+                "vacuity",
+                "beta-variance",
+                "entropy",
+                "expected-entropy",
+                "mutual-information",
+            ),
         ),
     },
     group="trustsweep.methods",
     task=Task.CLASSIFICATION,
+    uncertainties=("entropy", "least-confidence"),
 )
 
 #: How an attack's ε is measured: the most that a pixel changes, or the length of the change.

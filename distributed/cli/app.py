@@ -319,7 +319,9 @@ def list_registered(
         if kind in (None, name):
             console.print(f"[bold]{name}[/bold]")
             width = max(len(entry) for entry in entries)
-            lines = [f"  {entry:<{width}}  {meaning}".rstrip() for entry, meaning in entries.items()]
+            lines = [
+                f"  {entry:<{width}}  {meaning}".rstrip() for entry, meaning in entries.items()
+            ]
             console.print("\n".join(lines), highlight=False, markup=False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from trustsweep.data_pipelines.corruptions import CORRUPTIONS
@@ -11,8 +11,8 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.schema import Manifest, Split, Task
 from trustsweep.distributed.workers import fidelity
-from trustsweep.search_spaces.space import Parameter, Space, Value
-from trustsweep.search_spaces.study import Study
+from trustsweep.search_spaces.space import METHOD, Parameter, Space, Value
+from trustsweep.search_spaces.study import BASELINE, Constraint, Study
 from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.catalog import (
     COSTS,
@@ -47,12 +47,22 @@ def check(study: Study, manifest: Manifest) -> None:
     _usable_corruptions(study, manifest)
     _usable_balance(space, task)
     _usable_encoder(space, manifest)
+    _usable_maps(space)
     fidelity.check(study, space, manifest)
+    if study.search.sampler == "grid":
+        space.grid()
+    scheduler = study.search.scheduler
+    if scheduler.policy != "none" and not scheduler.shares:
+        raise UserError(
+            f"search.scheduler.rungs: {scheduler.policy} stops trials at rungs, and there is none. "
+            "Name some, or the policy none."
+        )
+    _usable_references(study, task)
     _repeatable(study, space)
     _known_metrics(study, study.objectives, "objectives")
     _with_directions(study)
     _known_metrics(study, (c.metric for c in study.constraints), "constraints")
-    _sighted(study)
+    _possible_bounds(study.constraints)
 
 
 def _usable_balance(space: Space, task: Task) -> None:
@@ -69,11 +79,38 @@ def _usable_balance(space: Space, task: Task) -> None:
 def _usable_encoder(space: Space, manifest: Manifest) -> None:
     """Each file that a network may start from, tried on the network of the space's defaults."""
     for method in space.methods:
-        for file in filter(None, _listed(space.of(method)["encoder"])):
+        for name in filter(None, _listed(space.of(method)["encoder"])):
+            file = Path(str(name))
+            if not file.is_absolute():
+                raise UserError(
+                    f"space.encoder: {file} is not absolute. Name it by its whole path: workers "
+                    "run in folders of their own."
+                )
+            if not file.is_file():
+                raise UserError(f"space.encoder: {file}: no such file. Name a safetensors file.")
             from trustsweep.trainables.networks import load_encoder
 
-            config = {**space.defaults(method), "encoder": file}
-            load_encoder(METHODS[method](config, manifest).network(), Path(str(file)))
+            config = {**space.defaults(method), "encoder": str(file)}
+            try:
+                load_encoder(METHODS[method](config, manifest).network(), file)
+            except UserError as error:
+                raise UserError(f"space.{error}") from error
+
+
+def _usable_maps(space: Space) -> None:
+    """A map that ranks images must be one that the method gives."""
+    for method in space.methods:
+        parameters = space.of(method)
+        measure = parameters["selection_measure"]
+        if not all(set(_listed(parameters[k])) & set(v) for k, v in measure.when.items()):
+            continue
+        offered = METHODS.fact(method, "uncertainties")
+        for name in _listed(measure):
+            if name not in ("default", *offered):
+                raise UserError(
+                    f"space.selection_measure: {name} is no uncertainty map of {method}. It gives "
+                    f"{', '.join(offered)}; default is the first of them."
+                )
 
 
 def _listed(parameter: Parameter) -> list[Value]:
@@ -135,10 +172,41 @@ def task_of(study: Study) -> Task:
     return next(iter(tasks.values()))
 
 
+def _usable_references(study: Study, task: Task) -> None:
+    """A baseline is judged by the same figures as the front."""
+    for name, config in study.references().items():
+        method = str(config[METHOD])
+        if (other := METHODS.fact(method, "task")) is not task:
+            key = name if name == BASELINE else f"variants.{name}"
+            raise UserError(
+                f"{key}: {method} is for {other}, the study for {task}. Choose another method."
+            )
+
+
 def measured_names(study: Study) -> list[str]:
     """Every metric that a finished trial of the study has."""
     cells = corruption_cells(study)
     return [*all_names(study.evaluation.epsilons, cells, task_of(study)), *COSTS]
+
+
+def _possible_bounds(constraints: Sequence[Constraint]) -> None:
+    """A bound that no model can keep would leave the front empty."""
+    kept: dict[str, Constraint] = {}
+    for constraint in constraints:
+        info = metric_info(constraint.metric)
+        best = info.high if constraint.sense == ">=" else info.low
+        if constraint.violation(best) > 0:
+            raise UserError(
+                f"constraints: {constraint} is kept by no model, as {constraint.metric} goes from "
+                f"{info.low:g} to {info.high:g}. Give another bound."
+            )
+        other = kept.setdefault(constraint.metric, constraint)
+        if other is not constraint and other.sense == constraint.sense:
+            raise UserError(f"constraints: {other} and {constraint}: leave one of them out.")
+        if other.violation(constraint.bound) > 0:
+            raise UserError(
+                f"constraints: no model keeps both {other} and {constraint}. Change one of them."
+            )
 
 
 def _with_directions(study: Study) -> None:
@@ -189,10 +257,10 @@ _UNDEFINED = {
 _SKILL_OF = {Task.SEGMENTATION: "dice_lesion", Task.CLASSIFICATION: "balanced_accuracy"}
 
 
-def _sighted(study: Study) -> None:
-    """A search finds whatever its objectives reward, also a model that ignores the image.
+def check_sighted(study: Study) -> None:
+    """Raises `UserError` for objectives that a model which ignores the image can win.
 
-    Of a single trial nothing is chosen.
+    A search finds whatever its objectives reward. Of a single trial nothing is chosen.
     """
     blind = [name for name in study.objectives if metric_info(name).blind]
     kept = [c for c in study.constraints if c.metric.startswith(f"{SKILL}.")]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 from trustsweep.data_pipelines.building.shards import load_manifest
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.distributed.run.folder import objectives_of
+from trustsweep.distributed.run.ledger import Record
 from trustsweep.distributed.run.trivial import Trivial, read_trivial
 from trustsweep.distributed.statistics.front import Objective
-from trustsweep.distributed.sweep.checks import check, check_defined, task_of
+from trustsweep.distributed.sweep.checks import check, check_defined, check_sighted, task_of
 from trustsweep.distributed.sweep.resources import ResourcePlan, plan
+from trustsweep.distributed.sweep.resume import lessons
 from trustsweep.search_spaces.study import Study
 
 
@@ -24,6 +27,8 @@ class Checked:
     manifest: Manifest
     objectives: list[Objective]
     trivial: Trivial
+    #: Trials of an earlier run that the sampler learns from.
+    lessons: list[Record]
 
     def on(self, nodes: list[dict[str, float]]) -> Prepared:
         """The same with its resources on these nodes. Raises `UserError` where they do not fit."""
@@ -34,7 +39,8 @@ class Checked:
             nodes,
             data_bytes=sum(stored.get(split, 0) for split in (Split.TRAIN, Split.VAL)),
         )
-        return Prepared(study, self.manifest, self.objectives, self.trivial, resources, nodes)
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Prepared(**known, resources=resources, nodes=nodes)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,10 @@ def examine(study: Study) -> Checked:
     check(study, manifest)
     trivial = read_trivial(Folder(study.data), manifest, task_of(study))
     check_defined(study, trivial.figures[Split.VAL], Split.VAL)
-    return Checked(study, manifest, objectives_of(study), trivial)
+    check_sighted(study)
+    source = study.search.warm_start
+    learned = [] if source is None else lessons(Path(source), study, manifest)
+    return Checked(study, manifest, objectives_of(study), trivial, learned)
 
 
 def prepare(study: Study, nodes: list[dict[str, float]]) -> Prepared:

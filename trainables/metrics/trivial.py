@@ -1,8 +1,8 @@
 """What predictors that ignore the image give on a split: a function of its truth alone.
 
 They are worked out beside every evaluation, from the same samples at the same size, so that a skill
-(`trustsweep.trainables.metrics.skill`) compares like with like at a rung as well. They are arrays of
-numbers, free of torch: by the same code a study is checked against its data before it starts.
+(`trustsweep.trainables.metrics.skill`) compares like with like at a rung as well. They are numpy's
+work alone: by the same code a study is checked against its data, before torch is loaded.
 """
 
 from __future__ import annotations
@@ -157,8 +157,9 @@ class TrivialMasks(Trivial):
     """Empty and full mask, the train split's mean mask and its best fixed mask, the best constant.
 
     As they say the same of every image, Brier score and NLL follow from how many images have a
-    lesion at each pixel, and overlaps from counts of bits. The best constant probability is the share of lesion pixels among all, so that its Brier score
-    is r(1 − r); as a mask it is empty, or full where r > ½.
+    lesion at each pixel, and overlaps from counts of bits. The best constant probability is the
+    share of lesion pixels among all, so that its Brier score is r(1 − r); as a mask it is empty, or
+    full where r > ½.
     """
 
     def __init__(self, prior: Prior | None = None) -> None:

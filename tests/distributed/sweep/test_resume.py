@@ -7,11 +7,10 @@ import pytest
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest
-from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.folder import Run, objectives_of
 from trustsweep.distributed.run.ledger import SEEDS, Ledger, Record, State
 from trustsweep.distributed.search.stopping.policy import Metrics, Policy, Verdict
 from trustsweep.distributed.search.study_scheduler import replay
-from trustsweep.distributed.sweep.checks import objectives_of
 from trustsweep.distributed.sweep.resume import check_changes, lessons, teach
 from trustsweep.distributed.version import code_revision
 from trustsweep.search_spaces.study import Study, apply_overrides

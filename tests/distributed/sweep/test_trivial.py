@@ -13,7 +13,8 @@ from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.workers.training import TrialTraining
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import load
-from trustsweep.trainables.evaluation import EvaluationPlan
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
+from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.skill import triviality
 
 
@@ -81,3 +82,27 @@ def test_on_medmnist_a_constant_class_is_accurate_and_has_no_skill(
     assert triviality(found, known.figures["val"]) == "predicts one class for every image"
     (constraint,) = load("classification").constraints
     assert constraint.violation(found[constraint.metric]) > 0
+
+
+@pytest.mark.parametrize("task", [Task.SEGMENTATION, Task.CLASSIFICATION])
+def test_what_a_study_is_checked_with_is_what_an_evaluation_gives(
+    task: Task, phantoms: Path
+) -> None:
+    """Read from the shards before a sweep, and gathered from the batches that models are judged on.
+
+    Labels and masks are the same bits, so figures differ by the order of float64 sums at most.
+    """
+    manifest = Manifest.load(phantoms)
+    known = read_trivial(Folder(phantoms), manifest, task)
+    prior = Prior.of(Samples.read(phantoms, Split.TRAIN).sweep(7), task)
+    for name in ("counts", "mean", "fixed"):
+        mine, theirs = getattr(known.prior, name), getattr(prior, name)
+        assert mine is theirs is None or np.array_equal(mine, theirs)
+    for split in known.figures:
+        judged = Evaluation(EvaluationPlan(), task, prior)
+        for batch in Samples.read(phantoms, Split(split)).sweep(7):
+            judged.update_truth(batch)
+        figures = judged.trivial()
+        assert figures.keys() == known.figures[split].keys()
+        for predictor, row in figures.items():
+            assert row == pytest.approx(known.figures[split][predictor], abs=1e-12, nan_ok=True)
