@@ -44,7 +44,7 @@ from trustsweep.distributed.sweep.plan import Checked, Prepared, examine
 from trustsweep.distributed.sweep.progress import Progress, front_table, on_test_table
 from trustsweep.distributed.sweep.repeats import repeats
 from trustsweep.distributed.sweep.resources import cluster_nodes, known_nodes, ray_session
-from trustsweep.distributed.sweep.resume import check_changes, teach
+from trustsweep.distributed.sweep.resume import check_changes, lessons, teach
 from trustsweep.distributed.version import VERSION, code_revision
 from trustsweep.search_spaces.study import Study
 
@@ -75,12 +75,13 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
             style="yellow",
         )
     checked = _checked(study)
+    learned = lessons(study, checked.manifest)
     run = Run.create(out)
     run.ledger.lock()
-    if checked.lessons:
-        teach(run.ledger, checked.lessons)
+    if learned:
+        teach(run.ledger, learned)
         console.print(
-            f"The sampler starts from {len(checked.lessons)} trials of {study.search.warm_start}.",
+            f"The sampler starts from {len(learned)} trials of {study.search.warm_start}.",
             highlight=False,
         )
     _write_study(run, checked)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from trustsweep.data_pipelines.building.shards import load_manifest
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.distributed.run.folder import objectives_of
-from trustsweep.distributed.run.ledger import Record
 from trustsweep.distributed.run.trivial import Trivial, read_trivial
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.sweep.checks import check, check_defined, check_sighted, task_of
@@ -27,8 +25,6 @@ class Checked:
     manifest: Manifest
     objectives: list[Objective]
     trivial: Trivial
-    #: Trials of an earlier run that the sampler learns from.
-    lessons: list[Record]
 
     def on(self, nodes: list[dict[str, float]]) -> Prepared:
         """The same with its resources on these nodes. Raises `UserError` where they do not fit."""
@@ -68,11 +64,14 @@ def examine(study: Study) -> Checked:
     trivial = read_trivial(Folder(study.data), manifest, task_of(study))
     check_defined(study, trivial.figures[Split.VAL], Split.VAL)
     check_sighted(study)
-    source = study.search.warm_start
-    learned = [] if source is None else lessons(Path(source), study, manifest)
-    return Checked(study, manifest, objectives_of(study), trivial, learned)
+    return Checked(study, manifest, objectives_of(study), trivial)
 
 
 def prepare(study: Study, nodes: list[dict[str, float]]) -> Prepared:
-    """Check everything that can be wrong before a trial starts. Raises as `examine` and `plan`."""
-    return examine(study).on(nodes)
+    """Check everything that can be wrong before the first trial of a new run.
+
+    Raises as `examine`, `plan` and `lessons`.
+    """
+    checked = examine(study)
+    lessons(study, checked.manifest)
+    return checked.on(nodes)

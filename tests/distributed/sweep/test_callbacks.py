@@ -64,7 +64,7 @@ class Session:
     def __init__(self, run: Run, study: Study, console: Console) -> None:
         self.run = run
         trivial = Trivial(Prior(), {})
-        prepared = Prepared(study, Manifest.load(run.path), OBJECTIVES, trivial, [], PLAN, [])
+        prepared = Prepared(study, Manifest.load(run.path), OBJECTIVES, trivial, PLAN, [])
         self.stopped: dict[str, Verdict] = {}
         self.halt = Halt()
         sampling = Sampling(study, OBJECTIVES, identify)
