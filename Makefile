@@ -32,7 +32,7 @@ lint: setup view
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd build/view && ../../$(BIN)/lint-imports --config ../../pyproject.toml
+	cd build/view && ../../$(BIN)/lint-imports ../../pyproject.toml
 
 # Two processes, a file's tests in one of them, as they share what they prepare.
 test: lint

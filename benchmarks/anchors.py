@@ -36,25 +36,24 @@ from torch import nn
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.machine import replacing, write_atomically
-from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, TaskName
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams.indexed import Samples
-from trustsweep.distributed.run.folder import objectives_of
+from trustsweep.distributed.run.folder import evaluation_plan, objectives_of
 from trustsweep.distributed.run.ledger import Record, State, trial_id
 from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.search.sampling import Sampling
-from trustsweep.distributed.statistics.estimates import STATISTICS
 from trustsweep.distributed.statistics.inference import Estimate, Floats, bootstrap, summarise
-from trustsweep.distributed.sweep.checks import evaluation_plan, task_of
+from trustsweep.distributed.sweep.checks import task_of
 from trustsweep.distributed.version import VERSION
 from trustsweep.distributed.workers.fidelity import CLEAN
-from trustsweep.distributed.workers.training import Diverged, TrialTraining
+from trustsweep.distributed.workers.training import Diverged, Training
 from trustsweep.search_spaces.study import Study, load
 from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.networks import PadToMultiple, Standardise
-from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.sample_scores import SampleScores
+from trustsweep.trainables.tasks import task_named
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "anchors.md"
 BATCH = 128
@@ -239,7 +238,7 @@ def searched(
     data = _prepared(anchor, sources, out)
     study = load("recipes", [*anchor.settings, f"data={data}"])
     manifest = Manifest.load(data)
-    prior = read_trivial(Folder(data), manifest, task_of(study)).prior
+    prior = read_trivial(Folder(data), manifest, task_of(study, manifest)).prior
     trials = _search(study, manifest, out, prior, workers)
     objective = objectives_of(study)[0].name
     best = max(trials, key=lambda trial: trial.metrics[objective])
@@ -369,7 +368,7 @@ def _trained(
     manifest = Manifest.load(data)
     peer = ARMS[arm][1] if arm else None
     network = partial(peer, manifest, int(config["width"])) if peer else None
-    training = TrialTraining(config, manifest, plan, prior=prior, network=network)
+    training = Training(config, manifest, plan, prior=prior, network=network)
     samples = Samples.read(data, Split.TRAIN)
     try:
         for _ in range(config["epochs"]):
@@ -388,8 +387,9 @@ def _trained(
         "parameters": sum(p.numel() for p in training.network.parameters()),
     }
     if test:
-        scores = SampleScores(METHODS[config["method"]].task)
-        training.evaluate(Samples.read(data, Split.TEST), CLEAN, batch_size=BATCH, scores=scores)
+        scores = SampleScores(training.model.method.task)
+        tested = Samples.read(data, Split.TEST)
+        training.model.evaluate(tested, CLEAN, batch_size=BATCH, scores=scores)
         columns = scores.columns("clean")
         with replacing(out / f"{name}.npz") as partial_file, partial_file.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, ids=scores.sample_ids, **columns)
@@ -420,10 +420,10 @@ def _figures(
     columns = [_columns(out, name) for name in names]
     others = [_columns(out, name) for name in less]
     clusters = [patient[str(i)] for i in columns[0]["ids"]]
-    task = Task.SEGMENTATION if "dice" in columns[0] else Task.CLASSIFICATION
+    task = task_named(TaskName.SEGMENTATION if "dice" in columns[0] else TaskName.CLASSIFICATION)
     found = {}
     for metric in SHOWN[str(task)]:
-        make = STATISTICS[task][metric]
+        make = task.statistics[metric]
         mine, theirs = ([make(c) for c in some] for some in (columns, others))
         once = np.ones((1, len(clusters)))
         whole: Estimate = bootstrap(partial(_difference, mine, theirs), clusters)

@@ -34,24 +34,25 @@ from torch import Tensor
 
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
-from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams.indexed import Samples
 from trustsweep.distributed.run.checkpoints import load_model, save_model
-from trustsweep.distributed.run.folder import objectives_of
+from trustsweep.distributed.run.folder import evaluation_plan, objectives_of
 from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.statistics.front import pareto_mask
-from trustsweep.distributed.sweep.checks import evaluation_plan, task_of
+from trustsweep.distributed.sweep.checks import task_of
 from trustsweep.distributed.sweep.robustness import EFFORT, SAMPLES
 from trustsweep.distributed.version import VERSION
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.model import Model
+from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.study import Study, load
 from trustsweep.trainables.attacks import ScoreVictim, make_attack
 from trustsweep.trainables.attacks.ensemble import STEPS
+from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate
-from trustsweep.trainables.metrics.catalog import attacked_name
 from trustsweep.trainables.metrics.prior import Prior
-from trustsweep.trainables.registry import FAST, FULL, METHODS
+from trustsweep.trainables.registry import FAST, FULL
 
 #: The attack before, beside the names of the ensembles.
 BEFORE = "pgd-7"
@@ -141,7 +142,7 @@ class ProbabilityVictim(ScoreVictim):
 
     def loss(self, batch: Batch) -> Tensor:
         said = self.method.predict(self.network, batch)
-        truth = batch.mask if self.method.task is Task.SEGMENTATION else batch.label
+        truth = self.method.task.truth(batch)
         assert truth is not None
         p = said.probability
         if p.shape[1] > 1:
@@ -189,11 +190,12 @@ def measured(
     if not (data / MANIFEST_NAME).is_file():
         source = sources / problem.source if sources and problem.source else None
         prepare(source, problem.layout, data, size=problem.size, **problem.options)
+    manifest = Manifest.load(data)
     study = load(problem.study, [*problem.settings, *COMMON, f"data={data}"])
     draws = optuna.create_study(sampler=RandomSampler(seed=study.search.seed))
     space = study.search_space()
     configs = {f"{i:02d}": space.suggest(draws.ask()) for i in range(study.search.trials)}
-    prior = read_trivial(Folder(data), Manifest.load(data), task_of(study)).prior
+    prior = read_trivial(Folder(data), manifest, task_of(study, manifest)).prior
     train = partial(_trained, data, out, evaluation_plan(study), prior)
     figures = dict(zip(configs, workers.map(train, configs, configs.values()), strict=True))
     names = _front(study, figures)
@@ -232,12 +234,12 @@ def _trained(
     if kept.is_file():
         known: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
         return known
-    training = TrialTraining(config, Manifest.load(data), plan, prior=prior)
+    training = Training(config, Manifest.load(data), plan, prior=prior)
     samples = Samples.read(data, Split.TRAIN)
     for _ in range(config["epochs"]):
         training.epoch(samples)
     figures = training.evaluate(Samples.read(data, Split.VAL), batch_size=32).compute()
-    save_model(out / "models" / name, training.model, {"config": dict(config)})
+    save_model(out / "models" / name, training.model.network, {"config": dict(config)})
     kept.write_text(json.dumps(figures), encoding="utf-8")
     return figures
 
@@ -256,19 +258,19 @@ def _row(
     if kept.is_file():
         row: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return row
-    training = TrialTraining(config, Manifest.load(data), plan)
-    load_model(out / "models" / name, training.model)
+    model = Model(config, Manifest.load(data), plan)
+    load_model(out / "models" / name, model.network)
     samples = Samples.read(data, Split.TEST)
-    judge = partial(training.evaluate, samples, batch_size=32)
+    judge = partial(model.evaluate, samples, batch_size=32)
     figures, spent = {}, {}
-    ways = {BEFORE: partial(_before, training, samples), FAST: judge}
+    ways = {BEFORE: partial(_before, model, samples), FAST: judge}
     ways[FULL] = partial(judge, attack=FULL)
     for attack, run in ways.items():
         began = time.process_time()
         figures[attack] = run().compute()
         spent[attack] = time.process_time() - began
     few = samples.batch(range(min(len(samples), SAMPLES["full"])))
-    masking = training.masking(few, max(plan.budgets), EFFORT["full"])
+    masking = model.masking(few, max(plan.budgets), EFFORT["full"])
     names = {f"{e:g}": f"{attacked_name(e)}.{problem.metric}" for e in plan.budgets}
     row = {
         "data": problem.title,
@@ -286,10 +288,9 @@ def _row(
     return row
 
 
-def _before(training: TrialTraining, samples: Samples) -> Evaluation:
+def _before(model: Model, samples: Samples) -> Evaluation:
     """PGD-7 on probabilities, last iterate, one start: how every model was judged."""
-    method = METHODS[training.config["method"]](training.config, training.manifest)
-    victim = ProbabilityVictim(method, training.model)
+    victim = ProbabilityVictim(model.method, model.network)
     attack = make_attack("pgd", steps=7)
 
     def attacked(batch: Batch, epsilon: float, _: Tensor | None) -> Batch:
@@ -297,10 +298,10 @@ def _before(training: TrialTraining, samples: Samples) -> Evaluation:
 
     batches = (batch for batch in samples.sweep(32))
     return evaluate(
-        method,
-        training.model,
+        model.method,
+        model.network,
         batches,
-        training.plan,
+        model.plan,
         corrupt=lambda batch, *_: batch,
         attack=attacked,
     )

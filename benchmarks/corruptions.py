@@ -31,7 +31,7 @@ from trustsweep.data_pipelines.corruptions.defocus_blur import disk
 from trustsweep.data_pipelines.corruptions.motion_blur import half_gaussian
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
 from trustsweep.data_pipelines.corruptions.zoom_blur import zoom_factors
-from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, TaskName
 
 COUNT, SIZE, STEPS = 64, 128, 48
 SEVERITY = 3
@@ -39,7 +39,7 @@ SEVERITY = 3
 FEATURES = tuple(Feature(name=f"f{i}", std=2.0) for i in range(20))
 MANIFEST = Manifest(
     name="generated",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(1, SIZE, SIZE),
     image_scale=255,
     classes=("no", "yes"),

@@ -31,16 +31,15 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.machine import write_atomically
-from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Split, TaskName
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.statistics.inference import holm, paired_t_test, summarise
 from trustsweep.distributed.version import VERSION
 from trustsweep.distributed.workers.fidelity import CLEAN
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.networks import unet
-from trustsweep.trainables.registry import METHODS
 
 Decoder = Callable[[Manifest, int, int], nn.Module]
 
@@ -192,9 +191,7 @@ class _Work:
             figures[str(split)] = {name: values[f"clean.{name}"] for name in METRICS}
         return figures
 
-    def _training(
-        self, folder: Path, cell: Cell, seed: int, decoder: str, epochs: int
-    ) -> TrialTraining:
+    def _training(self, folder: Path, cell: Cell, seed: int, decoder: str, epochs: int) -> Training:
         changes = {
             "epochs": epochs,
             "batch_size": BATCH,
@@ -205,9 +202,9 @@ class _Work:
         config = Space([cell.form], changes).defaults(cell.form)
         # The network is made here, and only here.
         with patch("trustsweep.trainables.unet.unet", DECODERS[decoder]):
-            return TrialTraining(config, Manifest.load(folder), EvaluationPlan())
+            return Training(config, Manifest.load(folder), EvaluationPlan())
 
-    def _train(self, training: TrialTraining, folder: Path) -> None:
+    def _train(self, training: Training, folder: Path) -> None:
         train = Samples.read(folder, Split.TRAIN)
         for _ in range(training.config["epochs"]):
             training.epoch(train)
@@ -265,7 +262,7 @@ class _Work:
                 cell = Cell(data, "evidential-unet", "none")
                 training = self._training(folder, cell, 0, decoder, epochs)
                 self._train(training, folder)
-                shown = training.panel(batch, 0.0)
+                shown = training.model.panel(batch, 0.0)
                 maps |= {"image": shown["image"][0], "truth": shown["mask"][0]}
                 maps[f"probability, {decoder}"] = shown["probability"][0]
                 maps[f"vacuity, {decoder}"] = shown["uncertainty"][0]
@@ -287,15 +284,12 @@ def _truth(batch: Batch) -> Tensor:
     return batch.mask[:, 0].float()
 
 
-def _shares(training: TrialTraining, batch: Batch) -> dict[str, float]:
+def _shares(training: Training, batch: Batch) -> dict[str, float]:
     """Nyquist shares of the maps of a batch, and of an image that does not vary."""
-    method = METHODS[training.config["method"]](training.config, training.manifest)
     constant = batch.select([0]).with_image(torch.full_like(batch.image[:1], 0.5))
-    training.network.eval()
     found = {}
     for name, images in {"": batch, "constant_": constant}.items():
-        with torch.inference_mode():
-            prediction = method.predict(training.network, images)
+        prediction = training.model.predict(images)
         found[f"{name}probability"] = nyquist_share(prediction.probability[:, 0])
         found[f"{name}uncertainty"] = nyquist_share(next(iter(prediction.uncertainty.values())))
     return found
@@ -304,7 +298,7 @@ def _shares(training: TrialTraining, batch: Batch) -> dict[str, float]:
 def _cost(width: int, size: int, rounds: int) -> dict[str, Any]:
     manifest = Manifest(
         name="benchmark",
-        tasks=(Task.SEGMENTATION,),
+        tasks=(TaskName.SEGMENTATION,),
         image_shape=(1, size, size),
         image_scale=1.0,
         classes=("background", "lesion"),

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from trustsweep.data_pipelines.machine import write_atomically
-from trustsweep.data_pipelines.schema import Feature, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.schema import Feature, Kind, Manifest, Modality, TaskName
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.fusion.base import FusionMethod, FusionNetwork
 from trustsweep.trainables.registry import METHODS
@@ -86,7 +86,7 @@ def _network(model: str, modality: Modality, passes: int) -> FusionNetwork:
     config = Space([model], {}).defaults(model) | {"passes": passes}
     manifest = Manifest(
         name="benchmark",
-        tasks=(Task.CLASSIFICATION,),
+        tasks=(TaskName.CLASSIFICATION,),
         image_shape=(1, 128, 128),
         image_scale=1.0,
         classes=("no", "yes"),

@@ -32,7 +32,7 @@ from trustsweep.distributed.workers.board import WorkerSettings
 from trustsweep.distributed.workers.outcome import CONFIG, JUDGED, TRIAL, metrics_of
 from trustsweep.distributed.workers.rank import Rank
 from trustsweep.distributed.workers.slot import REQUEST, Slot, SlotSettings
-from trustsweep.distributed.workers.training import TrialTraining, merge_ranks
+from trustsweep.distributed.workers.training import Training, merge_ranks
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.evaluation import EvaluationPlan
 
@@ -68,7 +68,7 @@ def nested_loop(config: dict[str, Any]) -> None:
         split: Samples.from_iterator(ray.train.get_dataset_shard(split), worker.manifest)
         for split in SPLITS
     }
-    training = TrialTraining(config["config"], worker.manifest, worker.plan, rank=rank)
+    training = Training(config["config"], worker.manifest, worker.plan, rank=rank)
     metrics = training.epoch(samples[Split.TRAIN])
     started = time.perf_counter()
     part = training.evaluate(samples[Split.VAL], batch_size=32)

@@ -43,7 +43,7 @@ class Split(StrEnum):
     OOD = "ood"
 
 
-class Task(StrEnum):
+class TaskName(StrEnum):
     """What a manifest offers to learn, and what a method asks of it."""
 
     SEGMENTATION = "segmentation"
@@ -174,7 +174,7 @@ class Manifest:
     """
 
     name: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[TaskName, ...]
     image_shape: tuple[int, ...]
     image_scale: float
     classes: tuple[str, ...]
@@ -237,7 +237,7 @@ class Manifest:
         known = {f.name for f in dataclasses.fields(cls)}
         if differing := sorted(known ^ set(raw)):
             raise OtherVersion(f"{stated}, but other keys: {', '.join(differing)}")
-        raw["tasks"] = tuple(Task(t) for t in raw["tasks"])
+        raw["tasks"] = tuple(TaskName(t) for t in raw["tasks"])
         for key in ("image_shape", "classes", "mean", "std", "groups", "box_classes"):
             raw[key] = tuple(raw[key])
         for key in ("tabular", "series"):

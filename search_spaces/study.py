@@ -30,6 +30,8 @@ from trustsweep.data_pipelines.corruptions import suites
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.search_spaces.space import METHOD, Space, Value, repeated
+from trustsweep.trainables.conditions import ConditionName
+from trustsweep.trainables.registry import CONDITIONS
 
 #: The parameter that every draw of a training hangs on.
 SEED = "seed"
@@ -188,6 +190,8 @@ class Evaluation(_Section):
     for data without images); `corruptions` are evaluated at each of `severities` (1 to 5), with
     the parameters that `suite` gives them.
 
+    `conditions` are further ones, registered by plug-ins, each by name ("blurred@2").
+
     `attack` judges every trial: "fast", an ensemble of few gradients, or a single attack by name to
     compare with. `attack_steps` and `restarts` are its own. `final` judges the models of the front
     on the test split: "full", an ensemble of many attacks, beside `attack`; "fast", `attack` alone,
@@ -205,6 +209,7 @@ class Evaluation(_Section):
     suite: str = suites.DEFAULT_SUITE
     corruptions: list[str] = ["gaussian-noise", "gaussian-blur", "contrast-down"]
     severities: list[Annotated[int, Field(ge=1, le=5)]] = [1, 3, 5]
+    conditions: list[str] = []
     batch_size: Annotated[int, Field(ge=1)] = 32
 
     @field_validator("suite")
@@ -215,6 +220,23 @@ class Evaluation(_Section):
         except UserError as error:
             raise ValueError(str(error).rstrip(".")) from error
         return name
+
+    @field_validator("conditions")
+    @classmethod
+    def _known_conditions(cls, names: list[str]) -> list[str]:
+        for name in names:
+            known = ConditionName.parse(name)
+            if known.kind not in CONDITIONS:
+                raise ValueError(
+                    f"unknown condition {name!r}{nearest(known.kind, list(CONDITIONS))} Known: "
+                    f"{', '.join(CONDITIONS)}"
+                )
+            condition = CONDITIONS[known.kind]()
+            if condition.given_by:
+                raise ValueError(f"{name!r} is not listed here: {condition.given_by}")
+            if bool(known.detail) != condition.several or condition.describe(known.detail) is None:
+                raise ValueError(f"{name!r} is no condition as {known.kind} names them")
+        return list(dict.fromkeys(names))
 
     @field_validator("epsilons")
     @classmethod

@@ -16,21 +16,22 @@ from trustsweep.data_pipelines.corruptions.base import ImageCorruption
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.trainables.attacks.pgd import PGD
+from trustsweep.trainables.conditions import Condition
 from trustsweep.trainables.contract import Loss, Method, Prediction
 from trustsweep.trainables.metrics.base import SumState, classes, ratio
 from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
 from trustsweep.trainables.networks import Standardise
-from trustsweep.trainables.regimes import RandomShare
-from trustsweep.trainables.registry import ATTACKS, METHODS, REGIMES
+from trustsweep.trainables.regimes import RandomFraction
+from trustsweep.trainables.registry import ATTACKS, CONDITIONS, METHODS, REGIMES
 from trustsweep.trainables.uncertainty import categorical_maps
 
 
 class Brightest(Method):
     """Logistic regression on the brightest pixel and the mean."""
 
-    task = Task.CLASSIFICATION
+    tasks = (TaskName.CLASSIFICATION,)
     uncertainties = ("entropy", "least-confidence")
     space: ClassVar = {"gain": {"low": 1.0, "high": 4.0, "default": 2.0, "within": [0.1, 10]}}
 
@@ -62,7 +63,7 @@ class Bars(Layout[int]):
     """Noise with a bright bar in every other image."""
 
     name = "bars"
-    tasks = (Task.CLASSIFICATION,)
+    tasks = (TaskName.CLASSIFICATION,)
     classes = ("none", "bar")
     licence = "none"
     citation = "none"
@@ -101,7 +102,7 @@ class LongStep(PGD):
         return epsilon
 
 
-class Rarely(RandomShare):
+class Rarely(RandomFraction):
     """Attacks the fraction at every other step."""
 
     def choose(self, size, score, seeds, step):
@@ -129,6 +130,23 @@ ATTACKS.register("long-step", LongStep)
 REGIMES.register("rarely", Rarely)
 METRICS.register(
     MetricInfo(
-        "loudness", None, 0.0, 1.0, "", "Mean confidence", {Task.CLASSIFICATION: Loudness}
+        "loudness", None, 0.0, 1.0, "", "Mean confidence", {TaskName.CLASSIFICATION: Loudness}
     )
 )  # fmt: skip
+
+
+class Mirrored(Condition):
+    """Images mirrored along one axis, counted from the last."""
+
+    name = "mirrored"
+
+    def describe(self, detail):
+        if not detail:
+            return "mean over the axes"
+        return f"mirrored along axis -{detail}" if detail in ("1", "2") else None
+
+    def perturb(self, batch, member, tools, before):
+        return batch.with_image(batch.image.flip(-int(member)))
+
+
+CONDITIONS.register("mirrored", Mirrored)

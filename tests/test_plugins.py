@@ -41,6 +41,7 @@ def test_a_plugin_adds_one_of_everything_by_one_line_each():
         "long-step": "PGD whose first step reaches the surface of the ball.",
         "rarely": "Attacks the fraction at every other step.",
         "loudness": "Mean confidence",
+        "mirrored": "Images mirrored along one axis, counted from the last.",
     }.items():
         (line,) = [line for line in listed.splitlines() if line.split()[:1] == [name]]
         assert meaning in line
@@ -52,7 +53,8 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
     study = [
         "train", "brightest", "--data", data, "--dry-run", "--set", "regime=rarely",
         "--set", "attack=long-step", "--set", "attack_steps=2",
-        "--set", "evaluation.corruptions=[fading]",
+        "--set", "evaluation.corruptions=[fading]", "--set", "evaluation.conditions=[mirrored@2]",
+        "--set", "objectives=[mirrored.balanced_accuracy]",
     ]  # fmt: skip
     shown = trustsweep(*study, "--plugin", EVERYTHING)
     assert "gain: 2.0" in shown
@@ -61,6 +63,15 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
     refused = run(*study, "--plugin", EVERYTHING, "--set", "gain=11")
     assert refused.returncode == 2
     assert "space.gain: 11 is outside [0.1, 10]" in refused.stderr
+    for given, words in {
+        "mirrored@3": "'mirrored@3' is no condition as mirrored names them",
+        "mirrored": "'mirrored' is no condition as mirrored names them",
+        "mirored@1": "did you mean 'mirrored'",
+        "attacked@0.01": "not listed here: give evaluation.epsilons",
+    }.items():
+        other = run(*study, "--plugin", EVERYTHING, "--set", f"evaluation.conditions=[{given}]")
+        assert other.returncode == 2
+        assert words in other.stderr
     unknown = run(*study)
     assert "unknown method 'brightest'" in unknown.stderr
 
@@ -120,13 +131,17 @@ def test_a_sweep_on_nothing_of_ours_reaches_its_front_and_its_report(tmp_path):
         "objectives: [balanced_accuracy_area, clean.brier]\n"
         "space: {epochs: 2, regime: {choices: [none, rarely]}, attack: long-step}\n"
         "search: {trials: 3, sampler: random, scheduler: none}\n"
-        "evaluation: {epsilons: [0, 0.02], corruptions: [fading], severities: [3], final: fast}\n"
+        "evaluation: {epsilons: [0, 0.02], corruptions: [fading], severities: [3], final: fast,\n"
+        "  conditions: [mirrored@1, mirrored@2]}\n"
     )
     both = ("--plugin", EVERYTHING, "--plugin", EXAMPLE)
     trustsweep("sweep", study, "--data", data, "--out", out, *both, seconds=500)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["counts"]["completed"] == 3
-    assert "clean.loudness" in (out / "trials.csv").read_text().partition("\n")[0]
+    columns = (out / "trials.csv").read_text().partition("\n")[0]
+    assert "clean.loudness" in columns
+    assert "mirrored.balanced_accuracy" in columns
+    assert "mirrored@2.loudness" in columns
     assert {p.name for p in (out / "plugins").iterdir()} == {"everything_plugin.py", "own_model.py"}
     # The copies within a run are never run by themselves.
     refused = run("report", out)

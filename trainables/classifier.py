@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.networks import resnet
 from trustsweep.trainables.settings import number, whole
-from trustsweep.trainables.uncertainty import categorical_maps
+from trustsweep.trainables.uncertainty import categorical_maps, label_maps
 
 
 class Classifier(Method):
@@ -25,19 +25,19 @@ class Classifier(Method):
     (s), both in [0, 1].
     """
 
-    task = Task.CLASSIFICATION
+    tasks = (TaskName.CLASSIFICATION, TaskName.MULTILABEL)
     uncertainties = ("entropy", "least-confidence")
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for a missing or impossible config value, or data that do not fit."""
         super().__init__(config, manifest)
-        if self.task not in manifest.tasks:
-            raise UserError(f"{manifest.name}: no class of each image here, which this needs.")
         if not manifest.image_shape:
             raise UserError(f"{manifest.name}: no images here, which this classifies.")
-        if len(manifest.classes) < 2:
+        self._labels = self.task.name is TaskName.MULTILABEL
+        if not self._labels and len(manifest.classes) < 2:
             raise UserError(f"{manifest.name}: a single class leaves nothing to tell apart.")
-        self._outputs = len(manifest.classes) if len(manifest.classes) > 2 else 1
+        several = self._labels or len(manifest.classes) > 2
+        self._outputs = len(manifest.classes) if several else 1
         self._width = whole(config, "width", low=1)
         self._depth = whole(config, "depth", low=1)
         self._convolutions = whole(config, "convolutions", low=1, high=2)
@@ -57,12 +57,15 @@ class Classifier(Method):
         )
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
-        per_sample = self._cross_entropy(network(batch.image).float(), _label(batch))
+        per_sample = self._cross_entropy(network(batch.image).float(), self.task.truth(batch))
         total = per_sample.mean()
         return Loss(total, per_sample, {"cross-entropy": total.detach()})
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
         logit = self.scores(network, batch)
+        if self._labels:
+            maps = label_maps(logit.sigmoid())
+            return Prediction(logit, maps, exclusive=False)
         probability = logit.sigmoid() if self._outputs == 1 else logit.softmax(dim=1)
         maps = categorical_maps(probability)
         return Prediction(logit, {name: maps[name] for name in self.uncertainties})
@@ -72,14 +75,14 @@ class Classifier(Method):
         return logit
 
     def _cross_entropy(self, logit: Tensor, label: Tensor) -> Tensor:
-        """(B, outputs) and (B,) to (B,), in nats."""
+        """(B, outputs) and (B,), or (B, outputs) labels, to (B,), in nats; of several labels, the
+        mean over those that are known."""
+        if self._labels:
+            known = ~label.isnan()
+            target = label.nan_to_num() * (1 - self._smoothing) + self._smoothing / 2
+            each = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+            return (each * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
         if self._outputs == 1:
             target = label * (1 - self._smoothing) + self._smoothing / 2
             return F.binary_cross_entropy_with_logits(logit[:, 0], target, reduction="none")
         return F.cross_entropy(logit, label, label_smoothing=self._smoothing, reduction="none")
-
-
-def _label(batch: Batch) -> Tensor:
-    if batch.label is None:
-        raise ValueError("classification needs batch.label")
-    return batch.label

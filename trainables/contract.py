@@ -6,12 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
+
+if TYPE_CHECKING:
+    from trustsweep.trainables.tasks import Task
 
 Config = Mapping[str, Any]
 #: How far a probability may lie outside [0, 1] for the rounding of what it was computed from.
@@ -97,7 +101,8 @@ class Method(ABC):
     the method's search space), `manifest` describes the data.
     """
 
-    task: ClassVar[Task]
+    #: What it can be asked, by name; of these it is asked the first that the data offer.
+    tasks: ClassVar[tuple[TaskName, ...]]
     #: Uncertainty maps that `predict` returns; the first is the method's own default.
     uncertainties: ClassVar[tuple[str, ...]]
     #: Whether each prediction in evaluation mode is another draw; attacks then follow the mean
@@ -105,8 +110,19 @@ class Method(ABC):
     stochastic: ClassVar[bool] = False
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
+        """Raises `UserError` for data that offer none of the method's tasks."""
+        from trustsweep.trainables.tasks import task_named
+
         self.config = config
         self.manifest = manifest
+        offered = [name for name in self.tasks if name in manifest.tasks]
+        if not offered:
+            raise UserError(
+                f"{manifest.name}: offers {', '.join(manifest.tasks) or 'no task'}, and "
+                f"{type(self).__name__} needs {' or '.join(self.tasks)}."
+            )
+        #: What this instance is asked.
+        self.task: Task = task_named(offered[0])
 
     @abstractmethod
     def network(self) -> nn.Module:

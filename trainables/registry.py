@@ -1,4 +1,4 @@
-"""Every method, attack, regime and risk, one line each, with what a study is checked against.
+"""Every task, method, attack, condition, regime and risk, with what a study is checked against.
 
 Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yaml.
 """
@@ -6,7 +6,28 @@ Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yam
 from typing import Literal, TypeAlias, get_args
 
 from trustsweep.data_pipelines.registry import Registry, registered
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
+
+#: What can be asked of a model; `skill` is the measure whose skill a study asks for, `classed`
+#: whether each image has one class, by which it can be weighed.
+TASKS = Registry(
+    "task",
+    {
+        TaskName.SEGMENTATION: registered(
+            "trustsweep.trainables.tasks.segmentation:Segmentation",
+            skill="dice_lesion",
+            classed=False,
+        ),
+        TaskName.CLASSIFICATION: registered(
+            "trustsweep.trainables.tasks.classification:Classification",
+            skill="balanced_accuracy",
+            classed=True,
+        ),
+        TaskName.MULTILABEL: registered(
+            "trustsweep.trainables.tasks.multilabel:Multilabel", skill="auroc", classed=False
+        ),
+    },
+)
 
 #: Uncertainty maps of classifiers that predict in several passes.
 _OF_PASSES = ("entropy", "expected-entropy", "mutual-information", "least-confidence")
@@ -14,7 +35,10 @@ _OF_PASSES = ("entropy", "expected-entropy", "mutual-information", "least-confid
 METHODS = Registry(
     "method",
     {
-        "classifier": "trustsweep.trainables.classifier:Classifier",
+        "classifier": registered(
+            "trustsweep.trainables.classifier:Classifier",
+            tasks=(TaskName.CLASSIFICATION, TaskName.MULTILABEL),
+        ),
         "draf": registered("trustsweep.trainables.fusion.draf:Draf", uncertainties=_OF_PASSES),
         "drfuse": "trustsweep.trainables.fusion.drfuse:DrFuse",
         "drifa-net": registered(
@@ -26,12 +50,12 @@ METHODS = Registry(
         "mda": "trustsweep.trainables.fusion.mda:MdaStyle",
         "unet": registered(
             "trustsweep.trainables.unet:ClassicalUNet",
-            task=Task.SEGMENTATION,
+            tasks=(TaskName.SEGMENTATION,),
             uncertainties=("bernoulli-variance", "entropy"),
         ),
         "evidential-unet": registered(
             "trustsweep.trainables.unet:EvidentialUNet",
-            task=Task.SEGMENTATION,
+            tasks=(TaskName.SEGMENTATION,),
             uncertainties=(
                 "vacuity",
                 "beta-variance",
@@ -42,7 +66,7 @@ METHODS = Registry(
         ),
     },
     group="trustsweep.methods",
-    task=Task.CLASSIFICATION,
+    tasks=(TaskName.CLASSIFICATION,),
     uncertainties=("entropy", "least-confidence"),
 )
 
@@ -71,6 +95,18 @@ ATTACKS = Registry(
     iterative=True,
     follows_gradients=True,
     norms=get_args(Norm),
+)
+
+#: Under what a model is judged, in the order in which names list it; `trainables.conditions`.
+CONDITIONS = Registry(
+    "condition",
+    {
+        "clean": "trustsweep.trainables.conditions:Clean",
+        "corrupted": "trustsweep.trainables.conditions:Corrupted",
+        "attacked": "trustsweep.trainables.conditions:Attacked",
+        "ood": "trustsweep.trainables.conditions:Sites",
+    },
+    group="trustsweep.conditions",
 )
 
 #: Attacks that judge by several at once, named where a single attack may be: the one of a search,

@@ -93,6 +93,24 @@ def categorical_maps(p: Tensor) -> dict[str, Tensor]:
     }
 
 
+def label_maps(p: Tensor) -> dict[str, Tensor]:
+    """What the probabilities of several labels offer, each label a question of its own.
+
+    Args:
+        p: (B, K) in [0, 1].
+
+    Returns:
+        "entropy", the mean over the labels of H(p), and "least-confidence", the mean of
+        min(p, 1 − p), (B,) each, at least float32.
+    """
+    p = _at_least_float32(p)
+    smaller = torch.minimum(p, 1 - p)
+    return {
+        "entropy": _entropy_of_smaller(smaller).mean(dim=1),
+        "least-confidence": smaller.mean(dim=1),
+    }
+
+
 def ensemble_maps(p: Tensor) -> dict[str, Tensor]:
     """What T distributions over classes per image offer, of stochastic passes or of an ensemble.
 

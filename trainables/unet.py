@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.losses import (
     annealing,
@@ -25,14 +24,12 @@ from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps
 class _UNet(Method):
     """What both have in common: the network, and a loss that is a sum of named terms."""
 
-    task = Task.SEGMENTATION
+    tasks = (TaskName.SEGMENTATION,)
     outputs: int
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for a missing or impossible config value, or data without masks."""
         super().__init__(config, manifest)
-        if self.task not in manifest.tasks:
-            raise UserError(f"{manifest.name}: no masks here, which segmentation needs.")
         self._width = whole(config, "width", low=1)
         self._dice_weight = number(config, "dice_weight", low=0)
 

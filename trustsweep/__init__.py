@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from trustsweep.data_pipelines.errors import UserError
     from trustsweep.data_pipelines.layouts import LAYOUTS
     from trustsweep.data_pipelines.layouts.base import Layout, Sample
-    from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+    from trustsweep.data_pipelines.schema import Batch, Manifest, Split, TaskName
     from trustsweep.distributed.run.folder import Run
+    from trustsweep.distributed.workers.model import Model
     from trustsweep.search_spaces.study import Study
     from trustsweep.trainables.attacks.engine import Attack
     from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
     from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
     from trustsweep.trainables.regimes import Regime
     from trustsweep.trainables.registry import ATTACKS, METHODS, REGIMES, RISKS
+    from trustsweep.trainables.tasks import Task
 
 _HERE = Path(__file__).resolve().parent
 if not (_HERE / "trainables").is_dir():
@@ -40,13 +42,15 @@ _NAMES = {
     "data_pipelines.errors": ("UserError",),
     "data_pipelines.layouts": ("LAYOUTS",),
     "data_pipelines.layouts.base": ("Layout", "Sample"),
-    "data_pipelines.schema": ("Batch", "Manifest", "Split", "Task"),
+    "data_pipelines.schema": ("Batch", "Manifest", "Split", "TaskName"),
     "distributed.run.folder": ("Run",),
+    "distributed.workers.model": ("Model",),
     "search_spaces.study": ("Study",),
     "trainables.attacks.engine": ("Attack",),
     "trainables.contract": ("Loss", "Method", "Prediction", "Progress"),
     "trainables.metrics.catalog": ("METRICS", "MetricInfo"),
     "trainables.regimes": ("Regime",),
+    "trainables.tasks": ("Task",),
     "trainables.registry": ("ATTACKS", "METHODS", "REGIMES", "RISKS"),
 }
 _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
@@ -68,6 +72,7 @@ __all__ = [
     "Manifest",
     "Method",
     "MetricInfo",
+    "Model",
     "Prediction",
     "Progress",
     "Regime",
@@ -76,6 +81,7 @@ __all__ = [
     "Split",
     "Study",
     "Task",
+    "TaskName",
     "UserError",
 ]
 

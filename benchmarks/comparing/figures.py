@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from comparing.models import Judged
-from trustsweep.data_pipelines.schema import Task
-from trustsweep.distributed.statistics.estimates import STATISTICS
+from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.distributed.statistics.inference import Estimate, Floats, Statistic, bootstrap
+from trustsweep.trainables.tasks import task_named
 
 #: Of one model: how often each of its test samples was drawn, (r, n), to values (r,).
 Figure = Callable[[Judged], Statistic]
@@ -81,9 +81,9 @@ def _value(figure: Figure, model: Judged) -> float:
     return float(figure(model)(np.ones((1, len(model.patients))))[0])
 
 
-def under(task: Task, name: str, chosen: Callable[[str], bool]) -> Figure:
-    """The mean over the conditions chosen, by a name of `STATISTICS`."""
-    return meaned(STATISTICS[task][name], chosen)
+def under(task: TaskName, name: str, chosen: Callable[[str], bool]) -> Figure:
+    """The mean over the conditions chosen, by a name of `Task.statistics`."""
+    return meaned(task_named(task).statistics[name], chosen)
 
 
 def meaned(make: Callable[[Mapping[str, Any]], Statistic], chosen: Callable[[str], bool]) -> Figure:

@@ -19,11 +19,10 @@ from trustsweep.data_pipelines.machine import write_atomically
 from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Samples
+from trustsweep.distributed.run.folder import evaluation_plan
 from trustsweep.distributed.run.sample_table import origins
-from trustsweep.distributed.sweep.checks import evaluation_plan
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.study import load
-from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.sample_scores import SampleScores
 
@@ -109,14 +108,14 @@ def validated(unit: Unit) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def trained(unit: Unit) -> TrialTraining:
+def trained(unit: Unit) -> Training:
     """The unit's model after its epochs, on the CPU."""
     manifest = Manifest.load(unit.data)
     study = load(unit.study, [f"data={unit.data}", *unit.overrides])
     samples = unit.samples(Split.TRAIN)
-    task = METHODS[unit.config["method"]].task
-    prior = Prior.of(samples.sweep(BATCH), task)
-    training = TrialTraining(unit.config, manifest, evaluation_plan(study), prior=prior)
+    task = METHODS[unit.config["method"]](unit.config, manifest).task
+    prior = task.read_prior(samples.sweep(BATCH))
+    training = Training(unit.config, manifest, evaluation_plan(study), prior=prior)
     for _ in range(unit.config["epochs"]):
         training.epoch(samples)
     return training

@@ -11,10 +11,10 @@ from comparing.figures import Figure, meaned, of_card, under
 from comparing.models import Judged
 from numpy.typing import NDArray
 
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.distributed.statistics.inference import Floats, Statistic
+from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.metrics.calibration import folded_mean
-from trustsweep.trainables.metrics.catalog import attacked_name
 from trustsweep.trainables.metrics.skill import FIXED_MASK
 
 Columns = Mapping[str, NDArray[Any]]
@@ -27,7 +27,7 @@ def at(condition: str) -> Callable[[str], bool]:
 
 def named(name: str, condition: str = CLEAN) -> Figure:
     """Under one condition, by a name of `STATISTICS`."""
-    return under(Task.SEGMENTATION, name, at(condition))
+    return under(TaskName.SEGMENTATION, name, at(condition))
 
 
 def region_ece(condition: str = CLEAN) -> Figure:
@@ -115,7 +115,7 @@ COLUMNS: dict[str, Figure] = {
     "ECE, ε .01": region_ece(SMALL),
     "Brier": named("brier"),
     "Brier, ε .01": named("brier", SMALL),
-    "Brier, corrupted": under(Task.SEGMENTATION, "brier", lambda c: c.startswith("corrupted")),
+    "Brier, corrupted": under(TaskName.SEGMENTATION, "brier", lambda c: c.startswith("corrupted")),
     "AUSE": named("ause"),
     "AURC": aurc(),
     "AURC, ε .01": aurc(SMALL),

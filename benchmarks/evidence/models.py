@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from comparing.models import BATCH, Unit, candidates, is_judged, keep_judged, trained
 
-from trustsweep.data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.schema import Split, TaskName
 from trustsweep.distributed.workers.fidelity import CLEAN
 from trustsweep.search_spaces.study import BASELINE, load
 from trustsweep.trainables.registry import FULL
 from trustsweep.trainables.sample_scores import SampleScores
+from trustsweep.trainables.tasks import task_named
 
 STUDY = "evidential-arms"
 CLASSICAL, ACE, EVIDENTIAL = "classical", "ace", "evidential"
 NONE, RANDOM, UNCERTAIN, CERTAIN = "none", "random", "uncertain", "certain"
+_TASK = task_named(TaskName.SEGMENTATION)
 #: What a configuration is chosen by, on validation: a proper score of attacked and of corrupted
 #: images, as a model that is only accurate or only modest does not win it.
 CHOSEN_BY = ("attacked.brier", "corrupted.brier")
@@ -59,10 +61,13 @@ def judged(unit: Unit) -> None:
         return
     training = trained(unit)
     test, validation = unit.samples(Split.TEST), unit.samples(Split.VAL)
-    temperature = training.fit_temperature(validation, BATCH)
-    on_test = partial(training.evaluate, test, batch_size=BATCH)
-    own, cooled = SampleScores(Task.SEGMENTATION), SampleScores(Task.SEGMENTATION)
-    entropy = SampleScores(Task.SEGMENTATION, "entropy")
+    temperature = training.model.fit_temperature(validation, BATCH)
+    on_test = partial(training.model.evaluate, test, batch_size=BATCH)
+    own, cooled = (
+        SampleScores(_TASK),
+        SampleScores(_TASK),
+    )
+    entropy = SampleScores(_TASK, "entropy")
     found = on_test(scores=own)
     card = {
         "fingerprint": training.manifest.fingerprint,
@@ -83,8 +88,8 @@ def judged_fully(unit: Unit) -> None:
     torch.set_num_threads(1)
     if is_judged(unit, FULLY):
         return
-    scores = SampleScores(Task.SEGMENTATION)
-    found = trained(unit).evaluate(
-        unit.samples(Split.TEST), batch_size=BATCH, scores=scores, attack=FULL, corrupted=False
+    scores = SampleScores(_TASK)
+    found = trained(unit).model.evaluate(
+        unit.samples(Split.TEST), batch_size=BATCH, scores=scores, attack=FULL, attacked_alone=True
     )
     keep_judged(unit, {"config": dict(unit.config), "metrics": found.compute()}, scores, FULLY)

@@ -11,7 +11,7 @@ from comparing.models import Judged
 from numpy.typing import NDArray
 
 from fused.models import threshold
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.distributed.statistics.inference import Floats, Statistic
 
 #: What the study `fusion-arms` calls DRAF.
@@ -29,12 +29,12 @@ BASELINES = (
 
 def clean(name: str) -> Figure:
     """Of the clean images, by a name of `STATISTICS`."""
-    return under(Task.CLASSIFICATION, name, lambda condition: condition == "clean")
+    return under(TaskName.CLASSIFICATION, name, lambda condition: condition == "clean")
 
 
 def corrupted(name: str, kind: str = "") -> Figure:
     """The mean over all severities of one corruption, or of all."""
-    return under(Task.CLASSIFICATION, name, lambda c: c.startswith(f"corrupted@{kind}"))
+    return under(TaskName.CLASSIFICATION, name, lambda c: c.startswith(f"corrupted@{kind}"))
 
 
 def drop(model: Judged) -> Statistic:

@@ -9,16 +9,15 @@ import torch
 from comparing.models import BATCH, Judged, Unit, is_judged, keep_judged, trained
 
 from trustsweep.data_pipelines.corruptions.suite import corrupt
-from trustsweep.data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.schema import Split, TaskName
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.sweep.selective import selective
 from trustsweep.distributed.sweep.test_evaluation import MIXED, MIXED_SEVERITY
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
-from trustsweep.distributed.workers.training import TrialTraining
-from trustsweep.trainables.attacks.engine import frozen
-from trustsweep.trainables.registry import METHODS
+from trustsweep.distributed.workers.model import Model
 from trustsweep.trainables.reliance import reliance
 from trustsweep.trainables.sample_scores import SampleScores
+from trustsweep.trainables.tasks import task_named
 
 #: What a configuration is chosen by, on validation: a proper score where modalities are worse or
 #: missing, as a model that is only accurate or only modest does not win it.
@@ -43,9 +42,9 @@ def judged(unit: Unit) -> None:
     manifest = training.manifest
 
     def on(split: Split, level: Level = FULL, scores: SampleScores | None = None) -> Any:
-        return training.evaluate(unit.samples(split), level, batch_size=BATCH, scores=scores)
+        return training.model.evaluate(unit.samples(split), level, batch_size=BATCH, scores=scores)
 
-    scores = SampleScores(Task.CLASSIFICATION)
+    scores = SampleScores(task_named(TaskName.CLASSIFICATION))
     test, validation = on(Split.TEST, scores=scores), on(Split.VAL, CLEAN)
     outside = on(Split.OOD, CLEAN) if manifest.split_counts.get(Split.OOD) else None
     card = {
@@ -54,23 +53,21 @@ def judged(unit: Unit) -> None:
         "metrics": test.compute(),
         "ood": outside.compute() if outside else {},
         "selective": selective(validation, test, outside),
-        "reliance": _reliance(training, unit.samples(Split.TEST)),
+        "reliance": _reliance(training.model, unit.samples(Split.TEST)),
     }
     keep_judged(unit, card, scores)
 
 
-def _reliance(training: TrialTraining, samples: Samples) -> dict[str, Any]:
+def _reliance(model: Model, samples: Samples) -> dict[str, Any]:
     """How the weights follow quality; empty for a method without weights."""
     worse = partial(
         corrupt,
         name=MIXED,
         severity=MIXED_SEVERITY,
-        manifest=training.manifest,
-        suite=training.plan.suite,
+        manifest=model.manifest,
+        suite=model.plan.suite,
     )
-    method = METHODS[training.config["method"]](training.config, training.manifest)
-    with frozen(training.network), torch.inference_mode():
-        if method.predict(training.network, samples.batch([0])).modality_weights is None:
-            return {}
+    if model.predict(samples.batch([0])).modality_weights is None:
+        return {}
     batches = (worse(batch) for batch in samples.sweep(BATCH))
-    return dict(reliance(method, training.network, batches).compute())
+    return dict(reliance(model.method, model.network, batches).compute())

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from trustsweep.data_pipelines.schema import Kind, Task
+from trustsweep.data_pipelines.schema import Kind, TaskName
 
 UNKNOWN = "unknown"
 
@@ -176,7 +176,7 @@ class Inspection:
 
     name: str
     licence: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[TaskName, ...]
     image_shape: tuple[int, ...]
     classes: tuple[str, ...]
     several: bool

@@ -17,7 +17,7 @@ from trustsweep.data_pipelines.readers.files import opaque
 from trustsweep.data_pipelines.readers.patients import PatientList
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, Task
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, TaskName
 
 Case = TypeVar("Case")
 
@@ -43,7 +43,7 @@ class Layout(ABC, Generic[Case]):
 
     # What follows describes the samples. A constructor that learns them from the folder sets them
     # on the instance.
-    tasks: tuple[Task, ...]
+    tasks: tuple[TaskName, ...]
     #: Of `label`, or of `mask` with the background first.
     classes: tuple[str, ...]
     #: Of `boxes`.

@@ -23,7 +23,7 @@ from trustsweep.data_pipelines.readers.nifti import Volume, read_labels, read_ni
 from trustsweep.data_pipelines.readers.tables import Kind as Column
 from trustsweep.data_pipelines.readers.tables import read_table
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Kind, Modality, Task
+from trustsweep.data_pipelines.schema import Kind, Modality, TaskName
 
 _SUFFIXES = (".nii", ".nii.gz")
 _SEQUENCES = ("flair", "t1", "t1ce", "t2")
@@ -173,7 +173,11 @@ class Brats(Layout[Scan | BadFile]):
             crop=crop,
         )
         self.classes = ("background", f"{region} tumour")
-        self.tasks = (Task.SEGMENTATION,) if dims == 3 else (Task.SEGMENTATION, Task.CLASSIFICATION)
+        self.tasks = (
+            (TaskName.SEGMENTATION,)
+            if dims == 3
+            else (TaskName.SEGMENTATION, TaskName.CLASSIFICATION)
+        )
         self._scans, self._unlabelled, self._strays = self._find_scans()
         self._naming = self._one_year()
         self._mapped = self._read_mapping()

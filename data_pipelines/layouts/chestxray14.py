@@ -22,7 +22,7 @@ from trustsweep.data_pipelines.readers.name_lists import read_names
 from trustsweep.data_pipelines.readers.patients import identity
 from trustsweep.data_pipelines.readers.tables import Kind, Row, read_table
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.schema import Split, TaskName
 
 _ENTRIES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 _BOXES = "BBox_List_2017.csv"
@@ -101,7 +101,7 @@ class ChestXray14(Layout[Entry | BadFile]):
     """
 
     name = "chestxray14"
-    tasks = (Task.MULTILABEL,)
+    tasks = (TaskName.MULTILABEL,)
     classes = _FINDINGS
     groups = ("site", "sex", "age", "view")
     licence = "No restrictions; NIH Clinical Center asks to be acknowledged and the paper cited"

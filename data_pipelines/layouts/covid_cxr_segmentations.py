@@ -17,7 +17,7 @@ from trustsweep.data_pipelines.readers.images import read_grey, read_mask
 from trustsweep.data_pipelines.readers.patients import identity
 from trustsweep.data_pipelines.readers.tables import Kind, Row, read_table
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.schema import Split, TaskName
 
 _INDEX, _METADATA, _BOXES = "index.csv", "metadata.csv", "boxes_256.csv"
 _TARGETS = ("infection", "lung")
@@ -89,7 +89,7 @@ class CovidCxrSegmentations(Layout[Entry | BadFile]):
     """
 
     name = "covid-cxr-segmentations"
-    tasks = (Task.SEGMENTATION,)
+    tasks = (TaskName.SEGMENTATION,)
     box_classes = _KINDS
     groups = ("site", "sex", "age", "view")
     licence = "Annotations: CC BY 4.0. Images: per row of metadata.csv, some of them unstated"

@@ -23,7 +23,7 @@ from trustsweep.data_pipelines.readers.tables import Kind as Column
 from trustsweep.data_pipelines.readers.tables import Row, Table, read_table
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, TaskName
 
 _TABLE, _IMAGES = "data.csv", "png"
 #: The repository's other entries: words, and the place of the NIfTI files.
@@ -112,7 +112,7 @@ class HannoverCovid(Layout[Row | BadFile]):
     """
 
     name = "hannover-covid"
-    tasks = (Task.CLASSIFICATION,)
+    tasks = (TaskName.CLASSIFICATION,)
     tabular = tuple(Feature(name=name, unit=lab.unit) for name, lab in _LABS.items())
     modalities = (
         Modality(name="xray", kind=Kind.IMAGE, column="image"),

@@ -24,7 +24,7 @@ from trustsweep.data_pipelines.readers.nifti import Volume
 from trustsweep.data_pipelines.readers.tables import Kind as Column
 from trustsweep.data_pipelines.readers.tables import Row, Table, read_table
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, TaskName
 
 _ROOT, _TABLE = "kaggle_3m", "data.csv"
 _SEQUENCES = ("pre-contrast", "flair", "post-contrast")
@@ -119,7 +119,11 @@ class Lgg(Layout[Patient | BadFile]):
         if (self._root / _TABLE).exists():
             self._table = read_table(self._root / _TABLE, _COLUMNS, unique="Patient")
         self._rows = {row["Patient"]: row for row in self._table or ()}
-        self.tasks = (Task.SEGMENTATION,) if dims == 3 else (Task.SEGMENTATION, Task.CLASSIFICATION)
+        self.tasks = (
+            (TaskName.SEGMENTATION,)
+            if dims == 3
+            else (TaskName.SEGMENTATION, TaskName.CLASSIFICATION)
+        )
         self.modalities = tuple(
             Modality(name=name, kind=Kind.IMAGE, column="image", indices=(channel,))
             for channel, name in enumerate(_SEQUENCES)

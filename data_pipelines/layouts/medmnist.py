@@ -20,7 +20,7 @@ from trustsweep.data_pipelines.readers.files import digest
 from trustsweep.data_pipelines.readers.npz import npz_shapes, read_npz, stream_npz
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import PatientSource, Split, Task
+from trustsweep.data_pipelines.schema import PatientSource, Split, TaskName
 
 _SPLITS = (Split.TRAIN, Split.VAL, Split.TEST)
 
@@ -30,7 +30,7 @@ class Flag:
     """One of the sets: its class names in the order of the labels, and what an image is."""
 
     classes: tuple[str, ...]
-    task: Task = Task.CLASSIFICATION
+    task: TaskName = TaskName.CLASSIFICATION
     colour: bool = False
     solid: bool = False
     ordinal: bool = False
@@ -93,7 +93,7 @@ FLAGS = {
             "pleural",
             "hernia",
         ),
-        task=Task.MULTILABEL,
+        task=TaskName.MULTILABEL,
     ),
     "dermamnist": Flag(
         (
@@ -296,7 +296,7 @@ class MedMnist(Layout[Entry]):
 
     def _read_labels(self) -> dict[Split, NDArray[np.integer[Any]]]:
         """(N,) class numbers of each split, or (N, K) of 0 and 1."""
-        several = self._flag.task is Task.MULTILABEL
+        several = self._flag.task is TaskName.MULTILABEL
         arrays = read_npz(self._path, [f"{split}_labels" for split in _SPLITS])
         labels = {}
         for split in _SPLITS:

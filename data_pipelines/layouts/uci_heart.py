@@ -17,7 +17,7 @@ from trustsweep.data_pipelines.readers.tables import Kind as Column
 from trustsweep.data_pipelines.readers.tables import read_table
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, Task
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, TaskName
 
 _HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 _COLUMNS = (
@@ -87,7 +87,7 @@ class UciHeart(Layout[Row]):
 
     name = "uci-heart"
     patients = PatientSource.NONE
-    tasks = (Task.CLASSIFICATION,)
+    tasks = (TaskName.CLASSIFICATION,)
     licence = "CC BY 4.0"
     citation = (
         "Janosi, Steinbrunn, Pfisterer, Detrano (1989): Heart Disease. UCI Machine Learning "

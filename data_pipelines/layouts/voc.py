@@ -20,7 +20,7 @@ from trustsweep.data_pipelines.readers.images import read_colour
 from trustsweep.data_pipelines.readers.name_lists import read_names
 from trustsweep.data_pipelines.readers.xml import read_xml
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import PatientSource, Split, Task
+from trustsweep.data_pipelines.schema import PatientSource, Split, TaskName
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -76,7 +76,7 @@ class Voc(Layout[Entry | BadFile]):
     name = "voc"
     patients = PatientSource.NONE
     takes_patients = True
-    tasks = (Task.MULTILABEL,)
+    tasks = (TaskName.MULTILABEL,)
     groups = ("site",)
     licence = "as stated by the publisher of the folder (VOC: Flickr's terms of use; BCCD: MIT)"
     citation = (

@@ -258,9 +258,9 @@ def train(
     # Its task decides what can be measured, so a shipped study lends its own: of the same model,
     # or of one with the same task.
     shipped = [load(name) for name in shipped_studies()]
-    task = METHODS.fact(method, "task")
+    tasks = METHODS.fact(method, "tasks")
     alike = [study for study in shipped if method in study.methods] or [
-        study for study in shipped if METHODS.fact(study.methods[0], "task") == task
+        study for study in shipped if METHODS.fact(study.methods[0], "tasks") == tasks
     ]
     raw = {
         "name": f"train-{method}",

@@ -11,15 +11,9 @@ from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.registry import Registry
 from trustsweep.distributed.search.stopping import POLICIES
 from trustsweep.search_spaces.study import read, shipped_studies
-from trustsweep.trainables.metrics.catalog import (
-    AREAS,
-    COSTS,
-    METRICS,
-    SKILL,
-    MetricInfo,
-    metric_info,
-)
-from trustsweep.trainables.registry import ATTACKS, MAPS, METHODS, REGIMES
+from trustsweep.trainables.metrics.catalog import AREAS, COSTS, METRICS, MetricInfo, metric_info
+from trustsweep.trainables.metrics.names import SKILL
+from trustsweep.trainables.registry import ATTACKS, CONDITIONS, MAPS, METHODS, REGIMES
 
 _REGISTRIES: dict[str, Registry] = {
     "methods": METHODS,
@@ -27,6 +21,7 @@ _REGISTRIES: dict[str, Registry] = {
     "corruptions": CORRUPTIONS,
     "attacks": ATTACKS,
     "regimes": REGIMES,
+    "conditions": CONDITIONS,
     "schedulers": POLICIES,
 }
 

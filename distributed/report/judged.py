@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.schema import Split
 from trustsweep.distributed.report.wording import attacked
 from trustsweep.distributed.run.evaluation_card import EvaluationCard
 from trustsweep.distributed.run.folder import Run
-from trustsweep.trainables.metrics.catalog import METRICS, attacked_name
+from trustsweep.trainables.conditions import attacked_name
+from trustsweep.trainables.metrics.catalog import METRICS
 from trustsweep.trainables.metrics.skill import best_trivial
 
 
@@ -82,7 +84,8 @@ def trivial(run: Run) -> Trivial | None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of an image: its class, with what probability, and how unsure it is."""
+    """What a model says of an image: its class (or labels), with what probability, and how unsure
+    it is; of several labels, the probability is that of all of them being as it says."""
 
     name: str
     probability: float
@@ -94,6 +97,8 @@ def answer(card: EvaluationCard, i: int, prefix: str = "", suffix: str = "") -> 
     """What the model says of row `i` of its arrays called `<prefix>probability<suffix>` etc."""
     stored = card.panel
     probability = stored[f"{prefix}probability{suffix}"][i]
+    if "labels" in stored:
+        return _labels_answer(card, i, probability, float(stored[f"uncertainty{suffix}"][i]))
     best = int(np.argmax(probability))
     return Answer(
         name=class_name(card, best),
@@ -101,6 +106,30 @@ def answer(card: EvaluationCard, i: int, prefix: str = "", suffix: str = "") -> 
         uncertainty=float(stored[f"{prefix}uncertainty{suffix}"][i]),
         right=best == int(stored[f"{prefix}label"][i]),
     )
+
+
+def _labels_answer(
+    card: EvaluationCard, i: int, probability: NDArray[np.float32], uncertainty: float
+) -> Answer:
+    truth, positive = card.panel["labels"][i], probability > 0.5
+    known = ~np.isnan(truth)
+    return Answer(
+        name=_listed(card, positive),
+        probability=float(np.where(positive, probability, 1 - probability).prod()),
+        uncertainty=uncertainty,
+        right=bool((positive == (truth > 0.5))[known].all()),
+    )
+
+
+def truth_of(card: EvaluationCard, i: int) -> str:
+    """The class of row `i` of its arrays, or the labels that it has."""
+    if "labels" in card.panel:
+        return _listed(card, card.panel["labels"][i] > 0.5)
+    return class_name(card, int(card.panel["label"][i]))
+
+
+def _listed(card: EvaluationCard, labels: NDArray[np.bool_]) -> str:
+    return ", ".join(class_name(card, int(k)) for k in np.flatnonzero(labels)) or "none"
 
 
 def class_name(card: EvaluationCard, index: int) -> str:

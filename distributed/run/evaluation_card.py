@@ -86,10 +86,9 @@ class Selective(_Part):
 
 
 class Unseen(_Part):
-    """Sites that no other split holds: how many samples, and their clean metrics."""
+    """Sites that no other split holds; their metrics are those of the condition "ood"."""
 
     samples: int
-    metrics: dict[str, float]
 
 
 class ModalityWeights(_Part):

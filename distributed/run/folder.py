@@ -33,6 +33,7 @@ from trustsweep.distributed.statistics.front import (
 )
 from trustsweep.distributed.version import code_revision
 from trustsweep.search_spaces.study import Constraint, Study, load
+from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.catalog import MetricInfo, metric_info
 from trustsweep.trainables.metrics.skill import triviality
 
@@ -65,6 +66,27 @@ def total_cost(name: str, trials: Iterable[Record]) -> float:
     if not spent:
         return math.nan
     return max(spent) if name in PEAKS else math.fsum(spent)
+
+
+def evaluation_plan(study: Study) -> EvaluationPlan:
+    """What `trustsweep.trainables.evaluation` is to do for each trial of this study."""
+    settings = study.evaluation
+    return EvaluationPlan(
+        epsilons=tuple(settings.epsilons),
+        attack=settings.attack,
+        attack_steps=settings.attack_steps,
+        restarts=settings.restarts,
+        norm=settings.norm,
+        corruptions=corruption_cells(study),
+        suite=settings.suite,
+        conditions=tuple(settings.conditions),
+    )
+
+
+def corruption_cells(study: Study) -> tuple[tuple[str, int], ...]:
+    """Every (corruption, severity) of the study's evaluation."""
+    settings = study.evaluation
+    return tuple((name, level) for name in settings.corruptions for level in settings.severities)
 
 
 class Front:
@@ -217,6 +239,11 @@ class Run:
             named = " ".join(f"--plugin {shlex.quote(str(path))}" for path in missing)
             raise UserError(f"{self.path}: was made with plug-ins. Name them: {named}")
         return load(self.path / STUDY)
+
+    @cached_property
+    def plan(self) -> EvaluationPlan:
+        """What its models are judged under."""
+        return evaluation_plan(self.study)
 
     @property
     def study_text(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from trustsweep.data_pipelines.building.shards import read_column
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.machine import write_atomically
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.trainables.metrics.skill import TrivialMetrics
 
@@ -33,11 +33,11 @@ class Trivial:
     figures: Mapping[str, TrivialMetrics]
 
 
-def read_trivial(data: Folder, manifest: Manifest, task: Task) -> Trivial:
+def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> Trivial:
     """Read the labels or masks of every split once. Raises `UserError` for damaged files."""
     from trustsweep.trainables.metrics.trivial import TRIVIAL
 
-    column = "mask" if task is Task.SEGMENTATION else "label"
+    column = "mask" if task is TaskName.SEGMENTATION else "label"
     prior = TRIVIAL[task].learn(read_column(data, Split.TRAIN, column))
     figures: dict[str, TrivialMetrics] = {}
     for split in (Split.VAL, Split.TEST, Split.OOD):

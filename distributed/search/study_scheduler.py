@@ -73,7 +73,7 @@ def replay(policy: Policy, ledger: Ledger) -> dict[str, Verdict]:
         if record is None or record.stage != SEARCH:
             continue
         if event["event"] == EPOCH and "rung" in event:
-            verdict = policy.report(record.id, event["rung"], event["metrics"])
+            verdict = policy.report(record.id, event["rung"], event["figures"])
             if verdict.stop:
                 pending[record.id] = verdict
         elif event["event"] == END:

@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
+from trustsweep.distributed.run.folder import evaluation_plan
 from trustsweep.distributed.workers import fidelity
 from trustsweep.search_spaces.space import METHOD, Parameter, Space, Value
 from trustsweep.search_spaces.study import BASELINE, Constraint, Study
-from trustsweep.trainables.evaluation import EvaluationPlan
-from trustsweep.trainables.metrics.catalog import (
-    COSTS,
-    METRICS,
-    SKILL,
-    all_names,
-    leaf,
-    metric_info,
-)
+from trustsweep.trainables.conditions import SITES
+from trustsweep.trainables.metrics.catalog import COSTS, METRICS, all_names, metric_info
+from trustsweep.trainables.metrics.names import SHIFT, MetricName
 from trustsweep.trainables.metrics.skill import TrivialMetrics, best_trivial, skill
-from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS
+from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS, TASKS
 
 
 def check(study: Study, manifest: Manifest) -> None:
     """Raises `UserError` naming the key of the study, or the data set, that cannot be."""
-    space, task = study.search_space(), task_of(study)
-    if task not in manifest.tasks:
-        offered = ", ".join(manifest.tasks)
-        raise UserError(
-            f"methods: {study.methods[0]} needs {task} data, {study.data} offers {offered}. "
-            "Choose other methods or another data set."
-        )
+    space, task = study.search_space(), task_of(study, manifest)
     for split in (Split.TRAIN, Split.VAL):
         if not manifest.split_counts.get(split):
             raise UserError(
@@ -59,17 +49,17 @@ def check(study: Study, manifest: Manifest) -> None:
         )
     _usable_references(study, task)
     _repeatable(study, space)
-    _known_metrics(study, study.objectives, "objectives")
+    _known_metrics(study, study.objectives, "objectives", task)
     _with_directions(study)
-    _known_metrics(study, (c.metric for c in study.constraints), "constraints")
+    _known_metrics(study, (c.metric for c in study.constraints), "constraints", task)
     _possible_bounds(study.constraints)
 
 
-def _usable_balance(space: Space, task: Task) -> None:
+def _usable_balance(space: Space, task: TaskName) -> None:
     """A map has no class of its own to weigh an image by."""
     for method in space.methods:
         balance = space.of(method)["class_balance"]
-        if task is not Task.CLASSIFICATION and set(_listed(balance)) - {"none"}:
+        if not TASKS.fact(task, "classed") and set(_listed(balance)) - {"none"}:
             raise UserError(
                 f"space.class_balance: {task} has no class of each image to weigh it by. "
                 "Leave it out."
@@ -163,30 +153,48 @@ def _repeatable(study: Study, space: Space) -> None:
             )
 
 
-def task_of(study: Study) -> Task:
-    """The one task of the study's methods: a front compares figures of the same kind."""
-    tasks = {name: METHODS.fact(name, "task") for name in study.methods}
-    if len(set(tasks.values())) > 1:
-        listed = ", ".join(f"{name} ({task})" for name, task in tasks.items())
+def tasks_of(study: Study) -> tuple[TaskName, ...]:
+    """The tasks that all methods of a study have: a front compares figures of the same kind."""
+    tasks: dict[str, tuple[TaskName, ...]] = {
+        name: METHODS.fact(name, "tasks") for name in study.methods
+    }
+    first, *others = tasks.values()
+    common = tuple(task for task in first if all(task in more for more in others))
+    if not common:
+        listed = ", ".join(f"{name} ({' or '.join(some)})" for name, some in tasks.items())
         raise UserError(f"methods: {listed} have no task in common. Give each a study.")
-    return next(iter(tasks.values()))
+    return common
 
 
-def _usable_references(study: Study, task: Task) -> None:
+def task_of(study: Study, manifest: Manifest) -> TaskName:
+    """The first of a study's tasks that the data offer. Raises `UserError` if they offer none."""
+    common = tasks_of(study)
+    for task in common:
+        if task in manifest.tasks:
+            return task
+    raise UserError(
+        f"methods: {study.methods[0]} needs {' or '.join(common)} data, {study.data} offers "
+        f"{', '.join(manifest.tasks)}. Choose other methods or another data set."
+    )
+
+
+def _usable_references(study: Study, task: TaskName) -> None:
     """A baseline is judged by the same figures as the front."""
     for name, config in study.references().items():
         method = str(config[METHOD])
-        if (other := METHODS.fact(method, "task")) is not task:
+        if task not in (others := METHODS.fact(method, "tasks")):
             key = name if name == BASELINE else f"variants.{name}"
             raise UserError(
-                f"{key}: {method} is for {other}, the study for {task}. Choose another method."
+                f"{key}: {method} is for {' or '.join(others)}, the study for {task}. Choose "
+                "another method."
             )
 
 
-def measured_names(study: Study) -> list[str]:
-    """Every metric that a finished trial of the study has."""
-    cells = corruption_cells(study)
-    return [*all_names(study.evaluation.epsilons, cells, task_of(study)), *COSTS]
+def measured_names(study: Study, task: TaskName | None = None) -> list[str]:
+    """Every metric that a finished trial of the study has; without `task`, may have."""
+    tasks = tasks_of(study) if task is None else (task,)
+    names = [name for each in tasks for name in all_names(evaluation_plan(study), each)]
+    return list(dict.fromkeys([*names, *COSTS]))
 
 
 def _possible_bounds(constraints: Sequence[Constraint]) -> None:
@@ -235,13 +243,15 @@ def check_defined(study: Study, figures: TrivialMetrics, split: Split) -> None:
 
 
 def _why_undefined(name: str, figures: TrivialMetrics) -> str:
-    metric = leaf(name)
-    if name.startswith("shift") or not any(metric in row for row in figures.values()):
+    parsed = MetricName.parse(name)
+    metric = parsed.metric
+    shift = parsed.condition is not None and parsed.condition.kind == SHIFT
+    if shift or not any(metric in row for row in figures.values()):
         return ""
     _, trivial = best_trivial(figures, metric)
     if math.isnan(trivial):
         return _UNDEFINED.get(metric, "its truth does not allow it")
-    if name.startswith(f"{SKILL}.") and math.isnan(skill(0.0, trivial, METRICS[metric])):
+    if parsed.skill and math.isnan(skill(0.0, trivial, METRICS[metric])):
         return "a predictor that ignores the image is perfect there"
     return ""
 
@@ -253,45 +263,23 @@ _UNDEFINED = {
     "false_alarm_volume": "every image there has a lesion",
     "auroc": "fewer than two classes occur there",
 }
-#: What a skill is best measured by, by task.
-_SKILL_OF = {Task.SEGMENTATION: "dice_lesion", Task.CLASSIFICATION: "balanced_accuracy"}
 
 
-def check_sighted(study: Study) -> None:
+def check_sighted(study: Study, task: TaskName) -> None:
     """Raises `UserError` for objectives that a model which ignores the image can win.
 
     A search finds whatever its objectives reward. Of a single trial nothing is chosen.
     """
     blind = [name for name in study.objectives if metric_info(name).blind]
-    kept = [c for c in study.constraints if c.metric.startswith(f"{SKILL}.")]
+    kept = [c for c in study.constraints if MetricName.parse(c.metric).skill]
     if study.search.trials == 1 or not blind or any(c.sense == ">=" and c.bound > 0 for c in kept):
         return
-    condition = blind[0].rpartition(".")[0]
-    wanted = f"{SKILL}.{condition}.{_SKILL_OF[task_of(study)]} >= 0.05"
+    measure = TASKS.fact(task, "skill")
+    wanted = replace(MetricName.parse(blind[0]), metric=measure, skill=True)
     raise UserError(
         f"objectives: a model that ignores the image can have the best {blind[0]}. Add a "
-        f"constraint on a skill, with a bound above 0, such as constraints: [{wanted}]."
+        f"constraint on a skill, with a bound above 0, such as constraints: [{wanted} >= 0.05]."
     )
-
-
-def evaluation_plan(study: Study) -> EvaluationPlan:
-    """What `trustsweep.trainables.evaluation` is to do for each trial of this study."""
-    settings = study.evaluation
-    return EvaluationPlan(
-        epsilons=tuple(settings.epsilons),
-        attack=settings.attack,
-        attack_steps=settings.attack_steps,
-        restarts=settings.restarts,
-        norm=settings.norm,
-        corruptions=corruption_cells(study),
-        suite=settings.suite,
-    )
-
-
-def corruption_cells(study: Study) -> tuple[tuple[str, int], ...]:
-    """Every (corruption, severity) of the study's evaluation."""
-    settings = study.evaluation
-    return tuple((name, level) for name in settings.corruptions for level in settings.severities)
 
 
 def _within_images(study: Study, manifest: Manifest) -> None:
@@ -341,16 +329,26 @@ def _usable_corruptions(study: Study, manifest: Manifest) -> None:
             )
 
 
-def _known_metrics(study: Study, names: Iterable[str], key: str) -> None:
+def _known_metrics(
+    study: Study, names: Iterable[str], key: str, task: TaskName | None = None
+) -> None:
     """A metric may exist and still not be measured, at an ε that the study does not list."""
-    measured, task = set(measured_names(study)), task_of(study)
+    tasks = tasks_of(study) if task is None else (task,)
+    measured = set(measured_names(study, task))
     for name in names:
         try:
             info = metric_info(name)
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
-        if task not in info.tasks:
-            raise UserError(f"{key}: {name!r} judges {', '.join(info.tasks)}, not {task}.")
+        if not {*tasks} & {*info.tasks}:
+            judged, asked = ", ".join(info.tasks), " or ".join(tasks)
+            raise UserError(f"{key}: {name!r} judges {judged}, not {asked}.")
+        condition = MetricName.parse(name).condition
+        if condition is not None and condition.kind == SITES:
+            raise UserError(
+                f"{key}: a search that looks at {name!r} would leave no site unseen. The front's "
+                "models are judged there at the end; name another metric."
+            )
         if name not in measured:
             raise UserError(
                 f"{key}: this study's evaluation does not measure {name!r}. Add its ε or its "

@@ -21,7 +21,7 @@ from trustsweep.data_pipelines.storage import Folder
 from trustsweep.distributed.run import comparison
 from trustsweep.distributed.run.checkpoints import discard_states
 from trustsweep.distributed.run.exports import write_exports
-from trustsweep.distributed.run.folder import Run, identifier
+from trustsweep.distributed.run.folder import Run, evaluation_plan, identifier
 from trustsweep.distributed.run.halt import (
     INTERRUPTED,
     Halt,
@@ -37,9 +37,6 @@ from trustsweep.distributed.run.trivial import (
     trivial_lines,
 )
 from trustsweep.distributed.search.stopping.policy import Verdict
-from trustsweep.distributed.sweep.checks import (
-    evaluation_plan,
-)
 from trustsweep.distributed.sweep.plan import Checked, Prepared, examine
 from trustsweep.distributed.sweep.progress import Progress, front_table, on_test_table
 from trustsweep.distributed.sweep.repeats import repeats

@@ -61,9 +61,10 @@ def examine(study: Study) -> Checked:
         raise UserError("data: name a prepared folder with --data, or under `data` in the study.")
     manifest = load_manifest(study.data)
     check(study, manifest)
-    trivial = read_trivial(Folder(study.data), manifest, task_of(study))
+    task = task_of(study, manifest)
+    trivial = read_trivial(Folder(study.data), manifest, task)
     check_defined(study, trivial.figures[Split.VAL], Split.VAL)
-    check_sighted(study)
+    check_sighted(study, task)
     return Checked(study, manifest, objectives_of(study), trivial)
 
 

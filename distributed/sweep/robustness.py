@@ -7,11 +7,13 @@ from typing import Any
 
 from trustsweep.data_pipelines.schema import Batch
 from trustsweep.data_pipelines.streams import Stream
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.model import Model
 from trustsweep.search_spaces.study import Evaluation as EvaluationSettings
 from trustsweep.trainables.attacks.masking import SIGNS, Effort
+from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.evaluation import Evaluation
-from trustsweep.trainables.metrics.catalog import AREAS, attacked_name
+from trustsweep.trainables.metrics.catalog import AREAS
+from trustsweep.trainables.metrics.names import MetricName
 from trustsweep.trainables.registry import FULL
 from trustsweep.trainables.sample_scores import SampleScores
 
@@ -24,14 +26,14 @@ EFFORT = {
 
 
 def attacked_again(
-    training: TrialTraining, samples: Stream, size: int, scores: SampleScores | None
+    model: Model, samples: Stream, size: int, scores: SampleScores | None
 ) -> Evaluation:
     """The same samples under the full ensemble, clean and attacked alone."""
-    return training.evaluate(samples, batch_size=size, scores=scores, attack=FULL, corrupted=False)
+    return model.evaluate(samples, batch_size=size, scores=scores, attack=FULL, attacked_alone=True)
 
 
 def attack_card(
-    training: TrialTraining,
+    model: Model,
     settings: EvaluationSettings,
     few: Batch,
     fast: Mapping[str, float],
@@ -53,20 +55,20 @@ def attack_card(
         - masking: see `Masking.as_json`; and as `meanings` what every sign means, set or not.
         Empty where nothing is attacked.
     """
-    plan = training.plan
+    plan = model.plan
     if not plan.budgets:
         return {}
     part: dict[str, Any] = {
         "name": {"search": plan.attack, "final": FULL if full else plan.attack},
         "norm": plan.norm,
         "epsilons": list(plan.budgets),
-        "search": training.attack_settings(),
+        "search": model.attack_settings(),
     }
-    part["final"] = training.attack_settings(FULL) if full else part["search"]
-    part["left_out"] = training.attacks_left_out() if full else []
+    part["final"] = model.attack_settings(FULL) if full else part["search"]
+    part["left_out"] = model.attacks_left_out() if full else []
     part["gap"] = _gap(plan.budgets, fast, full) if full else {}
     effort, size = EFFORT[settings.final], settings.batch_size
-    found = training.masking(few, max(plan.budgets), effort, batch_size=size)
+    found = model.masking(few, max(plan.budgets), effort, batch_size=size)
     part["masking"] = {**found.as_json(), "meanings": dict(SIGNS)}
     return part
 
@@ -75,6 +77,6 @@ def _gap(
     budgets: Sequence[float], fast: Mapping[str, float], full: Mapping[str, float]
 ) -> dict[str, float]:
     areas = [name for name in AREAS if name in fast]
-    leaves = [name.removesuffix("_area") for name in areas]
+    leaves = [MetricName.parse(name).metric for name in areas]
     names = [f"{attacked_name(e)}.{leaf}" for e in budgets for leaf in leaves]
     return {name: fast[name] - full[name] for name in [*names, *areas] if name in full}

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from trustsweep.trainables.conditions import SITES, corrupted_name
 from trustsweep.trainables.evaluation import CLEAN, Evaluation
-from trustsweep.trainables.metrics.catalog import corrupted_name
+from trustsweep.trainables.metrics.labels import Labelled
 from trustsweep.trainables.metrics.ranking import Answers
 from trustsweep.trainables.metrics.referral import Segmented
 from trustsweep.trainables.metrics.selective import accepted, risk_coverage, threshold
@@ -22,13 +23,13 @@ COVERAGES = (0.95, 0.9, 0.8, 0.7, 0.5)
 MOST_POINTS = 101
 
 
-def selective(validation: Evaluation, test: Evaluation, ood: Evaluation | None) -> dict[str, Any]:
+def selective(validation: Evaluation, test: Evaluation) -> dict[str, Any]:
     """What abstaining by the uncertainty that the plan names, or the method's first, gives.
 
     Args:
         validation: Chooses the thresholds, on its clean images.
-        test: Judges clean images, and those of its plan's first corruption at the highest severity.
-        ood: Judges whole sites that training never saw.
+        test: Judges clean images, those of its plan's first corruption at the highest severity,
+            and, where its plan has them, sites that training never saw.
 
     Returns:
         - thresholds: for each of `COVERAGES`, "target", "threshold" and the "coverage" that it
@@ -44,8 +45,8 @@ def selective(validation: Evaluation, test: Evaluation, ood: Evaluation | None) 
     if test.plan.corruptions:
         worst = corrupted_name(*max(test.plan.corruptions, key=lambda cell: cell[1]))
         judged[worst] = test.answers(worst)
-    if ood is not None:
-        judged["ood"] = ood.answers()
+    if test.plan.sites:
+        judged[SITES] = test.answers(SITES)
     return {
         "thresholds": [
             {"target": share, "threshold": t, "coverage": accepted(chosen, t)["coverage"]}
@@ -55,7 +56,7 @@ def selective(validation: Evaluation, test: Evaluation, ood: Evaluation | None) 
     }
 
 
-def _condition(answers: Answers | Segmented, limits: list[float]) -> dict[str, Any]:
+def _condition(answers: Answers | Segmented | Labelled, limits: list[float]) -> dict[str, Any]:
     coverage, risk = risk_coverage(answers)
     kept = np.arange(len(coverage))
     if len(coverage) > MOST_POINTS:

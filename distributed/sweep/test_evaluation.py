@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,28 +16,26 @@ import ray
 
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
 from trustsweep.data_pipelines.corruptions.suite import corrupt
-from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Streamed
 from trustsweep.distributed.run.checkpoints import load_model
 from trustsweep.distributed.run.evaluation_card import CARD_VERSION, EvaluationCard
-from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.folder import Run, evaluation_plan
 from trustsweep.distributed.run.ledger import SEARCH, Record
 from trustsweep.distributed.run.sample_table import origins, salt, write_table
 from trustsweep.distributed.statistics.estimates import estimates, group_estimates, headline_names
 from trustsweep.distributed.statistics.inference import Estimate
-from trustsweep.distributed.sweep.checks import evaluation_plan
 from trustsweep.distributed.sweep.robustness import SAMPLES, attack_card, attacked_again
 from trustsweep.distributed.sweep.selective import selective
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.model import Model
 from trustsweep.search_spaces.study import Study
+from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
-from trustsweep.trainables.metrics.catalog import attacked_name
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.skill import TrivialMetrics, triviality
 from trustsweep.trainables.registry import FULL as FULL_ATTACK
-from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.reliance import reliance, weighed_samples
 from trustsweep.trainables.sample_scores import SampleScores
 
@@ -118,20 +116,23 @@ def judge_model(
     """
     import torch
 
-    plan = evaluation_plan(study)
+    held_out = manifest.split_counts.get(Split.OOD, 0)
+    plan = dataclasses.replace(evaluation_plan(study), sites=held_out > 0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    training = TrialTraining(record.config, manifest, plan, device=device, prior=prior)
-    load_model(checkpoints / record.id, training.model)
+    model = Model(record.config, manifest, plan, device=device, prior=prior)
+    load_model(checkpoints / record.id, model.network)
     size = study.evaluation.batch_size
     samples = Streamed(data, Split.TEST, manifest)
-    judged = _Judged(training, data, size, gather=record.stage == SEARCH)
+    judged = _Judged(model, data, size, gather=record.stage == SEARCH)
     evaluation = judged.split(Split.TEST)
+    if plan.sites:
+        evaluation.merge(judged.split(Split.OOD))
     metrics, trivial = evaluation.compute(), evaluation.trivial()
     hardest, again = evaluation, None
     if plan.budgets and study.evaluation.final == FULL_ATTACK != plan.attack:
         if judged.gathered is not None:
             again = SampleScores(evaluation.task, plan.uncertainty)
-        hardest = attacked_again(training, samples, size, again)
+        hardest = attacked_again(model, samples, size, again)
     final = None if hardest is evaluation else hardest.compute()
     strongest = max(plan.epsilons)
     card: dict[str, Any] = {
@@ -152,29 +153,27 @@ def judge_model(
     }
     arrays: Arrays = {}
     if record.stage == SEARCH and manifest.image_shape:
-        arrays = training.panel(panel_batch(samples), strongest)
+        arrays = model.panel(panel_batch(samples), strongest)
         arrays["epsilon"] = np.array(strongest, dtype=np.float32)
-    count = manifest.split_counts.get(Split.OOD, 0)
-    ood = judged.split(Split.OOD, CLEAN) if count else None
-    if ood is not None:
-        card["ood"] = {"samples": count, "metrics": ood.compute()}
+    if plan.sites:
+        card["ood"] = {"samples": held_out}
     # Intervals are of what the search judged by; thresholds need the clean images alone.
     validation = judged.split(Split.VAL, CLEAN if judged.gathered is None else FULL)
-    card["selective"] = selective(validation, evaluation, ood)
-    card["temperature"] = _cooled(training, data, size, validation, metrics)
-    if evaluation.task is Task.CLASSIFICATION:
-        weights, shown = _weights(training, samples, size)
-        card |= weights
-        arrays |= shown if record.stage == SEARCH else {}
+    card["selective"] = selective(validation, evaluation)
+    card["temperature"] = _cooled(model, data, size, validation, metrics)
+    weights, shown = _weights(model, samples, size)
+    card |= weights
+    arrays |= shown if record.stage == SEARCH else {}
     if plan.budgets:
         few = panel_batch(samples, SAMPLES[study.evaluation.final])
-        card["attack"] = attack_card(training, study.evaluation, few, metrics, final)
+        card["attack"] = attack_card(model, study.evaluation, few, metrics, final)
     path = _card(run, record)
     if judged.gathered is not None:
         known = {Split.TEST: trivial, Split.VAL: validation.trivial()}
-        if ood is not None:
-            known[Split.OOD] = ood.trivial()
-        card |= _estimated(judged.gathered, again, known, study, plan, data, run, path)
+        if plan.sites:
+            known[Split.OOD] = evaluation.trivial(Split.OOD)
+        names = manifest.classes
+        card |= _estimated(judged.gathered, again, known, study, plan, data, run, path, names)
     if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
     # Last: a model with such a card is judged, and is not judged again.
@@ -184,22 +183,23 @@ def judge_model(
 class _Judged:
     """A model's evaluations on whole splits, and with `gather` what each sample scored there."""
 
-    def __init__(self, training: TrialTraining, data: Folder, size: int, *, gather: bool) -> None:
-        self._training, self._data, self._size = training, data, size
+    def __init__(self, model: Model, data: Folder, size: int, *, gather: bool) -> None:
+        self._model, self._data, self._size = model, data, size
         self.gathered: dict[Split, SampleScores] | None = {} if gather else None
 
     def split(self, split: Split, level: Level = FULL) -> Evaluation:
-        training = self._training
+        model = self._model
         scores = None
         if self.gathered is not None:
-            task = METHODS[training.config["method"]].task
-            scores = self.gathered[split] = SampleScores(task, training.plan.uncertainty)
-        samples = Streamed(self._data, split, training.manifest)
-        return training.evaluate(samples, level, batch_size=self._size, scores=scores)
+            scores = SampleScores(model.method.task, model.plan.uncertainty)
+            self.gathered[split] = scores
+        samples = Streamed(self._data, split, model.manifest)
+        own = split if model.plan.of_split(split) else None
+        return model.evaluate(samples, level, batch_size=self._size, scores=scores, split=own)
 
 
 def _cooled(
-    training: TrialTraining,
+    model: Model,
     data: Folder,
     size: int,
     validation: Evaluation,
@@ -211,12 +211,12 @@ def _cooled(
         "value", T as fitted on the validation split, and by split the clean metrics of
         `TEMPERED` that the task has, "before" and "after" their scores were divided by it.
     """
-    val, test = (Streamed(data, split, training.manifest) for split in (Split.VAL, Split.TEST))
-    value = training.fit_temperature(val, size)
+    val, test = (Streamed(data, split, model.manifest) for split in (Split.VAL, Split.TEST))
+    value = model.fit_temperature(val, size)
     before = {Split.VAL: validation.compute(), Split.TEST: metrics}
     found: dict[str, Any] = {"value": value}
     for split, samples in ((Split.VAL, val), (Split.TEST, test)):
-        after = training.evaluate(samples, CLEAN, batch_size=size, temperature=value).compute()
+        after = model.evaluate(samples, CLEAN, batch_size=size, temperature=value).compute()
         names = [name for name in TEMPERED if f"clean.{name}" in after]
         found[str(split)] = {
             when: {name: values[f"clean.{name}"] for name in names}
@@ -234,6 +234,7 @@ def _estimated(
     data: Folder,
     run: Path,
     card: Path,
+    classes: Sequence[str],
 ) -> dict[str, Any]:
     """The card's `estimates` and `groups`; the samples' scores are written beside it."""
     key = salt(run)
@@ -245,7 +246,7 @@ def _estimated(
     part: dict[str, Any] = {"estimates": {}}
     for split in (s for s in Split if s in gathered):
         scores, patients = gathered[split], where[split].patients
-        names = headline_names(scores.task, plan, asked)
+        names = headline_names(scores.task, plan, asked, split)
         part["estimates"][str(split)] = {
             **where[split].counts,
             "figures": _plain(estimates(scores, plan, names, patients, trivial=trivial[split])),
@@ -253,7 +254,8 @@ def _estimated(
         if split is Split.TEST and again is not None:
             final = _plain(estimates(again, plan, names, patients, trivial=trivial[split]))
             part["estimates"][str(split)]["final"] = final
-    groups = group_estimates(gathered[Split.TEST], plan, where[Split.TEST].patients)
+    tested = gathered[Split.TEST], plan, where[Split.TEST].patients
+    groups = group_estimates(*tested, classes=classes)
     for row in groups.get("rows", ()):
         row["figures"] = _plain(row["figures"])
     return part | ({"groups": {"split": str(Split.TEST), **groups}} if groups else {})
@@ -263,29 +265,24 @@ def _plain(found: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
     return {name: dataclasses.asdict(estimate) for name, estimate in found.items()}
 
 
-def _weights(
-    training: TrialTraining, samples: Streamed, size: int
-) -> tuple[dict[str, Any], Arrays]:
+def _weights(model: Model, samples: Streamed, size: int) -> tuple[dict[str, Any], Arrays]:
     """The card's `weights` and the samples beside it; nothing for a method that weighs nothing."""
-    import torch
-
-    manifest = training.manifest
+    manifest = model.manifest
     if len(manifest.sources) < 2:
         return {}, {}
-    method = METHODS[training.config["method"]](training.config, manifest)
 
     def mixed(batch: Batch) -> Batch:
-        suite = training.plan.suite
+        suite = model.plan.suite
         return corrupt(batch, MIXED, MIXED_SEVERITY, manifest=manifest, suite=suite)
 
-    device = training.device
+    device = model.device
     few = samples.batch(_drawn(samples, WEIGHED_SAMPLES)).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        arrays = weighed_samples(method, training.model, few, mixed(few))
+    with model.autocast():
+        arrays = weighed_samples(model.method, model.network, few, mixed(few))
         if not arrays:
             return {}, {}
         batches = (mixed(batch.to(device)) for batch in samples.sweep(size))
-        found = reliance(method, training.model, batches).compute()
+        found = reliance(model.method, model.network, batches).compute()
     names = [modality.name for modality in manifest.sources]
     return {"weights": {"modalities": names, "corruption": MIXED, **found}}, arrays
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Task
 from trustsweep.trainables.contract import Progress
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.settings import number, whole, word
+from trustsweep.trainables.tasks import Task
 
 OPTIMISERS = ("adamw", "sgd")
 CLASS_BALANCES = ("none", "weights")
@@ -134,7 +134,7 @@ class Recipe:
 
 def check_balance(task: Task) -> None:
     """Raises `UserError` for a task whose images have no class to be weighed by."""
-    if task is not Task.CLASSIFICATION:
+    if not task.classed:
         raise UserError(
             f"class_balance: 'weights', but {task} has no class of each image. Use none."
         )

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.attacks.engine import frozen
 from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
 
@@ -35,11 +35,11 @@ class Scaled(Method):
     """
 
     def __init__(self, inner: Method, temperature: float) -> None:
+        # Of the instance: a class cannot know what it will be wrapped around.
+        self.tasks = inner.tasks  # type: ignore[misc]
         super().__init__(inner.config, inner.manifest)
         self._inner = inner
         self._temperature = temperature
-        # Of the instance: a class cannot know what it will be wrapped around.
-        self.task = inner.task  # type: ignore[misc]
         self.uncertainties = inner.uncertainties  # type: ignore[misc]
         self.stochastic = inner.stochastic  # type: ignore[misc]
 
@@ -73,7 +73,7 @@ def fit_temperature(method: Method, network: nn.Module, batches: Iterable[Batch]
     kept: list[tuple[Tensor, Tensor]] = []
     with frozen(network), torch.inference_mode():
         for batch in batches:
-            kept.append(_flat(method.scores(network, batch), batch, method.task))
+            kept.append(method.task.decisions(method.scores(network, batch), batch))
     scores = torch.cat([part for part, _ in kept]).clamp(-_LARGEST, _LARGEST)
     truth = torch.cat([part for _, part in kept])
     numbers = ~scores.isnan().any(dim=1)
@@ -89,18 +89,6 @@ def fit_temperature(method: Method, network: nn.Module, batches: Iterable[Batch]
         else:
             high = middle
     return float(torch.tensor((low + high) / 2, dtype=torch.float64).exp())
-
-
-def _flat(scores: Tensor, batch: Batch, task: Task) -> tuple[Tensor, Tensor]:
-    """(n, K) float64 scores and (n,) classes; of K = 1, log-odds and 0 or 1."""
-    truth = batch.mask if task is Task.SEGMENTATION else batch.label
-    if truth is None:
-        raise ValueError(f"a temperature needs the truth of a {task}")
-    if task is Task.SEGMENTATION:
-        step = -(-scores[0, 0].numel() // _PIXELS)
-        scores = scores.flatten(2)[..., ::step].transpose(1, 2).flatten(0, 1)
-        truth = truth.flatten(1)[:, ::step].flatten()
-    return scores.double().cpu(), truth.long().cpu()
 
 
 def _slope(scores: Tensor, truth: Tensor, log_beta: float) -> float:

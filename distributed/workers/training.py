@@ -1,4 +1,4 @@
-"""One trial on one rank: epochs, evaluations and checkpoints, without knowing of Ray.
+"""The training of one trial on one rank: epochs and checkpoints, without knowing of Ray.
 
 Everything random is derived from (seed, epoch, rank) or from (seed, epoch, sample_id), never from
 what ran before in the process: the same config gives the same figures in a fresh slot, after
@@ -7,41 +7,35 @@ other trials, and after a restart from a checkpoint.
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trustsweep.data_pipelines.augmentation import Augmentation
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
-from trustsweep.data_pipelines.corruptions.suite import TrainingCorruption, corrupt
+from trustsweep.data_pipelines.corruptions.suite import TrainingCorruption
 from trustsweep.data_pipelines.schema import Batch, Manifest
 from trustsweep.data_pipelines.streams import Stream, Transform
 from trustsweep.distributed.workers.cost import Cost, Meter
-from trustsweep.distributed.workers.fidelity import FULL, Level, Levels, portion
+from trustsweep.distributed.workers.fidelity import FULL, Level, Levels
+from trustsweep.distributed.workers.model import Model
 from trustsweep.distributed.workers.rank import Rank
 from trustsweep.distributed.workers.recipe import Average, Recipe
-from trustsweep.distributed.workers.temperature import Scaled, fit_temperature
 from trustsweep.search_spaces.study import Fidelity, Scheduler
-from trustsweep.trainables.attacks import adversary
-from trustsweep.trainables.attacks.ensemble import Ensemble, Single, left_out, settings
-from trustsweep.trainables.attacks.masking import Effort, Masking, masking
 from trustsweep.trainables.contract import Method, Progress
-from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.networks import load_encoder
 from trustsweep.trainables.regimes import Regime, from_config
 from trustsweep.trainables.registry import METHODS
-from trustsweep.trainables.sample_scores import SampleScores
 
 
 class Diverged(RuntimeError):
@@ -55,8 +49,8 @@ class _Objective(NamedTuple):
     regime: Regime
 
 
-class TrialTraining:
-    """The state of one trial: network, optimiser and what they are trained with."""
+class Training:
+    """A network while it is trained: its optimiser, what its images go through, and a meter."""
 
     def __init__(
         self,
@@ -78,19 +72,14 @@ class TrialTraining:
         """
         self.config = dict(config)
         self.manifest = manifest
-        self.plan = plan
-        self.prior = prior
         self.rank = rank or Rank()
-        self.device = torch.device(device)
         # Without rungs there is nothing to grow towards.
         self.levels = levels or Levels(Fidelity(), Scheduler(rungs=[]), config["epochs"])
-        self._meter = Meter(self.rank, self.device)
         torch.manual_seed(int(self._seed("init")))
-        method = self._objective(FULL).method
-        self.network: nn.Module = (network or method.network)().to(self.device)
-        if self._on_gpu and manifest.spatial_dims == 2:
-            # torch's annotations leave out what its documentation has.
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        made = None if network is None else network()
+        self._trained = Model(config, manifest, plan, network=made, device=device, prior=prior)
+        self.device = self._trained.device
+        self._meter = Meter(self.rank, self.device)
         self.corruption = TrainingCorruption(
             plan.corruptions,
             config["corruption_fraction"],
@@ -105,16 +94,29 @@ class TrialTraining:
         )
         # One object for the whole training: streams tell trials apart by it.
         self._transform = partial(_in_turn, (self._augmentation, self.corruption))
-        self._corrupt = partial(corrupt, manifest=manifest, suite=plan.suite)
-        self._recipe = Recipe(config, method.task, prior)
+        self._recipe = Recipe(config, self._trained.method.task, prior)
         self._average = Average(self.network, self._recipe.ema) if self._recipe.ema else None
         self.epochs_done = 0
         # Gradients are averaged through this wrapper; attacks and evaluation use the bare network,
         # as differentiating with respect to images would upset the wrapper's reducer.
         self._synchronised: nn.Module = self.network
         if self.rank.world > 1:
-            ids = [self.device] if self._on_gpu else None
+            ids = [self.device] if self._trained.on_gpu else None
             self._synchronised = DistributedDataParallel(self.network, device_ids=ids)
+
+    @property
+    def network(self) -> nn.Module:
+        """What the optimiser works on."""
+        return self._trained.network
+
+    @property
+    def model(self) -> Model:
+        """What is judged and kept: of the network, or with `ema` of the mean of its weights."""
+        if self._average is None:
+            return self._trained
+        judged = copy.copy(self._trained)
+        judged.network = self._average.network
+        return judged
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer:
@@ -126,11 +128,6 @@ class TrialTraining:
     def patience(self) -> int:
         """Epochs without a better one after which the training ends; 0 for all of them."""
         return self._recipe.patience
-
-    @property
-    def model(self) -> nn.Module:
-        """What is judged and kept: the network, or with `ema` the mean of its weights."""
-        return self.network if self._average is None else self._average.network
 
     def epoch(self, samples: Stream) -> dict[str, float]:
         """Train one epoch. Returns its mean losses, counts and seconds.
@@ -149,7 +146,7 @@ class TrialTraining:
             self.network.train()
             for step, (batch, weight) in enumerate(self._batches(samples)):
                 progress = Progress(index + step / steps, epochs)
-                batch = self._moved(batch, level)
+                batch = self._trained.moved(batch, level)
                 sums = self._step(objective, batch, weight, progress, step, spent)
                 for name, value in sums.items():
                     value = torch.as_tensor(value, dtype=torch.float64, device=self.device)
@@ -157,89 +154,18 @@ class TrialTraining:
             self.epochs_done += 1
         return self._summarise(totals, spent)
 
-    def evaluate(
-        self,
-        samples: Stream,
-        level: Level = FULL,
-        *,
-        batch_size: int,
-        scores: SampleScores | None = None,
-        attack: str | None = None,
-        corrupted: bool = True,
-        temperature: float = 1.0,
-    ) -> Evaluation:
-        """This rank's part of an evaluation; merge the ranks' parts before computing.
-
-        Args:
-            samples: The split that judges.
-            level: `FULL`, `CLEAN`, or that of a rung, `levels.evaluation(rung)`. Corruptions are
-                of images at the level's size.
-            batch_size: Of each rank.
-            scores: Gathers what each sample of this rank scored.
-            attack: Instead of the plan's.
-            corrupted: Whether the plan's corruptions are judged as well.
-            temperature: Scores are divided by it; see `trustsweep.distributed.workers.temperature`.
-        """
-        plan = self.plan.clean() if level.clean else self.plan
-        steps = portion(plan.attack_steps, level.evaluation_steps)
-        plan = dataclasses.replace(
-            plan,
-            attack=attack or plan.attack,
-            attack_steps=steps,
-            corruptions=plan.corruptions if corrupted else (),
-        )
-        method = self._objective(level).method
-        if temperature != 1:
-            method = Scaled(method, temperature)
-        batches = samples.sweep(batch_size, self.rank.index, self.rank.world, level.validation)
-        with self._meter.running() as spent, self._autocast():
-            return evaluate(
-                method,
-                self.model,
-                (self._moved(batch, level) for batch in batches),
-                plan,
-                corrupt=self._corrupt,
-                attack=partial(self._attack, method, plan, spent, level),
-                scores=scores,
-                prior=self.prior,
-            )
-
-    def fit_temperature(self, samples: Stream, batch_size: int) -> float:
-        """T of the least NLL on clean samples; see `temperature.fit_temperature`."""
-        batches = (self._moved(batch, FULL) for batch in samples.sweep(batch_size))
-        with self._autocast():
-            return fit_temperature(self._objective(FULL).method, self.model, batches)
-
-    def panel(self, batch: Batch, epsilon: float) -> dict[str, np.ndarray]:
-        """What the report shows of some images, clean and attacked; see `evaluation.panel`."""
-        method = self._objective(FULL).method
-        attack = partial(self._attack, method, self.plan, Cost(), FULL)
-        with self._autocast():
-            return panel(method, self.model, self._moved(batch, FULL), attack, epsilon)
-
-    def attack_settings(self, attack: str | None = None) -> list[dict[str, Any]]:
-        """The members of the evaluation's attack, or of another; see `ensemble.settings`."""
-        return settings(self._adversary(self._objective(FULL).method, self.plan, attack))
-
-    def attacks_left_out(self) -> list[str]:
-        """See `ensemble.left_out`."""
-        return left_out(self._objective(FULL).method, self.plan.norm)
-
-    def masking(
-        self, batch: Batch, epsilon: float, effort: Effort, *, batch_size: int | None = None
-    ) -> Masking:
-        """Signs on some samples that gradients are hidden; see `masking.masking`."""
-        method = self._objective(FULL).method
-        with self._autocast():
-            return masking(
-                method,
-                self.model,
-                self._moved(batch, FULL),
-                epsilon,
-                seeds=draw_seeds(batch.sample_id, "masking"),
-                norm=self.plan.norm,
-                effort=effort,
+    def evaluate(self, samples: Stream, level: Level = FULL, *, batch_size: int) -> Evaluation:
+        """This rank's part of an evaluation of the model, counted among the trial's costs; merge
+        the ranks' parts before computing. See `Model.evaluate`."""
+        with self._meter.running() as spent:
+            return self.model.evaluate(
+                samples,
+                level,
                 batch_size=batch_size,
+                rank=self.rank.index,
+                world=self.rank.world,
+                method=self._objective(level).method,
+                spent=spent,
             )
 
     def cost_metrics(self) -> dict[str, float]:
@@ -253,7 +179,7 @@ class TrialTraining:
             for key, value in values.items():
                 state[f"optimiser.{index}.{key}"] = torch.as_tensor(value)
         if self._average is not None:
-            state |= {f"ema.{k}": v for k, v in self.model.state_dict().items()}
+            state |= {f"ema.{k}": v for k, v in self.model.network.state_dict().items()}
             state["ema_updates"] = torch.tensor(self._average.updates)
         for name, figure in self.cost_metrics().items():
             state[name] = torch.tensor(figure, dtype=torch.float64)
@@ -272,7 +198,7 @@ class TrialTraining:
         """
         self.network.load_state_dict(_below(tensors, "model."))
         if self._average is not None:
-            self.model.load_state_dict(_below(tensors, "ema."))
+            self.model.network.load_state_dict(_below(tensors, "ema."))
             self._average.updates = int(tensors["ema_updates"])
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
@@ -284,13 +210,6 @@ class TrialTraining:
         self.epochs_done = epochs_done
         stored = {k: v.item() for k, v in tensors.items() if k.startswith("cost.")}
         self._meter.total = Cost.from_metrics(stored if cost is None else cost)
-
-    @property
-    def _on_gpu(self) -> bool:
-        return self.device.type == "cuda"
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._on_gpu)
 
     def _objective(self, level: Level) -> _Objective:
         config = level.scaled(self.config)
@@ -316,49 +235,6 @@ class TrialTraining:
             share=lambda epoch: self.levels.training(epoch).data,
         )
 
-    def _attack(
-        self,
-        method: Method,
-        plan: EvaluationPlan,
-        spent: Cost,
-        level: Level,
-        batch: Batch,
-        epsilon: float,
-        start: Tensor | None,
-    ) -> Batch:
-        """The evaluation's attack, on the predicted scores: the same for every method."""
-        attack = self._adversary(method, plan)
-        seeds = draw_seeds(batch.sample_id, "attack")
-        worse = attack(batch, self._radius(epsilon, level), seeds, start)
-        spent.attack_gradients += attack.gradients
-        return worse
-
-    def _radius(self, epsilon: float, level: Level) -> float:
-        """ε for images of the level's size: a change of the same height for each pixel."""
-        full = self.manifest.image_shape[1:]
-        if self.plan.norm == "linf" or level.size(full) == tuple(full):
-            return epsilon
-        return epsilon * math.sqrt(math.prod(level.size(full)) / math.prod(full))
-
-    def _adversary(
-        self, method: Method, plan: EvaluationPlan, attack: str | None = None
-    ) -> Ensemble | Single:
-        return adversary(
-            attack or plan.attack,
-            method,
-            self.model,
-            steps=plan.attack_steps,
-            restarts=plan.restarts,
-            norm=plan.norm,
-        )
-
-    def _moved(self, batch: Batch, level: Level) -> Batch:
-        """On the device, images at the level's size."""
-        batch = resized(batch.to(self.device), level)
-        if self._on_gpu and batch.image.ndim == 4:
-            batch = batch.with_image(batch.image.contiguous(memory_format=torch.channels_last))
-        return batch
-
     def _seed(self, *salt: int | str) -> torch.Tensor:
         return draw_seeds((str(self.config["seed"]),), "trial", *salt)[0]
 
@@ -374,7 +250,7 @@ class TrialTraining:
         """One optimiser step; this rank's sums over rows of the losses, and its attacked rows."""
         method, regime = objective
         seeds = draw_seeds(batch.sample_id, "regime", self.config["seed"], self.epochs_done)
-        with self._autocast():
+        with self._trained.autocast():
             chosen = regime(method, self.network, batch, seeds=seeds, step=step)
             loss = method.loss(self._synchronised, chosen.batch, progress)
         total = self._recipe.weighted(loss.total, loss.per_sample, chosen.batch.label)
@@ -416,28 +292,6 @@ def _in_turn(transforms: Sequence[Transform], batch: Batch, epoch: int) -> Batch
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def resized(batch: Batch, level: Level) -> Batch:
-    """The batch with images and masks at the level's size; masks stay 0 or 1."""
-    if level.image_size == 1:
-        return batch
-    more = {name: _smaller(image, level) for name, image in batch.more_images.items()}
-    mask = batch.mask
-    if mask is not None:
-        mask = F.interpolate(mask, level.size(mask.shape[2:]), mode="nearest-exact")
-    return dataclasses.replace(
-        batch, image=_smaller(batch.image, level), mask=mask, more_images=more
-    )
-
-
-def _smaller(image: Tensor, level: Level) -> Tensor:
-    """(B, C, *spatial), antialiased; data without images, (B, 0), stay as they are."""
-    size = level.size(image.shape[2:])
-    if image.ndim == 4:
-        return F.interpolate(image, size, mode="bilinear", antialias=True)
-    # In three dimensions the mean is the only antialiasing filter that torch has.
-    return F.interpolate(image, size, mode="area") if size else image
 
 
 def merge_ranks(evaluation: Evaluation, rank: Rank) -> Evaluation:

@@ -44,7 +44,7 @@ from trustsweep.distributed.workers.board import (
 from trustsweep.distributed.workers.fidelity import Level
 from trustsweep.distributed.workers.outcome import EXHAUSTED
 from trustsweep.distributed.workers.rank import Rank
-from trustsweep.distributed.workers.training import Diverged, TrialTraining, merge_ranks
+from trustsweep.distributed.workers.training import Diverged, Training, merge_ranks
 
 
 def work(config: dict[str, Any]) -> None:
@@ -90,7 +90,7 @@ class Worker:
         self._device = device
         self._samples: dict[Split, Stream] = {}
         self._trial: Trial | None = None
-        self._training: TrialTraining | None = None
+        self._training: Training | None = None
         self._best: Best | None = None
 
     def resume(self, standing: Standing) -> None:
@@ -150,7 +150,7 @@ class Worker:
         self._end()
         self._trial = trial
         self._best = None
-        self._training = TrialTraining(
+        self._training = Training(
             trial.config,
             self._settings.manifest,
             self._settings.plan,
@@ -188,7 +188,7 @@ class Worker:
         self._best = Best.of(before, training.epochs_done, loss)
         if self._best is not before and self._rank.index == 0:
             assert self._trial is not None
-            save_best(self._trial.folder, training.model, self._best)
+            save_best(self._trial.folder, training.model.network, self._best)
         return training.epochs_done - self._best.epoch >= training.patience
 
     def _take_best(self) -> None:
@@ -196,7 +196,7 @@ class Worker:
         trained then."""
         if self._best is not None:
             assert self._trial is not None
-            load_best(self._trial.folder, self._current().model)
+            load_best(self._trial.folder, self._current().model.network)
 
     def _finish(self, metrics: dict[str, float]) -> None:
         assert self._trial is not None
@@ -216,7 +216,7 @@ class Worker:
                 "id": self._trial.id, "config": self._trial.config, "metrics": metrics,
                 "epochs": done, "epoch": done if self._best is None else self._best.epoch,
             }  # fmt: skip
-            save_model(self._trial.folder, self._current().model, card)
+            save_model(self._trial.folder, self._current().model.network, card)
 
     def _end(self) -> None:
         """Free what the last trial holds before the next is built, and the CPUs of its stream."""
@@ -232,7 +232,7 @@ class Worker:
             )
         return self._samples[split]
 
-    def _current(self) -> TrialTraining:
+    def _current(self) -> Training:
         if self._training is None:
             raise RuntimeError("no trial was started on this worker")
         return self._training

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import nn
 
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.trainables.contract import Loss, Method, Prediction
 from trustsweep.trainables.networks import Standardise
 from trustsweep.trainables.registry import METHODS
@@ -20,7 +20,7 @@ from trustsweep.trainables.uncertainty import categorical_maps
 class Linear(Method):
     """A linear classifier; cross-entropy with smoothed labels."""
 
-    task = Task.CLASSIFICATION
+    tasks = (TaskName.CLASSIFICATION,)
     uncertainties = ("entropy", "least-confidence")
     space: ClassVar = {
         "label_smoothing": {"low": 0.0, "high": 0.2, "default": 0.0, "within": [0, 1]}

@@ -28,12 +28,13 @@ from evidence.models import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch, TaskName
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
 from trustsweep.trainables.metrics.calibration import CALIBRATION_BINS
 from trustsweep.trainables.metrics.sparsification import mean_risks
 from trustsweep.trainables.sample_scores import SampleScores
+from trustsweep.trainables.tasks import task_named
 
 ROOT = Path(__file__).parents[2]
 SIZE, PIXELS, FIXED = 60, 1000, 0.2
@@ -108,8 +109,8 @@ def test_an_area_of_weights_is_that_of_repeated_images(seed: int, n: int) -> Non
 
 
 def test_figures_of_samples_are_those_of_the_streaming_metrics() -> None:
-    scores = SampleScores(Task.SEGMENTATION)
-    evaluation = Evaluation(EvaluationPlan(), Task.SEGMENTATION, scores=scores)
+    scores = SampleScores(task_named(TaskName.SEGMENTATION))
+    evaluation = Evaluation(EvaluationPlan(), TaskName.SEGMENTATION, scores=scores)
     generator = torch.Generator().manual_seed(0)
     for first in range(0, 40, 8):
         p = torch.rand((8, 1, 16, 16), generator=generator)

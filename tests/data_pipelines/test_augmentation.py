@@ -10,14 +10,14 @@ from scipy import ndimage
 
 from trustsweep.data_pipelines.augmentation import FLIPS, Augmentation
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.schema import Batch, Kind, Manifest, Modality, TaskName
 
 torch.set_num_threads(1)
 
 
 def manifest(shape=(1, 24, 24), **changes):
     return Manifest(
-        name="toy", tasks=(Task.SEGMENTATION,), image_shape=shape, image_scale=255.0,
+        name="toy", tasks=(TaskName.SEGMENTATION,), image_shape=shape, image_scale=255.0,
         classes=("a", "b"), mean=(0.5,) * len(shape[:1]), std=(0.2,) * len(shape[:1]),
         split_counts={}, columns={}, fingerprint="0", **changes,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trustsweep.data_pipelines.schema import Manifest, Task
+from trustsweep.data_pipelines.schema import Manifest, TaskName
 from trustsweep.distributed.run.evaluation_card import EvaluationCard
 from trustsweep.distributed.run.folder import Run
 from trustsweep.distributed.run.ledger import LEDGER, Ledger, Record, State
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 VERSION, CODE = "0.1.0", "abc+1"
 MANIFEST = Manifest(
     name="discs",
-    tasks=(Task.SEGMENTATION, Task.CLASSIFICATION),
+    tasks=(TaskName.SEGMENTATION, TaskName.CLASSIFICATION),
     image_shape=(1, 48, 48),
     image_scale=255.0,
     classes=("background", "disc"),

@@ -48,7 +48,7 @@ def test_a_space_refuses_what_the_code_would_refuse_in_every_trial(method, phant
     from trustsweep.trainables.regimes import from_config
 
     manifest = Manifest.load(phantoms)
-    if METHODS.fact(method, "task") != "segmentation":
+    if METHODS.fact(method, "tasks") != ("segmentation",):
         manifest = dataclasses.replace(manifest, classes=manifest.classes or ("no", "yes"))
 
     def make(**given):

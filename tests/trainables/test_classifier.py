@@ -1,6 +1,7 @@
 """The classifier's own promises; what every method promises is in test_method_contract.py."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.attacks import ScoreVictim, make_attack
+from trustsweep.trainables.attacks.ensemble import make_ensemble
 from trustsweep.trainables.classifier import Classifier
 from trustsweep.trainables.contract import Progress
 from trustsweep.trainables.evaluation import EvaluationPlan, evaluate
@@ -30,7 +32,7 @@ NOW = Progress(0, 6)
 def manifest(classes: int = 2, **changes: object) -> Manifest:
     fields = {
         "name": "toy",
-        "tasks": (Task.CLASSIFICATION,),
+        "tasks": (TaskName.CLASSIFICATION,),
         "image_shape": (1, 28, 28),
         "image_scale": 255.0,
         "classes": tuple(map(str, range(classes))),
@@ -92,6 +94,74 @@ def test_smoothing_is_the_same_with_one_output_and_with_two(smoothing: float) ->
     log_p = torch.tensor([logit, 0.0, 0.0]).log_softmax(0)
     target = torch.tensor([1 - smoothing, 0, 0]) + smoothing / 3
     torch.testing.assert_close(loss.total, -(target * log_p).sum())
+
+
+# Several labels
+
+
+def labelled(*rows: tuple[float, ...]) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand((len(rows), 1, 28, 28), generator=generator)
+    return Batch(sample_id=tuple(map(str, range(len(rows)))), image=image, label=torch.tensor(rows))
+
+
+def of_labels(labels: int = 3, **changes: float) -> Classifier:
+    return Classifier({**CONFIG, **changes}, manifest(labels, tasks=(TaskName.MULTILABEL,)))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_labels_are_questions_of_their_own_and_unknown_ones_are_not_asked(smoothing: float) -> None:
+    model, nan = of_labels(label_smoothing=smoothing), math.nan
+    data = labelled((1.0, 0.0, nan), (nan, nan, nan), (0.0, 0.0, 1.0))
+    network = Fixed(0.3, -1.0, 2.0)
+    loss = model.loss(network, data, NOW)
+    softened = torch.nan_to_num(data.label) * (1 - smoothing) + smoothing / 2
+    each = F.binary_cross_entropy_with_logits(network(data.image), softened, reduction="none")
+    expected = torch.stack([each[0, :2].mean(), torch.tensor(0.0), each[2].mean()])
+    torch.testing.assert_close(loss.per_sample, expected)
+    (gradient,) = torch.autograd.grad(loss.per_sample[0], network.output)
+    assert gradient[2] == 0
+    said = model.predict(network, data)
+    torch.testing.assert_close(said.probability[0], torch.tensor([0.3, -1.0, 2.0]).sigmoid())
+    smaller = torch.minimum(said.probability, 1 - said.probability)
+    torch.testing.assert_close(said.uncertainty["least-confidence"], smaller.mean(dim=1))
+    entropy = -(smaller * smaller.log() + (1 - smaller) * (1 - smaller).log())
+    torch.testing.assert_close(said.uncertainty["entropy"], entropy.mean(dim=1))
+    assert (model.task.name, model.network()(data.image).shape) == (TaskName.MULTILABEL, (3, 3))
+
+
+def test_a_single_label_is_a_question_too() -> None:
+    assert of_labels(1).network()(labelled((1.0,)).image).shape == (1, 1)
+
+
+@pytest.mark.parametrize("factor", [1, 10, 100])
+@pytest.mark.parametrize("attack", ["fast", "full"])
+def test_labels_are_attacked_however_sure_the_model_is(attack: str, factor: int) -> None:
+    torch.manual_seed(0)
+    model = of_labels(epochs=1)
+    network = model.network().eval()
+    data = labelled(*torch.randint(0, 2, (8, 3)).float().tolist())
+    data = replace(data, label=(model.scores(network, data).detach() > 0).float())
+    last = [m for m in network.modules() if isinstance(m, nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight *= factor
+        last.bias *= factor
+    worse = make_ensemble(attack, model, network, steps=5)(data, 0.1, torch.arange(8))
+    task = model.task
+
+    def right(at: Batch) -> float:
+        return float(task.performance(task.answer(model.scores(network, at), at)).mean())
+
+    assert right(data) == 1
+    reached = right(worse)
+    assert reached < 0.8
+    # What is scaled is decided alike, so the same harm is found.
+    if factor > 1:
+        with torch.no_grad():
+            last.weight /= factor
+            last.bias /= factor
+        plain = make_ensemble(attack, model, network, steps=5)(data, 0.1, torch.arange(8))
+        assert right(plain) == pytest.approx(reached, abs=0.09)
 
 
 SHAPES = [{}, {"convolutions": 2}, {"convolutions": 2, "full_size": 1}, {"full_size": 3}]
@@ -156,7 +226,10 @@ def test_bad_value_is_named(key: str, value: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tasks": (Task.SEGMENTATION,)}, "toy: no class of each image"),
+        (
+            {"tasks": (TaskName.SEGMENTATION,)},
+            "toy: offers segmentation, and Classifier needs",
+        ),
         ({"image_shape": ()}, "toy: no images"),
         ({"classes": 1}, "toy: a single class"),
     ],

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.attacks import ScoreVictim, adversary, make_attack
 from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
@@ -37,7 +37,7 @@ def build(name: str, shape: tuple[int, ...] = SHAPES["2d"], classes: int = 2) ->
         config["width"] = 4
     manifest = Manifest(
         name="toy",
-        tasks=tuple(Task),
+        tasks=tuple(TaskName),
         image_shape=shape,
         image_scale=1.0,
         classes=("background", "lesion", "scar", "oedema")[:classes],
@@ -111,7 +111,7 @@ def test_prediction_has_the_promised_shapes_and_ranges(
 ) -> None:
     method = build(name, shape, classes)
     prediction = method.predict(network_of(method).eval(), toy(shape))
-    spatial = shape[1:] if method.task is Task.SEGMENTATION else ()
+    spatial = shape[1:] if method.task.name is TaskName.SEGMENTATION else ()
     if not spatial and classes > 2:
         torch.testing.assert_close(prediction.probability.sum(1), torch.ones(4))
     assert prediction.probability.shape[0] == 4
@@ -244,9 +244,9 @@ class Scaled(Method):
     """
 
     def __init__(self, inner: Method, factor: float, power: int = 1) -> None:
+        self.tasks, self.uncertainties = inner.tasks, inner.uncertainties  # type: ignore[misc]
         super().__init__(inner.config, inner.manifest)
         self.inner, self.factor, self.power = inner, factor, power
-        self.task, self.uncertainties = inner.task, inner.uncertainties  # type: ignore[misc]
 
     def network(self) -> torch.nn.Module:
         return self.inner.network()
@@ -285,7 +285,7 @@ def test_a_surer_network_is_no_more_robust(name: str, classes: int) -> None:
         worse = attack(data, epsilon, seeds=torch.arange(len(data)))
         with torch.no_grad():
             said = scaled.predict(network, worse)
-        if method.task is Task.SEGMENTATION:
+        if method.task.name is TaskName.SEGMENTATION:
             return float(dice(*foreground(said, worse)).mean())
         probability, label = classes_of(said, worse)
         return float((probability.argmax(1) == label).double().mean())
@@ -326,7 +326,7 @@ def test_evaluation_gives_every_metric_of_its_task(name: str, classes: int) -> N
     network = network_of(method)
     whole = evaluation(method, network, [toy()])
     found, curves = whole.compute(), whole.curves()
-    assert list(found) == all_names(PLAN.epsilons, PLAN.corruptions, method.task)
+    assert list(found) == all_names(PLAN, method.task.name)
     for metric, value in found.items():
         info = metric_info(metric)
         assert info.low <= value <= info.high, metric
@@ -353,7 +353,7 @@ def test_panel_shows_its_task(name: str, shape: tuple[int, ...]) -> None:
         return batch.with_image(batch.image - epsilon)
 
     shown = panel(method, network, toy(shape), darken, 0.1)
-    truth = "mask" if method.task is Task.SEGMENTATION else "label"
+    truth = "mask" if method.task.name is TaskName.SEGMENTATION else "label"
     names = ("image", "probability", "uncertainty")
     assert set(shown) == {truth, *names, *(f"{n}_attacked" for n in names)}
     assert all(len(values) == 4 for values in shown.values())

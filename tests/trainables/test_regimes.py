@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Progress
 from trustsweep.trainables.regimes import RegimeResult, attacked_rows, from_config
 from trustsweep.trainables.registry import REGIMES
@@ -56,7 +56,7 @@ class Setting:
 def setting() -> Setting:
     manifest = Manifest(
         name="toy",
-        tasks=(Task.SEGMENTATION,),
+        tasks=(TaskName.SEGMENTATION,),
         image_shape=(1, 16, 16),
         image_scale=1.0,
         classes=("background", "lesion"),

@@ -10,7 +10,7 @@ from checkerboard import nyquist_share, smoothed, transposed_unet, truth_shares
 
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split, TaskName
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.trainables.contract import Progress
 from trustsweep.trainables.networks import (
@@ -38,7 +38,7 @@ START, END = Progress(0, 20), Progress(10, 20)
 def manifest(shape: tuple[int, ...] = (1, 16, 16), **changes: object) -> Manifest:
     fields = {
         "name": "toy",
-        "tasks": (Task.SEGMENTATION,),
+        "tasks": (TaskName.SEGMENTATION,),
         "image_shape": shape,
         "image_scale": 1.0,
         "classes": ("background", "lesion"),
@@ -322,8 +322,8 @@ def test_bad_value_is_named(key: str, value: object, message: str) -> None:
 
 
 def test_data_without_masks_are_refused() -> None:
-    with pytest.raises(UserError, match="toy: no masks"):
-        ClassicalUNet(CONFIG, manifest(tasks=(Task.CLASSIFICATION,)))
+    with pytest.raises(UserError, match="toy: offers classification, and ClassicalUNet needs"):
+        ClassicalUNet(CONFIG, manifest(tasks=(TaskName.CLASSIFICATION,)))
 
 
 @pytest.mark.parametrize("risk", RISKS)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.attacks import zoo
 from trustsweep.trainables.attacks.apgd import APGD
 from trustsweep.trainables.attacks.engine import Attack, frozen, wide
@@ -59,7 +59,7 @@ class Member:
 class Ensemble:
     """The worst images that any of several attacks finds, sample by sample.
 
-    What is worst is decided by the harm done to the answer (see `losses.harm`), never by a loss.
+    What is worst is decided by the harm done to the answer (`Task.harm`), never by a loss.
     So no member, alone, makes more answers wrong (or less of an overlap) than the ensemble does,
     and a sample is never left less harmed than it came.
 
@@ -165,25 +165,19 @@ def make_ensemble(
             for victim in [ScoreVictim(method, network, loss, scores)]
         ]
 
-    segmentation = method.task is Task.SEGMENTATION
-    first = "dice" if segmentation else "margin"
+    losses = method.task.losses
     # However many ways, about as many steps.
-    members = apgd(first, -(-steps // len(ways)), restarts, thorough=True)
+    members = apgd(losses.first, -(-steps // len(ways)), restarts, thorough=True)
     if name == FULL:
         count = full_steps(method.manifest.image_shape)
-        members += apgd(first, count, _RESTARTS, thorough=True, onward=True)
-        others = (
-            ("soft-dice", "cross-entropy", "masked-cross-entropy", "jensen-shannon")
-            if segmentation
-            else ("cross-entropy", "dlr")
-        )
-        for loss in others:
-            members += apgd(loss, count, thorough=segmentation)
+        members += apgd(losses.first, count, _RESTARTS, thorough=True, onward=True)
+        for loss in losses.others:
+            members += apgd(loss, count, thorough=losses.thorough)
         # As at the end of its training, where what grows with the epochs has its full weight.
         end = int(method.config.get("epochs", 1))
         own = TrainingVictim(method, network, Progress(end, end))
         attack = APGD(steps=count, norm=norm, draws=draws)
-        members.append(Member("apgd-training", attack, own, segmentation))
+        members.append(Member("apgd-training", attack, own, losses.thorough))
         members += _extra(method, network, norm, count, draws)
     return Ensemble(ScoreVictim(method, network), members)
 
@@ -232,7 +226,7 @@ def settings(ensemble: Ensemble | Single) -> list[dict[str, Any]]:
 
 def left_out(method: Method, norm: Norm) -> list[str]:
     """Members of the full ensemble that cannot run where torchattacks is not installed."""
-    absent = method.task is Task.CLASSIFICATION and not zoo.available()
+    absent = method.task.losses.to_boundary and not zoo.available()
     return [kind.__name__.lower() for kind in _borrowed(norm)] if absent else []
 
 
@@ -243,7 +237,7 @@ def _borrowed(norm: Norm) -> list[type[Attack]]:
 
 def _extra(method: Method, network: nn.Module, norm: Norm, count: int, draws: int) -> list[Member]:
     """Attacks that go about it in another way: without gradients, and to the nearest boundary."""
-    if method.task is not Task.CLASSIFICATION:
+    if not method.task.losses.to_boundary:
         return []
     attacks: list[Attack] = []
     if norm in Square.norms:

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trustsweep.data_pipelines.registry import Registry
-from trustsweep.data_pipelines.schema import Batch, Task
 
 #: A pixel's rank by |margin| at which it counts e times less.
 _NEAR = 0.05
@@ -70,19 +69,6 @@ class Answer:
         return margin / torch.where(usable, extent, 1.0)
 
 
-def answer(scores: Tensor, batch: Batch, task: Task) -> Answer:
-    """The scores of a batch beside its truth. Raises ValueError for a batch without it."""
-    truth = batch.mask if task is Task.SEGMENTATION else batch.label
-    if truth is None:
-        raise ValueError(f"{task} needs its truth in the batch")
-    size = len(scores)
-    if task is Task.MULTILABEL:
-        return Answer(scores.reshape(size, 1, -1), truth.reshape(size, -1).float())
-    if scores.shape[1] > 1:
-        return Answer(scores.reshape(size, scores.shape[1], -1), truth.reshape(size, -1).long())
-    return Answer(scores.reshape(size, 1, -1), truth.reshape(size, -1).float())
-
-
 def decision_losses(said: Answer) -> Tensor:
     """(B, n): the cross-entropy −ln p(truth) of each decision, in nats.
 
@@ -98,21 +84,21 @@ def decision_losses(said: Answer) -> Tensor:
     return loss.masked_fill(said.truth.isnan(), 0)
 
 
-def harm(said: Answer, task: Task) -> Tensor:
-    """(B,): how bad the answers are by what the models are judged by; larger is worse.
+def margin_harm(said: Answer) -> Tensor:
+    """(B,): minus the mean margin of the decisions, larger is worse.
 
-    - Segmentation: 1 − Dice of each image. Between images of equal Dice (those without lesion have
-      0 or 1) the least margin decides, which counts for less than any pixel does.
-    - Classification: minus the margin: above 0 where the class is wrong, and the surer of it the
-      worse. Of several labels, minus the mean of theirs.
-    - A score that is no number: inf. A model that breaks there must not pass for a robust one.
+    Of one decision, above 0 where it is wrong, and the surer of it the worse. Of a score that is no
+    number, inf: a model that breaks there must not pass for a robust one.
     """
-    return _harm(said, task).nan_to_num(math.inf, math.inf, -math.inf)
+    return _broken_worst(-said.margin.mean(dim=1))
 
 
-def _harm(said: Answer, task: Task) -> Tensor:
-    if task is not Task.SEGMENTATION:
-        return -said.margin.mean(dim=1)
+def overlap_harm(said: Answer) -> Tensor:
+    """(B,): 1 − Dice of each image, larger is worse; inf as in `margin_harm`.
+
+    Between images of equal Dice (those without lesion have 0 or 1) the least margin decides, which
+    counts for less than any pixel does.
+    """
     predicted, lesion = said.scores.squeeze(1) > 0, said.truth > 0.5
     both = (predicted & lesion).sum(dim=1)
     either = predicted.sum(dim=1) + lesion.sum(dim=1)
@@ -122,7 +108,11 @@ def _harm(said: Answer, task: Task) -> Tensor:
     least = said.margin.double().amin(dim=1).clamp(-_MOST, _MOST)
     # Never flat, other than a tanh, and within (−1, 1).
     depth = least / (1 + least.abs())
-    return 1 - dice - depth / said.margin.shape[1] ** 2
+    return _broken_worst(1 - dice - depth / said.margin.shape[1] ** 2)
+
+
+def _broken_worst(harm: Tensor) -> Tensor:
+    return harm.nan_to_num(math.inf, math.inf, -math.inf)
 
 
 def cross_entropy(said: Answer) -> Tensor:
@@ -171,7 +161,7 @@ def dlr(said: Answer) -> Tensor:
 
 
 def dice(said: Answer) -> Tensor:
-    """1 − Dice itself, as `harm` has it, with a gradient made of the pixels nearest to turning.
+    """1 − Dice, as `overlap_harm` has it, with a gradient of the pixels nearest to turning.
 
     Pixels count by the rank q (in [0, 1]) of their |margin|, not by its height: with
     w = q · e^(−q / 0.05) · (what Dice loses when the pixel turns), the gradient is that of
@@ -200,7 +190,7 @@ def dice(said: Answer) -> Tensor:
     floor = 1e-30 * height.mean(dim=1, keepdim=True) + torch.finfo(height.dtype).tiny
     held = weight / torch.maximum(height, floor)
     surrogate = -(torch.where(usable, held, 0) * torch.where(usable, margin, 0)).sum(dim=1)
-    return surrogate - surrogate.detach() + harm(said, Task.SEGMENTATION).detach()
+    return surrogate - surrogate.detach() + overlap_harm(said).detach()
 
 
 def soft_dice(said: Answer) -> Tensor:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest
 from trustsweep.trainables.attacks.apgd import APGD
 from trustsweep.trainables.attacks.engine import Attack, frozen
-from trustsweep.trainables.attacks.losses import Answer, harm
+from trustsweep.trainables.attacks.losses import Answer
 from trustsweep.trainables.attacks.pgd import PGD
 from trustsweep.trainables.attacks.registry import make_attack
 from trustsweep.trainables.attacks.victims import ScoreVictim
@@ -104,8 +105,7 @@ def masking(
         seeds: (B,) integers, see `Attack`.
         batch_size: How many samples pass the network at once; None for all.
     """
-    loss = "dice" if method.task is Task.SEGMENTATION else "margin"
-    victim = ScoreVictim(method, network, loss)
+    victim = ScoreVictim(method, network, method.task.losses.first)
     rows = _attackable(batch, method.manifest)
     batch, seeds = batch.select(rows), None if seeds is None else seeds[rows]
     check = _Check(victim, batch, seeds, batch_size or len(batch))
@@ -163,7 +163,7 @@ class _Check:
             (batch.select(some), None if seeds is None else seeds[some])
             for some in (rows[start : start + size] for start in rows[::size])
         ]
-        self._segmentation = victim.method.task is Task.SEGMENTATION
+        self._task = victim.method.task
         self.clean = self._each(lambda part, _: self._score(part))
 
     def after(self, attack: Attack, epsilon: float) -> Tensor:
@@ -179,14 +179,9 @@ class _Check:
         return float(score[self._counted].mean())
 
     def chance(self) -> float:
-        """What a model that never looks at the image can reach: one class, or the full mask."""
-        if not self._segmentation:
-            said = self._answer(self._parts[0][0])
-            classes = max(2, said.scores.shape[1])
-            return 1 / classes + POINT
-        assert self._batch.mask is not None
-        area = self._batch.mask.flatten(1).double().mean(1)[self._counted]
-        return float((2 * area / (1 + area)).mean()) + POINT
+        """What a model that never looks at the image can reach, and a little room above it."""
+        outputs = self._said(self._parts[0][0]).scores.shape[1]
+        return self._task.chance(self._batch, outputs, self._counted) + POINT
 
     def zero_gradient(self) -> float:
         """Share of samples with no gradient at the clean image, or one that is no number."""
@@ -220,20 +215,13 @@ class _Check:
         moves = (gradient != 0) & gradient.isfinite()
         return (~moves.flatten(1).any(dim=1)).double()
 
-    @property
+    @cached_property
     def _counted(self) -> Tensor:
-        batch = self._batch
-        if not self._segmentation or batch.mask is None:
-            return torch.ones(len(batch), dtype=torch.bool)
-        lesion = batch.mask.flatten(1).any(dim=1).cpu()
-        return lesion if bool(lesion.any()) else torch.ones_like(lesion)
+        return self._task.counted(self._batch)
 
-    def _answer(self, batch: Batch) -> Answer:
+    def _said(self, batch: Batch) -> Answer:
         with torch.inference_mode(False), torch.no_grad(), frozen(self._victim.network):
             return self._victim.answer(batch)
 
     def _score(self, batch: Batch) -> Tensor:
-        said = self._answer(batch)
-        if self._segmentation:
-            return (1 - harm(said, Task.SEGMENTATION)).clamp(0, 1).cpu()
-        return said.right.double().mean(dim=1).cpu()
+        return self._task.performance(self._said(batch)).cpu()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.attacks.engine import Attack, Ball, Draws, wide
 from trustsweep.trainables.attacks.victims import ScoreVictim, Victim, mean_harm
 
@@ -71,7 +71,7 @@ class Square(Attack):
     def _worst(
         self, victim: Victim, batch: Batch, ball: Ball, draws: Draws, begin: Tensor | None
     ) -> Tensor:
-        classes = isinstance(victim, ScoreVictim) and victim.method.task is Task.CLASSIFICATION
+        classes = isinstance(victim, ScoreVictim) and victim.method.task.losses.to_boundary
         enough = 0.0 if classes else math.inf
         worst, most = batch.image, self.judged(victim, batch)
         for restart in range(self.restarts):

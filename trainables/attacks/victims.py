@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.schema import Batch
-from trustsweep.trainables.attacks.losses import LOSSES, Answer, answer, decision_losses, harm
+from trustsweep.trainables.attacks.losses import LOSSES, Answer, decision_losses
 from trustsweep.trainables.contract import Method, Progress
 
 #: A batch to scores, with gradient; see `Prediction.scores`.
@@ -68,7 +68,7 @@ class ScoreVictim:
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
         said = self.answer(batch)
-        return self._loss(said), harm(said, self.method.task).detach()
+        return self._loss(said), self.method.task.harm(said).detach()
 
     def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         said = self.answer(batch)
@@ -76,7 +76,7 @@ class ScoreVictim:
 
     def answer(self, batch: Batch) -> Answer:
         """What is said of a batch, beside its truth."""
-        return answer(self._scores(batch), batch, self.method.task)
+        return self.method.task.answer(self._scores(batch), batch)
 
 
 class TrainingVictim(ScoreVictim):
@@ -91,7 +91,7 @@ class TrainingVictim(ScoreVictim):
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            done = harm(self.answer(batch), self.method.task)
+            done = self.method.task.harm(self.answer(batch))
         return self.loss(batch), done
 
 

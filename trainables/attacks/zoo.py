@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.attacks.engine import Attack, Ball, Draws, wide
 from trustsweep.trainables.attacks.victims import ScoreVictim, Victim, mean_harm
 from trustsweep.trainables.registry import Norm
@@ -100,7 +100,7 @@ class _Borrowed(Attack):
         self, victim: Victim, batch: Batch, ball: Ball, draws: Draws, begin: Tensor | None
     ) -> Tensor:
         name = type(self).__name__
-        if not isinstance(victim, ScoreVictim) or victim.method.task is not Task.CLASSIFICATION:
+        if not isinstance(victim, ScoreVictim) or not victim.method.task.losses.to_boundary:
             raise UserError(f"attack: {name} is for classification, with one class for each image.")
         if begin is not None:
             raise ValueError(f"{name} begins at the image")

@@ -1,15 +1,33 @@
-"""Under what a model is judged. Free of torch, as a study is checked against it."""
+"""What a model is judged under. Free of torch, as a study is checked against it."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.trainables.metrics.catalog import attacked_name
-from trustsweep.trainables.registry import FAST, Norm
+from trustsweep.data_pipelines.schema import Split
+from trustsweep.trainables.conditions import CLEAN, Condition, ConditionName, attacked_name
+from trustsweep.trainables.metrics.names import SHIFT
+from trustsweep.trainables.registry import CONDITIONS, FAST, Norm
 
-CLEAN = "clean"
+__all__ = ["CLEAN", "EvaluationPlan", "Member"]
+
+
+class Member(NamedTuple):
+    """One condition of a plan.
+
+    Attributes:
+        name: Such as "attacked@0.01".
+        condition: Its kind.
+        value: What `Condition.perturb` is told of it.
+    """
+
+    name: str
+    condition: Condition
+    value: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +39,8 @@ class EvaluationPlan:
         attack, attack_steps, restarts, norm: For whoever makes the attack.
         corruptions: (name, severity) pairs.
         suite: Gives the parameters of the severities, for whoever corrupts.
+        conditions: Names of further members of registered conditions ("blurred@2").
+        sites: Whether the split of sites that training never saw is judged as well ("ood").
         uncertainty: The map that ause and shift judge; None for each method's own first.
     """
 
@@ -31,6 +51,8 @@ class EvaluationPlan:
     norm: Norm = "linf"
     corruptions: tuple[tuple[str, int], ...] = ()
     suite: str = "chest"
+    conditions: tuple[str, ...] = ()
+    sites: bool = False
     uncertainty: str | None = None
 
     def __post_init__(self) -> None:
@@ -44,6 +66,34 @@ class EvaluationPlan:
         """The ε above 0."""
         return tuple(e for e in self.epsilons if e > 0)
 
+    @property
+    def members(self) -> Iterator[Member]:
+        """Every condition, kind by kind in the order of the registry."""
+        for name in CONDITIONS:
+            condition: Condition = CONDITIONS[name]()
+            for detail, value in condition.members(self).items():
+                yield Member(str(ConditionName(name, detail)), condition, value)
+
+    def of_split(self, split: Split | None = None) -> list[Member]:
+        """Those under which a split is judged: one with conditions of its own, or any other."""
+        return [member for member in self.members if member.condition.split is split]
+
+    @property
+    def condition_names(self) -> list[str]:
+        """Every condition, and before those of a kind that has several the name of their mean."""
+        names: dict[str, None] = {}
+        for name, condition, _ in self.members:
+            if condition.several:
+                names.setdefault(condition.name)
+            names.setdefault(name)
+        return list(names)
+
+    @property
+    def shift_names(self) -> list[str]:
+        """What is compared with the clean images: the mean, then each member."""
+        shifts = [ConditionName.parse(m.name).detail for m in self.members if m.condition.shifts]
+        return [SHIFT, *(str(ConditionName(SHIFT, detail)) for detail in shifts)] if shifts else []
+
     def clean(self) -> EvaluationPlan:
         """The same without corruption and attack: what every epoch can afford."""
-        return dataclasses.replace(self, epsilons=(0.0,), corruptions=())
+        return dataclasses.replace(self, epsilons=(0.0,), corruptions=(), conditions=())

@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch, Split
 from trustsweep.trainables.attacks.engine import frozen
+from trustsweep.trainables.conditions import ConditionName, Tools, attacked_name
 from trustsweep.trainables.contract import Method, Prediction
-from trustsweep.trainables.evaluation.plan import CLEAN, EvaluationPlan
-from trustsweep.trainables.metrics.base import MetricState, classes, uncertainty_map
+from trustsweep.trainables.evaluation.plan import CLEAN, EvaluationPlan, Member
+from trustsweep.trainables.metrics.base import MetricState, uncertainty_map
 from trustsweep.trainables.metrics.calibration import Calibration
 from trustsweep.trainables.metrics.catalog import (
     AREAS,
     METRICS,
     SHIFTS,
-    SKILL,
-    attacked_name,
-    corrupted_name,
-    epsilon_text,
-    leaf,
     metric_info,
     skill_names,
     state_classes,
 )
+from trustsweep.trainables.metrics.labels import Labelled, LabelMetrics
+from trustsweep.trainables.metrics.names import SHIFT, MetricName
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.ranking import Answers, Ranking
 from trustsweep.trainables.metrics.referral import Referral, Segmented
 from trustsweep.trainables.metrics.shift import Shift
 from trustsweep.trainables.metrics.skill import best_trivial, skill
-from trustsweep.trainables.metrics.trivial import TRIVIAL
 from trustsweep.trainables.sample_scores import SampleScores
+from trustsweep.trainables.tasks import Task, task_named
+from trustsweep.trainables.tasks.base import picture
 
-#: (batch, name, severity 1 to 5) to the same samples corrupted.
+#: See `Tools`.
 Corrupt = Callable[[Batch, str, int], Batch]
-#: (batch, ε, the images found within a smaller ε or None) to the same samples attacked; minds its
-#: own gradient mode.
 Attack = Callable[[Batch, float, Tensor | None], Batch]
 
 
@@ -65,18 +63,20 @@ class Evaluation:
         self.plan = plan
         self.task = task
         self._scores = scores
-        self._trivial = TRIVIAL[task](prior)
-        self._metrics = [name for name, info in METRICS.items() if task in info.tasks]
-        states: list[type[MetricState]] = state_classes(METRICS, task)
+        self._members = list(plan.members)
+        #: By the split that is judged: that of the conditions which have one, and any other.
+        self._trivial = {member.condition.split: task.trivial(prior) for member in self._members}
+        self._metrics = [name for name, info in METRICS.items() if task.name in info.tasks]
+        states: list[type[MetricState]] = state_classes(METRICS, task.name)
         self._states = {
-            condition: [cls(plan.uncertainty) for cls in states]
-            for condition in (CLEAN, *self._corrupted, *self._attacked)
+            member.name: [cls(plan.uncertainty) for cls in states] for member in self._members
         }
-        #: By ε; none for a task without a metric of this kind.
-        self._shifts: dict[float, Shift] = {
-            epsilon: cls(plan.uncertainty)
-            for cls in state_classes(SHIFTS, task)
-            for epsilon in plan.budgets
+        #: By condition; none for a task without a metric of this kind.
+        self._shifts: dict[str, Shift] = {
+            member.name: cls(plan.uncertainty)
+            for cls in state_classes(SHIFTS, task.name)
+            for member in self._members
+            if member.condition.shifts
         }
 
     def update(self, condition: str, prediction: Prediction, batch: Batch) -> None:
@@ -86,16 +86,16 @@ class Evaluation:
         if self._scores is not None:
             self._scores.update(condition, prediction, batch)
 
-    def update_truth(self, batch: Batch) -> None:
+    def update_truth(self, batch: Batch, split: Split | None = None) -> None:
         """Take in a batch for the trivial predictors, which see its truth alone; once a batch."""
-        self._trivial.update(batch)
+        self._trivial[split].update(batch)
 
     def update_shift(
-        self, epsilon: float, clean: Prediction, attacked: Prediction, batch: Batch
+        self, condition: str, clean: Prediction, shifted: Prediction, batch: Batch
     ) -> None:
-        """Take in what was predicted for a batch before and after the attack within ε."""
-        if epsilon in self._shifts:
-            self._shifts[epsilon].update(clean, attacked, batch)
+        """Take in what was predicted for a batch as it is, and under a condition."""
+        if condition in self._shifts:
+            self._shifts[condition].update(clean, shifted, batch)
 
     def merge(self, other: Evaluation) -> None:
         """Take in another worker's part. Raises ValueError if it followed another plan."""
@@ -104,31 +104,34 @@ class Evaluation:
         for condition, states in self._states.items():
             for mine, theirs in zip(states, other._states[condition], strict=True):
                 mine.merge(theirs)
-        for epsilon, shift in self._shifts.items():
-            shift.merge(other._shifts[epsilon])
-        self._trivial.merge(other._trivial)
+        for condition, shift in self._shifts.items():
+            shift.merge(other._shifts[condition])
+        for split, trivial in self._trivial.items():
+            trivial.merge(other._trivial[split])
 
     def compute(self) -> dict[str, float]:
         """Every metric by its full name: those of `catalog.all_names`, in that order."""
         values = {condition: self._condition(condition) for condition in self._states}
-        result = dict(_prefixed(CLEAN, values[CLEAN]))
-        for kind, members in (("corrupted", self._corrupted), ("attacked", self._attacked)):
-            if members:
-                result |= _prefixed(kind, _mean([values[m] for m in members]))
-            for member in members:
-                result |= _prefixed(member, values[member])
+        result: dict[str, float] = {}
+        for name in self.plan.condition_names:
+            mean = name not in values
+            found = _mean([values[m] for m in self._members_of(name)]) if mean else values[name]
+            result |= _prefixed(name, found)
         if self.plan.budgets:
             result |= self._areas()
         if self._shifts:
-            shifts = {e: shift.compute() for e, shift in self._shifts.items()}
-            result |= _prefixed("shift", _mean(list(shifts.values())))
-            for epsilon, shift in shifts.items():
-                result |= _prefixed(f"shift@{epsilon_text(epsilon)}", shift)
+            shifts = {
+                str(ConditionName(SHIFT, ConditionName.parse(condition).detail)): shift.compute()
+                for condition, shift in self._shifts.items()
+            }
+            for name, found in {SHIFT: _mean(list(shifts.values())), **shifts}.items():
+                result |= _prefixed(name, found)
         return result | self._skills(result)
 
-    def trivial(self) -> dict[str, dict[str, float]]:
-        """What each predictor that ignores the image gives, under every condition alike."""
-        return self._trivial.figures()
+    def trivial(self, split: Split | None = None) -> dict[str, dict[str, float]]:
+        """What each predictor that ignores the image gives, under every condition of a split
+        alike."""
+        return self._trivial[split].figures()
 
     def curves(self) -> dict[str, list[float]]:
         """The metrics of the task that have an area, against ε.
@@ -137,7 +140,9 @@ class Evaluation:
             "epsilon", from 0 up, and of the same length those metrics by name ("dice_lesion").
         """
         points = [self._condition(attacked_name(e)) for e in self.plan.epsilons]
-        drawn = [n.removesuffix("_area") for n, info in AREAS.items() if self.task in info.tasks]
+        drawn = [
+            MetricName.parse(n).metric for n, info in AREAS.items() if self.task.name in info.tasks
+        ]
         curves = {name: [point[name] for point in points] for name in drawn}
         return {"epsilon": list(self.plan.epsilons), **curves}
 
@@ -148,13 +153,13 @@ class Evaluation:
                 return state.curve()
         raise ValueError(f"{self.task} has no reliability diagram")
 
-    def answers(self, condition: str = CLEAN) -> Answers | Segmented:
+    def answers(self, condition: str = CLEAN) -> Answers | Segmented | Labelled:
         """What was answered to each image under a condition.
 
         Of more images than a `SampleState` keeps, those of its sample.
         """
         for state in self._states[condition]:
-            if isinstance(state, Ranking | Referral):
+            if isinstance(state, Ranking | Referral | LabelMetrics):
                 return state.answers
         raise ValueError(f"{self.task} has no answers to images")
 
@@ -162,10 +167,10 @@ class Evaluation:
         """Everything gathered, as plain values and arrays, for another process."""
         return {
             "plan": dataclasses.asdict(self.plan),
-            "task": str(self.task),
+            "task": str(self.task.name),
             "states": {c: [s.state_dict() for s in states] for c, states in self._states.items()},
             "shifts": [shift.state_dict() for shift in self._shifts.values()],
-            "trivial": self._trivial.state_dict(),
+            "trivial": [trivial.state_dict() for trivial in self._trivial.values()],
         }
 
     @classmethod
@@ -174,8 +179,9 @@ class Evaluation:
         raw = dict(state["plan"])
         raw["epsilons"] = tuple(raw["epsilons"])
         raw["corruptions"] = tuple((name, level) for name, level in raw["corruptions"])
+        raw["conditions"] = tuple(raw["conditions"])
         plan = EvaluationPlan(**raw)
-        evaluation = cls(plan, Task(state["task"]))
+        evaluation = cls(plan, task_named(state["task"]))
         for condition, states in evaluation._states.items():
             stored = zip(states, state["states"][condition], strict=True)
             evaluation._states[condition] = [
@@ -183,19 +189,20 @@ class Evaluation:
             ]
         shifts = zip(evaluation._shifts.items(), state["shifts"], strict=True)
         evaluation._shifts = {
-            epsilon: type(empty).from_state_dict(full, plan.uncertainty)
-            for (epsilon, empty), full in shifts
+            condition: type(empty).from_state_dict(full, plan.uncertainty)
+            for (condition, empty), full in shifts
         }
-        evaluation._trivial.load(state["trivial"])
+        for trivial, full in zip(evaluation._trivial.values(), state["trivial"], strict=True):
+            trivial.load(full)
         return evaluation
 
-    @property
-    def _corrupted(self) -> list[str]:
-        return [corrupted_name(*cell) for cell in self.plan.corruptions]
+    def _members_of(self, kind: str) -> list[str]:
+        return [member.name for member in self._members if member.condition.name == kind]
 
-    @property
-    def _attacked(self) -> list[str]:
-        return [attacked_name(e) for e in self.plan.budgets]
+    def _split_of(self, condition: str) -> Split | None:
+        """Of a member, or a kind."""
+        kind = ConditionName.parse(condition).kind
+        return next(m.condition.split for m in self._members if m.condition.name == kind)
 
     def _condition(self, condition: str) -> dict[str, float]:
         values: dict[str, float] = {}
@@ -205,13 +212,13 @@ class Evaluation:
 
     def _skills(self, values: Mapping[str, float]) -> dict[str, float]:
         """Of all values by full name that have one."""
-        figures = self.trivial()
+        figures = {split: trivial.figures() for split, trivial in self._trivial.items()}
         found = {}
-        for name in skill_names(values):
-            metric = leaf(name)
-            whole = name.removeprefix(f"{SKILL}.")
-            trivial = best_trivial(figures, metric)[1]
-            found[name] = skill(values[whole], trivial, metric_info(whole))
+        for name in map(MetricName.parse, skill_names(values)):
+            split = None if name.condition is None else self._split_of(str(name.condition))
+            whole = str(name.plain)
+            trivial = best_trivial(figures[split], name.metric)[1]
+            found[str(name)] = skill(values[whole], trivial, metric_info(whole))
         return found
 
     def _areas(self) -> dict[str, float]:
@@ -222,7 +229,8 @@ class Evaluation:
         for name, values in curves.items():
             height = np.trapezoid(values, epsilons) / epsilons[-1]
             # Rounding must not carry it past the curve, and so out of the metric's range.
-            areas[f"{name}_area"] = float(np.clip(height, min(values), max(values)))
+            area = float(np.clip(height, min(values), max(values)))
+            areas[str(MetricName(name, area=True))] = area
         return areas
 
 
@@ -236,28 +244,21 @@ def evaluate(
     attack: Attack,
     prior: Prior | None = None,
     scores: SampleScores | None = None,
+    split: Split | None = None,
 ) -> Evaluation:
     """Judge a network on every batch under every condition of the plan.
 
     The network is put into evaluation mode, and every module's mode and every parameter's
     `requires_grad` are left as found. Batches lie on the network's device. `scores` gathers what
-    each sample scored.
+    each sample scored. `split` is that of the batches where the plan has conditions of its own for
+    it (`Condition.split`): these alone are judged.
     """
     evaluation = Evaluation(plan, method.task, prior, scores)
+    members, tools = plan.of_split(split), Tools(corrupt, attack)
     with frozen(network):
         for batch in batches:
-            evaluation.update_truth(batch)
-            clean = _judge(method, network, batch, evaluation, CLEAN)
-            for name, severity in plan.corruptions:
-                condition = corrupted_name(name, severity)
-                _judge(method, network, corrupt(batch, name, severity), evaluation, condition)
-            worst = None
-            for epsilon in plan.budgets:
-                # What is found within a smaller ε lies in the larger ball too.
-                worse = attack(batch, epsilon, worst)
-                worst = worse.image
-                found = _judge(method, network, worse, evaluation, attacked_name(epsilon))
-                evaluation.update_shift(epsilon, clean, found, batch)
+            evaluation.update_truth(batch, split)
+            _judge(method, network, batch, evaluation, members, tools)
     return evaluation
 
 
@@ -281,50 +282,39 @@ def panel(
     Raises:
         ValueError: a batch without the truth that the task needs.
     """
-    result = _truth(method.task, batch)
+    result = method.task.shown_truth(batch)
     with frozen(network):
         attacked = {"_attacked": attack(batch, epsilon, None)} if epsilon > 0 else {}
         for suffix, shown in {"": batch, **attacked}.items():
             with torch.inference_mode():
                 prediction = method.predict(network, shown)
             doubt = uncertainty_map(prediction, uncertainty)
-            result["image" + suffix] = _picture(shown.image)
-            if method.task is Task.SEGMENTATION:
-                result["probability" + suffix] = _picture(prediction.probability)
-                result["uncertainty" + suffix] = _picture(doubt.unsqueeze(1))
-            else:
-                result["probability" + suffix] = _numbers(classes(prediction, batch)[0])
-                result["uncertainty" + suffix] = _numbers(doubt)
+            result["image" + suffix] = picture(shown.image)
+            said = method.task.shown(prediction, batch, doubt)
+            result |= {name + suffix: values for name, values in said.items()}
     return result
 
 
-def _truth(task: Task, batch: Batch) -> dict[str, np.ndarray]:
-    if task is Task.SEGMENTATION and batch.mask is not None:
-        return {"mask": _picture(batch.mask)}
-    if task is Task.CLASSIFICATION and batch.label is not None:
-        return {"label": batch.label.cpu().numpy()}
-    raise ValueError(f"the panel needs a batch with the truth of a {task}")
-
-
 def _judge(
-    method: Method, network: nn.Module, batch: Batch, evaluation: Evaluation, condition: str
-) -> Prediction:
-    with torch.inference_mode():
-        prediction = method.predict(network, batch)
-        evaluation.update(condition, prediction, batch)
-    return prediction
-
-
-def _picture(values: Tensor) -> np.ndarray:
-    """(n, C, H, W) or (n, C, D, H, W) to (n, H, W)."""
-    flat = values.detach().float().mean(dim=1)
-    if flat.ndim == 4:
-        flat = flat[:, flat.shape[1] // 2]
-    return flat.cpu().numpy().astype(np.float16)
-
-
-def _numbers(values: Tensor) -> np.ndarray:
-    return values.float().cpu().numpy()
+    method: Method,
+    network: nn.Module,
+    batch: Batch,
+    evaluation: Evaluation,
+    members: Sequence[Member],
+    tools: Tools,
+) -> None:
+    clean: Prediction | None = None
+    for _, kind in groupby(members, key=lambda member: member.condition.name):
+        before = None
+        for name, condition, value in kind:
+            before = condition.perturb(batch, value, tools, before)
+            with torch.inference_mode():
+                prediction = method.predict(network, before)
+                evaluation.update(name, prediction, before)
+            if name == CLEAN:
+                clean = prediction
+            elif condition.shifts and clean is not None:
+                evaluation.update_shift(name, clean, prediction, batch)
 
 
 def _prefixed(condition: str, values: Mapping[str, float]) -> dict[str, float]:

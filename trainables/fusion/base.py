@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Modality, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, Modality, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.fusion.encoders import Encoder, encoder
 from trustsweep.trainables.fusion.inputs import gather, in_manifest_order, sources
@@ -70,14 +70,12 @@ class FusionMethod(Method):
     [0, 1).
     """
 
-    task = Task.CLASSIFICATION
+    tasks = (TaskName.CLASSIFICATION,)
     uncertainties: ClassVar[tuple[str, ...]] = ("entropy", "least-confidence")
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for a missing or impossible config value, or data that do not fit."""
         super().__init__(config, manifest)
-        if self.task not in manifest.tasks:
-            raise UserError(f"{manifest.name}: no class of each sample here, which this needs.")
         if len(manifest.classes) < 2:
             raise UserError(f"{manifest.name}: a single class leaves nothing to tell apart.")
         self.classes = len(manifest.classes)

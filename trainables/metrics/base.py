@@ -159,6 +159,27 @@ def classes(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
     return p.masked_fill(~p.isfinite().all(dim=1, keepdim=True), math.nan), truth
 
 
+def findings(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Probability and truth of each label of a batch of images.
+
+    Returns:
+        Both (B, K) float64, without gradient; a probability that is not finite is made NaN, the
+        truth is 0, 1, or NaN where it is unknown.
+
+    Raises:
+        ValueError: no labels in the batch, or labels of another shape than the probability.
+    """
+    if batch.label is None:
+        raise ValueError("this metric needs a batch with labels")
+    p, truth = exact_probability(prediction), batch.label.detach().double()
+    if p.ndim != 2 or p.shape != truth.shape:
+        raise ValueError(
+            f"probability {tuple(p.shape)} and labels {tuple(truth.shape)} differ; both are to be "
+            "(B, K)"
+        )
+    return p.masked_fill(~p.isfinite(), math.nan), truth
+
+
 def label(p: Tensor) -> Tensor:
     """Foreground where p > 0.5: a tie, which is what no evidence at all gives, is background."""
     return p > 0.5

@@ -1,9 +1,10 @@
 """Every number that an evaluation can give, by name. Free of torch: naming one is instant.
 
-A full name is a condition and a metric: ``clean.dice``, ``corrupted.dice`` (mean over all
-corruptions and severities), ``corrupted@gaussian-noise-3.dice`` (one of them), ``attacked.dice``
-(mean over all ε > 0), ``attacked@0.01.dice`` (one ε). Beside these stand the areas (``dice_area``)
-and the uncertainty shift under attack (``shift.auroc``, ``shift@0.01.auroc``).
+A full name (`names.MetricName`) is a condition and a metric: ``clean.dice``, ``corrupted.dice``
+(mean over all corruptions and severities), ``corrupted@gaussian-noise-3.dice`` (one of them),
+``attacked.dice`` (mean over all ε > 0), ``attacked@0.01.dice`` (one ε). Beside these stand the
+areas (``dice_area``) and the uncertainty shift under attack (``shift.auroc``,
+``shift@0.01.auroc``).
 
 ``skill.`` before the full name of a measure of discrimination or a proper score is how much of the
 way from the best trivial predictor, which ignores the image, to perfection a model has gone:
@@ -17,16 +18,21 @@ tasks share a name, as in ``clean.ece``, each has a state of its own for it.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trustsweep.data_pipelines import plugins
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
+from trustsweep.trainables.conditions import ATTACKED, ConditionName, canonical_epsilon
+from trustsweep.trainables.metrics.names import SHIFT, SKILL, MetricName
+from trustsweep.trainables.registry import CONDITIONS
+
+if TYPE_CHECKING:
+    from trustsweep.trainables.evaluation.plan import EvaluationPlan
 
 CALIBRATION_BINS = 15
 #: Probabilities are kept this far from 0 and 1 before a logarithm is taken.
@@ -56,33 +62,45 @@ class MetricInfo:
     high: float
     unit: str
     meaning: str
-    states: Mapping[Task, str | type[Any]]
+    states: Mapping[TaskName, str | type[Any]]
     skilled: bool = False
     blind: bool = False
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> tuple[TaskName, ...]:
         """What it can judge."""
-        return tuple(self.states) or tuple(Task)
+        return tuple(self.states) or tuple(TaskName)
 
 
-def _states(segmentation: str = "", classification: str = "") -> dict[Task, str]:
+def _states(
+    segmentation: str = "", classification: str = "", multilabel: str = ""
+) -> dict[TaskName, str]:
     """The states of a metric by task, given as "module:Class" of this package."""
-    given = {Task.SEGMENTATION: segmentation, Task.CLASSIFICATION: classification}
+    given = {
+        TaskName.SEGMENTATION: segmentation,
+        TaskName.CLASSIFICATION: classification,
+        TaskName.MULTILABEL: multilabel,
+    }
     return {
         task: f"trustsweep.trainables.metrics.{state}" for task, state in given.items() if state
     }
 
 
+_LABELS = "labels:LabelMetrics"
 _OVERLAP = _states("overlap:Overlap")
 _CONFUSION = _states(classification="confusion:Confusion")
+_RIGHT = _states(classification="confusion:Confusion", multilabel=_LABELS)
 _RANKING = _states(classification="ranking:Ranking")
-_CALIBRATION = _states("calibration:Calibration", "calibration:ClassCalibration")
+_AUROC = _states(classification="ranking:Ranking", multilabel=_LABELS)
+_PRECISION = _states(multilabel=_LABELS)
+_CALIBRATION = _states(
+    "calibration:Calibration", "calibration:ClassCalibration", "labels:LabelCalibration"
+)
 _REGION = _states("calibration:RegionCalibration")
-_SCORES = _states("scores:ProperScores", "scores:ClassScores")
+_SCORES = _states("scores:ProperScores", "scores:ClassScores", _LABELS)
 _AUSE = _states("sparsification:Sparsification")
-_SHIFT = _states("shift:Shift", "shift:ClassShift")
-_REFERRAL = _states("referral:Referral", "ranking:Ranking")
+_SHIFT = _states("shift:Shift", "shift:ClassShift", "labels:LabelShift")
+_REFERRAL = _states("referral:Referral", "ranking:Ranking", _LABELS)
 
 
 class Table(Mapping[str, MetricInfo]):
@@ -121,29 +139,29 @@ class Table(Mapping[str, MetricInfo]):
         return self._rows
 
 
-def _most(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+def _most(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
     """From 0 to 1; more is better."""
     return MetricInfo(name, "max", 0.0, 1.0, "", meaning, states)
 
 
 def _least(
-    name: str, states: Mapping[Task, str], meaning: str, high: float = 1.0, unit: str = ""
+    name: str, states: Mapping[TaskName, str], meaning: str, high: float = 1.0, unit: str = ""
 ) -> MetricInfo:
     """From 0 to `high`; less is better."""
     return MetricInfo(name, "min", 0.0, high, unit, meaning, states)
 
 
-def _merit(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+def _merit(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
     """A measure of discrimination, from 0 to 1; more is better."""
     return replace(_most(name, states, meaning), skilled=True)
 
 
-def _blind(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+def _blind(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
     """From 0 to 1; less is better, and a model that ignores the image can have 0."""
     return replace(_least(name, states, meaning), blind=True)
 
 
-def _told(name: str, states: Mapping[Task, str], meaning: str) -> MetricInfo:
+def _told(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
     """What describes a model, from 0 to 1."""
     return MetricInfo(name, None, 0.0, 1.0, "", meaning, states)
 
@@ -153,13 +171,10 @@ def _cost(name: str, meaning: str, unit: str = "") -> MetricInfo:
 
 
 _BINS = f"{CALIBRATION_BINS} bins of confidence"
-_ALL = "all pixels or images"
+_ALL = "all pixels, images or labels"
 _NEAR = "pixels of lesion and prediction and next to them"
 _FLOOR = "Expected calibration error that perfect calibration would show with"
 _DEBIASED = "Expected calibration error less the bias that it has with so few"
-_AREA = "_area"
-#: What the name of a skill begins with.
-SKILL = "skill"
 
 #: What is measured under each condition.
 METRICS = Table(
@@ -183,7 +198,7 @@ METRICS = Table(
         _OVERLAP,
         "Share of the images in which nothing is predicted; 1 for a model that predicts nothing",
     ),
-    _merit("accuracy", _CONFUSION, "Share of images with the right class"),
+    _merit("accuracy", _RIGHT, "Share of images with the right class, or of labels that are right"),
     _merit(
         "balanced_accuracy",
         _CONFUSION,
@@ -198,8 +213,13 @@ METRICS = Table(
     ),
     _merit(
         "auroc",
-        _RANKING,
+        _AUROC,
         "How well the probability of a class tells its images from the rest, mean over classes",
+    ),
+    _merit(
+        "average_precision",
+        _PRECISION,
+        "Mean precision at the images that have a label, by its probability; mean over labels",
     ),
     _blind("ece", _CALIBRATION, f"Expected calibration error, {_BINS}, {_ALL}"),
     _blind("mce", _CALIBRATION, f"Calibration error of the worst of {_BINS}, {_ALL}"),
@@ -214,7 +234,7 @@ METRICS = Table(
         _least(
             "nll",
             _SCORES,
-            "Negative log-likelihood per pixel or image",
+            "Negative log-likelihood per pixel, image or label",
             -math.log(NLL_CLAMP),
             "nats",
         ),
@@ -233,8 +253,8 @@ METRICS = Table(
     _least(
         "aurc",
         _REFERRAL,
-        "Error (1 - Dice, or the share of wrong images) among the most certain images, mean over "
-        "how many are kept",
+        "Error (1 - Dice, or the share of wrong images or labels) among the most certain images, "
+        "mean over how many are kept",
     ),
     # Empty masks are all equally wrong on lesions, so that any order of them is the best.
     _blind(
@@ -244,9 +264,9 @@ METRICS = Table(
 )
 
 
-def _area(name: str, states: Mapping[Task, str], what: str) -> MetricInfo:
+def _area(name: str, states: Mapping[TaskName, str], what: str) -> MetricInfo:
     meaning = f"Mean height of the curve of {what} against ε, 0 to the largest"
-    return _merit(f"{name}{_AREA}", states, meaning)
+    return _merit(str(MetricName(name, area=True)), states, meaning)
 
 
 #: What is computed from a metric's curve against ε.
@@ -254,9 +274,9 @@ AREAS = Table(
     _area("dice", _OVERLAP, "Dice"),
     _area("dice_lesion", _OVERLAP, "Dice of the images with a lesion"),
     _area("iou", _OVERLAP, "IoU"),
-    _area("accuracy", _CONFUSION, "accuracy"),
+    _area("accuracy", _RIGHT, "accuracy"),
     _area("balanced_accuracy", _CONFUSION, "balanced accuracy"),
-    _area("auroc", _RANKING, "AUROC"),
+    _area("auroc", _AUROC, "AUROC"),
 )
 
 #: What compares each attacked image with itself before the attack.
@@ -288,7 +308,7 @@ COSTS = Table(
 )
 
 
-def state_classes(table: Mapping[str, MetricInfo], task: Task) -> list[Any]:
+def state_classes(table: Mapping[str, MetricInfo], task: TaskName) -> list[Any]:
     """The streaming states of a table's metrics for a task, each once, imported now."""
     states = [info.states[task] for info in table.values() if task in info.states]
     return list(dict.fromkeys(map(_imported, states)))
@@ -301,21 +321,6 @@ def _imported(state: str | type[Any]) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def epsilon_text(epsilon: float) -> str:
-    """ε as it stands in names, six digits at most: ``0.01``, whatever way it was written."""
-    return f"{epsilon:g}"
-
-
-def attacked_name(epsilon: float) -> str:
-    """The condition of images attacked within ε; ε = 0 is "clean"."""
-    return f"attacked@{epsilon_text(epsilon)}" if epsilon else "clean"
-
-
-def corrupted_name(corruption: str, severity: int) -> str:
-    """The condition of images under one corruption at one severity."""
-    return f"corrupted@{corruption}-{severity}"
-
-
 def metric_info(name: str) -> MetricInfo:
     """What a full name means; `name` and `meaning` of the result speak of its condition too.
 
@@ -324,17 +329,20 @@ def metric_info(name: str) -> MetricInfo:
     Raises:
         UserError: no such metric or condition; names the nearest one that exists.
     """
-    if name.startswith(f"{SKILL}."):
-        return _skill_info(name)
+    parsed = MetricName.parse(name)
+    if parsed.skill:
+        return _skill_info(parsed)
     for whole in (AREAS, COSTS):
         if name in whole:
             return whole[name]
-    condition, _, leaf = name.rpartition(".")
-    kind, _, detail = condition.partition("@")
-    table = SHIFTS if kind == "shift" else METRICS
-    where = _where(kind, detail, "@" in condition)
-    if leaf in table and where is not None:
-        info = table[leaf]
+    condition = parsed.condition or ConditionName("")
+    where = _where(condition)
+    table = SHIFTS if condition.kind == SHIFT else METRICS
+    # A name has one spelling: no "attacked@.dice", no "attacked@1e-2.dice".
+    if parsed.metric in table and where is not None and str(parsed) == name:
+        info = table[parsed.metric]
+        if parsed.group is not None:
+            where = f"{where}, of the samples whose {parsed.group[0]} is {parsed.group[1]}"
         return replace(info, name=name, meaning=f"{info.meaning}; {where}")
     raise UserError(
         f"unknown metric {name!r}{_hint(name)} A name is a condition and a metric, such "
@@ -344,8 +352,8 @@ def metric_info(name: str) -> MetricInfo:
     )
 
 
-def _skill_info(name: str) -> MetricInfo:
-    info = metric_info(name.removeprefix(f"{SKILL}."))
+def _skill_info(name: MetricName) -> MetricInfo:
+    info = metric_info(str(name.plain))
     if not info.skilled:
         known = ", ".join(n for table in (METRICS, AREAS) for n, i in table.items() if i.skilled)
         raise UserError(
@@ -354,36 +362,31 @@ def _skill_info(name: str) -> MetricInfo:
         )
     scale = "0 for the best predictor that ignores the image, 1 for perfection"
     meaning = f"Skill, {scale}: {info.meaning}"
-    return MetricInfo(name, "max", -math.inf, 1.0, "", meaning, info.states)
+    return MetricInfo(str(name), "max", -math.inf, 1.0, "", meaning, info.states)
 
 
 def leaf(name: str) -> str:
     """The metric that a full name is of, without condition, area and skill: "dice"."""
-    return name.rpartition(".")[2].removesuffix(_AREA)
+    return MetricName.parse(name).metric
 
 
 def under_attack(name: str) -> bool:
     """Whether a full name is a figure of attacked images, as areas and shifts are too."""
-    plain = name.removeprefix(f"{SKILL}.")
-    return plain in AREAS or plain.partition(".")[0].partition("@")[0] in ("attacked", "shift")
+    return MetricName.parse(name).under_attack
 
 
-def all_names(
-    epsilons: Iterable[float],
-    corruption_cells: Iterable[tuple[str, int]],
-    task: Task,
-) -> list[str]:
-    """Full names of everything that an evaluation with these ε and (corruption, severity) gives."""
-    cells = [corrupted_name(*cell) for cell in corruption_cells]
-    budgets = sorted({e for e in epsilons if e > 0})
-    conditions = ["clean"]
-    conditions += ["corrupted", *cells] if cells else []
-    conditions += ["attacked", *map(attacked_name, budgets)] if budgets else []
-    names = [f"{c}.{m.name}" for c in conditions for m in METRICS.values() if task in m.tasks]
-    if budgets:
-        names += [m.name for m in AREAS.values() if task in m.tasks]
-        shifts = ["shift", *(f"shift@{epsilon_text(e)}" for e in budgets)]
-        names += [f"{s}.{m.name}" for s in shifts for m in SHIFTS.values() if task in m.tasks]
+def all_names(plan: EvaluationPlan, task: TaskName) -> list[str]:
+    """Full names of everything that an evaluation by a plan gives."""
+    names = [
+        f"{condition}.{info.name}"
+        for condition in plan.condition_names
+        for info in METRICS.values()
+        if task in info.tasks
+    ]
+    if plan.budgets:
+        names += [info.name for info in AREAS.values() if task in info.tasks]
+    for shift in plan.shift_names:
+        names += [f"{shift}.{info.name}" for info in SHIFTS.values() if task in info.tasks]
     return [*names, *skill_names(names)]
 
 
@@ -392,49 +395,28 @@ def skill_names(names: Iterable[str]) -> list[str]:
     return [f"{SKILL}.{name}" for name in names if metric_info(name).skilled]
 
 
-def _where(kind: str, detail: str, one: bool) -> str | None:
+def _where(condition: ConditionName) -> str | None:
     """The condition in words, or None where it is none."""
-    if not one:
-        return {
-            "clean": "clean images",
-            "corrupted": "mean over all corruptions and severities",
-            "attacked": "mean over all attack budgets ε > 0",
-            "shift": "mean over all attack budgets ε > 0",
-        }.get(kind)
-    if kind in ("attacked", "shift"):
-        return f"under attack with ε = {detail}" if _canonical_epsilon(detail) == detail else None
-    match = re.fullmatch(r"([a-z0-9]+(?:-[a-z0-9]+)*)-([1-5])", detail)
-    if kind == "corrupted" and match:
-        return f"under {match[1]} of severity {match[2]}"
-    return None
-
-
-def _canonical_epsilon(text: str) -> str | None:
-    """The ε that `text` means, as names write it; None for no finite number above 0."""
-    try:
-        epsilon = float(text)
-    except ValueError:
-        return None
-    return epsilon_text(epsilon) if 0 < epsilon < math.inf else None
+    kind = ATTACKED if condition.kind == SHIFT else condition.kind
+    return CONDITIONS[kind]().describe(condition.detail) if kind in CONDITIONS else None
 
 
 def _hint(name: str) -> str:
     """The end of a sentence that names what was probably meant."""
-    known = [
-        f"{kind}.{metric}" for kind in ("clean", "corrupted", "attacked") for metric in METRICS
-    ]
-    known += [*AREAS, *COSTS, *(f"shift.{metric}" for metric in SHIFTS)]
-    known += skill_names([*known]) if "." in name or "skill" in name else []
-    condition, _, leaf = name.rpartition(".")
-    kind, _, detail = condition.partition("@")
-    epsilon = _canonical_epsilon(detail)
+    known = [f"{kind}.{metric}" for kind in CONDITIONS for metric in METRICS]
+    known += [*AREAS, *COSTS, *(f"{SHIFT}.{metric}" for metric in SHIFTS)]
+    known += skill_names([*known]) if "." in name or SKILL in name else []
+    parsed = MetricName.parse(name)
+    condition = parsed.condition or ConditionName("")
+    kind, detail = condition.kind, condition.detail
+    epsilon = canonical_epsilon(detail)
     if epsilon:
-        known += [f"attacked@{epsilon}.{metric}" for metric in METRICS]
-        known += [f"shift@{epsilon}.{metric}" for metric in SHIFTS]
+        known += [f"{ConditionName(ATTACKED, epsilon)}.{metric}" for metric in METRICS]
+        known += [f"{ConditionName(SHIFT, epsilon)}.{metric}" for metric in SHIFTS]
     elif detail:
-        known += [f"corrupted@{detail}.{metric}" for metric in METRICS]
+        known += [f"{ConditionName(kind, detail)}.{metric}" for metric in METRICS]
     # A metric without its condition, and an ε written another way, are nearer than they look.
-    for meant in (f"clean.{name}", f"shift.{name}", f"{kind}@{epsilon}.{leaf}"):
+    for meant in (f"clean.{name}", f"{SHIFT}.{name}", f"{kind}@{epsilon}.{parsed.metric}"):
         if meant in known:
             return f", did you mean {meant!r}?"
     return nearest(name, known)

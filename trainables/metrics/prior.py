@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-
-from trustsweep.data_pipelines.schema import Batch, Task
 
 
 @dataclass(frozen=True)
@@ -15,24 +12,16 @@ class Prior:
     """What a model can learn of the train split without looking at an image.
 
     Attributes:
-        counts: (K,) images of each class; None for segmentations.
+        counts: (K,) images of each class; None but for classifications.
         mean: (*spatial) float32 in [0, 1], the share of the images with a lesion at each pixel;
-            None for classifications.
+            None but for segmentations.
         fixed: (*spatial) bool, the mask that, given for every image with a lesion, has the
-            largest pooled Dice on these; None for classifications.
+            largest pooled Dice on these; None but for segmentations.
+        rates: (K,) share of the images, among those where it is known, that have each label; NaN
+            where it is never known. None but for several labels.
     """
 
     counts: np.ndarray | None = None
     mean: np.ndarray | None = None
     fixed: np.ndarray | None = None
-
-    @classmethod
-    def of(cls, batches: Iterable[Batch], task: Task) -> Prior:
-        """From the labels or masks of the train split.
-
-        Raises ValueError for batches without them, or for no batch at all.
-        """
-        from trustsweep.trainables.metrics.trivial import TRIVIAL
-
-        kind = TRIVIAL[task]
-        return kind.learn(map(kind.truth, batches))
+    rates: np.ndarray | None = None

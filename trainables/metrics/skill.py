@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from trustsweep.trainables.metrics.catalog import METRICS, SKILL, MetricInfo
+from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
+from trustsweep.trainables.metrics.names import SKILL
 
 #: Predictor to metric ("dice") to its value on one split.
 TrivialMetrics = Mapping[str, Mapping[str, float]]
@@ -25,11 +26,13 @@ TrivialMetrics = Mapping[str, Mapping[str, float]]
 EMPTY_MASK, FULL_MASK, MEAN_MASK, FIXED_MASK = "empty mask", "full mask", "mean mask", "fixed mask"
 #: Classification: the shares of the classes in the train split as probabilities, and the largest.
 CLASS_PRIOR, MAJORITY_CLASS = "class prior", "majority class"
-#: Both: the constant probability that is best on the very split that it is judged on.
+#: Several labels: how often each occurs in the train split.
+LABEL_PRIOR = "label prior"
+#: All: the constant probability that is best on the very split that it is judged on.
 BEST_CONSTANT = "best constant"
 
 #: What decides whether a model is better than a trivial predictor, the first that exists.
-DECISIVE = ("dice_lesion", "dice", "balanced_accuracy")
+DECISIVE = ("dice_lesion", "dice", "balanced_accuracy", "auroc")
 #: Less than this to gain is rounding (of the clamped likelihood, say).
 _LEAST_ROOM = 1e-6
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch, TaskName
 from trustsweep.trainables.metrics.base import ratio
 from trustsweep.trainables.metrics.catalog import NLL_CLAMP
 from trustsweep.trainables.metrics.overlap import Overlap
@@ -26,6 +26,7 @@ from trustsweep.trainables.metrics.skill import (
     EMPTY_MASK,
     FIXED_MASK,
     FULL_MASK,
+    LABEL_PRIOR,
     MAJORITY_CLASS,
     MEAN_MASK,
 )
@@ -49,7 +50,10 @@ class Trivial(ABC):
     @staticmethod
     @abstractmethod
     def learn(truths: Iterable[np.ndarray]) -> Prior:
-        """See `Prior.of`, of whose batches these are the truths."""
+        """What the train split tells without its images, of whose batches these are the truths.
+
+        Raises ValueError for none.
+        """
 
     @abstractmethod
     def add(self, truth: np.ndarray) -> None:
@@ -126,6 +130,61 @@ class TrivialClasses(Trivial):
 
     def load(self, state: Mapping[str, Any]) -> None:
         self._counts = np.array(state["counts"], dtype=np.float64)
+        learned = state.get("learned")
+        self._learned = None if learned is None else np.array(learned, dtype=np.float64)
+
+
+class TrivialLabels(Trivial):
+    """Prior and best constant of several labels, in closed form from how often each occurs.
+
+    With r the share of the images that have a label among those where it is known, a constant
+    probability q has an AUROC of ½, an average precision of r, a Brier score of
+    r(1 − q)² + (1 − r)q² and an NLL of −r ln q − (1 − r) ln(1 − q); figures are means over the
+    labels of which anything is known (AUROC: that some images have and some have not; average
+    precision: that some image has). Its accuracy is that of all known labels, r where q > ½ and
+    1 − r elsewhere.
+    """
+
+    def __init__(self, prior: Prior | None = None) -> None:
+        super().__init__(prior)
+        self._total = np.zeros((2, 0))
+        self._learned = None if prior is None else prior.rates
+
+    @staticmethod
+    def truth(batch: Batch) -> np.ndarray:
+        """The labels of the images, (B, K): 0 or 1, NaN where unknown."""
+        if batch.label is None or batch.label.ndim != 2:
+            raise ValueError("trivial answers to several labels need a batch with them")
+        return batch.label.detach().double().cpu().numpy()
+
+    @staticmethod
+    def learn(truths: Iterable[np.ndarray]) -> Prior:
+        total = np.zeros((2, 0))
+        for labels in truths:
+            total = _asked(total, labels)
+        if not total.size:
+            raise ValueError("a prior needs the labels of the train split")
+        return Prior(rates=_rates(total))
+
+    def add(self, truth: np.ndarray) -> None:
+        self._total = _asked(self._total, truth)
+
+    def merge(self, other: Self) -> None:
+        if other._total.size:
+            self._total = other._total + (self._total if self._total.size else 0)
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        rates = _rates(self._total)
+        said = {} if self._learned is None else {LABEL_PRIOR: self._learned}
+        said[BEST_CONSTANT] = rates
+        return {name: _label_figures(q, rates, self._total) for name, q in said.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        learned = {} if self._learned is None else {"learned": self._learned.copy()}
+        return {"total": self._total.copy(), **learned}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._total = np.array(state["total"], dtype=np.float64)
         learned = state.get("learned")
         self._learned = None if learned is None else np.array(learned, dtype=np.float64)
 
@@ -249,10 +308,11 @@ class TrivialMasks(Trivial):
         return self._masks[size]
 
 
-#: By task.
-TRIVIAL: dict[Task, type[Trivial]] = {
-    Task.SEGMENTATION: TrivialMasks,
-    Task.CLASSIFICATION: TrivialClasses,
+#: By task; each is its task's own `trivial`, found without loading torch.
+TRIVIAL: dict[TaskName, type[Trivial]] = {
+    TaskName.SEGMENTATION: TrivialMasks,
+    TaskName.CLASSIFICATION: TrivialClasses,
+    TaskName.MULTILABEL: TrivialLabels,
 }
 
 
@@ -279,6 +339,34 @@ def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     total[: len(one)] += one
     total[: len(other)] += other
     return total
+
+
+def _asked(total: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(2, K) with labels (B, K) added: images that have each, and images where it is known."""
+    known = ~np.isnan(labels)
+    more = np.stack([np.where(known, labels, 0).sum(axis=0, dtype=np.float64), known.sum(axis=0)])
+    return more + (total if total.size else 0)
+
+
+def _rates(total: np.ndarray) -> np.ndarray:
+    return np.divide(total[0], total[1], out=np.full(total.shape[1], math.nan), where=total[1] > 0)
+
+
+def _label_figures(q: np.ndarray, rates: np.ndarray, total: np.ndarray) -> dict[str, float]:
+    """What the probabilities q of the labels give; `total` as `_asked` has it."""
+    known = ~np.isnan(rates) & ~np.isnan(q) if q.shape == rates.shape else np.zeros(0, dtype=bool)
+    if not known.any():
+        names = ("accuracy", "auroc", "average_precision", "nll", "brier")
+        return dict.fromkeys(names, math.nan)
+    q, r, count = q[known], rates[known], total[1][known]
+    likely = np.clip(q, NLL_CLAMP, 1 - NLL_CLAMP)
+    return {
+        "accuracy": float((np.where(q > 0.5, r, 1 - r) * count).sum() / count.sum()),
+        "auroc": 0.5 if bool(((r > 0) & (r < 1)).any()) else math.nan,
+        "average_precision": float(r[r > 0].mean()) if (r > 0).any() else math.nan,
+        "nll": float(-(r * np.log(likely) + (1 - r) * np.log(1 - likely)).mean()),
+        "brier": float((r * (1 - q) ** 2 + (1 - r) * q**2).mean()),
+    }
 
 
 def _fixed(total: np.ndarray, images: int) -> np.ndarray:

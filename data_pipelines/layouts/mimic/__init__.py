@@ -24,7 +24,7 @@ from trustsweep.data_pipelines.readers.files import digest, opaque
 from trustsweep.data_pipelines.readers.images import read_grey
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Sample, Series
-from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, TaskName
 
 _SEXES = ("female", "male")
 _CHOICES = {
@@ -128,9 +128,9 @@ class Mimic(Layout[Case]):
             official=split == "official",
         )
         if self._rules.of_findings:
-            self.tasks, self.classes = (Task.MULTILABEL,), CHEXPERT
+            self.tasks, self.classes = (TaskName.MULTILABEL,), CHEXPERT
         else:
-            self.tasks = (Task.CLASSIFICATION,)
+            self.tasks = (TaskName.CLASSIFICATION,)
             self.classes = ("left hospital alive", "died in hospital")
         self.series_hours = float(step_hours)
         self._steps = window_hours // step_hours

@@ -27,7 +27,7 @@ from trustsweep.data_pipelines.readers.tables import Kind as Column
 from trustsweep.data_pipelines.readers.tables import read_table
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Sample, Series
-from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, Split, Task
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, Split, TaskName
 
 _LETTERS = ("a", "b", "c")
 _HOURS = 48
@@ -90,7 +90,7 @@ class Physionet2012(Layout[Stay]):
 
     name = "physionet2012"
     patients = PatientSource.NONE
-    tasks = (Task.CLASSIFICATION,)
+    tasks = (TaskName.CLASSIFICATION,)
     licence = "ODC-By 1.0"
     citation = (
         "Silva, Moody, Scott, Celi, Mark (2012): Predicting In-Hospital Mortality of ICU Patients: "

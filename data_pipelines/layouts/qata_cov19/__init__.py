@@ -26,7 +26,7 @@ from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque
 from trustsweep.data_pipelines.readers.images import read_grey, read_mask
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import PatientSource, Split, Task
+from trustsweep.data_pipelines.schema import PatientSource, Split, TaskName
 
 _ROOT = "QaTa-COV19-v2"
 _IMAGES, _MASKS = "Images", "Ground-truths"
@@ -73,7 +73,7 @@ class QataCov19(Layout[Pair | Control]):
     name = "qata-cov19"
     patients = PatientSource.FILE_NAMES
     takes_patients = True
-    tasks: tuple[Task, ...] = (Task.SEGMENTATION,)
+    tasks: tuple[TaskName, ...] = (TaskName.SEGMENTATION,)
     classes = ("background", "infection")
     licence = "as stated by its publisher at kaggle.com/datasets/aysendegerli/qatacov19-dataset"
     citation = (
@@ -100,7 +100,7 @@ class QataCov19(Layout[Pair | Control]):
         if groups:
             inside = (self._root / FOLDER).is_dir()
             self._controls = Controls(self._root if inside else self._root.parent, groups)
-            self.tasks = (Task.SEGMENTATION, Task.CLASSIFICATION)
+            self.tasks = (TaskName.SEGMENTATION, TaskName.CLASSIFICATION)
             self.groups = ("site", "cohort")
 
     def cases(self) -> Iterator[Pair | Control]:

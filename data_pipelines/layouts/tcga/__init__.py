@@ -27,7 +27,7 @@ from trustsweep.data_pipelines.readers.files import digest, opaque, walk
 from trustsweep.data_pipelines.readers.images import read_colour
 from trustsweep.data_pipelines.readers.nifti import read_nifti
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, TaskName
 
 _TILES, _MRI = "tiles", "mri"
 _TILE_SUFFIXES, _MRI_SUFFIXES = (".png", ".jpg", ".jpeg"), (".nii", ".nii.gz")
@@ -75,7 +75,7 @@ class Tcga(Layout[Patient | BadFile]):
     """
 
     name = "tcga"
-    tasks = (Task.CLASSIFICATION,)
+    tasks = (TaskName.CLASSIFICATION,)
     groups = ("site", "sex", "age", "race")
     licence = "open-access TCGA data: no restriction beyond NIH's and TCIA's data usage policies"
     citation = (

@@ -21,7 +21,13 @@ from trustsweep.data_pipelines.building.shards import load_manifest, read_table
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.phantoms import Phantoms
 from trustsweep.data_pipelines.problems import LISTED, BadFiles
-from trustsweep.data_pipelines.schema import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Manifest,
+    Split,
+    TaskName,
+)
 from trustsweep.data_pipelines.storage import Folder
 
 
@@ -104,7 +110,7 @@ def test_the_manifest_tells_the_truth(tmp_path):
     manifest = report.manifest
     assert Manifest.load(tmp_path / "out") == manifest
     assert manifest.image_shape == (1, 20, 20)
-    assert manifest.tasks == (Task.SEGMENTATION, Task.CLASSIFICATION)
+    assert manifest.tasks == (TaskName.SEGMENTATION, TaskName.CLASSIFICATION)
     assert [f.name for f in manifest.tabular] == [f.name for f in Phantoms.tabular]
     assert sum(manifest.split_counts.values()) == 40
     assert manifest.preprocessing["seed"] == 3

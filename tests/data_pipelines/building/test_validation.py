@@ -15,7 +15,7 @@ from trustsweep.data_pipelines.building.validation import CONSTANT, EMPTY_MASK, 
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.sample import Boxes, Sample, Series
-from trustsweep.data_pipelines.schema import Feature, Kind, Modality, Task
+from trustsweep.data_pipelines.schema import Feature, Kind, Modality, TaskName
 
 PIXELS = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
 
@@ -24,7 +24,7 @@ class Everything(Layout[int]):
     """One of each field."""
 
     name = "everything"
-    tasks = (Task.SEGMENTATION, Task.CLASSIFICATION)
+    tasks = (TaskName.SEGMENTATION, TaskName.CLASSIFICATION)
     classes = ("background", "lesion")
     box_classes = ("lesion",)
     tabular = (Feature(name="age"), Feature(name="ward", vocabulary=("icu", "er")))

@@ -15,11 +15,11 @@ from trustsweep.data_pipelines.corruptions.observations import (
     without_tabular,
 )
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
-from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, TaskName
 
 MANIFEST = Manifest(
     name="made",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(2, 4, 4),
     image_scale=255,
     classes=("no", "yes"),

@@ -26,14 +26,14 @@ from trustsweep.data_pipelines.schema import (
     Manifest,
     Modality,
     Split,
-    Task,
+    TaskName,
 )
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.data_pipelines.streams.columns import assemble, columns_of, pack
 
 MANIFEST = Manifest(
     name="made",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(3, 8, 8),
     image_scale=255,
     classes=("no", "yes"),

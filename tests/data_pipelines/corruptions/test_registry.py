@@ -19,7 +19,7 @@ from trustsweep.data_pipelines.schema import (
     Kind,
     Manifest,
     Modality,
-    Task,
+    TaskName,
 )
 
 #: 2-D and 3-D, one and several channels, odd sides.
@@ -39,7 +39,7 @@ FIELDS = ("image", "tabular", "series", "series_mask", "series_delta", "present"
 
 MANIFEST = Manifest(
     name="made",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(2, 24, 20),
     image_scale=255,
     classes=("no", "yes"),

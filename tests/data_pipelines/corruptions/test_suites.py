@@ -14,11 +14,11 @@ from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
 from trustsweep.data_pipelines.corruptions.suite import TrainingCorruption, corrupt
 from trustsweep.data_pipelines.corruptions.suites import SUITES, parameters
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, TaskName
 
 MANIFEST = Manifest(
     name="made",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(1, 16, 16),
     image_scale=255,
     classes=("no", "yes"),

@@ -40,7 +40,7 @@ from trustsweep.data_pipelines.schema import (
     Manifest,
     Modality,
     Split,
-    Task,
+    TaskName,
 )
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.tensors import described
@@ -72,7 +72,9 @@ def _write(
     manifest = Manifest(
         **{
             "name": "made",
-            "tasks": (Task.SEGMENTATION if first.mask is not None else Task.CLASSIFICATION,),
+            "tasks": (
+                TaskName.SEGMENTATION if first.mask is not None else TaskName.CLASSIFICATION,
+            ),
             "image_shape": () if first.image is None else first.image.shape,
             "image_scale": SCALES[dtype],
             "classes": ("background", "lesion"),
@@ -228,7 +230,7 @@ def test_several_labels_are_counted_by_class_with_the_unknown(tmp_path):
     labels = np.array([[1, 0, np.nan], [1, 1, 0], [0, 0, np.nan], [1, 0, 0]], np.float32)
     samples = [_sample(n, label=label) for n, label in enumerate(labels)]
     folder = _write(
-        tmp_path / "d", samples, tasks=(Task.MULTILABEL,), classes=("mass", "edema", "hernia")
+        tmp_path / "d", samples, tasks=(TaskName.MULTILABEL,), classes=("mass", "edema", "hernia")
     )
     found = inspect(folder)
     (stratum,) = found.strata

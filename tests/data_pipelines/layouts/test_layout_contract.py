@@ -11,7 +11,7 @@ from trustsweep.data_pipelines.building.prepare import PrepareReport, prepare
 from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts import LAYOUTS
-from trustsweep.data_pipelines.schema import Batch, Kind, Manifest, PatientSource, Split, Task
+from trustsweep.data_pipelines.schema import Batch, Kind, Manifest, PatientSource, Split, TaskName
 from trustsweep.data_pipelines.streams import Samples
 
 SIZE = 16
@@ -91,11 +91,11 @@ def test_the_manifest_describes_the_samples(prepared):
     assert Manifest.from_json(manifest.to_json()) == manifest
     table = read_table(out, Split.TRAIN)
     assert set(manifest.groups) <= set(table.schema.names)
-    if Task.SEGMENTATION in manifest.tasks:
+    if TaskName.SEGMENTATION in manifest.tasks:
         assert "mask" in table.schema.names
-    for task in {Task.CLASSIFICATION, Task.MULTILABEL} & set(manifest.tasks):
+    for task in {TaskName.CLASSIFICATION, TaskName.MULTILABEL} & set(manifest.tasks):
         tensor = "[" in manifest.columns["label"]
-        assert tensor == (task is Task.MULTILABEL)
+        assert tensor == (task is TaskName.MULTILABEL)
     if "boxes" in table.schema.names:
         assert manifest.box_classes
 
@@ -145,11 +145,11 @@ def _check_batch(batch: Batch, manifest: Manifest) -> None:
     if batch.mask is not None:
         assert batch.mask.shape == (count, 1, *manifest.image_shape[1:])
         assert set(batch.mask.unique().tolist()) <= {0.0, 1.0}
-    if Task.MULTILABEL in manifest.tasks:
+    if TaskName.MULTILABEL in manifest.tasks:
         assert batch.label.shape == (count, len(manifest.classes))
         known = batch.label[~batch.label.isnan()]
         assert set(known.unique().tolist()) <= {0.0, 1.0}
-    elif Task.CLASSIFICATION in manifest.tasks:
+    elif TaskName.CLASSIFICATION in manifest.tasks:
         assert batch.label.dtype == torch.int64
         assert batch.label.min() >= 0
         assert batch.label.max() < len(manifest.classes)

@@ -6,9 +6,9 @@ import math
 import pytest
 
 from trustsweep.data_pipelines.building.prepare import prepare
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.data_pipelines.streams.indexed import Samples
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.fusion.base import FusionMethod
@@ -46,7 +46,7 @@ def data(request, miniature, tmp_path_factory):
     options = OPTIONS.get(request.param, {})
     prepare(miniature(request.param), request.param, out, size=16, **options)
     manifest = Manifest.load(out)
-    assert Task.CLASSIFICATION in manifest.tasks
+    assert TaskName.CLASSIFICATION in manifest.tasks
     assert {str(m.kind) for m in manifest.modalities} == LAYOUTS[request.param]
     return manifest, Samples.read(out, Split.TRAIN)
 
@@ -63,7 +63,7 @@ def test_a_model_trains_and_is_judged(data, name: str) -> None:
     plan = EvaluationPlan(
         corruptions=(("mixed-quality", 5), ("modality-drop", 5)), suite="clinical"
     )
-    training = TrialTraining(config, manifest, plan)
+    training = Training(config, manifest, plan)
     assert math.isfinite(training.epoch(samples)["train.loss"])
     found = training.evaluate(samples, batch_size=8).compute()
     assert 0 <= found["clean.accuracy"] <= 1

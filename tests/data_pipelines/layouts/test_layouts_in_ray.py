@@ -11,7 +11,7 @@ import ray.train.torch
 
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.layouts import LAYOUTS
-from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split, TaskName
 from trustsweep.data_pipelines.streams import Mode, Source, materialise
 from trustsweep.distributed.sweep.job import sweep
 from trustsweep.search_spaces.study import load
@@ -33,11 +33,11 @@ def _expected(manifest: Manifest, rows: int) -> dict[str, tuple[int, ...]]:
     """What the manifest promises of a batch, but for the length of series."""
     shapes: dict[str, tuple[int, ...]] = {"image": (rows, *(manifest.image_shape or (0,)))}
     shapes |= {name: (rows, *spec.shape) for name, spec in manifest.more_images.items()}
-    if Task.SEGMENTATION in manifest.tasks:
+    if TaskName.SEGMENTATION in manifest.tasks:
         shapes["mask"] = (rows, 1, *manifest.image_shape[1:])
-    if Task.MULTILABEL in manifest.tasks:
+    if TaskName.MULTILABEL in manifest.tasks:
         shapes["label"] = (rows, len(manifest.classes))
-    elif Task.CLASSIFICATION in manifest.tasks:
+    elif TaskName.CLASSIFICATION in manifest.tasks:
         shapes["label"] = (rows,)
     if manifest.tabular:
         shapes["tabular"] = (rows, len(manifest.tabular))
@@ -79,7 +79,7 @@ def test_every_layout_gives_a_worker_batches_of_the_shapes_it_promises(
         folders[key], manifests[key] = str(tmp_path / key), report.manifest
         datasets[key] = materialise(tmp_path / key, [Split.TRAIN])["train"]
     tasks = {task for manifest in manifests.values() for task in manifest.tasks}
-    assert tasks == set(Task)
+    assert tasks == set(TaskName)
     assert {manifest.spatial_dims for manifest in manifests.values()} == {0, 2, 3}
     answer = tmp_path / "answer.json"
     ray.train.torch.TorchTrainer(

@@ -10,7 +10,7 @@ from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.lgg import Lgg
 from trustsweep.data_pipelines.problems import BadFile
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
 
 
 def _samples(layout):
@@ -152,7 +152,7 @@ def test_the_real_patients_without_their_table(real_data, tmp_path, options):
     (remark,) = layout.remarks()
     assert remark.startswith("no data.csv here: no genomic clusters, sex, age or race")
     report = prepare(tmp_path, "lgg", tmp_path / "out", size=16, **options)
-    assert Task.SEGMENTATION in report.manifest.tasks
+    assert TaskName.SEGMENTATION in report.manifest.tasks
     assert sum(report.manifest.split_counts.values()) == len(bare)
     assert remark in report.warnings
 

@@ -13,7 +13,7 @@ from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.layouts.medmnist import FLAGS, resize_solid
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.schema import Split, TaskName
 from trustsweep.data_pipelines.streams import Samples
 
 SPLITS = ("train", "val", "test")
@@ -34,7 +34,7 @@ def _arrays(flag: str, count: int = 6, side: int = 28) -> dict[str, np.ndarray]:
     arrays = {}
     for split in SPLITS:
         arrays[f"{split}_images"] = draw.integers(0, 256, (count, *shape), np.uint8)
-        several = known.task is Task.MULTILABEL
+        several = known.task is TaskName.MULTILABEL
         high, width = (2, len(known.classes)) if several else (len(known.classes), 1)
         arrays[f"{split}_labels"] = draw.integers(0, high, (count, width)).astype(np.uint8)
     return arrays

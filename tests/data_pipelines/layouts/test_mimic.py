@@ -20,7 +20,7 @@ from trustsweep.data_pipelines.layouts.mimic.tables import CHEXPERT
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import opaque
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.schema import Split, TaskName
 
 XRAY, VITAL, LAB, DEMOGRAPHIC = range(4)
 CXR, IV = Path("mimic-cxr-jpg/2.1.0"), Path("mimiciv/3.1")
@@ -549,7 +549,7 @@ def test_nothing_stored_names_a_patient(miniature, findings, deaths):
 def test_prepared(miniature, tmp_path):
     report = prepare(miniature("mimic"), "mimic", tmp_path / "out", size=16)
     manifest = report.manifest
-    assert manifest.tasks == (Task.MULTILABEL,)
+    assert manifest.tasks == (TaskName.MULTILABEL,)
     assert manifest.classes == CHEXPERT
     assert manifest.image_shape == (1, 16, 16)
     assert set(manifest.split_counts) == {"train", "val", "test"}
@@ -563,5 +563,5 @@ def test_prepared_for_mortality(miniature, tmp_path):
     report = prepare(
         miniature("mimic"), "mimic", tmp_path / "out", size=16, target="mortality", split="own"
     )
-    assert report.manifest.tasks == (Task.CLASSIFICATION,)
+    assert report.manifest.tasks == (TaskName.CLASSIFICATION,)
     assert sum(report.manifest.split_counts.values()) == 54

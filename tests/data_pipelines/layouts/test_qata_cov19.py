@@ -12,7 +12,7 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.layouts.qata_cov19.controls import origin
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Split, Task
+from trustsweep.data_pipelines.schema import Split, TaskName
 
 NIH = "Control_Group_II/CHESTXRAY-14"
 
@@ -37,7 +37,7 @@ def copy(miniature, tmp_path) -> Path:
 
 def test_without_the_option_the_infected_alone_are_read(miniature):
     layout, samples = _layout(miniature("qata-cov19")), _samples(miniature("qata-cov19"))
-    assert layout.tasks == (Task.SEGMENTATION,)
+    assert layout.tasks == (TaskName.SEGMENTATION,)
     assert len(samples) == 60
     assert {s.label for s in samples} == {None}
     assert layout.remarks() == ["not read, not part of the layout: Control_Group"]
@@ -56,7 +56,7 @@ def test_the_groups_that_are_asked_for_are_read(miniature, controls, count):
 def test_controls_have_label_0_and_a_mask_of_background(miniature):
     layout = _layout(miniature("qata-cov19"), controls="all")
     samples = _samples(miniature("qata-cov19"), controls="all")
-    assert layout.tasks == (Task.SEGMENTATION, Task.CLASSIFICATION)
+    assert layout.tasks == (TaskName.SEGMENTATION, TaskName.CLASSIFICATION)
     assert layout.groups == ("site", "cohort")
     for sample in samples:
         infected = "QaTa-COV19-v2" in sample.source.parts
@@ -132,7 +132,7 @@ def test_prepares_both_tasks_and_says_what_confounds_them(miniature, tmp_path):
     report = prepare(
         miniature("qata-cov19"), "qata-cov19", tmp_path / "out", size=16, controls="all"
     )
-    assert set(report.manifest.tasks) == {Task.SEGMENTATION, Task.CLASSIFICATION}
+    assert set(report.manifest.tasks) == {TaskName.SEGMENTATION, TaskName.CLASSIFICATION}
     assert any("different hospitals" in warning for warning in report.warnings)
     for split in (Split.TRAIN, Split.VAL, Split.TEST):
         table = read_table(tmp_path / "out", split)

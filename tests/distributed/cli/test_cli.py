@@ -214,10 +214,10 @@ def test_an_objective_that_a_split_cannot_have_is_refused_by_a_dry_run(trustswee
 
 
 METRIC_PLUGIN = """
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
 
-state = {Task.CLASSIFICATION: "trustsweep.trainables.metrics.confusion:Confusion"}
+state = {TaskName.CLASSIFICATION: "trustsweep.trainables.metrics.confusion:Confusion"}
 METRICS.register(MetricInfo("own", "max", 0.0, 1.0, "", "A metric of one's own", state))
 """
 

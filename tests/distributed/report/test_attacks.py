@@ -20,7 +20,7 @@ from tests.distributed.report.test_page import CHROMIUM, Elements, rendered
 from tests.distributed.report.test_trivial import payload
 from tests.distributed.run_folders import rewrite, rows_of, write_run
 from tests.distributed.sweep.test_test_evaluation import judged, study_of
-from trustsweep.data_pipelines.schema import Manifest, Task
+from trustsweep.data_pipelines.schema import Manifest, TaskName
 from trustsweep.distributed.report import render_page, write_report
 from trustsweep.distributed.report.judged import search_curves
 from trustsweep.distributed.report.palette import WARNING
@@ -32,6 +32,7 @@ from trustsweep.distributed.run.optimism import choices
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.sweep.progress import front_table, on_test_table
 from trustsweep.trainables.attacks.masking import SIGNS
+from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.catalog import all_names, under_attack
 
 OBJECTIVES = [Objective("dice_lesion_area", "max"), Objective("clean.ece_region", "min")]
@@ -102,11 +103,11 @@ def test_the_report_knows_every_sign() -> None:
     assert list(READINGS) == list(SIGNS)
 
 
-@pytest.mark.parametrize("task", list(Task))
-def test_metrics_under_attack_are_those_that_clean_data_do_not_have(task: Task) -> None:
+@pytest.mark.parametrize("task", list(TaskName))
+def test_metrics_under_attack_are_those_that_clean_data_do_not_have(task: TaskName) -> None:
     cells = [("gaussian-noise", 3)]
-    without = set(all_names([0.0], cells, task))
-    for name in all_names([0.0, 0.01], cells, task):
+    without = set(all_names(EvaluationPlan(corruptions=cells), task))
+    for name in all_names(EvaluationPlan(epsilons=(0.0, 0.01), corruptions=cells), task):
         assert under_attack(name) == (name not in without), name
 
 

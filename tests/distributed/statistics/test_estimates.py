@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch, TaskName
 from trustsweep.distributed.statistics.estimates import (
     LEAST_IN_GROUP,
-    STATISTICS,
     estimates,
     group_estimates,
     headline_names,
@@ -21,16 +20,19 @@ from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
 from trustsweep.trainables.metrics.ranking import auroc
 from trustsweep.trainables.sample_scores import SampleScores
+from trustsweep.trainables.tasks import task_named
 
 PLAN = EvaluationPlan(epsilons=(0.0, 0.01, 0.03), corruptions=(("gaussian-noise", 3),))
 CONDITIONS = ("clean", "corrupted@gaussian-noise-3", "attacked@0.01", "attacked@0.03")
 
 
-def judged(task: Task, n: int, classes: int = 2, seed: int = 0) -> tuple[Evaluation, SampleScores]:
+def judged(
+    task: TaskName, n: int, classes: int = 2, seed: int = 0
+) -> tuple[Evaluation, SampleScores]:
     """Random predictions under every condition, taken in batch by batch."""
     generator = torch.Generator().manual_seed(seed)
-    scores = SampleScores(task)
-    evaluation = Evaluation(PLAN, task, scores=scores)
+    scores = SampleScores(task_named(task))
+    evaluation = Evaluation(PLAN, task_named(task), scores=scores)
     draw = {"generator": generator}
     label = torch.randint(0, classes, (n,), **draw)  # type: ignore[call-overload]
     mask = (torch.rand((n, 1, 16, 16), generator=generator) < 0.2).float()
@@ -47,7 +49,7 @@ def judged(task: Task, n: int, classes: int = 2, seed: int = 0) -> tuple[Evaluat
             )
             if condition == CONDITIONS[0]:
                 evaluation.update_truth(batch)
-            if task is Task.SEGMENTATION:
+            if task is TaskName.SEGMENTATION:
                 p = torch.rand((len(rows), 1, 16, 16), generator=generator) * 0.6
                 p += 0.3 * batch.mask * (condition == "clean")
                 doubt = (p * (1 - p)).squeeze(1)
@@ -55,20 +57,20 @@ def judged(task: Task, n: int, classes: int = 2, seed: int = 0) -> tuple[Evaluat
                 p = torch.rand((len(rows), classes), generator=generator).softmax(1)
                 doubt = 1 - p.amax(dim=1)
             # Ties, and answers without doubt.
-            p = (p * 20).round() / 20 if task is Task.SEGMENTATION else p
+            p = (p * 20).round() / 20 if task is TaskName.SEGMENTATION else p
             evaluation.update(condition, Prediction.from_probability(p, {"entropy": doubt}), batch)
     return evaluation, scores
 
 
 @pytest.mark.parametrize(
     ("task", "classes"),
-    [(Task.SEGMENTATION, 2), (Task.CLASSIFICATION, 2), (Task.CLASSIFICATION, 4)],
+    [(TaskName.SEGMENTATION, 2), (TaskName.CLASSIFICATION, 2), (TaskName.CLASSIFICATION, 4)],
 )
-def test_every_figure_is_that_of_the_streaming_metric(task: Task, classes: int) -> None:
+def test_every_figure_is_that_of_the_streaming_metric(task: TaskName, classes: int) -> None:
     evaluation, scores = judged(task, 60, classes)
     metrics = evaluation.compute()
     kinds = ("clean", "corrupted", "attacked", "attacked@0.03")
-    names = [f"{kind}.{leaf}" for kind in kinds for leaf in STATISTICS[task]]
+    names = [f"{kind}.{leaf}" for kind in kinds for leaf in task_named(task).statistics]
     names += [name for name in metrics if name.endswith("_area")]
     asked = [*names, "cost.seconds", "clean.mce"]
     found = estimates(scores, PLAN, asked, list(range(60)), trivial=evaluation.trivial())
@@ -81,7 +83,7 @@ def test_every_figure_is_that_of_the_streaming_metric(task: Task, classes: int) 
 
 
 def test_a_mean_has_the_interval_of_the_cluster_bootstrap() -> None:
-    _, scores = judged(Task.SEGMENTATION, 60)
+    _, scores = judged(TaskName.SEGMENTATION, 60)
     patients = [i // 3 for i in range(60)]
     mine = estimates(scores, PLAN, ["clean.dice"], patients)["clean.dice"]
     dice = scores.columns("clean")["dice"]
@@ -98,7 +100,7 @@ def test_an_auroc_of_weights_is_that_of_repeated_samples(seed: int, n: int) -> N
     score, truth = rng.integers(0, 6, n) / 6, rng.integers(0, 2, n)
     weights = rng.integers(0, 4, (3, n))
     columns = {"truth": truth, "probability": np.stack([1 - score, score], axis=1)}
-    found = STATISTICS[Task.CLASSIFICATION]["auroc"](columns)(weights.astype(float))
+    found = task_named(TaskName.CLASSIFICATION).statistics["auroc"](columns)(weights.astype(float))
     for row, value in zip(weights, found, strict=True):
         repeated, labels = np.repeat(score, row), np.repeat(truth, row)
         expected = auroc(repeated[labels == 0], repeated[labels == 1])
@@ -106,7 +108,7 @@ def test_an_auroc_of_weights_is_that_of_repeated_samples(seed: int, n: int) -> N
 
 
 def test_images_of_one_patient_do_not_make_an_interval_narrower() -> None:
-    _, scores = judged(Task.CLASSIFICATION, 60)
+    _, scores = judged(TaskName.CLASSIFICATION, 60)
     each = estimates(scores, PLAN, ["clean.accuracy"], list(range(60)))["clean.accuracy"]
     # All images of a patient alike: as many patients as before, each three times.
     rng = np.random.default_rng(0)
@@ -145,7 +147,7 @@ def test_the_interval_covers_what_it_should() -> None:
 
 def test_groups_are_told_of_where_there_are_enough() -> None:
     n = 3 * LEAST_IN_GROUP
-    evaluation, scores = judged(Task.SEGMENTATION, n)
+    evaluation, scores = judged(TaskName.SEGMENTATION, n)
     found = group_estimates(scores, PLAN, list(range(n)))
     metrics = evaluation.compute()
     worst = min(CONDITIONS[1:], key=lambda condition: metrics[f"{condition}.dice_lesion"])
@@ -157,16 +159,16 @@ def test_groups_are_told_of_where_there_are_enough() -> None:
     columns = scores.columns("clean")
     lesion = columns["dice"][::3][columns["lesion_pixels"][::3] > 0].mean()
     assert found["rows"][0]["figures"]["clean.dice_lesion"].value == pytest.approx(lesion)
-    _, few = judged(Task.SEGMENTATION, n - 3)
+    _, few = judged(TaskName.SEGMENTATION, n - 3)
     assert group_estimates(few, PLAN, list(range(n - 3))) == {}
 
 
 def test_what_is_no_number_makes_no_figure() -> None:
-    scores = SampleScores(Task.CLASSIFICATION)
+    scores = SampleScores(task_named(TaskName.CLASSIFICATION))
     broken = torch.tensor([[torch.nan, torch.nan], [0.2, 0.8]])
     batch = Batch(sample_id=("a", "b"), image=torch.zeros(2, 0), label=torch.tensor([0, 1]))
     scores.update("clean", Prediction(broken, {"entropy": torch.zeros(2)}), batch)
     assert scores.columns("clean")["predicted"].tolist() == [-1, 1]
-    names = headline_names(Task.CLASSIFICATION, EvaluationPlan(), [])
+    names = headline_names(task_named(TaskName.CLASSIFICATION), EvaluationPlan(), [])
     found = estimates(scores, EvaluationPlan(), names, ["a", "b"])
     assert all(np.isnan(estimate.value) for estimate in found.values())

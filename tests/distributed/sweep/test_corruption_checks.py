@@ -8,15 +8,17 @@ from typer.testing import CliRunner
 from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.corruptions.suites import SUITES
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Feature, Manifest, Task
+from trustsweep.data_pipelines.schema import Feature, Manifest, TaskName
 from trustsweep.distributed.cli.app import app
-from trustsweep.distributed.sweep.checks import check, evaluation_plan
+from trustsweep.distributed.run.folder import evaluation_plan
+from trustsweep.distributed.sweep.checks import check
 from trustsweep.search_spaces.study import Study, parse
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
+from trustsweep.trainables.tasks import task_named
 
 IMAGES = Manifest(
     name="made",
-    tasks=(Task.SEGMENTATION,),
+    tasks=(TaskName.SEGMENTATION,),
     image_shape=(1, 16, 16),
     image_scale=255,
     classes=("background", "lesion"),
@@ -45,7 +47,7 @@ def test_the_suite_reaches_the_plan_and_its_state():
     assert evaluation_plan(study()).suite == "chest"
     plan = evaluation_plan(study(suite="oct"))
     assert plan.suite == "oct"
-    evaluation = Evaluation(plan, Task.SEGMENTATION)
+    evaluation = Evaluation(plan, task_named(TaskName.SEGMENTATION))
     assert Evaluation.from_state_dict(evaluation.state_dict()).plan == plan
     assert plan != dataclasses.replace(plan, suite="chest")
     assert plan.clean().suite == "oct"

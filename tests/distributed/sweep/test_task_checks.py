@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.distributed.sweep.checks import (
     check,
     check_defined,
     check_sighted,
     measured_names,
-    task_of,
+    tasks_of,
 )
 from trustsweep.distributed.sweep.plan import prepare
 from trustsweep.search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
@@ -23,7 +23,7 @@ from trustsweep.trainables.registry import METHODS
 
 MANIFEST = Manifest(
     name="toy",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(1, 16, 16),
     image_scale=255.0,
     classes=("normal", "pneumonia"),
@@ -53,9 +53,9 @@ def test_a_metric_of_another_task_is_refused() -> None:
         check(study(objectives=["dice_area", "clean.ece"]), MANIFEST)
 
 
-def test_trainables_of_two_tasks_are_refused() -> None:
+def test_methods_of_two_tasks_are_refused() -> None:
     with pytest.raises(UserError, match=r"unet \(segmentation\) have no task in common"):
-        task_of(study(methods=["classifier", "unet"]))
+        tasks_of(study(methods=["classifier", "unet"]))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -82,21 +82,22 @@ def test_what_a_blind_model_can_win_needs_a_constraint_on_a_skill(
     wanted = rf"best {objective}\. .*\[skill\.{condition}\.balanced_accuracy >= 0\.05\]"
     wrong = study(objectives=["clean.auroc", objective], constraints=constraints)
     with pytest.raises(UserError, match=wanted):
-        check_sighted(wrong)
-    check_sighted(wrong.model_copy(update={"constraints": [SKILLED]}))
+        check_sighted(wrong, TaskName.CLASSIFICATION)
+    check_sighted(wrong.model_copy(update={"constraints": [SKILLED]}), TaskName.CLASSIFICATION)
     # One trial is no search: nothing can win.
-    check_sighted(wrong.model_copy(update={"search": Search(trials=1)}))
+    check_sighted(wrong.model_copy(update={"search": Search(trials=1)}), TaskName.CLASSIFICATION)
 
 
 def test_proper_scores_and_discrimination_need_none() -> None:
-    check_sighted(study(objectives=["balanced_accuracy_area", "clean.brier", "clean.aurc"]))
+    scores = ["balanced_accuracy_area", "clean.brier", "clean.aurc"]
+    check_sighted(study(objectives=scores), TaskName.CLASSIFICATION)
 
 
 @pytest.mark.parametrize("name", ["clean.false_alarms", "clean.e_aurc"])
 def test_false_alarms_and_referral_are_won_by_predicting_nothing(name: str) -> None:
     alarms = study(methods=["unet"], objectives=["dice_lesion_area", name])
     with pytest.raises(UserError, match=r"skill\.clean\.dice_lesion"):
-        check_sighted(alarms)
+        check_sighted(alarms, TaskName.SEGMENTATION)
 
 
 @pytest.mark.parametrize("name", ["clean.ece_floor", "clean.top_class_share"])
@@ -178,7 +179,7 @@ def test_a_misspelt_recipe_is_refused_before_it_starts(space: dict, told: str) -
 
 
 def test_weights_of_classes_need_classes() -> None:
-    pixels = dataclasses.replace(MANIFEST, tasks=(Task.SEGMENTATION,))
+    pixels = dataclasses.replace(MANIFEST, tasks=(TaskName.SEGMENTATION,))
     wanted = study(
         methods=["unet"], objectives=["dice_lesion_area"], space={"class_balance": "weights"}
     )

@@ -13,22 +13,23 @@ import pytest
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.building.shards import read_table
 from trustsweep.data_pipelines.corruptions.seeds import draw_seeds
-from trustsweep.data_pipelines.schema import Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams import Streamed
 from trustsweep.distributed.run.checkpoints import save_model
+from trustsweep.distributed.run.folder import evaluation_plan
 from trustsweep.distributed.run.ledger import SEARCH, SEEDS, Record
 from trustsweep.distributed.run.sample_table import SALT, salt
 from trustsweep.distributed.run.trivial import read_trivial
-from trustsweep.distributed.sweep.checks import evaluation_plan
 from trustsweep.distributed.sweep.robustness import EFFORT
 from trustsweep.distributed.sweep.selective import COVERAGES
 from trustsweep.distributed.sweep.test_evaluation import is_judged, judge_model, panel_batch
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import Study
 from trustsweep.trainables.attacks import ensemble
 from trustsweep.trainables.attacks.masking import Effort
+from trustsweep.trainables.metrics.names import MetricName
 from trustsweep.trainables.metrics.skill import triviality
 
 EPSILON, WORST = 0.02, "corrupted@gaussian-noise-5"
@@ -78,7 +79,7 @@ def judged(
     manifest = Manifest.load(data)
     config = config_of(method, width)
     record = Record("model", config, stage=stage)
-    network = TrialTraining(config, manifest, evaluation_plan(study)).network
+    network = Training(config, manifest, evaluation_plan(study)).network
     save_model(folder / "checkpoints" / record.id, network, {})
     (folder / "evaluation").mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -98,6 +99,12 @@ def classifier(sites: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
 @pytest.fixture(scope="module")
 def fused(sites: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
     return judged(sites, tmp_path_factory.mktemp("run"), "draf", ATTACKED)
+
+
+def of_condition(card: dict[str, Any], condition: str) -> set[tuple[str, bool]]:
+    """The metrics of a condition, each with whether it is a skill."""
+    names = map(MetricName.parse, card["metrics"])
+    return {(n.metric, n.skill) for n in names if str(n.condition) == condition}
 
 
 def test_thresholds_come_from_validation_and_stand_elsewhere(classifier: Judged) -> None:
@@ -142,9 +149,8 @@ def test_temperature_is_fitted_on_validation_and_told_of_both_splits(classifier:
 def test_a_held_out_site_has_metrics_of_its_own(classifier: Judged, sites: Path) -> None:
     card, _ = classifier
     assert card["ood"]["samples"] == Manifest.load(sites).split_counts["ood"]
-    clean = {m for m in card["metrics"] if m.removeprefix("skill.").startswith("clean.")}
-    assert card["ood"]["metrics"].keys() == clean
-    assert card["ood"]["metrics"]["clean.accuracy"] == pytest.approx(
+    assert of_condition(card, "ood") == of_condition(card, "clean")
+    assert card["metrics"]["ood.accuracy"] == pytest.approx(
         card["selective"]["conditions"]["ood"]["all"]["accuracy"]
     )
 
@@ -242,7 +248,7 @@ def test_a_card_says_what_ignoring_the_image_would_give(phantoms: Path, tmp_path
     """A network as it was initialised is no better; the figures are those of the split's truth."""
     card, _ = judged(phantoms, tmp_path, "unet", {"epsilons": [0]}, width=16)
     manifest = Manifest.load(phantoms)
-    known = read_trivial(Folder(phantoms), manifest, Task.SEGMENTATION)
+    known = read_trivial(Folder(phantoms), manifest, TaskName.SEGMENTATION)
     for name, row in card["trivial"].items():
         assert row == pytest.approx(known.figures["test"][name], nan_ok=True)
     assert card["triviality"] == triviality(card["metrics"], card["trivial"]) != ""
@@ -251,8 +257,7 @@ def test_a_card_says_what_ignoring_the_image_would_give(phantoms: Path, tmp_path
 def test_a_held_out_site_is_judged_of_segmentations_too(sites: Path, tmp_path: Path) -> None:
     card, _ = judged(sites, tmp_path, "unet", THOROUGHLY)
     assert card["ood"]["samples"] == Manifest.load(sites).split_counts["ood"]
-    clean = {m for m in card["metrics"] if m.removeprefix("skill.").startswith("clean.")}
-    assert card["ood"]["metrics"].keys() == clean
+    assert of_condition(card, "ood") == of_condition(card, "clean")
     assert list(card["selective"]["conditions"])[-1] == "ood"
     for split in ("val", "test", "ood"):
         told = card["estimates"][split]
@@ -261,11 +266,12 @@ def test_a_held_out_site_is_judged_of_segmentations_too(sites: Path, tmp_path: P
     assert card["estimates"]["ood"]["sites"] == 1
     # From the samples' rows, what the streaming metrics say of the same images.
     assert {"dice_area", "attacked@0.02.dice"} & card["estimates"]["test"]["figures"].keys()
-    for split, metrics in (("test", card["metrics"]), ("ood", card["ood"]["metrics"])):
+    assert {n.partition(".")[0] for n in card["estimates"]["ood"]["figures"]} == {"ood"}
+    for split in ("test", "ood"):
         told = card["estimates"][split]
         assert told.keys() >= ({"figures", "final"} if split == "test" else {"figures"})
         for name, estimate in told.get("final", told["figures"]).items():
-            assert estimate["value"] == pytest.approx(metrics[name], nan_ok=True), name
+            assert estimate["value"] == pytest.approx(card["metrics"][name], nan_ok=True), name
             assert not estimate["low"] > estimate["high"]
     # The search's attack, part of the full one, does no more harm.
     told, name = card["estimates"]["test"], f"attacked@{EPSILON}.dice"
@@ -289,11 +295,12 @@ def test_what_each_sample_scored_is_kept_without_its_patient(
     assert not any(patient in text for patient in patients)
     assert not table.astype(str).isin(patients).any().any()
     conditions = {split: set(rows.condition) for split, rows in table.groupby("split")}
-    assert conditions["ood"] == {"clean"}
+    assert conditions["ood"] == {"ood"}
     everything = {"clean", "corrupted@gaussian-noise-1", WORST, f"attacked@{EPSILON}"}
     assert conditions["test"] == conditions["val"] == everything
     for split, frame in known.items():
-        rows = table[(table.split == split) & (table.condition == "clean")].set_index("sample_id")
+        condition = "ood" if split == "ood" else "clean"
+        rows = table[(table.split == split) & (table.condition == condition)].set_index("sample_id")
         assert set(rows.index) == set(frame.sample_id)
         # One hash a patient, and one patient a hash.
         pairs = {(frame.patient_id[i], rows.patient[name]) for i, name in frame.sample_id.items()}
@@ -319,5 +326,5 @@ def test_data_without_images_are_judged_as_well(real_data: Path, tmp_path: Path)
     assert all(name.startswith("sample_") for name in arrays)
     assert arrays["sample_weights"].shape == (24, 4)
     assert list(card["selective"]["conditions"]) == ["clean", "corrupted@modality-drop-5", "ood"]
-    assert math.isfinite(card["ood"]["metrics"]["clean.auroc"])
+    assert math.isfinite(card["metrics"]["ood.auroc"])
     assert len(card["selective"]["conditions"]["clean"]["curve"]["risk"]) <= 101

@@ -15,7 +15,7 @@ from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.workers.cost import Cost, Meter
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Levels
 from trustsweep.distributed.workers.rank import Rank
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import Fidelity, Scheduler, parse
 from trustsweep.trainables.evaluation import EvaluationPlan
@@ -36,14 +36,14 @@ def data(phantoms):
     return Manifest.load(phantoms), *(Samples.read(phantoms, s) for s in (Split.TRAIN, Split.VAL))
 
 
-def counts(training: TrialTraining) -> tuple[float, ...]:
+def counts(training: Training) -> tuple[float, ...]:
     metrics = training.cost_metrics()
     return tuple(metrics[f"cost.{n}"] for n in ("images", "gradients", "attack_gradients"))
 
 
 def test_counts_are_those_of_the_closed_form(data):
     manifest, train, val = data
-    training = TrialTraining(CONFIG, manifest, PLAN, levels=LEVELS)
+    training = Training(CONFIG, manifest, PLAN, levels=LEVELS)
     for _ in range(3):
         training.epoch(train)
     seen = 3 * len(train)
@@ -61,7 +61,7 @@ def test_counts_are_those_of_the_closed_form(data):
 
 def test_every_cost_of_the_catalogue_is_measured(data):
     manifest, train, _ = data
-    training = TrialTraining(CONFIG, manifest, PLAN)
+    training = Training(CONFIG, manifest, PLAN)
     trained = training.epoch(train)
     cost = training.cost_metrics()
     assert cost.keys() == COSTS.keys()
@@ -72,13 +72,13 @@ def test_every_cost_of_the_catalogue_is_measured(data):
 
 def test_cost_goes_on_after_a_restart(data):
     manifest, train, val = data
-    through = TrialTraining(CONFIG, manifest, PLAN, levels=LEVELS)
+    through = Training(CONFIG, manifest, PLAN, levels=LEVELS)
     through.epoch(train)
     state = {name: tensor.clone() for name, tensor in through.tensors().items()}
     stored = through.cost_metrics()
     through.evaluate(val, LEVELS.evaluation(0), batch_size=8)
     later = through.cost_metrics()
-    resumed = [TrialTraining(CONFIG, manifest, PLAN, levels=LEVELS) for _ in range(2)]
+    resumed = [Training(CONFIG, manifest, PLAN, levels=LEVELS) for _ in range(2)]
     resumed[0].load(state, 1)
     assert resumed[0].cost_metrics() == stored
     resumed[1].load(state, 1, later)
@@ -118,7 +118,7 @@ def test_peak_memory_is_that_of_the_trial_alone():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_memory_and_seconds_of_a_gpu_are_counted(data):
     manifest, train, _ = data
-    training = TrialTraining(CONFIG, manifest, PLAN, device="cuda")
+    training = Training(CONFIG, manifest, PLAN, device="cuda")
     training.epoch(train)
     cost = training.cost_metrics()
     assert cost["cost.gpu_seconds"] == cost["cost.seconds"] > 0
@@ -130,7 +130,7 @@ import json, sys, torch, torch.distributed as dist
 from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.workers.fidelity import Levels
-from trustsweep.distributed.workers.training import TrialTraining, merge_ranks
+from trustsweep.distributed.workers.training import Training, merge_ranks
 from trustsweep.distributed.workers.rank import Rank
 from trustsweep.search_spaces.study import Fidelity, Scheduler
 from trustsweep.trainables.evaluation import EvaluationPlan
@@ -140,7 +140,7 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=index, world_size=2)
 levels = Levels(Fidelity(data=0.5, validation=0.5), Scheduler(rungs=[0.5]), config["epochs"])
 plan = EvaluationPlan(epsilons=(0.0, 0.02), attack_steps=2)
-training = TrialTraining(config, Manifest.load(data), plan, rank=Rank(index, 2), levels=levels)
+training = Training(config, Manifest.load(data), plan, rank=Rank(index, 2), levels=levels)
 training.epoch(Samples.read(data, Split.TRAIN))
 part = training.evaluate(Samples.read(data, Split.VAL), levels.evaluation(0), batch_size=4)
 print(json.dumps([training.cost_metrics(), merge_ranks(part, training.rank).compute()]))

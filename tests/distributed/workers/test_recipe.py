@@ -8,18 +8,19 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.distributed.run.checkpoints import Best
 from trustsweep.distributed.workers.recipe import Average, Recipe, class_weights
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.contract import Progress
 from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.tasks import task_named
 
 torch.set_num_threads(1)
 
 
-def recipe(task=Task.CLASSIFICATION, prior=None, **more):
-    return Recipe(Space(["classifier"], more).defaults("classifier"), task, prior)
+def recipe(task=TaskName.CLASSIFICATION, prior=None, **more):
+    return Recipe(Space(["classifier"], more).defaults("classifier"), task_named(task), prior)
 
 
 def rates(made, steps=50):
@@ -90,7 +91,7 @@ def test_class_weights_make_every_class_count_alike():
 
 def test_class_weights_need_classes_and_their_counts():
     with pytest.raises(UserError, match="segmentation has no class of each image"):
-        recipe(Task.SEGMENTATION, class_balance="weights")
+        recipe(TaskName.SEGMENTATION, class_balance="weights")
     with pytest.raises(ValueError, match="labels of the train split"):
         recipe(class_balance="weights").weighted(
             torch.tensor(1.0), torch.ones(1), torch.zeros(1, dtype=torch.long)

@@ -20,7 +20,7 @@ from trustsweep.distributed.run.checkpoints import finished_card, load_model
 from trustsweep.distributed.workers.board import WorkerSettings
 from trustsweep.distributed.workers.outcome import FAILED, FINISHED, OUTSIDE, RUNG, metrics_of
 from trustsweep.distributed.workers.slot import REQUEST, Slot, SlotSettings
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import Scheduler
 from trustsweep.trainables.evaluation import EvaluationPlan
@@ -178,8 +178,8 @@ def test_patience_ends_a_trial_with_the_model_of_its_best_epoch(undisturbed, pha
     assert metrics_of(results[-1])["clean.nll"] == losses[best]
     card = finished_card(undisturbed.folder / "checkpoints" / "patient")
     assert (card["epoch"], card["epochs"]) == (best, len(results))
-    training = TrialTraining(PATIENT, Manifest.load(phantoms), PLAN)
-    load_model(undisturbed.folder / "checkpoints" / "patient", training.model)
+    training = Training(PATIENT, Manifest.load(phantoms), PLAN)
+    load_model(undisturbed.folder / "checkpoints" / "patient", training.model.network)
     judged = training.evaluate(Samples.read(phantoms, Split.VAL), batch_size=8).compute()
     assert judged["clean.nll"] == pytest.approx(losses[best], rel=1e-6)
 

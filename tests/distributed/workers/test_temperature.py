@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.distributed.workers.temperature import RANGE, Scaled, fit_temperature
 from trustsweep.trainables.contract import Method, Prediction
+from trustsweep.trainables.tasks import task_named
 
 torch.set_num_threads(1)
 
@@ -30,16 +31,16 @@ class Told(Method):
 
 
 class Classes(Told):
-    task = Task.CLASSIFICATION
+    tasks = (TaskName.CLASSIFICATION,)
 
 
 class Masks(Told):
-    task = Task.SEGMENTATION
+    tasks = (TaskName.SEGMENTATION,)
 
 
 def made(kind, classes=("a", "b")):
     manifest = Manifest(
-        name="toy", tasks=(kind.task,), image_shape=(1, 4, 4), image_scale=1.0, classes=classes,
+        name="toy", tasks=kind.tasks, image_shape=(1, 4, 4), image_scale=1.0, classes=classes,
         mean=(0.0,), std=(1.0,), split_counts={}, columns={}, fingerprint="0",
     )  # fmt: skip
     return kind({}, manifest)
@@ -109,12 +110,12 @@ def test_no_answer_moves_and_the_maps_stay(classes):
         assert torch.equal(mine.probability.argmax(1), theirs.probability.argmax(1))
     torch.testing.assert_close(mine.scores * 3, theirs.scores)
     assert torch.equal(mine.uncertainty["entropy"], theirs.uncertainty["entropy"])
-    assert scaled.task is Task.CLASSIFICATION
+    assert scaled.task is task_named(TaskName.CLASSIFICATION)
     for give in scaled.gradients(nn.Identity()).values():
         torch.testing.assert_close(give(batch), mine.scores)
 
 
 def test_truth_is_needed():
     batch = dataclasses.replace(batches(torch.zeros(2, 1), label=torch.zeros(2))[0], label=None)
-    with pytest.raises(ValueError, match="truth of a classification"):
+    with pytest.raises(ValueError, match="classification needs a batch with labels"):
         fit_temperature(made(Classes), nn.Identity(), [batch])

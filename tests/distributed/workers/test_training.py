@@ -8,18 +8,18 @@ import torch
 
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Split, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, Split, TaskName
 from trustsweep.data_pipelines.streams import Samples
 from trustsweep.distributed.run.checkpoints import load_model, load_state, save_model, save_state
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level, Levels
-from trustsweep.distributed.workers.training import Diverged, TrialTraining, resized
+from trustsweep.distributed.workers.model import resized
+from trustsweep.distributed.workers.training import Diverged, Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import Fidelity, Scheduler
 from trustsweep.trainables.evaluation import EvaluationPlan
-from trustsweep.trainables.metrics.prior import Prior
-from trustsweep.trainables.metrics.trivial import TRIVIAL
 from trustsweep.trainables.regimes import attacked_rows
 from trustsweep.trainables.registry import METHODS
+from trustsweep.trainables.tasks import task_named
 
 PLAN = EvaluationPlan(
     epsilons=(0.0, 0.02), attack_steps=2, corruptions=(("gaussian-noise", 3), ("contrast-down", 1))
@@ -50,7 +50,7 @@ def config(method="evidential-unet", **more):
     return Space([method], {**SMALL, **more}).defaults(method)
 
 
-def same(a: TrialTraining, b: TrialTraining) -> bool:
+def same(a: Training, b: Training) -> bool:
     """In all that training goes on from; costs depend on the machine and on evaluations."""
     mine, yours = a.tensors(), b.tensors()
     names = [name for name in mine if not name.startswith("cost.")]
@@ -76,16 +76,16 @@ RECIPE = {"augmentation": 0.5, "flips": "left-right", "ema": 0.9, "schedule": "o
 def test_a_restart_from_a_checkpoint_changes_nothing(data, tmp_path, method, more):
     manifest, train, val = data
     levels = growing(data=0.5, image_size=0.5)
-    prior = Prior.of(train.sweep(8), METHODS[method].task)
+    prior = METHODS[method](config(method), manifest).task.read_prior(train.sweep(8))
     chosen = config(method, **more)
     through, broken = (
-        TrialTraining(chosen, manifest, PLAN, levels=levels, prior=prior) for _ in range(2)
+        Training(chosen, manifest, PLAN, levels=levels, prior=prior) for _ in range(2)
     )
     for training in (through, broken):
         training.epoch(train)
     save_state(tmp_path, broken.tensors(), 1)
     torch.randn(100)  # whatever else ran in the process since
-    resumed = TrialTraining(chosen, manifest, PLAN, levels=levels, prior=prior)
+    resumed = Training(chosen, manifest, PLAN, levels=levels, prior=prior)
     resumed.load(load_state(tmp_path, 1), 1)
     assert same(through, resumed)
     for training in (through, resumed):
@@ -97,14 +97,14 @@ def test_a_restart_from_a_checkpoint_changes_nothing(data, tmp_path, method, mor
 
 def test_another_seed_is_another_model(data):
     manifest, _, _ = data
-    first, second = (TrialTraining(config(seed=seed), manifest, PLAN) for seed in (0, 1))
+    first, second = (Training(config(seed=seed), manifest, PLAN) for seed in (0, 1))
     assert not same(first, second)
 
 
 def test_training_learns(data):
     manifest, train, val = data
     more = {"epochs": 8, "batch_size": 8, "learning_rate": 0.01, "regime": "none"}
-    training = TrialTraining(config("unet", **more), manifest, PLAN)
+    training = Training(config("unet", **more), manifest, PLAN)
     before = training.evaluate(val, CLEAN, batch_size=8).compute()
     losses = [training.epoch(train)["train.loss"] for _ in range(8)]
     after = training.evaluate(val, CLEAN, batch_size=8).compute()
@@ -114,8 +114,8 @@ def test_training_learns(data):
 
 def test_the_mean_of_the_weights_is_judged_and_kept(data, tmp_path):
     manifest, train, val = data
-    plain, mean = (TrialTraining(config(ema=decay), manifest, PLAN) for decay in (0.0, 0.99))
-    assert plain.model is plain.network
+    plain, mean = (Training(config(ema=decay), manifest, PLAN) for decay in (0.0, 0.99))
+    assert plain.model.network is plain.network
     for training in (plain, mean):
         training.epoch(train)
     # The same training; what is judged is another network.
@@ -126,32 +126,32 @@ def test_the_mean_of_the_weights_is_judged_and_kept(data, tmp_path):
     figures = [t.evaluate(val, batch_size=8).compute() for t in (plain, mean)]
     assert figures[0]["clean.nll"] != figures[1]["clean.nll"]
     assert figures[0]["attacked.nll"] != figures[1]["attacked.nll"]
-    save_model(tmp_path, mean.model, {"id": "a"})
-    judged = TrialTraining(config(ema=0.99), manifest, PLAN)
-    load_model(tmp_path, judged.model)
+    save_model(tmp_path, mean.model.network, {"id": "a"})
+    judged = Training(config(ema=0.99), manifest, PLAN)
+    load_model(tmp_path, judged.model.network)
     assert judged.evaluate(val, batch_size=8).compute() == figures[1]
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_training_may_start_from_the_weights_of_a_file(data, tmp_path, ema):
     manifest, train, _ = data
-    first = TrialTraining(config("classifier", depth=2), manifest, PLAN)
+    first = Training(config("classifier", depth=2), manifest, PLAN)
     first.epoch(train)
-    save_model(tmp_path, first.model, {"id": "a"})
+    save_model(tmp_path, first.model.network, {"id": "a"})
     file = str(tmp_path / "model.safetensors")
     # A rate of 0: what training begins with is what it ends with.
     still = {"depth": 2, "learning_rate": 0.0, "weight_decay": 0.0, "ema": ema, "seed": 7}
-    second = TrialTraining(config("classifier", encoder=file, **still), manifest, PLAN)
-    assert not same_weights(second.model, first.model)
+    second = Training(config("classifier", encoder=file, **still), manifest, PLAN)
+    assert not same_weights(second.model.network, first.model.network)
     second.epoch(train)
-    assert same_weights(second.model, first.model)
+    assert same_weights(second.model.network, first.model.network)
     # Once begun it needs the file no more.
-    resumed = TrialTraining(
+    resumed = Training(
         config("classifier", encoder=str(tmp_path / "gone"), **still), manifest, PLAN
     )
     resumed.load(second.tensors(), 1)
     resumed.epoch(train)
-    assert same_weights(resumed.model, first.model)
+    assert same_weights(resumed.model.network, first.model.network)
 
 
 def same_weights(a, b):
@@ -161,7 +161,7 @@ def same_weights(a, b):
 
 def test_augmentation_reaches_the_training_and_not_the_evaluation(data):
     manifest, train, val = data
-    plain, other = (TrialTraining(config(augmentation=s), manifest, PLAN) for s in (0.0, 0.5))
+    plain, other = (Training(config(augmentation=s), manifest, PLAN) for s in (0.0, 0.5))
     figures = [t.evaluate(val, batch_size=8).compute() for t in (plain, other)]
     assert figures[0] == figures[1]
     for training in (plain, other):
@@ -172,25 +172,25 @@ def test_augmentation_reaches_the_training_and_not_the_evaluation(data):
 def test_the_attack_budget_is_told(data):
     manifest, train, _ = data
     chosen = config(attack_fraction=0.25, attack="pgd", attack_steps=2)
-    counts = TrialTraining(chosen, manifest, PLAN).epoch(train)
+    counts = Training(chosen, manifest, PLAN).epoch(train)
     sizes = [len(batch) for batch, _ in train.epoch(chosen["batch_size"], seed=0, epoch=0)]
     attacked = sum(attacked_rows(size, 0.25) for size in sizes)
     assert counts["train.attacked_share"] == pytest.approx(attacked / len(train))
     assert counts["train.attack_gradients"] == 2 * attacked
-    clean = TrialTraining(config(regime="none"), manifest, PLAN).epoch(train)
+    clean = Training(config(regime="none"), manifest, PLAN).epoch(train)
     assert clean["train.attacked_share"] == clean["train.attack_gradients"] == 0
 
 
 def test_a_loss_that_is_no_number_is_told_with_its_epoch(data):
     manifest, train, _ = data
-    training = TrialTraining(config(learning_rate=1e30), manifest, PLAN)
+    training = Training(config(learning_rate=1e30), manifest, PLAN)
     with pytest.raises(Diverged, match=r"diverged: the training loss is nan in epoch 1"):
         training.epoch(train)
 
 
 def test_evaluation_leaves_the_training_as_it_was(data):
     manifest, train, val = data
-    judged, plain = (TrialTraining(config(), manifest, PLAN) for _ in range(2))
+    judged, plain = (Training(config(), manifest, PLAN) for _ in range(2))
     judged.epoch(train)
     judged.evaluate(val, batch_size=8)
     judged.epoch(train)
@@ -201,7 +201,7 @@ def test_evaluation_leaves_the_training_as_it_was(data):
 
 def test_figures_do_not_depend_on_the_evaluations_batch_size(data):
     manifest, train, val = data
-    training = TrialTraining(config(), manifest, PLAN)
+    training = Training(config(), manifest, PLAN)
     training.epoch(train)
     small, large = (training.evaluate(val, batch_size=n).compute() for n in (3, 50))
     for name, value in small.items():
@@ -210,7 +210,7 @@ def test_figures_do_not_depend_on_the_evaluations_batch_size(data):
 
 def test_a_finished_model_reads_back_and_drops_its_states(data, tmp_path):
     manifest, train, _ = data
-    training = TrialTraining(config(), manifest, PLAN)
+    training = Training(config(), manifest, PLAN)
     for epochs in (1, 2, 3):
         training.epoch(train)
         save_state(tmp_path, training.tensors(), epochs)
@@ -218,9 +218,9 @@ def test_a_finished_model_reads_back_and_drops_its_states(data, tmp_path):
         "state-00002.safetensors",
         "state-00003.safetensors",
     ]
-    save_model(tmp_path, training.model, {"id": "a"})
+    save_model(tmp_path, training.model.network, {"id": "a"})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
-    other = TrialTraining(config(seed=9), manifest, PLAN)
+    other = Training(config(seed=9), manifest, PLAN)
     load_model(tmp_path, other.network)
     assert all(
         torch.equal(a, b)
@@ -241,8 +241,8 @@ def test_shares_of_one_change_no_bit(data):
     levels = growing(
         rungs=(0.3, 0.6), parameters={"attack_steps": 1.0}, validation=1, evaluation_steps=1
     )
-    plain = TrialTraining(config(), data[0], PLAN)
-    scaled = TrialTraining(config(), data[0], PLAN, levels=levels)
+    plain = Training(config(), data[0], PLAN)
+    scaled = Training(config(), data[0], PLAN, levels=levels)
     assert figures(plain, data, growing(rungs=())) == figures(scaled, data, levels)
     assert same(plain, scaled)
 
@@ -251,7 +251,7 @@ def test_a_share_of_the_data_is_the_first_steps_of_each_epochs_own_order(data):
     manifest, train, _ = data
     steps = train.steps(8, 1)
     levels = growing(rungs=(0.6,), data=0.4)
-    training = TrialTraining(config(batch_size=8), manifest, PLAN, levels=levels)
+    training = Training(config(batch_size=8), manifest, PLAN, levels=levels)
     images = []
     for _ in range(3):
         before = training.cost_metrics()["cost.images"]
@@ -268,7 +268,7 @@ def test_parameters_grow_from_rung_to_rung(data):
     manifest, train, _ = data
     levels = growing(rungs=(0.25, 0.5), epochs=4, parameters={"attack_steps": 0.25})
     chosen = config(epochs=4, attack="pgd", attack_steps=4, regime="random")
-    training = TrialTraining(chosen, manifest, PLAN, levels=levels)
+    training = Training(chosen, manifest, PLAN, levels=levels)
     gradients = [training.epoch(train)["train.attack_gradients"] for _ in range(4)]
     assert [g / gradients[0] for g in gradients] == [1, 2, 4, 4]
 
@@ -276,9 +276,9 @@ def test_parameters_grow_from_rung_to_rung(data):
 def test_small_images_train_and_are_judged_at_their_rung(data):
     manifest, train, val = data
     levels = growing(image_size=0.5, data=0.5)
-    training = TrialTraining(config(), manifest, PLAN, levels=levels)
+    training = Training(config(), manifest, PLAN, levels=levels)
     training.epoch(train)
-    prior = Prior.of(train.sweep(8), Task.SEGMENTATION)
+    prior = task_named(TaskName.SEGMENTATION).read_prior(train.sweep(8))
     training.prior = prior
     for level in (levels.evaluation(0), CLEAN, FULL):
         evaluation = training.evaluate(val, level, batch_size=8)
@@ -286,7 +286,7 @@ def test_small_images_train_and_are_judged_at_their_rung(data):
         assert 0 < values["clean.nll"] < 2
         assert ("dice_area" in values) is not level.clean
         # Skills compare with what ignoring the image gives on these very samples at this size.
-        judged = TRIVIAL[Task.SEGMENTATION](prior)
+        judged = task_named(TaskName.SEGMENTATION).trivial(prior)
         for batch in val.sweep(8, share=level.validation):
             judged.update(resized(batch, level))
         figures = judged.figures()
@@ -301,7 +301,7 @@ def test_the_budget_of_l2_shrinks_with_the_images_at_a_rung(data):
     # No two images are farther apart, and a ball beyond that is refused: at half the size, half.
     diagonal = float(np.sqrt(np.prod(manifest.image_shape)))
     plan = dataclasses.replace(PLAN, epsilons=(0.0, diagonal), norm="l2", corruptions=())
-    training = TrialTraining(config(), manifest, plan, levels=growing(image_size=0.5))
+    training = Training(config(), manifest, plan, levels=growing(image_size=0.5))
     for level in (training.levels.evaluation(0), FULL):
         values = training.evaluate(val, level, batch_size=8).compute()
         assert 0 <= values[f"attacked@{diagonal:g}.dice"] <= values["clean.dice"]
@@ -309,7 +309,11 @@ def test_the_budget_of_l2_shrinks_with_the_images_at_a_rung(data):
 
 @pytest.mark.parametrize(
     "method",
-    [n for n in METHODS if METHODS[n].task is Task.CLASSIFICATION and n != "classifier"],
+    [
+        n
+        for n in METHODS
+        if TaskName.CLASSIFICATION in METHODS.fact(n, "tasks") and n != "classifier"
+    ],
 )
 def test_data_without_images_train_and_are_judged(hospitals, method):
     manifest, train, val = hospitals
@@ -319,7 +323,7 @@ def test_data_without_images_train_and_are_judged(hospitals, method):
     levels = growing(rungs=(0.5,), epochs=2, data=0.5, image_size=0.5)
     more = {"epochs": 2, "batch_size": 32, "regime": "none"}
     chosen = config(method, **more, modality_corruption=0.5, p_miss=0.3)
-    training = TrialTraining(chosen, manifest, plan, levels=levels)
+    training = Training(chosen, manifest, plan, levels=levels)
     losses = [training.epoch(train)["train.loss"] for _ in range(2)]
     assert 0 < losses[1] < losses[0]
     for level in (levels.evaluation(0), FULL):
@@ -330,13 +334,13 @@ def test_data_without_images_train_and_are_judged(hospitals, method):
 
 def test_a_classifier_of_images_refuses_data_without_any(hospitals):
     with pytest.raises(UserError, match="no images here"):
-        TrialTraining(config("classifier", depth=1), hospitals[0], PLAN)
+        Training(config("classifier", depth=1), hospitals[0], PLAN)
 
 
 @pytest.mark.parametrize("share", [{"modality_corruption": 0.5}, {"p_miss": 0.5}], ids=str)
 def test_corruption_of_modalities_reaches_the_training(data, share):
     manifest, train, _ = data
-    plain, worse = (TrialTraining(config(**more), manifest, PLAN) for more in ({}, share))
+    plain, worse = (Training(config(**more), manifest, PLAN) for more in ({}, share))
     for training in (plain, worse):
         training.epoch(train)
     assert not same(plain, worse)

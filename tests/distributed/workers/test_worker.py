@@ -17,7 +17,7 @@ from trustsweep.distributed.workers.board import (
     WorkerSettings,
 )
 from trustsweep.distributed.workers.rank import Rank
-from trustsweep.distributed.workers.training import TrialTraining
+from trustsweep.distributed.workers.training import Training
 from trustsweep.distributed.workers.worker import Worker
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.evaluation import EvaluationPlan
@@ -36,7 +36,7 @@ def settings(phantoms) -> WorkerSettings:
 def trial(settings, tmp_path) -> Trial:
     """Both of its epochs are trained, their states kept."""
     trial = Trial("a", CONFIG, tmp_path / "a")
-    training = TrialTraining(CONFIG, settings.manifest, PLAN)
+    training = Training(CONFIG, settings.manifest, PLAN)
     for epochs in (1, 2):
         save_state(trial.folder, training.tensors(), epochs)
     return trial
@@ -82,7 +82,7 @@ def test_a_group_that_died_before_the_model_was_whole_finishes_it(settings, tria
     first.do(Finish(METRICS))
     whole = files(trial)
     half = Trial("a", CONFIG, trial.folder.with_name("half") / "a")
-    save_state(half.folder, TrialTraining(CONFIG, settings.manifest, PLAN).tensors(), 2)
+    save_state(half.folder, Training(CONFIG, settings.manifest, PLAN).tensors(), 2)
     (half.folder / "model.safetensors").write_bytes(whole["model.safetensors"][:100])
 
     second = new_worker(settings)

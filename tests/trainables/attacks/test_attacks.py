@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.attacks import ScoreVictim, TrainingVictim, make_attack
 from trustsweep.trainables.attacks.apgd import APGD
 from trustsweep.trainables.attacks.engine import frozen
@@ -427,7 +427,7 @@ def trained() -> tuple[ClassicalUNet, nn.Module, Batch]:
     """A U-Net that finds faint squares in noise, and images that it did not see."""
     manifest = Manifest(
         name="toy",
-        tasks=(Task.SEGMENTATION,),
+        tasks=(TaskName.SEGMENTATION,),
         image_shape=(1, 16, 16),
         image_scale=1.0,
         classes=("background", "lesion"),
@@ -578,13 +578,13 @@ class Linear(Method):
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
         out = network(batch.image)
-        one = self.task is Task.MULTILABEL or out.shape[1] == 1
+        one = TaskName.MULTILABEL in self.tasks or out.shape[1] == 1
         return Prediction(out, {}, exclusive=not one)
 
 
 MANIFEST = Manifest(
     name="toy",
-    tasks=tuple(Task),
+    tasks=tuple(TaskName),
     image_shape=(1, 8, 8),
     image_scale=1.0,
     classes=("a", "b", "c"),
@@ -597,11 +597,11 @@ MANIFEST = Manifest(
 
 
 class LinearLabels(Linear):
-    task = Task.MULTILABEL
+    tasks = (TaskName.MULTILABEL,)
 
 
 class LinearClasses(Linear):
-    task = Task.CLASSIFICATION
+    tasks = (TaskName.CLASSIFICATION,)
 
 
 @pytest.mark.parametrize(

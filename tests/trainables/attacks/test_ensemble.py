@@ -12,26 +12,30 @@ import torch
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, TaskName
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.attacks import ScoreVictim, adversary, make_attack
 from trustsweep.trainables.attacks import ensemble as ensemble_module
 from trustsweep.trainables.attacks.ensemble import Ensemble, full_steps, make_ensemble, settings
-from trustsweep.trainables.attacks.losses import LOSSES, answer, harm
+from trustsweep.trainables.attacks.losses import LOSSES
 from trustsweep.trainables.attacks.masking import SIGNS, Effort, masking
 from trustsweep.trainables.attacks.victims import TrainingVictim
 from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
 from trustsweep.trainables.registry import FAST, FULL, METHODS
+from trustsweep.trainables.tasks import task_named
 
 torch.set_num_threads(1)
 NOW = Progress(3, 6)
 SEEDS = torch.arange(12)
 
 
+SEGMENTATION = task_named(TaskName.SEGMENTATION)
+
+
 def manifest(classes: int = 2) -> Manifest:
     return Manifest(
         name="toy",
-        tasks=tuple(Task),
+        tasks=tuple(TaskName),
         image_shape=(1, 16, 16),
         image_scale=1.0,
         classes=("a", "b", "c", "d")[:classes],
@@ -103,7 +107,7 @@ def test_is_no_weaker_on_any_image_than_each_of_its_members(
         if member.onward:  # begins at what the others found
             continue
         alone = done(setting, member.attack(member.victim, data, epsilon, seeds=SEEDS))
-        if method.task is Task.SEGMENTATION:
+        if method.task.name is TaskName.SEGMENTATION:
             assert bool((worst >= alone - 1e-6).all()), member.name
         else:
             assert not bool(((alone > 0) & (worst <= 0)).any()), member.name
@@ -203,11 +207,13 @@ def test_sure_scores_have_a_gradient_of_the_same_direction(name: str, columns: i
     scores = 4 * torch.randn(6, columns, *([8, 8] if columns == 1 else []))
     mask = (torch.rand(6, 1, 8, 8) > 0.5).float()
     batch = Batch(sample_id=tuple("abcdef"), image=mask, mask=mask, label=torch.arange(6) % columns)
-    task = Task.SEGMENTATION if columns == 1 else Task.CLASSIFICATION
+    task = TaskName.SEGMENTATION if columns == 1 else TaskName.CLASSIFICATION
     signs = []
     for factor in (1.0, 100.0):
         at = (scores * factor).requires_grad_()
-        (gradient,) = torch.autograd.grad(LOSSES[name](answer(at, batch, task)).sum(), at)
+        (gradient,) = torch.autograd.grad(
+            LOSSES[name](task_named(task).answer(at, batch)).sum(), at
+        )
         assert bool(gradient.isfinite().all())
         signs.append(gradient.sign())
     assert bool(signs[0].any())
@@ -218,7 +224,7 @@ def test_cross_entropy_keeps_a_gradient_where_float32_rounds_the_probability() -
     for margin in (20.0, 80.0, 500.0):
         score = torch.tensor([[margin]], requires_grad=True)
         batch = Batch(sample_id=("a",), image=torch.zeros(1, 1), label=torch.ones(1).long())
-        loss = LOSSES["cross-entropy"](answer(score, batch, Task.CLASSIFICATION))
+        loss = LOSSES["cross-entropy"](task_named(TaskName.CLASSIFICATION).answer(score, batch))
         (gradient,) = torch.autograd.grad(loss.sum(), score)
         assert float(score.detach().sigmoid()) == 1 or margin < 17
         assert float(gradient) < 0
@@ -231,7 +237,7 @@ def test_dice_keeps_a_gradient_where_a_lesion_is_surely_found(name: str) -> None
     mask[..., :2, :2] = 1
     scores = torch.where(mask > 0, 14.0, -2.0).requires_grad_()
     batch = Batch(sample_id=("a",), image=mask, mask=mask)
-    loss = LOSSES[name](answer(scores, batch, Task.SEGMENTATION))
+    loss = LOSSES[name](SEGMENTATION.answer(scores, batch))
     (gradient,) = torch.autograd.grad(loss.sum(), scores)
     assert bool((gradient[mask > 0] < 0).all())
     assert bool((gradient[mask == 0] > 0).all())
@@ -249,9 +255,10 @@ def test_dice_points_the_same_way_whatever_power_the_scores_are_raised_to() -> N
         at = image.clone().requires_grad_()
         scores = (at.flatten(1) @ mixing).view_as(at)
         scores = scores * scores.abs() ** (power - 1)
-        loss = LOSSES["dice"](answer(scores, batch, Task.SEGMENTATION))
+        loss = LOSSES["dice"](SEGMENTATION.answer(scores, batch))
         assert torch.allclose(
-            loss, harm(answer(scores, batch, Task.SEGMENTATION), Task.SEGMENTATION)
+            loss,
+            SEGMENTATION.harm(SEGMENTATION.answer(scores, batch)),
         )
         (gradient,) = torch.autograd.grad(loss.sum(), at)
         found.append(gradient / gradient.flatten(1).norm(dim=1).view(3, 1, 1, 1))
@@ -265,25 +272,22 @@ def test_harm_knows_infinite_scores() -> None:
     scores = torch.tensor([[[[torch.inf, -torch.inf], [-torch.inf, 1.0]]]])
     mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
     batch = Batch(sample_id=("a",), image=mask, mask=mask)
-    found = harm(answer(scores, batch, Task.SEGMENTATION), Task.SEGMENTATION)
+    found = SEGMENTATION.harm(SEGMENTATION.answer(scores, batch))
     torch.testing.assert_close(found, torch.tensor([0.5]).double(), atol=0.07, rtol=0)
-    broken = answer(scores.index_fill(3, torch.tensor([1]), torch.nan), batch, Task.SEGMENTATION)
-    assert harm(broken, Task.SEGMENTATION).tolist() == [torch.inf]
+    broken = SEGMENTATION.answer(scores.index_fill(3, torch.tensor([1]), torch.nan), batch)
+    assert SEGMENTATION.harm(broken).tolist() == [torch.inf]
 
 
 def test_harm_is_the_measure_itself() -> None:
     scores = torch.tensor([[[[3.0, -1.0], [2.0, -4.0]]], [[[-1.0, -1.0], [-2.0, -4.0]]]])
     mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]], [[[0.0, 0.0], [0.0, 0.0]]]])
     batch = Batch(sample_id=("a", "b"), image=mask, mask=mask)
-    found = harm(answer(scores, batch, Task.SEGMENTATION), Task.SEGMENTATION)
+    found = SEGMENTATION.harm(SEGMENTATION.answer(scores, batch))
     # One of two lesion pixels found, one false alarm: Dice ½. Nothing in nothing: 1.
     torch.testing.assert_close(found, torch.tensor([0.5, 0.0]).double(), atol=0.07, rtol=0)
-    classes = answer(
-        torch.tensor([[1.0, 4.0, 2.0]]),
-        Batch(sample_id=("a",), image=mask[:1], label=torch.tensor([2])),
-        Task.CLASSIFICATION,
-    )
-    assert harm(classes, Task.CLASSIFICATION).tolist() == [2.0]
+    task = task_named(TaskName.CLASSIFICATION)
+    labelled = Batch(sample_id=("a",), image=mask[:1], label=torch.tensor([2]))
+    assert task.harm(task.answer(torch.tensor([[1.0, 4.0, 2.0]]), labelled)).tolist() == [2.0]
 
 
 # Signs of masking
@@ -293,9 +297,9 @@ class Masked(Method):
     """A method that hides its gradient in one way or another, over an honest one."""
 
     def __init__(self, inner: Method, hide: Callable[[Tensor], Tensor]) -> None:
+        self.tasks, self.uncertainties = inner.tasks, inner.uncertainties  # type: ignore[misc]
         super().__init__(inner.config, inner.manifest)
         self.inner, self.hide = inner, hide
-        self.task, self.uncertainties = inner.task, inner.uncertainties  # type: ignore[misc]
 
     def network(self) -> nn.Module:
         return self.inner.network()

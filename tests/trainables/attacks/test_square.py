@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.attacks import ScoreVictim, TrainingVictim, make_attack
 from trustsweep.trainables.attacks.engine import Ball, Draws
 from trustsweep.trainables.attacks.square import Square, _share, _sides
@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 class Plain(Method):
     """A classifier whose network answers in scores."""
 
-    task = Task.CLASSIFICATION
+    tasks = (TaskName.CLASSIFICATION,)
     uncertainties = ("entropy",)
 
     def network(self) -> nn.Module:
@@ -46,7 +46,7 @@ class Plain(Method):
 
 
 class Pixels(Plain):
-    task = Task.SEGMENTATION
+    tasks = (TaskName.SEGMENTATION,)
 
     def network(self, dims: int = 2) -> nn.Module:
         torch.manual_seed(0)
@@ -56,7 +56,7 @@ class Pixels(Plain):
 
 MANIFEST = Manifest(
     name="toy",
-    tasks=tuple(Task),
+    tasks=tuple(TaskName),
     image_shape=(1, 8, 8),
     image_scale=1.0,
     classes=("a", "b", "c", "d"),

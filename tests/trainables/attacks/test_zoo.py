@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.attacks import ScoreVictim
 from trustsweep.trainables.attacks.engine import frozen
 from trustsweep.trainables.attacks.zoo import CW, FAB, DeepFool, available
@@ -33,7 +33,7 @@ every = pytest.mark.parametrize(("kind", "parameters", "epsilon"), ZOO)
 class Plain(Method):
     """A classifier whose network answers in scores."""
 
-    task = Task.CLASSIFICATION
+    tasks = (TaskName.CLASSIFICATION,)
     uncertainties = ("entropy",)
 
     def network(self) -> nn.Module:
@@ -57,16 +57,16 @@ class Plain(Method):
 
 
 class Labels(Plain):
-    task = Task.MULTILABEL
+    tasks = (TaskName.MULTILABEL,)
 
 
 class Pixels(Plain):
-    task = Task.SEGMENTATION
+    tasks = (TaskName.SEGMENTATION,)
 
 
 MANIFEST = Manifest(
     name="toy",
-    tasks=tuple(Task),
+    tasks=tuple(TaskName),
     image_shape=(1, 8, 8),
     image_scale=1.0,
     classes=("a", "b", "c", "d"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Manifest, Task
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
 from trustsweep.trainables.metrics.catalog import (
@@ -22,18 +22,19 @@ from trustsweep.trainables.metrics.catalog import (
 )
 from trustsweep.trainables.metrics.overlap import Overlap
 from trustsweep.trainables.metrics.shift import Shift
+from trustsweep.trainables.tasks import task_named
 from trustsweep.trainables.uncertainty import bernoulli_maps
 
 PLAN = EvaluationPlan(
     epsilons=(0.0, 0.02, 0.1), corruptions=(("gaussian-noise", 1), ("gaussian-noise", 5))
 )
-MEASURED = [name for name, info in METRICS.items() if Task.SEGMENTATION in info.tasks]
+MEASURED = [name for name, info in METRICS.items() if TaskName.SEGMENTATION in info.tasks]
 
 
 class Threshold(Method):
     """A convolution, a normalisation with running statistics, and dropout, on a bright lesion."""
 
-    task = Task.SEGMENTATION
+    tasks = (TaskName.SEGMENTATION,)
     uncertainties = ("bernoulli-variance", "entropy")
 
     def network(self) -> nn.Module:
@@ -58,7 +59,7 @@ class Threshold(Method):
 @pytest.fixture(scope="module")
 def method() -> Threshold:
     manifest = Manifest(
-        name="toy", tasks=(Task.SEGMENTATION,), image_shape=(1, 16, 16), image_scale=1.0,
+        name="toy", tasks=(TaskName.SEGMENTATION,), image_shape=(1, 16, 16), image_scale=1.0,
         classes=("background", "lesion"), mean=(0.0,), std=(1.0,), split_counts={}, columns={},
         fingerprint="0",
     )  # fmt: skip
@@ -108,7 +109,7 @@ def run(method: Threshold, parts: list[Batch], plan: EvaluationPlan = PLAN) -> E
 
 def test_every_name_in_order_and_in_range(method: Threshold) -> None:
     found = run(method, batches((4, 4))).compute()
-    assert list(found) == all_names(PLAN.epsilons, PLAN.corruptions, Task.SEGMENTATION)
+    assert list(found) == all_names(PLAN, TaskName.SEGMENTATION)
     for name, value in found.items():
         info = metric_info(name)
         assert info.low <= value <= info.high, name
@@ -172,7 +173,7 @@ def test_workers_and_batch_order_do_not_matter(method: Threshold) -> None:
     assert received.curves()["dice"] == pytest.approx(whole.curves()["dice"], abs=1e-12)
     other = EvaluationPlan(epsilons=(0.0, 0.02))
     with pytest.raises(ValueError, match="different plans"):
-        whole.merge(Evaluation(other, Task.SEGMENTATION))
+        whole.merge(Evaluation(other, task_named(TaskName.SEGMENTATION)))
 
 
 def test_a_worker_without_images_changes_nothing(method: Threshold) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, TaskName
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.contract import Progress
 from trustsweep.trainables.fusion.base import Fused, FusionMethod, FusionNetwork
@@ -28,7 +28,7 @@ SERIES = tuple(Feature(name=name) for name in ("heart", "breath"))
 PRESENT = torch.tensor(list(itertools.product([True, False], repeat=4))[:-1])
 TOY = Manifest(
     name="toy",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(2, 8, 8),
     image_scale=1.0,
     classes=("well", "ill", "worse"),

@@ -19,7 +19,7 @@ from trustsweep.data_pipelines.schema import (
     Kind,
     Manifest,
     Modality,
-    Task,
+    TaskName,
 )
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.contract import Prediction, Progress
@@ -47,7 +47,7 @@ def toy_manifest(
     channels = image[0] if image else 0
     fields = {
         "name": "toy",
-        "tasks": (Task.CLASSIFICATION,),
+        "tasks": (TaskName.CLASSIFICATION,),
         "image_shape": image,
         "image_scale": 1.0,
         "classes": ("well", "ill"),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, TaskName
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.contract import Progress
 from trustsweep.trainables.fusion.base import Fused
@@ -29,7 +29,7 @@ NOW = Progress(0, 3)
 PRESENT = torch.tensor(list(itertools.product([True, False], repeat=3))[:-1])
 TABLES = Manifest(
     name="toy",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(),
     image_scale=1.0,
     classes=("well", "ill", "worse"),

@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, Task
+from trustsweep.data_pipelines.schema import Batch, Feature, Kind, Manifest, Modality, TaskName
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.contract import Progress
 from trustsweep.trainables.fusion.drfuse import (
@@ -34,7 +34,7 @@ NOW = Progress(0, 3)
 PRESENT = torch.tensor(list(itertools.product([True, False], repeat=3)))
 TABLES = Manifest(
     name="toy",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(),
     image_scale=1.0,
     classes=("well", "ill", "worse"),

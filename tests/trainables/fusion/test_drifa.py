@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trustsweep.data_pipelines.schema import Feature, Manifest, Task
+from trustsweep.data_pipelines.schema import Feature, Manifest, TaskName
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.fusion.drifa import (
     AcrossAttention,
@@ -113,7 +113,7 @@ def test_an_absent_branch_adds_nothing_to_pools_and_gates() -> None:
 def test_before_the_head_an_absent_branch_is_its_learned_vector() -> None:
     manifest = Manifest(
         name="toy",
-        tasks=(Task.CLASSIFICATION,),
+        tasks=(TaskName.CLASSIFICATION,),
         image_shape=(1, 16, 20),
         image_scale=1.0,
         classes=("well", "ill"),

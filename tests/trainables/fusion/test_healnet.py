@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Feature, Manifest, Task
+from trustsweep.data_pipelines.schema import Feature, Manifest, TaskName
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.fusion.healnet import (
     Attention,
@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 #: By name: an image whose tokens lie on a 2 x 3 grid, a series of 5 steps, a table.
 MANIFEST = Manifest(
     name="toy",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(1, 16, 20),
     image_scale=1.0,
     classes=("well", "ill", "worse"),

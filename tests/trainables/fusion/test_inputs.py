@@ -21,7 +21,7 @@ from trustsweep.data_pipelines.schema import (
     Kind,
     Manifest,
     Modality,
-    Task,
+    TaskName,
 )
 from trustsweep.trainables.fusion.encoders import (
     Encoder,
@@ -43,7 +43,7 @@ TABLE = (
 SERIES = (Feature(name="heart", mean=80.0, std=20.0), Feature(name="breath", mean=15.0, std=5.0))
 TOY = Manifest(
     name="toy",
-    tasks=(Task.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION,),
     image_shape=(3, 8, 6),
     image_scale=1.0,
     classes=("well", "ill"),

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Task
+from trustsweep.data_pipelines.schema import TaskName
+from trustsweep.trainables.evaluation import EvaluationPlan
 from trustsweep.trainables.metrics.catalog import (
     AREAS,
     METRICS,
@@ -19,18 +20,20 @@ from trustsweep.trainables.metrics.catalog import (
     state_classes,
 )
 
-EPSILONS = (0.0, 0.005, 0.01)
-CELLS = (("gaussian-noise", 1), ("gaussian-noise", 3), ("contrast-down", 5))
-every_task = pytest.mark.parametrize("task", [Task.SEGMENTATION, Task.CLASSIFICATION])
+PLAN = EvaluationPlan(
+    epsilons=(0.0, 0.005, 0.01),
+    corruptions=(("gaussian-noise", 1), ("gaussian-noise", 3), ("contrast-down", 5)),
+)
+every_task = pytest.mark.parametrize("task", [TaskName.SEGMENTATION, TaskName.CLASSIFICATION])
 
 
-def of(task: Task, table: dict[str, MetricInfo]) -> list[str]:
+def of(task: TaskName, table: dict[str, MetricInfo]) -> list[str]:
     return [name for name, info in table.items() if task in info.tasks]
 
 
 @every_task
-def test_every_name_of_a_study_is_understood(task: Task) -> None:
-    names = all_names(EPSILONS, CELLS, task)
+def test_every_name_of_a_study_is_understood(task: TaskName) -> None:
+    names = all_names(PLAN, task)
     counts = [len(of(task, table)) for table in (METRICS, AREAS, SHIFTS)]
     assert all(counts)
     skilled = [sum(table[n].skilled for n in of(task, table)) for table in (METRICS, AREAS, SHIFTS)]
@@ -50,7 +53,7 @@ def test_every_name_of_a_study_is_understood(task: Task) -> None:
 
 
 def test_examples() -> None:
-    names = all_names(EPSILONS, CELLS, Task.SEGMENTATION)
+    names = all_names(PLAN, TaskName.SEGMENTATION)
     for name in (
         "clean.dice", "corrupted.ece", "corrupted@gaussian-noise-3.dice", "attacked.nll",
         "attacked@0.01.ause", "dice_area", "iou_area", "shift.auroc", "shift@0.005.spearman",
@@ -60,16 +63,16 @@ def test_examples() -> None:
     assert "ε = 0.01" in metric_info("attacked@0.01.ece").meaning
     assert "gaussian-noise of severity 3" in metric_info("corrupted@gaussian-noise-3.dice").meaning
     assert metric_info("shift.spearman").direction == "min"
-    names = all_names(EPSILONS, CELLS, Task.CLASSIFICATION)
+    names = all_names(PLAN, TaskName.CLASSIFICATION)
     assert {"clean.ece", "attacked@0.01.auroc", "accuracy_area", "shift.spearman"} <= set(names)
     assert not {"clean.dice", "dice_area"} & set(names)
 
 
 @every_task
-def test_a_clean_plan_gives_clean_metrics_alone(task: Task) -> None:
+def test_a_clean_plan_gives_clean_metrics_alone(task: TaskName) -> None:
     names = [f"clean.{name}" for name in of(task, METRICS)]
     skills = [f"skill.{name}" for name in names if metric_info(name).skilled]
-    assert all_names((0.0,), (), task) == [*names, *skills]
+    assert all_names(EvaluationPlan(), task) == [*names, *skills]
 
 
 def test_what_a_skill_is_of() -> None:
@@ -77,7 +80,7 @@ def test_what_a_skill_is_of() -> None:
     assert (info.direction, info.low, info.high, info.unit) == ("max", -math.inf, 1, "")
     assert "ignores the image" in info.meaning
     assert "ε = 0.01" in info.meaning
-    assert metric_info("skill.dice_lesion_area").tasks == (Task.SEGMENTATION,)
+    assert metric_info("skill.dice_lesion_area").tasks == (TaskName.SEGMENTATION,)
     assert [leaf(n) for n in ("skill.dice_lesion_area", "clean.auroc", "shift@0.1.auroc")] == [
         "dice_lesion", "auroc", "auroc",
     ]  # fmt: skip
@@ -128,7 +131,9 @@ def test_what_is_no_condition_is_refused(wrong: str) -> None:
 
 @every_task
 @pytest.mark.parametrize("table", [METRICS, SHIFTS], ids=["metrics", "shifts"])
-def test_states_compute_what_the_catalogue_says(task: Task, table: dict[str, MetricInfo]) -> None:
+def test_states_compute_what_the_catalogue_says(
+    task: TaskName, table: dict[str, MetricInfo]
+) -> None:
     computed = [name for cls in state_classes(table, task) for name in cls.names]
     assert sorted(computed) == sorted(of(task, table))
     for name in of(task, table):

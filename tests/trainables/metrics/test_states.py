@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch, TaskName
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import samples
 from trustsweep.trainables.metrics.base import MetricState
 from trustsweep.trainables.metrics.catalog import METRICS, state_classes
 from trustsweep.trainables.metrics.samples import SampleState
 
-TASKS = (Task.SEGMENTATION, Task.CLASSIFICATION)
+TASKS = (TaskName.SEGMENTATION, TaskName.CLASSIFICATION)
 STATES = {task: state_classes(METRICS, task) for task in TASKS}
 by_class = pytest.mark.parametrize(
     ("cls", "task"),
@@ -43,10 +43,10 @@ def labelled(p: torch.Tensor, y: torch.Tensor, u: torch.Tensor, ids: str = "s") 
 
 
 def draw(
-    task: Task, seed: int, images: int = 5, shape: tuple[int, ...] = (12, 10), classes: int = 3
+    task: TaskName, seed: int, images: int = 5, shape: tuple[int, ...] = (12, 10), classes: int = 3
 ) -> Pair:
     g = torch.Generator().manual_seed(seed)
-    if task is Task.CLASSIFICATION:
+    if task is TaskName.CLASSIFICATION:
         p = (2 * torch.randn(images, max(classes, 2), generator=g)).softmax(dim=1)
         y = torch.arange(images) % max(classes, 2)
         u = torch.rand(images, generator=g)
@@ -57,10 +57,10 @@ def draw(
     return pair(p, y, torch.rand(images, *shape, generator=g))
 
 
-def perfect(task: Task, noise: float) -> Pair:
+def perfect(task: TaskName, noise: float) -> Pair:
     """The truth as the prediction, moved by `noise` at most."""
     g = torch.Generator().manual_seed(0)
-    if task is Task.CLASSIFICATION:
+    if task is TaskName.CLASSIFICATION:
         y = torch.arange(30) % 3
         truth = torch.nn.functional.one_hot(y).float()
         p = truth + noise * (torch.rand(30, 3, generator=g).softmax(1) - truth)
@@ -86,7 +86,7 @@ def compute(cls: type[MetricState], *pairs: Pair) -> dict[str, float]:
 
 @by_name
 @pytest.mark.parametrize("kind", [{}, {"shape": (4, 5, 6), "classes": 1}], ids=["flat", "other"])
-def test_range_on_random_input(name: str, task: Task, kind: dict) -> None:
+def test_range_on_random_input(name: str, task: TaskName, kind: dict) -> None:
     info = METRICS[name]
     (cls,) = state_classes({name: info}, task)
     for seed in range(5):
@@ -95,7 +95,7 @@ def test_range_on_random_input(name: str, task: Task, kind: dict) -> None:
 
 
 @by_name
-def test_a_perfect_prediction_is_best(name: str, task: Task) -> None:
+def test_a_perfect_prediction_is_best(name: str, task: TaskName) -> None:
     info = METRICS[name]
     if info.direction is None:  # describes a model
         return
@@ -109,7 +109,7 @@ def test_a_perfect_prediction_is_best(name: str, task: Task) -> None:
 
 
 @by_class
-def test_merging_in_any_order_is_one_update(cls: type[MetricState], task: Task) -> None:
+def test_merging_in_any_order_is_one_update(cls: type[MetricState], task: TaskName) -> None:
     whole = draw(task, 0, images=9)
     reference = compute(cls, whole)
     parts = [[4], [8, 0, 3], [7, 1], [2, 6, 5]]
@@ -135,7 +135,7 @@ def test_merging_in_any_order_is_one_update(cls: type[MetricState], task: Task) 
 
 
 @by_class
-def test_state_survives_the_way_to_another_process(cls: type[MetricState], task: Task) -> None:
+def test_state_survives_the_way_to_another_process(cls: type[MetricState], task: TaskName) -> None:
     state = cls()
     state.update(*draw(task, 1))
     stored = state.state_dict()
@@ -150,7 +150,7 @@ def test_state_survives_the_way_to_another_process(cls: type[MetricState], task:
 
 @by_class
 def test_memory_does_not_grow(
-    cls: type[MetricState], task: Task, monkeypatch: pytest.MonkeyPatch
+    cls: type[MetricState], task: TaskName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "CAPACITY", 40)
     state = cls()
@@ -162,7 +162,7 @@ def test_memory_does_not_grow(
 
 
 @by_class
-def test_no_image_is_no_number(cls: type[MetricState], task: Task) -> None:
+def test_no_image_is_no_number(cls: type[MetricState], task: TaskName) -> None:
     empty = cls.from_state_dict(cls().state_dict())
     assert all(math.isnan(v) for v in empty.compute().values())
     state = cls()
@@ -176,7 +176,7 @@ def test_no_image_is_no_number(cls: type[MetricState], task: Task) -> None:
 @by_class
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1.1, -0.1])
 def test_a_prediction_that_is_no_number_is_never_dropped(
-    cls: type[MetricState], task: Task, bad: float, monkeypatch: pytest.MonkeyPatch
+    cls: type[MetricState], task: TaskName, bad: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "CAPACITY", 4)
     prediction, batch = draw(task, 4)
@@ -191,7 +191,7 @@ def test_a_prediction_that_is_no_number_is_never_dropped(
 
 
 @by_class
-def test_half_precision_is_judged_in_double(cls: type[MetricState], task: Task) -> None:
+def test_half_precision_is_judged_in_double(cls: type[MetricState], task: TaskName) -> None:
     prediction, batch = draw(task, 6)
     half = Prediction(
         prediction.scores.bfloat16(),
@@ -202,24 +202,24 @@ def test_half_precision_is_judged_in_double(cls: type[MetricState], task: Task) 
 
 
 @by_class
-def test_the_truth_must_fit(cls: type[MetricState], task: Task) -> None:
+def test_the_truth_must_fit(cls: type[MetricState], task: TaskName) -> None:
     prediction, batch = draw(task, 7)
     with pytest.raises(ValueError, match=r"needs a batch with (masks|labels)"):
         cls().update(prediction, Batch(sample_id=batch.sample_id, image=batch.image))
     p = prediction.probability
-    other = p.repeat(1, 2, 1, 1) if task is Task.SEGMENTATION else p[:, :1]
+    other = p.repeat(1, 2, 1, 1) if task is TaskName.SEGMENTATION else p[:, :1]
     with pytest.raises(ValueError, match="differ"):
         cls().update(Prediction.from_probability(other, prediction.uncertainty), batch)
 
 
 @pytest.mark.parametrize(
-    "cls", [cls for cls in STATES[Task.CLASSIFICATION] if issubclass(cls, SampleState)]
+    "cls", [cls for cls in STATES[TaskName.CLASSIFICATION] if issubclass(cls, SampleState)]
 )
 def test_a_sample_of_images_is_the_same_in_any_order_and_split(
     cls: type[MetricState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "CAPACITY", 11)
-    batches = [draw(Task.CLASSIFICATION, seed, images=8) for seed in range(4)]
+    batches = [draw(TaskName.CLASSIFICATION, seed, images=8) for seed in range(4)]
     workers = [cls(), cls()]
     for index in (3, 1, 0, 2):
         workers[index % 2].update(*batches[index])

@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score,
 
 from tests.trainables.metrics.test_families import pair
 from tests.trainables.metrics.test_states import labelled
-from trustsweep.data_pipelines.schema import Batch, Task
+from trustsweep.data_pipelines.schema import Batch, TaskName
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
 from trustsweep.trainables.metrics.catalog import METRICS, all_names
@@ -32,11 +32,14 @@ from trustsweep.trainables.metrics.skill import (
     skill,
     triviality,
 )
-from trustsweep.trainables.metrics.trivial import TRIVIAL, TrivialClasses, TrivialMasks
+from trustsweep.trainables.metrics.trivial import TrivialClasses, TrivialMasks
+from trustsweep.trainables.tasks import task_named
 
+#: Tasks that have metrics.
+JUDGED = (TaskName.SEGMENTATION, TaskName.CLASSIFICATION)
 SKILLED = {
     task: {n for n, info in METRICS.items() if info.skilled and task in info.tasks}
-    for task in TRIVIAL
+    for task in JUDGED
 }
 PLAN = EvaluationPlan()
 
@@ -57,8 +60,8 @@ def labels(*classes: int) -> Batch:
     return Batch(sample_id=ids, image=torch.zeros(len(classes), 0), label=torch.tensor(classes))
 
 
-def figures_of(task: Task, batch: Batch, prior: Prior | None = None) -> dict:
-    state = TRIVIAL[task](prior)
+def figures_of(task: TaskName, batch: Batch, prior: Prior | None = None) -> dict:
+    state = task_named(task).trivial(prior)
     state.update(batch)
     return state.figures()
 
@@ -68,7 +71,7 @@ def figures_of(task: Task, batch: Batch, prior: Prior | None = None) -> dict:
 
 @given(st.integers(0, 6), st.integers(1, 6))
 def test_the_empty_mask_has_the_dice_of_the_share_without_lesion(empty: int, full: int) -> None:
-    found = figures_of(Task.SEGMENTATION, masks(0, empty + full, empty=empty))[EMPTY_MASK]
+    found = figures_of(TaskName.SEGMENTATION, masks(0, empty + full, empty=empty))[EMPTY_MASK]
     assert found["dice"] == pytest.approx(empty / (empty + full))
     assert found["dice_lesion"] == found["dice_micro"] == 0
     assert found["empty_share"] == 1
@@ -78,8 +81,8 @@ def test_masks_against_the_states_that_judge_models() -> None:
     """Each trivial predictor, given as a model's prediction."""
     train, batch = masks(1), masks(2)
     assert batch.mask is not None
-    prior = Prior.of([train], Task.SEGMENTATION)
-    found = figures_of(Task.SEGMENTATION, batch, prior)
+    prior = task_named(TaskName.SEGMENTATION).read_prior([train])
+    found = figures_of(TaskName.SEGMENTATION, batch, prior)
     truth = batch.mask[:, 0]
     rate = float(truth.mean())
     assert prior.mean is not None
@@ -98,7 +101,7 @@ def test_masks_against_the_states_that_judge_models() -> None:
         overlap.update(prediction, batch)
         scores.update(prediction, batch)
         assert found[name] == pytest.approx({**overlap.compute(), **scores.compute()}, abs=1e-7)
-        assert SKILLED[Task.SEGMENTATION] <= found[name].keys()
+        assert SKILLED[TaskName.SEGMENTATION] <= found[name].keys()
     assert found[BEST_CONSTANT]["brier"] == pytest.approx(rate * (1 - rate))
 
 
@@ -108,7 +111,7 @@ def test_the_fixed_mask_is_the_best_of_all_on_what_it_was_made_from() -> None:
     mask = (torch.rand(7, 1, 3, 3, generator=g) < torch.rand(3, 3, generator=g)).float()
     mask[2] = 0
     batch = Batch(sample_id=tuple("abcdefg"), image=mask, mask=mask)
-    fixed = Prior.of([batch], Task.SEGMENTATION).fixed
+    fixed = task_named(TaskName.SEGMENTATION).read_prior([batch]).fixed
     assert fixed is not None
     truth = mask[mask.flatten(1).any(dim=1), 0].flatten(1).numpy()
 
@@ -120,14 +123,14 @@ def test_the_fixed_mask_is_the_best_of_all_on_what_it_was_made_from() -> None:
 
 
 def test_without_a_lesion_in_train_the_fixed_mask_is_empty() -> None:
-    prior = Prior.of([masks(0, empty=12)], Task.SEGMENTATION)
+    prior = task_named(TaskName.SEGMENTATION).read_prior([masks(0, empty=12)])
     assert prior.fixed is not None
     assert not prior.fixed.any()
 
 
 def test_masks_at_a_smaller_size() -> None:
-    prior = Prior.of([masks(1)], Task.SEGMENTATION)
-    found = figures_of(Task.SEGMENTATION, masks(2, side=4), prior)
+    prior = task_named(TaskName.SEGMENTATION).read_prior([masks(1)])
+    found = figures_of(TaskName.SEGMENTATION, masks(2, side=4), prior)
     assert all(math.isfinite(v) for row in found.values() for v in row.values())
 
 
@@ -137,7 +140,9 @@ def test_masks_at_a_smaller_size() -> None:
 @pytest.mark.parametrize("truth", [(0, 1, 1, 1, 2), (1, 1, 0), (2, 2, 0, 0, 0, 1)])
 def test_constants_against_scikit_learn_and_the_states(truth: tuple[int, ...]) -> None:
     train, batch = labels(0, 0, 0, 1, 1, 2), labels(*truth)
-    found = figures_of(Task.CLASSIFICATION, batch, Prior.of([train], Task.CLASSIFICATION))
+    found = figures_of(
+        TaskName.CLASSIFICATION, batch, task_named(TaskName.CLASSIFICATION).read_prior([train])
+    )
     counts = np.bincount(truth, minlength=3)
     said = {
         CLASS_PRIOR: np.array([3, 2, 1]) / 6,
@@ -154,7 +159,7 @@ def test_constants_against_scikit_learn_and_the_states(truth: tuple[int, ...]) -
             state.update(prediction, batch)
             expected |= state.compute()
         assert found[name] == pytest.approx({k: expected[k] for k in found[name]}, abs=1e-12)
-        assert found[name].keys() == SKILLED[Task.CLASSIFICATION]
+        assert found[name].keys() == SKILLED[TaskName.CLASSIFICATION]
         answers = np.full(len(truth), q.argmax())
         assert found[name]["f1"] == pytest.approx(
             f1_score(truth, answers, average="macro", zero_division=0)
@@ -168,7 +173,7 @@ def test_constants_against_scikit_learn_and_the_states(truth: tuple[int, ...]) -
 def test_the_best_constant_of_two_classes_in_closed_form(negative: int, positive: int) -> None:
     truth = [0] * negative + [1] * positive
     share = positive / len(truth)
-    found = figures_of(Task.CLASSIFICATION, labels(*truth))[BEST_CONSTANT]
+    found = figures_of(TaskName.CLASSIFICATION, labels(*truth))[BEST_CONSTANT]
     assert found["brier"] == pytest.approx(share * (1 - share))
     assert found["brier"] == pytest.approx(brier_score_loss(truth, [share] * len(truth)))
     assert found["nll"] == pytest.approx(log_loss(truth, [share] * len(truth)))
@@ -177,35 +182,37 @@ def test_the_best_constant_of_two_classes_in_closed_form(negative: int, positive
 
 
 def test_one_class_alone_has_no_auroc() -> None:
-    assert math.isnan(figures_of(Task.CLASSIFICATION, labels(1, 1))[BEST_CONSTANT]["auroc"])
+    assert math.isnan(figures_of(TaskName.CLASSIFICATION, labels(1, 1))[BEST_CONSTANT]["auroc"])
 
 
 # Both
 
 
-def truth_of(task: Task, seed: int) -> Batch:
-    if task is Task.SEGMENTATION:
+def truth_of(task: TaskName, seed: int) -> Batch:
+    if task is TaskName.SEGMENTATION:
         return masks(seed)
     g = torch.Generator().manual_seed(seed)
     return labels(*torch.randint(0, 3, (12,), generator=g).tolist())
 
 
-every_task = pytest.mark.parametrize("task", list(TRIVIAL))
+every_task = pytest.mark.parametrize("task", JUDGED)
 
 
 @every_task
 @pytest.mark.parametrize("known", [True, False], ids=["prior", "no prior"])
-def test_order_split_and_the_way_to_another_process_do_not_matter(task: Task, known: bool) -> None:
-    prior = Prior.of([truth_of(task, 9)], task) if known else None
+def test_order_split_and_the_way_to_another_process_do_not_matter(
+    task: TaskName, known: bool
+) -> None:
+    prior = task_named(task).read_prior([truth_of(task, 9)]) if known else None
     whole, rows = truth_of(task, 0), range(12)
     expected = figures_of(task, whole, prior)
     for parts in ([[3, 1], [0, 2, 7, 5], [4, 6, 8, 9, 10, 11]], [[*rows][::-1]]):
-        merged = TRIVIAL[task]()
-        merged.load(TRIVIAL[task](prior).state_dict())
+        merged = task_named(task).trivial()
+        merged.load(task_named(task).trivial(prior).state_dict())
         for part in parts:
-            worker = TRIVIAL[task](prior)
+            worker = task_named(task).trivial(prior)
             worker.update(whole.select(part))
-            sent = TRIVIAL[task]()
+            sent = task_named(task).trivial()
             sent.load(worker.state_dict())
             merged.merge(sent)
         assert merged.figures().keys() == expected.keys()
@@ -214,25 +221,25 @@ def test_order_split_and_the_way_to_another_process_do_not_matter(task: Task, kn
 
 
 @every_task
-def test_nothing_seen_is_no_number(task: Task) -> None:
+def test_nothing_seen_is_no_number(task: TaskName) -> None:
     assert all(
         math.isnan(row[name])
-        for row in TRIVIAL[task]().figures().values()
+        for row in task_named(task).trivial().figures().values()
         for name in SKILLED[task]
     )
 
 
 @every_task
-def test_the_truth_must_be_there(task: Task) -> None:
+def test_the_truth_must_be_there(task: TaskName) -> None:
     bare = Batch(sample_id=("a",), image=torch.zeros(1, 0))
     with pytest.raises(ValueError, match="need a batch with"):
-        TRIVIAL[task]().update(bare)
+        task_named(task).trivial().update(bare)
     with pytest.raises(ValueError, match="train split"):
-        Prior.of([], task)
+        task_named(task).read_prior([])
 
 
-def evaluated(task: Task, batch: Batch, prediction: Prediction, prior: Prior) -> Evaluation:
-    evaluation = Evaluation(PLAN, task, prior)
+def evaluated(task: TaskName, batch: Batch, prediction: Prediction, prior: Prior) -> Evaluation:
+    evaluation = Evaluation(PLAN, task_named(task), prior)
     evaluation.update_truth(batch)
     evaluation.update("clean", prediction, batch)
     return evaluation
@@ -243,9 +250,9 @@ def classified(p: np.ndarray, batch: Batch) -> Prediction:
     return labelled(torch.from_numpy(p), batch.label, torch.zeros(len(batch)))[0]
 
 
-def predictions(task: Task, batch: Batch, prior: Prior) -> dict[str, Prediction]:
+def predictions(task: TaskName, batch: Batch, prior: Prior) -> dict[str, Prediction]:
     """What each trivial predictor says, as a model would."""
-    if task is Task.CLASSIFICATION:
+    if task is TaskName.CLASSIFICATION:
         assert batch.label is not None
         assert prior.counts is not None
         counts = np.bincount(batch.label.numpy(), minlength=3)
@@ -271,13 +278,15 @@ def predictions(task: Task, batch: Batch, prior: Prior) -> dict[str, Prediction]
 
 @every_task
 @pytest.mark.parametrize("seed", range(3))
-def test_the_best_trivial_predictor_has_skill_zero_and_none_has_more(task: Task, seed: int) -> None:
-    batch, prior = truth_of(task, seed), Prior.of([truth_of(task, seed + 10)], task)
+def test_the_best_trivial_predictor_has_skill_zero_and_none_has_more(
+    task: TaskName, seed: int
+) -> None:
+    batch, prior = truth_of(task, seed), task_named(task).read_prior([truth_of(task, seed + 10)])
     skills = {}
     for name, prediction in predictions(task, batch, prior).items():
         evaluation = evaluated(task, batch, prediction, prior)
         found = evaluation.compute()
-        assert list(found) == all_names((0.0,), (), task)
+        assert list(found) == all_names(EvaluationPlan(), task)
         skills[name] = {m: found[f"skill.clean.{m}"] for m in SKILLED[task]}
         for metric in SKILLED[task]:
             assert found[f"clean.{metric}"] == pytest.approx(
@@ -290,9 +299,9 @@ def test_the_best_trivial_predictor_has_skill_zero_and_none_has_more(task: Task,
 
 
 @every_task
-def test_a_perfect_model_has_skill_one(task: Task) -> None:
-    batch, prior = truth_of(task, 0), Prior.of([truth_of(task, 1)], task)
-    if task is Task.SEGMENTATION:
+def test_a_perfect_model_has_skill_one(task: TaskName) -> None:
+    batch, prior = truth_of(task, 0), task_named(task).read_prior([truth_of(task, 1)])
+    if task is TaskName.SEGMENTATION:
         assert batch.mask is not None
         prediction, _ = pair(batch.mask[:, 0], batch.mask[:, 0])
     else:
@@ -317,10 +326,10 @@ def test_skill_is_a_share_of_the_way_to_perfection(value: float, trivial: float)
 def test_where_nothing_can_be_gained_there_is_no_skill() -> None:
     """No image has a lesion: the empty mask is perfect, and Dice on lesions does not exist."""
     batch = masks(0, empty=12)
-    prior = Prior.of([masks(1)], Task.SEGMENTATION)
+    prior = task_named(TaskName.SEGMENTATION).read_prior([masks(1)])
     assert batch.mask is not None
     prediction, _ = pair(batch.mask[:, 0] + 1, batch.mask[:, 0])
-    found = evaluated(Task.SEGMENTATION, batch, prediction, prior).compute()
+    found = evaluated(TaskName.SEGMENTATION, batch, prediction, prior).compute()
     assert math.isnan(found["skill.clean.dice"])
     assert math.isnan(found["clean.dice_lesion"])
     assert math.isnan(found["skill.clean.dice_lesion"])
@@ -356,5 +365,5 @@ def test_a_trivial_model_is_called_so(metrics: dict[str, float], told: str) -> N
 
 
 def test_states_of_a_task_are_those_of_its_truth() -> None:
-    assert TRIVIAL[Task.SEGMENTATION] is TrivialMasks
-    assert TRIVIAL[Task.CLASSIFICATION] is TrivialClasses
+    assert task_named(TaskName.SEGMENTATION).trivial is TrivialMasks
+    assert task_named(TaskName.CLASSIFICATION).trivial is TrivialClasses

@@ -10,7 +10,9 @@ from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.report.wording import attacked
 from trustsweep.distributed.run.evaluation_card import AttackCard, EvaluationCard
 from trustsweep.distributed.run.folder import Run
-from trustsweep.trainables.metrics.catalog import AREAS, attacked_name
+from trustsweep.trainables.conditions import attacked_name
+from trustsweep.trainables.metrics.catalog import AREAS
+from trustsweep.trainables.metrics.names import MetricName
 
 #: By sign, what it is read off: figures of `trustsweep.trainables.attacks.masking.Masking`.
 READINGS: Mapping[str, str] = {
@@ -135,7 +137,8 @@ def attacks(run: Run) -> Attacks | None:
 def _robustness(card: EvaluationCard, attack: AttackCard) -> Robustness:
     figures, gap = attack.masking.figures, attack.gap
     strongest = attacked_name(max(attack.epsilons))
-    shown = [n for n in AREAS if n in gap] + [n for n in gap if n.startswith(f"{strongest}.")]
+    hardest = [n for n in gap if str(MetricName.parse(n).condition) == strongest]
+    shown = [n for n in AREAS if n in gap] + hardest
     words = {
         name: f"{100 * value:.0f} %" if name in _SHARES else f"{value:.2f}"
         for name, value in {

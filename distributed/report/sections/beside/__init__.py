@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from trustsweep.distributed.report.judged import trivial
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.folder import Run
-from trustsweep.trainables.metrics.catalog import SKILL
+from trustsweep.trainables.metrics.names import SKILL
 
 
 @dataclass(frozen=True)

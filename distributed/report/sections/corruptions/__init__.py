@@ -13,6 +13,8 @@ from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.report.wording import number
 from trustsweep.distributed.run.folder import Run
 from trustsweep.distributed.run.ledger import Record
+from trustsweep.trainables.conditions import CLEAN, CORRUPTED, corrupted_name
+from trustsweep.trainables.metrics.names import MetricName
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,10 +80,9 @@ def worsenings(run: Run) -> list[Worsening]:
     best = _best(run)
     names = {name for trial in best.values() for name in trial.metrics}
     cells: dict[str, set[int]] = {}
-    for name in names:
-        if name.startswith("corrupted@") and name.endswith(".auroc"):
-            cell = name.removeprefix("corrupted@").removesuffix(".auroc")
-            corruption, _, severity = cell.rpartition("-")
+    for condition, metric in ((n.condition, n.metric) for n in map(MetricName.parse, names)):
+        if metric == "auroc" and condition and condition.kind == CORRUPTED and condition.detail:
+            corruption, _, severity = condition.detail.rpartition("-")
             cells.setdefault(corruption, set()).add(int(severity))
     return [_worsening(run, name, sorted(cells[name]), best) for name in sorted(cells)]
 
@@ -106,7 +107,7 @@ def _worsening(
 ) -> Worsening:
     losses = []
     for place, (method, trial) in enumerate(best.items()):
-        conditions = ["clean", *(f"corrupted@{corruption}-{s}" for s in severities)]
+        conditions = [CLEAN, *(corrupted_name(corruption, s) for s in severities)]
         auroc = [trial.metrics.get(f"{c}.auroc") for c in conditions]
         ece = [trial.metrics.get(f"{c}.ece") for c in conditions]
         drop = [_drop(auroc[0], value) for value in auroc]

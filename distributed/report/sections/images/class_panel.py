@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.distributed.report.judged import Answer, answer, class_name
+from trustsweep.distributed.report.judged import Answer, answer, truth_of
 from trustsweep.distributed.report.sections.images.panel import IMAGES, Tile, colour, grey
 from trustsweep.distributed.run.evaluation_card import EvaluationCard
 
-ARRAYS = ("image", "probability", "uncertainty", "label")
+ARRAYS = ("image", "probability", "uncertainty")
 ATTACKED = ("image_attacked", "probability_attacked", "uncertainty_attacked")
 
 
@@ -50,16 +50,17 @@ def class_panel(card: EvaluationCard) -> ClassPanel | None:
     Raises `UserError` for arrays that are incomplete or do not fit each other.
     """
     stored = card.panel
-    if "label" not in stored:
+    truth = next((name for name in ("label", "labels") if name in stored), None)
+    if truth is None:
         return None
     epsilon = float(stored.get("epsilon", np.nan))
     needed = ARRAYS if epsilon == 0 else (*ARRAYS, *ATTACKED)
-    if any(n not in stored or len(stored[n]) != len(stored["label"]) for n in needed):
+    count = len(stored[truth])
+    if any(n not in stored or len(stored[n]) != count for n in needed):
         raise UserError(
             f"evaluation/{card.id}.npz: needs {', '.join(needed)}, each with as many rows. "
             "Evaluate the front again."
         )
-    count = len(stored["label"])
     rows = [_row(card, i, epsilon) for i in range(min(IMAGES, count))]
     return ClassPanel(card.id, epsilon, rows)
 
@@ -68,7 +69,7 @@ def _row(card: EvaluationCard, i: int, epsilon: float) -> ClassRow:
     stored = card.panel
     clean = stored["image"][i].astype(np.float32)
     return ClassRow(
-        truth=class_name(card, int(stored["label"][i])),
+        truth=truth_of(card, i),
         clean=Tile(grey(clean), f"Test image {i + 1}, clean: the image"),
         answer=answer(card, i),
         attacked=None if epsilon == 0 else _attacked(card, i, clean, epsilon),

@@ -64,7 +64,7 @@ def panel(card: EvaluationCard) -> Panel | None:
     Raises `UserError` for arrays that are incomplete or of different shapes.
     """
     stored = card.panel
-    if "image" not in stored or "label" in stored:
+    if "image" not in stored or {"label", "labels"} & {*stored}:
         return None
     epsilon = float(stored.get("epsilon", np.nan))
     needed = ARRAYS if epsilon == 0 else (*ARRAYS, *ATTACKED)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.evaluation_card import EvaluationCard, Unseen
 from trustsweep.distributed.run.folder import Run
+from trustsweep.trainables.conditions import SITES, ConditionName
+from trustsweep.trainables.metrics.names import MetricName
 
 
 @dataclass(frozen=True)
 class AtUnseenSites:
-    """The models that were judged there, each with its figures, and the clean metrics of these."""
+    """The models that were judged there, each with how many samples, and the metrics of clean
+    images there are."""
 
     models: list[tuple[EvaluationCard, Unseen]]
     metrics: list[str]
@@ -22,7 +25,11 @@ class UnseenSection(Section[AtUnseenSites]):
         models = [(card, card.ood) for card in run.judged if card.ood]
         if not models:
             return None
-        return AtUnseenSites(models, [n for n in models[0][1].metrics if n.startswith("clean.")])
+        names = map(MetricName.parse, models[0][0].metrics)
+        here = ConditionName(SITES)
+        return AtUnseenSites(
+            models, [n.metric for n in names if n.condition == here and not n.skill]
+        )
 
 
 SECTION = UnseenSection()

@@ -1,0 +1,128 @@
+"""What is asked of a model, and everything that hangs on it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from trustsweep.data_pipelines.schema import Batch, TaskName
+from trustsweep.trainables.attacks.losses import Answer
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.metrics.resampled import Columns, Statistic
+from trustsweep.trainables.metrics.trivial import Trivial
+
+
+@dataclass(frozen=True)
+class AttackLosses:
+    """What the ensembles raise for a task, by names of `attacks.losses.LOSSES`.
+
+    Attributes:
+        first: What the task is judged by; the fast ensemble's, and the masking checks'.
+        others: The full ensemble's further ones.
+        thorough: Whether samples that are wrong already are attacked on the others too, as there
+            are degrees of wrong.
+        to_boundary: Whether a sample is one decision, so that attacks that look for the nearest
+            other answer can run.
+    """
+
+    first: str
+    others: tuple[str, ...]
+    thorough: bool
+    to_boundary: bool
+
+
+class Task(ABC):
+    """A kind of question, such as "which class is this image of?"; it has no state.
+
+    Whatever a model is asked, what is true of a batch, what counts as right and how it is shown is
+    said here and nowhere else. Which metrics fit a task stands with the metrics
+    (`metrics.catalog`).
+    """
+
+    name: ClassVar[TaskName]
+    #: The measure whose skill a study asks for: 0 for every model that ignores the image.
+    skill: ClassVar[str]
+    #: Whether each image has one class, by which it can be weighed.
+    classed: ClassVar[bool]
+    losses: ClassVar[AttackLosses]
+    #: What predictors that ignore the image reach.
+    trivial: ClassVar[type[Trivial]]
+    #: What samples' scores (`columns`) tell of a split, by a metric's own name.
+    statistics: ClassVar[Mapping[str, Callable[[Columns], Statistic]]]
+    #: Whether a sample has several answers, each of which is told of on its own (`of_label`).
+    labelled: ClassVar[bool] = False
+    #: What is told of groups, of `statistics`; the first decides which condition is the worst.
+    group_metrics: ClassVar[tuple[str, ...]]
+
+    def __repr__(self) -> str:
+        return str(self.name)
+
+    @abstractmethod
+    def truth(self, batch: Batch) -> Tensor:
+        """What is true of a batch. Raises ValueError for a batch without it."""
+
+    @abstractmethod
+    def answer(self, scores: Tensor, batch: Batch) -> Answer:
+        """The scores (`Prediction.scores`) of a batch beside its truth."""
+
+    @abstractmethod
+    def harm(self, said: Answer) -> Tensor:
+        """(B,): how bad the answers are by what models are judged by; larger is worse, inf for a
+        score that is no number. Above 0 where the answer is wrong."""
+
+    @abstractmethod
+    def performance(self, said: Answer) -> Tensor:
+        """(B,) float64 in [0, 1]: how right each answer is."""
+
+    @abstractmethod
+    def counted(self, batch: Batch) -> Tensor:
+        """(B,) bool on the CPU: the samples whose mean `performance` is the model's."""
+
+    @abstractmethod
+    def chance(self, batch: Batch, outputs: int, counted: Tensor) -> float:
+        """The mean `performance` over the `counted` that one answer for every sample of a batch can
+        have, of a model with so many columns of scores."""
+
+    @abstractmethod
+    def columns(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, Tensor]:
+        """What each sample scored, (B, ...) by name; `doubt` is the uncertainty that judges."""
+
+    def of_label(self, columns: Columns, label: int) -> Columns:
+        """The columns of one label alone, and of the samples where it is known."""
+        raise NotImplementedError(f"{self} has one answer for each sample")
+
+    @abstractmethod
+    def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What a temperature is fitted on: scores (n, K) float64 and classes (n,) long, of K = 1
+        log-odds and 0 or 1, on the CPU. Of large images evenly spaced pixels are enough."""
+
+    def read_prior(self, batches: Iterable[Batch]) -> Prior:
+        """What the train split tells without its images. Raises ValueError without a batch."""
+        return self.trivial.learn(map(self.trivial.truth, batches))
+
+    @abstractmethod
+    def shown_truth(self, batch: Batch) -> dict[str, np.ndarray]:
+        """The truth of a few images as the report's arrays, by name."""
+
+    @abstractmethod
+    def shown(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, np.ndarray]:
+        """`probability` and `uncertainty` of a few images as the report's arrays."""
+
+
+def picture(values: Tensor) -> np.ndarray:
+    """(n, C, H, W) or (n, C, D, H, W) to (n, H, W) float16: channels' mean, the middle slice."""
+    flat = values.detach().float().mean(dim=1)
+    if flat.ndim == 4:
+        flat = flat[:, flat.shape[1] // 2]
+    return flat.cpu().numpy().astype(np.float16)
+
+
+def numbers(values: Tensor) -> np.ndarray:
+    """The same values as float32."""
+    return values.float().cpu().numpy()

@@ -1,0 +1,84 @@
+"""Which class is this image, or patient, of?"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trustsweep.data_pipelines.schema import Batch, TaskName
+from trustsweep.trainables.attacks.losses import Answer, margin_harm
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics import resampled
+from trustsweep.trainables.metrics.base import classes
+from trustsweep.trainables.metrics.trivial import TrivialClasses
+from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
+
+
+class Classification(Task):
+    """One class of K, which exclude each other: scores (B, K), or log-odds (B, 1) of the second.
+
+    Columns by sample: `truth`, `predicted` (-1 where nothing is said), `probability_of_truth`,
+    `correct` (0 or 1) and `probability` (K >= 2); NaN for what is no number.
+    """
+
+    name = TaskName.CLASSIFICATION
+    skill = "balanced_accuracy"
+    classed = True
+    losses = AttackLosses(
+        first="margin", others=("cross-entropy", "dlr"), thorough=False, to_boundary=True
+    )
+    trivial = TrivialClasses
+    statistics = resampled.CLASSIFICATION
+    group_metrics: ClassVar = ("balanced_accuracy", "auroc", "ece")
+
+    def truth(self, batch: Batch) -> Tensor:
+        if batch.label is None:
+            raise ValueError(f"{self} needs a batch with labels")
+        return batch.label
+
+    def answer(self, scores: Tensor, batch: Batch) -> Answer:
+        size, truth = len(scores), self.truth(batch).reshape(len(scores), -1)
+        if scores.shape[1] > 1:
+            return Answer(scores.reshape(size, scores.shape[1], -1), truth.long())
+        return Answer(scores.reshape(size, 1, -1), truth.float())
+
+    def harm(self, said: Answer) -> Tensor:
+        return margin_harm(said)
+
+    def performance(self, said: Answer) -> Tensor:
+        return said.right.double().mean(dim=1)
+
+    def counted(self, batch: Batch) -> Tensor:
+        return torch.ones(len(batch), dtype=torch.bool)
+
+    def chance(self, batch: Batch, outputs: int, counted: Tensor) -> float:
+        return 1 / max(2, outputs)
+
+    def columns(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, Tensor]:
+        p, truth = classes(prediction, batch)
+        known = ~p.isnan().any(dim=1)
+        predicted = torch.where(known, p.argmax(dim=1), -1)
+        correct = (predicted == truth).to(torch.float64)
+        return {
+            "truth": truth,
+            "predicted": predicted,
+            "probability_of_truth": p.gather(1, truth.unsqueeze(1)).squeeze(1),
+            "correct": torch.where(known, correct, torch.nan),
+            "probability": p,
+        }
+
+    def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        return scores.double().cpu(), self.truth(batch).long().cpu()
+
+    def shown_truth(self, batch: Batch) -> dict[str, np.ndarray]:
+        return {"label": self.truth(batch).cpu().numpy()}
+
+    def shown(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, np.ndarray]:
+        """`probability` has a column for each class, at least two."""
+        return {
+            "probability": numbers(classes(prediction, batch)[0]),
+            "uncertainty": numbers(doubt),
+        }

@@ -1,0 +1,92 @@
+"""Which findings does this image show?"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trustsweep.data_pipelines.schema import Batch, TaskName
+from trustsweep.trainables.attacks.losses import Answer, margin_harm
+from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.metrics import resampled
+from trustsweep.trainables.metrics.base import findings
+from trustsweep.trainables.metrics.resampled import Columns
+from trustsweep.trainables.metrics.trivial import TrivialLabels
+from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
+
+
+class Multilabel(Task):
+    """K questions, each answered yes or no by its log-odds: scores and labels (B, K), NaN where the
+    truth is unknown; such a label counts nowhere.
+
+    Columns by sample: `truth` (K; 0, 1 or NaN) and `probability` (K).
+    """
+
+    name = TaskName.MULTILABEL
+    skill = "auroc"
+    classed = False
+    losses = AttackLosses(
+        first="margin",
+        others=("cross-entropy", "masked-cross-entropy"),
+        thorough=True,
+        to_boundary=False,
+    )
+    trivial = TrivialLabels
+    statistics = resampled.MULTILABEL
+    labelled = True
+    group_metrics: ClassVar = ("auroc", "average_precision", "ece")
+
+    def truth(self, batch: Batch) -> Tensor:
+        if batch.label is None:
+            raise ValueError(f"{self} needs a batch with labels")
+        return batch.label
+
+    def answer(self, scores: Tensor, batch: Batch) -> Answer:
+        size = len(scores)
+        return Answer(scores.reshape(size, 1, -1), self.truth(batch).reshape(size, -1).float())
+
+    def harm(self, said: Answer) -> Tensor:
+        return margin_harm(said)
+
+    def performance(self, said: Answer) -> Tensor:
+        """The share of the known labels that are right."""
+        known = ~said.truth.isnan()
+        right = (said.right & known).double().sum(dim=1)
+        return right / known.sum(dim=1).clamp(min=1)
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Those of which anything is known."""
+        known = (~self.truth(batch).isnan()).any(dim=1).cpu()
+        return known if bool(known.any()) else torch.ones_like(known)
+
+    def chance(self, batch: Batch, outputs: int, counted: Tensor) -> float:
+        """Of the likelier answer to each question."""
+        truth = self.truth(batch).double().cpu()[counted]
+        rate = truth.nanmean(dim=0)
+        likelier = torch.where(rate > 0.5, truth, 1 - truth)
+        return float(likelier.nanmean(dim=1).nanmean())
+
+    def columns(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, Tensor]:
+        p, truth = findings(prediction, batch)
+        return {"truth": truth, "probability": p}
+
+    def of_label(self, columns: Columns, label: int) -> Columns:
+        known = ~np.isnan(columns["truth"][:, label])
+        return {name: columns[name][known, label : label + 1] for name in ("truth", "probability")}
+
+    def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        truth = self.truth(batch)
+        known = ~truth.isnan()
+        return scores[known].unsqueeze(1).double().cpu(), truth[known].long().cpu()
+
+    def shown_truth(self, batch: Batch) -> dict[str, np.ndarray]:
+        return {"labels": numbers(self.truth(batch))}
+
+    def shown(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, np.ndarray]:
+        return {
+            "probability": numbers(prediction.probability),
+            "uncertainty": numbers(doubt),
+        }
