@@ -39,12 +39,12 @@ from trustsweep.data_pipelines.machine import replacing, write_atomically
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, TaskName
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams.indexed import Samples
-from trustsweep.distributed.run.folder import evaluation_plan
+from trustsweep.distributed.run.folder import evaluation_plan, objectives_of
 from trustsweep.distributed.run.ledger import Record, State, trial_id
 from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.search.sampling import Sampling
 from trustsweep.distributed.statistics.inference import Estimate, Floats, bootstrap, summarise
-from trustsweep.distributed.sweep.checks import objectives_of, task_of
+from trustsweep.distributed.sweep.checks import task_of
 from trustsweep.distributed.version import VERSION
 from trustsweep.distributed.workers.fidelity import CLEAN
 from trustsweep.distributed.workers.training import Diverged, Training

@@ -38,10 +38,10 @@ from trustsweep.data_pipelines.schema import MANIFEST_NAME, Batch, Manifest, Spl
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.streams.indexed import Samples
 from trustsweep.distributed.run.checkpoints import load_model, save_model
-from trustsweep.distributed.run.folder import evaluation_plan
+from trustsweep.distributed.run.folder import evaluation_plan, objectives_of
 from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.statistics.front import pareto_mask
-from trustsweep.distributed.sweep.checks import objectives_of, task_of
+from trustsweep.distributed.sweep.checks import task_of
 from trustsweep.distributed.sweep.robustness import EFFORT, SAMPLES
 from trustsweep.distributed.version import VERSION
 from trustsweep.distributed.workers.model import Model

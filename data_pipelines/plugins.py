@@ -17,6 +17,7 @@ from functools import cache
 from importlib import metadata
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 from trustsweep.data_pipelines.errors import UserError
 
@@ -66,13 +67,20 @@ def entry_points(group: str) -> dict[str, str]:
     Raises `UserError` where two packages offer one name.
     """
     found: dict[str, str] = {}
-    for point in metadata.entry_points(group=group):
+    for point in _points().select(group=group):
         if found.setdefault(point.name, point.value) != point.value:
             raise UserError(
                 f"{group}: two installed packages offer {point.name!r}: {found[point.name]} and "
                 f"{point.value}. Remove one of them."
             )
     return found
+
+
+@cache
+def _points() -> Any:
+    """Those of all installed packages, whose files are read for it; `select` has one type in
+    Python 3.11 and another from 3.12 on."""
+    return metadata.entry_points()
 
 
 @cache

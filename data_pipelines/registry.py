@@ -16,6 +16,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -130,24 +131,29 @@ class Registry(Mapping[str, Any]):
         """The names of the entries with all of these facts."""
         return [n for n in self if all(self.fact(n, key) == v for key, v in facts.items())]
 
-    def meaning(self, name: str) -> str:
-        """The first line of the implementation's docstring, or else of its module's.
+    def ours(self, name: str) -> bool:
+        """Whether an implementation is one of this repository, with all that is known of it in
+        its facts."""
+        self._known(name)
+        return name in self._own
 
-        Of ours it is read without importing anything.
-        """
+    def meaning(self, name: str) -> str:
+        """The first line of its `docstring`."""
+        return self.docstring(name).partition("\n")[0]
+
+    def docstring(self, name: str) -> str:
+        """The implementation's docstring, or else its module's; of ours it is read without
+        importing anything."""
         self._known(name)
         if name in self._own:
             module, attribute = self._own[name].target.split(":")
             spec = find_spec(module)
-            if spec is not None and spec.origin is not None:
-                tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-                for node in tree.body:
-                    if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
-                        text = ast.get_docstring(node) or ast.get_docstring(tree) or ""
-                        return text.partition("\n")[0]
+            known = {} if spec is None or spec.origin is None else _docstrings(spec.origin)
+            if attribute in known:
+                return known[attribute] or known[""]
         added = self[name]
-        text = added.__doc__ or sys.modules[added.__module__].__doc__ or ""
-        return inspect.cleandoc(text).partition("\n")[0]
+        # What a class inherits is of another.
+        return inspect.cleandoc(added.__doc__ or sys.modules[added.__module__].__doc__ or "")
 
     @property
     def _entries(self) -> dict[str, Entry]:
@@ -175,3 +181,15 @@ class Registry(Mapping[str, Any]):
             raise UserError(
                 f"unknown {self.kind} {name!r}{nearest(name, known)} Known: {', '.join(known)}."
             )
+
+
+@cache
+def _docstrings(file: str) -> dict[str, str]:
+    """Those of the classes and functions of a module, by name, its own as ""; nothing is run."""
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    found = {
+        node.name: ast.get_docstring(node) or ""
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    }
+    return {**found, "": ast.get_docstring(tree) or ""}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import pyarrow as pa
-from pyarrow import fs
-
 from trustsweep.data_pipelines.errors import StorageError, UserError
+
+if TYPE_CHECKING:
+    from pyarrow import fs
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 _CREDENTIALS = re.compile(r"(?i)(key|secret|token|password|signature|credential)")
@@ -102,6 +102,8 @@ class Folder:
 
         Names that a program makes for its own use, from "." on, are left out.
         """
+        from pyarrow import fs
+
         selector = fs.FileSelector(self.path(prefix), recursive=True, allow_not_found=True)
         try:
             found = self.filesystem.get_file_info(selector)
@@ -142,6 +144,10 @@ class Folder:
 
     @cached_property
     def _opened(self) -> tuple[fs.FileSystem, str]:
+        # Not before something is read: whoever lists or checks names needs no pyarrow.
+        import pyarrow as pa
+        from pyarrow import fs
+
         if not self.remote:
             return fs.LocalFileSystem(), str(self.local)
         try:
@@ -154,6 +160,7 @@ class Folder:
 
     def _by_fsspec(self) -> tuple[fs.FileSystem, str]:
         import fsspec
+        from pyarrow import fs
 
         try:
             found, path = fsspec.core.url_to_fs(self.location)

@@ -19,7 +19,7 @@ GROUPS: Mapping[str, Callable[[], list[str]]] = {
     "selecting-regimes": lambda: REGIMES.having(selects=True),
     "ranking-regimes": lambda: REGIMES.having(ranks=True),
     "training-attacks": training_attacks,
-    "iterative-attacks": lambda: ATTACKS.having(iterative=True),
+    "iterative-attacks": lambda: ATTACKS.having(iterative=True, follows_gradients=True),
     "risks": lambda: list(RISKS),
     "selection-measures": lambda: ["default", *MAPS],
 }

@@ -22,7 +22,7 @@ for what an override keeps as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache
@@ -45,6 +45,8 @@ METHOD = "method"
 INHERITS = "inherits"
 _SPACES = resources.files("trustsweep.search_spaces") / "spaces"
 _SHARED = "shared"
+#: Combinations that a grid may have: each is kept in memory.
+LARGEST_GRID = 50_000
 
 
 class Suggester(Protocol):
@@ -127,15 +129,28 @@ class Parameter(BaseModel):
             assert self.high is not None
             if self.low > self.high:
                 raise ValueError(f"low {self.low} is above high {self.high}")
+            if self.low == self.high:
+                raise ValueError(f"low and high are both {self.low}: give that value alone")
             if self.log and (self.low <= 0 or self.step is not None):
                 raise ValueError("`log` needs low > 0 and no step")
+            if self.step is not None and self.step > self.high - self.low:
+                raise ValueError(
+                    f"step {self.step} leads from low {self.low} beyond high {self.high}"
+                )
         elif self.log or self.step is not None:
             raise ValueError("`log` and `step` belong to `low` and `high`")
         if self.choices is not None and not self.choices:
             raise ValueError("`choices` is empty")
+        if (twice := repeated(self.choices or ())) is not None:
+            raise ValueError(f"{twice!r} is listed twice among the choices")
+        for name, allowed in self.when.items():
+            if not allowed:
+                raise ValueError(f"`when` lists no value of {name}, so that it never applies")
         if self.default is not None and not self.contains(self.default):
             raise ValueError(f"default {self.default!r} is outside the space")
         if self.within is not None:
+            if len(self.within) != 2 or not self.within[0] <= self.within[1]:
+                raise ValueError(f"`within` is a lowest and a highest number, not {self.within}")
             lowest, highest = self.within
             for value in self.values:
                 if _is_number(value) and not lowest <= float(value) <= highest:
@@ -254,11 +269,16 @@ class Space:
     def grid(self) -> list[dict[str, Value]]:
         """Every combination of the space, as the parameters an Optuna trial would be asked for.
 
-        Raises `UserError` for a parameter with a continuous range.
+        Raises `UserError` for a continuous range, and for more than `LARGEST_GRID` combinations.
         """
         walk = _Enumeration()
-        found = []
+        found: list[dict[str, Value]] = []
         while True:
+            if len(found) == LARGEST_GRID:
+                raise UserError(
+                    f"search.sampler: the grid has more than {LARGEST_GRID:,} combinations. Fix "
+                    "some parameters, or use another sampler."
+                )
             self.suggest(walk)
             found.append(dict(walk.params))
             if not walk.advance():
@@ -366,9 +386,8 @@ def _inherited(name: str, heirs: tuple[str, ...]) -> dict[str, Any]:
 
 def _written(name: str) -> dict[str, Any]:
     """A space as it stands in its file, or in its method's class."""
-    file = _SPACES / f"{name}.yaml"
-    if file.is_file():
-        return dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    if (shipped := _shipped(name)) is not None:
+        return dict(shipped)
     # From outside of this repository.
     space = getattr(METHODS[name], "space", None)
     if not isinstance(space, Mapping):
@@ -377,6 +396,18 @@ def _written(name: str) -> dict[str, Any]:
             "parameters as in search_spaces/spaces."
         )
     return dict(space)
+
+
+@cache
+def _shipped(owner: str) -> Mapping[str, Any] | None:
+    """The space of that name in this repository, if there is one."""
+    file = _SPACES / f"{owner}.yaml"
+    if not file.is_file():
+        return None
+    # libyaml's, ten times as fast, where PyYAML was built with it.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found: Mapping[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=loader) or {}  # noqa: S506
+    return found
 
 
 @cache
@@ -410,6 +441,16 @@ def _narrowed(base: Any, override: Any) -> dict[str, Any]:
     kept = base if isinstance(base, Mapping) else {}
     given = override if isinstance(override, Mapping) else {"value": override}
     return {**{key: kept[key] for key in ("when", "within", "among") if key in kept}, **given}
+
+
+def repeated(values: Iterable[Value]) -> Value | None:
+    """The first value that was there before; None for none."""
+    seen: set[Value] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
 
 
 def _is_number(value: Value | None) -> TypeGuard[int | float]:
@@ -451,6 +492,14 @@ def _check_conditions(method: str, parameters: Mapping[str, Parameter]) -> None:
                     f"space.{name}.when: {method} has no parameter {other!r}"
                     f"{nearest(other, list(parameters))}"
                 )
+            known = parameters[other].among
+            for value in parameter.when[other]:
+                if known is not None and value not in known:
+                    words = [str(word) for word in known]
+                    raise UserError(
+                        f"space.{name}.when: {other} is never {value!r}"
+                        f"{nearest(str(value), words)} Choose among: {', '.join(words)}."
+                    )
     settled: set[str] = set()
     while len(settled) < len(parameters):
         ready = {n for n, p in parameters.items() if set(p.when) <= settled} - settled

@@ -29,7 +29,7 @@ from pydantic import (
 from trustsweep.data_pipelines.corruptions import suites
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
-from trustsweep.search_spaces.space import METHOD, Space, Value
+from trustsweep.search_spaces.space import METHOD, Space, Value, repeated
 from trustsweep.trainables.conditions import ConditionName
 from trustsweep.trainables.registry import CONDITIONS
 
@@ -37,6 +37,7 @@ from trustsweep.trainables.registry import CONDITIONS
 SEED = "seed"
 #: What the baseline is called beside the study's variants of it.
 BASELINE = "baseline"
+_TYPE_NAMES = ("constrained-", "literal[")
 _SHIPPED = resources.files("trustsweep.search_spaces") / "studies"
 
 
@@ -77,6 +78,10 @@ class _Section(BaseModel):
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
+#: Keys of a scheduler that one policy alone reads.
+_OF_POLICY = {"halving": ("brackets", "ranking"), "forecast": ("risk", "learn_from")}
+
+
 class Scheduler(_Section):
     """When trials that cannot reach the front are stopped. A study may write the policy alone.
 
@@ -102,6 +107,16 @@ class Scheduler(_Section):
     @classmethod
     def _by_name(cls, raw: Any) -> Any:
         return {"policy": raw} if isinstance(raw, str) else raw
+
+    @model_validator(mode="after")
+    def _of_the_policy(self) -> Self:
+        """What another policy alone reads would be without effect."""
+        for policy, names in _OF_POLICY.items():
+            for name in names:
+                field = type(self).model_fields[name]
+                if self.policy != policy and getattr(self, name) != field.default:
+                    raise ValueError(f"{name} belongs to the policy {policy}, not to {self.policy}")
+        return self
 
     @property
     def shares(self) -> list[float]:
@@ -233,7 +248,23 @@ class Evaluation(_Section):
                 raise ValueError(f"ε = {value} is outside [0, 1], the pixel scale of linf")
         if 0.0 not in values:
             raise ValueError("0 (the clean images) must be one of the budgets")
-        return sorted(set(values))
+        # As they stand in the names of metrics.
+        if (twice := repeated(f"{value:g}" for value in values)) is not None:
+            raise ValueError(f"ε = {twice} is listed twice (six digits count)")
+        return sorted(values)
+
+    @field_validator("corruptions", "severities")
+    @classmethod
+    def _once(cls, values: list[Any]) -> list[Any]:
+        if (twice := repeated(values)) is not None:
+            raise ValueError(f"{twice!r} is listed twice")
+        return values
+
+    @model_validator(mode="after")
+    def _of_corruptions(self) -> Self:
+        if self.corruptions and not self.severities:
+            raise ValueError("severities: none is listed. Name some, or give corruptions: []")
+        return self
 
     @model_validator(mode="after")
     def _of_the_norm(self) -> Self:
@@ -282,6 +313,13 @@ class Constraint(_Section):
             raise ValueError(f"{parts[2]!r} is no number") from error
         return {"metric": parts[0], "sense": parts[1], "bound": bound}
 
+    @field_validator("bound")
+    @classmethod
+    def _finite(cls, bound: float) -> float:
+        if not math.isfinite(bound):
+            raise ValueError(f"{bound} bounds nothing: give a finite number")
+        return bound
+
     def violation(self, value: float) -> float:
         """How far `value` is on the wrong side; at most 0 when the bound is kept."""
         return self.bound - value if self.sense == ">=" else value - self.bound
@@ -318,9 +356,8 @@ class Study(_Section):
     @field_validator("methods", "objectives")
     @classmethod
     def _unique(cls, values: list[str]) -> list[str]:
-        twice = sorted({v for v in values if values.count(v) > 1})
-        if twice:
-            raise ValueError(f"{twice[0]!r} is listed twice")
+        if (twice := repeated(values)) is not None:
+            raise ValueError(f"{twice!r} is listed twice")
         return values
 
     def search_space(self) -> Space:
@@ -345,8 +382,8 @@ class Study(_Section):
         """The configs that are trained beside the front's, by name: the baseline and its variants.
 
         The baseline is the space's defaults but for what it names; empty where there is none.
-        Raises `UserError` for a parameter that its method does not have, or that stands in the
-        way of another, and for variants of nothing.
+        Raises `UserError` for a parameter that its method does not have, that stands in the way of
+        another or is without effect, for variants of nothing, and for two that are the same.
         """
         if self.baseline is None:
             if self.variants:
@@ -356,9 +393,24 @@ class Study(_Section):
             raise UserError(f"variants: {BASELINE!r} is the baseline's own name; choose another.")
         named = {BASELINE: self.baseline}
         named |= {key: {**self.baseline, **change} for key, change in self.variants.items()}
-        return {key: self._reference(key, parameters) for key, parameters in named.items()}
+        found: dict[str, dict[str, Value]] = {}
+        for key, parameters in named.items():
+            where = key if key == BASELINE else f"variants.{key}"
+            config = self._reference(where, parameters)
+            own = self.baseline if key == BASELINE else self.variants[key]
+            if idle := [name for name in own if name not in config]:
+                raise UserError(
+                    f"{where}: {idle[0]} has no effect there, as the parameters that it depends on "
+                    "have other values. Leave it out, or set them as well."
+                )
+            if same := [other for other, known in found.items() if known == config]:
+                raise UserError(
+                    f"{where}: the same configuration as {same[0]}. Change it, or leave it out."
+                )
+            found[key] = config
+        return found
 
-    def _reference(self, key: str, parameters: Mapping[str, Value]) -> dict[str, Value]:
+    def _reference(self, where: str, parameters: Mapping[str, Value]) -> dict[str, Value]:
         named = dict(parameters)
         method = str(named.pop(METHOD, self.methods[0]))
         try:
@@ -366,7 +418,6 @@ class Study(_Section):
             shared = {key: value for key, value in self.space.items() if key in known}
             return Space([method], {**shared, **named}).defaults(method)
         except UserError as error:
-            where = key if key == BASELINE else f"variants.{key}"
             raise UserError(f"{where}: {error}") from error
 
     def to_yaml(self) -> str:
@@ -383,6 +434,11 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Study:
     Raises `UserError` for a missing file, one that is not UTF-8 or no YAML (in which a key stands
     twice, say), and unknown or impossible keys.
     """
+    return parse(apply_overrides(read(source), overrides), str(source))
+
+
+def read(source: str | Path) -> dict[str, Any]:
+    """A study file as it stands, keys and values unchecked. Raises `UserError` as `load`."""
     path = Path(source)
     if not path.is_file():
         names = shipped_studies()
@@ -400,7 +456,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Study:
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise UserError(f"{source}: a study is a mapping of keys, such as `name` and `methods`.")
-    return parse(apply_overrides(raw, overrides), str(source))
+    return raw
 
 
 def _read_text(path: Path) -> str:
@@ -433,9 +489,16 @@ def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
     given: dict[str, str] = {}
     for item in overrides:
         key, value = assignment(item, example="search.trials=24")
-        if given.setdefault(key, item) is not item:
-            raise UserError(f"--set {item}: {key} is set already, by {given[key]}. Leave one out.")
         head, _, rest = key.partition(".")
+        # Whichever came last would take the other's place without a word.
+        clash = [known for known in given if known == key or known.startswith(f"{key}.")]
+        if rest and head in given and isinstance(result[head], Mapping) and rest in result[head]:
+            clash.append(head)
+        if clash:
+            raise UserError(
+                f"--set {item}: {clash[0]} is set already, by {given[clash[0]]}. Leave one out."
+            )
+        given[key] = item
         if not rest:
             result[head] = value
             continue
@@ -454,7 +517,8 @@ def assignment(item: str, example: str) -> tuple[str, Any]:
     try:
         return key, _read_yaml(text)
     except yaml.YAMLError as error:
-        raise UserError(f"--set {item}: the value is not valid YAML.") from error
+        why = " ".join(str(error).split())
+        raise UserError(f"--set {item}: the value is not valid YAML: {why}") from error
 
 
 def shipped_studies() -> list[str]:
@@ -465,7 +529,9 @@ def shipped_studies() -> list[str]:
 def _explain(error: ValidationError) -> str:
     """The first problem as one line: the key, what is wrong, the nearest known key."""
     problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    # Of a union, pydantic names the type that it tried as well ("constrained-int").
+    parts = [str(part) for part in problem["loc"]]
+    key = ".".join(part for part in parts if not part.startswith(_TYPE_NAMES))
     if problem["type"] == "extra_forbidden":
         section = _section(problem["loc"])
         known = list(section.model_fields)

@@ -187,11 +187,9 @@ def load_encoder(network: nn.Module, file: Path) -> None:
     statistics of the data that are trained on.
 
     Raises:
-        UserError: for a path that is not absolute, a file that cannot be read, one without any of
-            the network's weights, and for a weight of another shape.
+        UserError: for a file that cannot be read, one without any of the network's weights, and for
+            a weight of another shape.
     """
-    if not file.is_absolute():
-        raise UserError(f"encoder: {file} is not absolute. Workers run in folders of their own.")
     try:
         stored = load_file(file)
     except (OSError, SafetensorError) as error:

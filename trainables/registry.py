@@ -3,7 +3,7 @@
 Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yaml.
 """
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from trustsweep.data_pipelines.registry import Registry, registered
 from trustsweep.data_pipelines.schema import TaskName
@@ -29,6 +29,9 @@ TASKS = Registry(
     },
 )
 
+#: Uncertainty maps of classifiers that predict in several passes.
+_OF_PASSES = ("entropy", "expected-entropy", "mutual-information", "least-confidence")
+
 METHODS = Registry(
     "method",
     {
@@ -36,39 +39,62 @@ METHODS = Registry(
             "trustsweep.trainables.classifier:Classifier",
             tasks=(TaskName.CLASSIFICATION, TaskName.MULTILABEL),
         ),
-        "draf": "trustsweep.trainables.fusion.draf:Draf",
+        "draf": registered("trustsweep.trainables.fusion.draf:Draf", uncertainties=_OF_PASSES),
         "drfuse": "trustsweep.trainables.fusion.drfuse:DrFuse",
-        "drifa-net": "trustsweep.trainables.fusion.drifa:DrifaNet",
+        "drifa-net": registered(
+            "trustsweep.trainables.fusion.drifa:DrifaNet", uncertainties=_OF_PASSES
+        ),
         "early-fusion": "trustsweep.trainables.fusion.early:EarlyFusion",
         "healnet": "trustsweep.trainables.fusion.healnet:HealNet",
         "late-fusion": "trustsweep.trainables.fusion.late:LateFusion",
         "mda": "trustsweep.trainables.fusion.mda:MdaStyle",
         "unet": registered(
-            "trustsweep.trainables.unet:ClassicalUNet", tasks=(TaskName.SEGMENTATION,)
+            "trustsweep.trainables.unet:ClassicalUNet",
+            tasks=(TaskName.SEGMENTATION,),
+            uncertainties=("bernoulli-variance", "entropy"),
         ),
         "evidential-unet": registered(
-            "trustsweep.trainables.unet:EvidentialUNet", tasks=(TaskName.SEGMENTATION,)
+            "trustsweep.trainables.unet:EvidentialUNet",
+            tasks=(TaskName.SEGMENTATION,),
+            uncertainties=(
+                "vacuity",
+                "beta-variance",
+                "entropy",
+                "expected-entropy",
+                "mutual-information",
+            ),
         ),
     },
     group="trustsweep.methods",
     tasks=(TaskName.CLASSIFICATION,),
+    uncertainties=("entropy", "least-confidence"),
 )
+
+#: How an attack's ε is measured: the most that a pixel changes, or the length of the change.
+Norm: TypeAlias = Literal["linf", "l2"]
 
 ATTACKS = Registry(
     "attack",
     {
-        "fgsm": registered("trustsweep.trainables.attacks.single_step:FGSM", iterative=False),
-        "r-fgsm": registered("trustsweep.trainables.attacks.single_step:RFGSM", iterative=False),
+        "fgsm": registered(
+            "trustsweep.trainables.attacks.single_step:FGSM", iterative=False, norms=("linf",)
+        ),
+        "r-fgsm": registered(
+            "trustsweep.trainables.attacks.single_step:RFGSM", iterative=False, norms=("linf",)
+        ),
         "pgd": "trustsweep.trainables.attacks.pgd:PGD",
         "segpgd": "trustsweep.trainables.attacks.pgd:SegPGD",
         "apgd": "trustsweep.trainables.attacks.apgd:APGD",
         "square": registered(
-            "trustsweep.trainables.attacks.square:Square", follows_gradients=False
+            "trustsweep.trainables.attacks.square:Square",
+            follows_gradients=False,
+            norms=("linf",),
         ),
     },
     group="trustsweep.attacks",
     iterative=True,
     follows_gradients=True,
+    norms=get_args(Norm),
 )
 
 #: Under what a model is judged, in the order in which names list it; `trainables.conditions`.
@@ -82,9 +108,6 @@ CONDITIONS = Registry(
     },
     group="trustsweep.conditions",
 )
-
-#: How an attack's ε is measured: the most that a pixel changes, or the length of the change.
-Norm: TypeAlias = Literal["linf", "l2"]
 
 #: Attacks that judge by several at once, named where a single attack may be: the one of a search,
 #: and the one of a front.

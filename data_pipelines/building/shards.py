@@ -214,6 +214,21 @@ def row_groups(
                 yield shaped(file.read_row_group(group, columns=chosen))
 
 
+def read_column(location: Location, split: Split, name: str) -> Iterator[NDArray[Any]]:
+    """A column of numbers or arrays, a row group at a time: (n,) or (n, *shape), read-only.
+
+    Raises `UserError` as `parts`.
+    """
+    for table in row_groups(location, split, [name]):
+        column = table[name].combine_chunks()
+        # Not by `to_numpy`, which loads pandas.
+        if isinstance(column.type, pa.FixedShapeTensorType):
+            values = np.from_dlpack(column.storage.flatten())
+            yield values.reshape(len(column), *column.type.shape)
+        else:
+            yield np.from_dlpack(column)
+
+
 @contextmanager
 def opened(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
     """A part, to be read as it is stored. Raises `StorageError` where that cannot be."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -135,14 +134,6 @@ class Streamed(Stream):
         """All identifiers, in the order of the files."""
         tables = (self._shards.read(group, ["sample_id"]) for group in self._shards.groups)
         return tuple(name for table in tables for name in table["sample_id"].to_pylist())
-
-    def truths(self) -> Iterator[Batch]:
-        """Labels and masks of all samples, a row group at a time; nothing else is read."""
-        columns = [name for name in ("label", "mask") if name in self.manifest.columns]
-        bare = dataclasses.replace(self.manifest, more_images={}, groups=())
-        for group in self._shards.groups:
-            for rows in self._columns(self._shards.read(group, ["sample_id", *columns])):
-                yield assemble(rows, bare)
 
     def batch(self, indices: Iterable[int]) -> Batch:
         """The samples at these places of `sample_ids`; for a few, as row groups are read whole."""

@@ -312,10 +312,10 @@ def list_registered(
         if kind in (None, name):
             console.print(f"[bold]{name}[/bold]")
             width = max(len(entry) for entry in entries)
-            for entry, meaning in entries.items():
-                console.print(
-                    f"  {entry:<{width}}  {meaning}".rstrip(), highlight=False, markup=False
-                )
+            lines = [
+                f"  {entry:<{width}}  {meaning}".rstrip() for entry, meaning in entries.items()
+            ]
+            console.print("\n".join(lines), highlight=False, markup=False)
 
 
 def main() -> None:
@@ -337,14 +337,15 @@ def main() -> None:
 
 
 def _sweep(study: Any, out: Path, dry_run: bool) -> None:
-    from trustsweep.distributed.sweep.job import sweep
+    console = _console()
+    if not dry_run:
+        from trustsweep.distributed.sweep.job import sweep
+
+        _ended(sweep(study, out, console))
+        return
     from trustsweep.distributed.sweep.plan import prepare
     from trustsweep.distributed.sweep.resources import nodes
 
-    console = _console()
-    if not dry_run:
-        _ended(sweep(study, out, console))
-        return
     prepared = prepare(study, nodes())
     console.print(study.to_yaml(), highlight=False, markup=False)
     space = yaml.safe_dump(study.search_space().to_dict(), sort_keys=False, allow_unicode=True)

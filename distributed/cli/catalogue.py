@@ -5,15 +5,13 @@ Nothing is imported for it, so that the list is there at once.
 
 from __future__ import annotations
 
-import inspect
-
 from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.corruptions.suites import SUITES
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.registry import Registry
 from trustsweep.distributed.report.sections import SECTIONS
 from trustsweep.distributed.search.stopping import POLICIES
-from trustsweep.search_spaces.study import load, shipped_studies
+from trustsweep.search_spaces.study import read, shipped_studies
 from trustsweep.trainables.metrics.catalog import AREAS, COSTS, METRICS, MetricInfo, metric_info
 from trustsweep.trainables.metrics.names import SKILL
 from trustsweep.trainables.registry import ATTACKS, CONDITIONS, MAPS, METHODS, REGIMES, RISKS
@@ -47,7 +45,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         name: f"{metric_info(name).meaning}; so of every metric that has one"
         for name in (f"{SKILL}.clean.dice_lesion", f"{SKILL}.balanced_accuracy_area")
     }
-    found["studies"] = {name: ", ".join(load(name).methods) for name in shipped_studies()}
+    found["studies"] = {name: ", ".join(read(name)["methods"]) for name in shipped_studies()}
     return found
 
 
@@ -55,12 +53,10 @@ def describe(name: str) -> str | None:
     """All that is known of one registered implementation; None for another name."""
     for registry in _REGISTRIES.values():
         if name in registry:
-            implementation = registry[name]
-            # What a class inherits is of another.
-            own = implementation.__doc__ is not None
-            text = inspect.getdoc(implementation) or "" if own else registry.meaning(name)
+            text = registry.docstring(name)
             if registry is not LAYOUTS:
                 return text
+            implementation = registry[name]
             options = ", ".join(f"{k}={v}" for k, v in implementation.options().items())
             # Some learn them from the folder.
             tasks = ", ".join(getattr(implementation, "tasks", ())) or "as the folder has them"

@@ -307,8 +307,7 @@ class Run:
     @cached_property
     def objectives(self) -> list[Objective]:
         """The study's, each with the direction of its metric."""
-        infos = [metric_info(name) for name in self.study.objectives]
-        return [Objective(info.name, info.direction) for info in infos if info.direction]
+        return objectives_of(self.study)
 
     @property
     def constraints(self) -> list[Constraint]:
@@ -414,6 +413,12 @@ class Run:
     @cached_property
     def _feasible_values(self) -> list[list[float]]:
         return [values_of(t, self.objectives) for t in self.completed if self.feasible(t)]
+
+
+def objectives_of(study: Study) -> list[Objective]:
+    """A study's objectives, each with the direction of its metric."""
+    infos = [metric_info(name) for name in study.objectives]
+    return [Objective(info.name, info.direction) for info in infos if info.direction]
 
 
 def identifier(study: Study, manifest: Manifest) -> Callable[[Mapping[str, Any]], str]:

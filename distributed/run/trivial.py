@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trustsweep.data_pipelines.building.shards import read_column
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.machine import write_atomically
 from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
@@ -34,20 +35,16 @@ class Trivial:
 
 def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> Trivial:
     """Read the labels or masks of every split once. Raises `UserError` for damaged files."""
-    from trustsweep.data_pipelines.streams import Streamed
-    from trustsweep.trainables.tasks import task_named
+    from trustsweep.trainables.metrics.trivial import TRIVIAL
 
-    def truths(split: Split) -> Streamed:
-        return Streamed(data, split, manifest)
-
-    asked = task_named(task)
-    prior = asked.read_prior(truths(Split.TRAIN).truths())
+    column = "mask" if task is TaskName.SEGMENTATION else "label"
+    prior = TRIVIAL[task].learn(read_column(data, Split.TRAIN, column))
     figures: dict[str, TrivialMetrics] = {}
     for split in (Split.VAL, Split.TEST, Split.OOD):
         if manifest.split_counts.get(split):
-            state = asked.trivial(prior)
-            for batch in truths(split).truths():
-                state.update(batch)
+            state = TRIVIAL[task](prior)
+            for truth in read_column(data, split, column):
+                state.add(truth)
             figures[split] = state.figures()
     return Trivial(prior, figures)
 

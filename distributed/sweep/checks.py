@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.distributed.run.folder import evaluation_plan
-from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.workers import fidelity
-from trustsweep.search_spaces.space import Parameter, Value
-from trustsweep.search_spaces.study import Study, parse
+from trustsweep.search_spaces.space import METHOD, Parameter, Space, Value
+from trustsweep.search_spaces.study import BASELINE, Constraint, Study, parse
 from trustsweep.trainables.conditions import SITES
 from trustsweep.trainables.metrics.catalog import COSTS, METRICS, all_names, metric_info
 from trustsweep.trainables.metrics.names import SHIFT, MetricName
@@ -26,7 +25,7 @@ from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS, TASKS
 
 def check(study: Study, manifest: Manifest) -> None:
     """Raises `UserError` naming the key of the study, or the data set, that cannot be."""
-    task = task_of(study, manifest)
+    space, task = study.search_space(), task_of(study, manifest)
     for split in (Split.TRAIN, Split.VAL):
         if not manifest.split_counts.get(split):
             raise UserError(
@@ -34,22 +33,33 @@ def check(study: Study, manifest: Manifest) -> None:
             )
     _usable_attack(study)
     if not manifest.image_shape:
-        _without_attacks(study)
+        _without_attacks(study, space)
     _within_images(study, manifest)
     _usable_corruptions(study, manifest)
-    _usable_balance(study, task)
-    _usable_encoder(study, manifest)
-    fidelity.check(study, manifest)
-    _repeatable(study)
-    objectives_of(study, task)
+    _usable_balance(space, task)
+    _usable_encoder(space, manifest)
+    _usable_maps(space)
+    fidelity.check(study, space, manifest)
+    if study.search.sampler == "grid":
+        space.grid()
+    scheduler = study.search.scheduler
+    if scheduler.policy != "none" and not scheduler.shares:
+        raise UserError(
+            f"search.scheduler.rungs: {scheduler.policy} stops trials at rungs, and there is none. "
+            "Name some, or the policy none."
+        )
+    _usable_references(study, task)
+    _repeatable(study, space)
+    _known_metrics(study, study.objectives, "objectives", task)
+    _with_directions(study)
     _known_metrics(study, (c.metric for c in study.constraints), "constraints", task)
-    _sighted(study, task)
+    _possible_bounds(study.constraints)
 
 
-def _usable_balance(study: Study, task: TaskName) -> None:
+def _usable_balance(space: Space, task: TaskName) -> None:
     """A map has no class of its own to weigh an image by."""
-    for method in study.methods:
-        balance = study.search_space().of(method)["class_balance"]
+    for method in space.methods:
+        balance = space.of(method)["class_balance"]
         if not TASKS.fact(task, "classed") and set(_listed(balance)) - {"none"}:
             raise UserError(
                 f"space.class_balance: {task} has no class of each image to weigh it by. "
@@ -57,15 +67,41 @@ def _usable_balance(study: Study, task: TaskName) -> None:
             )
 
 
-def _usable_encoder(study: Study, manifest: Manifest) -> None:
+def _usable_encoder(space: Space, manifest: Manifest) -> None:
     """Each file that a network may start from, tried on the network of the space's defaults."""
-    space = study.search_space()
-    for method in study.methods:
-        for file in filter(None, _listed(space.of(method)["encoder"])):
+    for method in space.methods:
+        for name in filter(None, _listed(space.of(method)["encoder"])):
+            file = Path(str(name))
+            if not file.is_absolute():
+                raise UserError(
+                    f"space.encoder: {file} is not absolute. Name it by its whole path: workers "
+                    "run in folders of their own."
+                )
+            if not file.is_file():
+                raise UserError(f"space.encoder: {file}: no such file. Name a safetensors file.")
             from trustsweep.trainables.networks import load_encoder
 
-            config = {**space.defaults(method), "encoder": file}
-            load_encoder(METHODS[method](config, manifest).network(), Path(str(file)))
+            config = {**space.defaults(method), "encoder": str(file)}
+            try:
+                load_encoder(METHODS[method](config, manifest).network(), file)
+            except UserError as error:
+                raise UserError(f"space.{error}") from error
+
+
+def _usable_maps(space: Space) -> None:
+    """A map that ranks images must be one that the method gives."""
+    for method in space.methods:
+        parameters = space.of(method)
+        measure = parameters["selection_measure"]
+        if not all(set(_listed(parameters[k])) & set(v) for k, v in measure.when.items()):
+            continue
+        offered = METHODS.fact(method, "uncertainties")
+        for name in _listed(measure):
+            if name not in ("default", *offered):
+                raise UserError(
+                    f"space.selection_measure: {name} is no uncertainty map of {method}. It gives "
+                    f"{', '.join(offered)}; default is the first of them."
+                )
 
 
 def _listed(parameter: Parameter) -> list[Value]:
@@ -83,6 +119,14 @@ def _usable_attack(study: Study) -> None:
             f"evaluation.attack: unknown attack {settings.attack!r}"
             f"{nearest(settings.attack, known)} Known: {', '.join(known)}."
         )
+    norms = ATTACKS.fact(settings.attack, "norms")
+    if settings.norm not in norms:
+        raise UserError(
+            f"evaluation.norm: {settings.attack} is not possible under {settings.norm}. Choose "
+            f"{' or '.join(norms)}, or another evaluation.attack."
+        )
+    if ATTACKS.ours(settings.attack):
+        return
     from trustsweep.trainables.attacks import make_attack
 
     try:
@@ -96,14 +140,14 @@ def _usable_attack(study: Study) -> None:
         raise UserError(f"evaluation.attack: {error}") from error
 
 
-def _repeatable(study: Study) -> None:
+def _repeatable(study: Study, space: Space) -> None:
     """What the second stage, the front under several seeds, can do without."""
     if study.references() and study.seeds == 1:
         raise UserError(
             "baseline: one seed shows no difference. Give seeds: 5, or leave baseline out."
         )
     for method in study.methods:
-        if study.seeds > 1 and study.search_space().of(method)["seed"].value is None:
+        if study.seeds > 1 and space.of(method)["seed"].value is None:
             raise UserError(
                 "seeds: the space varies the seed itself (space.seed). Fix it there, or leave "
                 "seeds out."
@@ -135,6 +179,18 @@ def task_of(study: Study, manifest: Manifest) -> TaskName:
     )
 
 
+def _usable_references(study: Study, task: TaskName) -> None:
+    """A baseline is judged by the same figures as the front."""
+    for name, config in study.references().items():
+        method = str(config[METHOD])
+        if task not in (others := METHODS.fact(method, "tasks")):
+            key = name if name == BASELINE else f"variants.{name}"
+            raise UserError(
+                f"{key}: {method} is for {' or '.join(others)}, the study for {task}. Choose "
+                "another method."
+            )
+
+
 def measured_names(study: Study, task: TaskName | None = None) -> list[str]:
     """Every metric that a finished trial of the study has; without `task`, may have."""
     tasks = tasks_of(study) if task is None else (task,)
@@ -142,19 +198,33 @@ def measured_names(study: Study, task: TaskName | None = None) -> list[str]:
     return list(dict.fromkeys([*names, *COSTS]))
 
 
-def objectives_of(study: Study, task: TaskName | None = None) -> list[Objective]:
-    """The study's objectives with the directions that their metrics have; of `task`, or else of any
-    that its methods have."""
-    _known_metrics(study, study.objectives, "objectives", task)
-    objectives = []
+def _possible_bounds(constraints: Sequence[Constraint]) -> None:
+    """A bound that no model can keep would leave the front empty."""
+    kept: dict[str, Constraint] = {}
+    for constraint in constraints:
+        info = metric_info(constraint.metric)
+        best = info.high if constraint.sense == ">=" else info.low
+        if constraint.violation(best) > 0:
+            raise UserError(
+                f"constraints: {constraint} is kept by no model, as {constraint.metric} goes from "
+                f"{info.low:g} to {info.high:g}. Give another bound."
+            )
+        other = kept.setdefault(constraint.metric, constraint)
+        if other is not constraint and other.sense == constraint.sense:
+            raise UserError(f"constraints: {other} and {constraint}: leave one of them out.")
+        if other.violation(constraint.bound) > 0:
+            raise UserError(
+                f"constraints: no model keeps both {other} and {constraint}. Change one of them."
+            )
+
+
+def _with_directions(study: Study) -> None:
     for name in study.objectives:
-        if (direction := metric_info(name).direction) is None:
+        if metric_info(name).direction is None:
             raise UserError(
                 f"objectives: {name!r} describes a model and is better neither high nor low. Name "
                 "another metric (`trustsweep list metrics`)."
             )
-        objectives.append(Objective(name, direction))
-    return objectives
 
 
 def with_objectives(raw: Mapping[str, Any], source: str) -> Study:
@@ -220,10 +290,10 @@ _UNDEFINED = {
 }
 
 
-def _sighted(study: Study, task: TaskName) -> None:
-    """A search finds whatever its objectives reward, also a model that ignores the image.
+def check_sighted(study: Study, task: TaskName) -> None:
+    """Raises `UserError` for objectives that a model which ignores the image can win.
 
-    Of a single trial nothing is chosen.
+    A search finds whatever its objectives reward. Of a single trial nothing is chosen.
     """
     blind = [name for name in study.objectives if metric_info(name).blind]
     kept = [c for c in study.constraints if MetricName.parse(c.metric).skill]
@@ -247,14 +317,13 @@ def _within_images(study: Study, manifest: Manifest) -> None:
         )
 
 
-def _without_attacks(study: Study) -> None:
+def _without_attacks(study: Study, space: Space) -> None:
     """Attacks perturb `Batch.image`: without one they would pass for robustness."""
     if any(epsilon > 0 for epsilon in study.evaluation.epsilons):
         raise UserError(
             f"evaluation.epsilons: attacks change the image, and {study.data} has none. "
             "Give epsilons: [0]."
         )
-    space = study.search_space()
     for method in study.methods:
         regime = space.of(method)["regime"]
         if (regime.choices or [regime.start()]) != ["none"]:

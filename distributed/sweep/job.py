@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,10 +37,10 @@ from trustsweep.distributed.run.trivial import (
     trivial_lines,
 )
 from trustsweep.distributed.search.stopping.policy import Verdict
-from trustsweep.distributed.sweep.plan import Prepared, prepare
+from trustsweep.distributed.sweep.plan import Checked, Prepared, examine
 from trustsweep.distributed.sweep.progress import Progress, front_table, on_test_table
 from trustsweep.distributed.sweep.repeats import repeats
-from trustsweep.distributed.sweep.resources import cluster_nodes, nodes, ray_session
+from trustsweep.distributed.sweep.resources import cluster_nodes, known_nodes, ray_session
 from trustsweep.distributed.sweep.resume import check_changes, lessons, teach
 from trustsweep.distributed.version import VERSION, code_revision
 from trustsweep.search_spaces.study import Study
@@ -70,13 +71,24 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
             "Name a folder that stays with --out /...",
             style="yellow",
         )
-    prepared = prepare(study, nodes())
-    if study.search.warm_start is not None:
-        lessons(Path(study.search.warm_start), study, prepared.manifest)
+    checked = _checked(study)
+    learned = lessons(study, checked.manifest)
     run = Run.create(out)
     run.ledger.lock()
-    _write_study(run, prepared)
-    return _go_on(run, prepared, console, changes=[])
+    if learned:
+        teach(run.ledger, learned)
+        console.print(
+            f"The sampler starts from {len(learned)} trials of {study.search.warm_start}.",
+            highlight=False,
+        )
+    _write_study(run, checked)
+    try:
+        return _go_on(run, checked, console, changes=[])
+    except UserError:
+        # Refused by a cluster that could not be asked before; what the user mends is a new run.
+        if not run.ledger.sessions:
+            shutil.rmtree(run.path)
+        raise
 
 
 def resume(
@@ -93,24 +105,30 @@ def resume(
     run = Run.open(path)
     run.ledger.lock()
     study = study or run.study
-    prepared = prepare(study, nodes())
-    changes = check_changes(run, study, prepared.manifest, accepted)
-    _write_study(run, prepared)
-    return _go_on(run, prepared, console or Console(), changes)
+    checked = _checked(study)
+    changes = check_changes(run, study, checked.manifest, accepted)
+    _write_study(run, checked)
+    return _go_on(run, checked, console or Console(), changes)
 
 
-def _write_study(run: Run, prepared: Prepared) -> None:
+def _checked(study: Study) -> Checked:
+    """With its resources where they can be planned without connecting to a cluster."""
+    checked, nodes = examine(study), known_nodes()
+    return checked if nodes is None else checked.on(nodes)
+
+
+def _write_study(run: Run, checked: Checked) -> None:
     """From here on the run can be resumed."""
     try:
-        save_figures(run.path, prepared.trivial.figures)
-        run.write_study(prepared.study, prepared.manifest)
+        save_figures(run.path, checked.trivial.figures)
+        run.write_study(checked.study, checked.manifest)
     except OSError as error:
         raise UserError(
             f"{run.path}: cannot be written to ({error}). Mend that and try again."
         ) from error
 
 
-def _go_on(run: Run, checked: Prepared, console: Console, changes: list[str]) -> Run:
+def _go_on(run: Run, checked: Checked, console: Console, changes: list[str]) -> Run:
     """Run what is left of a study. The run's lock is held."""
     halt = Halt()
     began = time.monotonic()
@@ -120,7 +138,8 @@ def _go_on(run: Run, checked: Prepared, console: Console, changes: list[str]) ->
     with on_signals(halt, say), on_threads(halt):
         try:
             # Once more: as it starts, Ray takes SIGTERM to itself.
-            with ray_session(run.keep(plugins.files())), on_signals(halt, say):
+            node = checked.nodes[0] if isinstance(checked, Prepared) else None
+            with ray_session(run.keep(plugins.files()), node), on_signals(halt, say):
                 _train_and_judge(run, checked, console, changes, halt, earlier)
         except Exception as error:
             if (reason := outside(error)) is None:
@@ -141,10 +160,9 @@ def _go_on(run: Run, checked: Prepared, console: Console, changes: list[str]) ->
 
 
 def _train_and_judge(
-    run: Run, checked: Prepared, console: Console, changes: list[str], halt: Halt, earlier: float
+    run: Run, checked: Checked, console: Console, changes: list[str], halt: Halt, earlier: float
 ) -> None:
-    prepared = prepare(checked.study, cluster_nodes(), checked.trivial)
-    _learn(prepared.study, run, console)
+    prepared = checked if isinstance(checked, Prepared) else checked.on(cluster_nodes())
     run.ledger.session(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         version=VERSION,
@@ -155,17 +173,6 @@ def _train_and_judge(
     _search(prepared, run, console, halt, earlier)
     if not halt:
         _judge_front(prepared, run, console)
-
-
-def _learn(study: Study, run: Run, console: Console) -> None:
-    """Give the sampler what an earlier run has found, before the first trial."""
-    source = study.search.warm_start
-    if source is not None and not run.ledger.sessions:
-        records = lessons(Path(source), study, run.manifest)
-        teach(run.ledger, records)
-        console.print(
-            f"The sampler starts from {len(records)} trials of {source}.", highlight=False
-        )
 
 
 def _say_where(prepared: Prepared, run: Run, console: Console) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.machine import cpu_count
+from trustsweep.data_pipelines.machine import cpu_count, free_memory
 from trustsweep.data_pipelines.plugins import PLUGINS
 from trustsweep.data_pipelines.streams.modes import TASK_CPUS, Choice, Mode, choose
 from trustsweep.search_spaces.study import Resources
@@ -28,6 +30,10 @@ STREAM_CPUS = 1.0
 #: Beyond this, one worker does not keep up with what is prepared for it.
 _MOST_TASKS = 32
 _PROBE_SECONDS = 60.0
+#: Of the free memory, and of shared memory, that the object store may take on this machine; the
+#: most, and the least that Ray starts with, in bytes.
+_STORE_SHARE, _SHARED_SHARE = 0.3, 0.95
+_LARGEST_STORE, _LEAST_STORE = 200 * 10**9, 80 * 2**20
 
 
 @dataclass(frozen=True)
@@ -67,23 +73,37 @@ class ResourcePlan:
 
 
 def nodes() -> list[dict[str, float]]:
-    """The nodes that a sweep would run on: of RAY_ADDRESS's cluster, else this machine."""
-    if ADDRESS not in os.environ:
-        return local_nodes()
-    try:
-        with ray_session():
-            return cluster_nodes()
-    except ConnectionError as error:
-        raise UserError(f"{ADDRESS}={os.environ[ADDRESS]}: {error}") from error
+    """The nodes that a sweep would run on: of RAY_ADDRESS's cluster, else this machine.
+
+    Raises `UserError` where the cluster does not answer.
+    """
+    if (known := known_nodes()) is not None:
+        return known
+    with ray_session():
+        return cluster_nodes()
+
+
+def known_nodes() -> list[dict[str, float]] | None:
+    """The same where that needs no connection; None for a cluster that is to be connected to."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        return cluster_nodes()
+    return None if ADDRESS in os.environ else local_nodes()
 
 
 def local_nodes() -> list[dict[str, float]]:
-    """This machine as the only node, without starting Ray."""
-    from ray._private.utils import estimate_available_memory, resolve_object_store_memory
+    """This machine as the only node, without starting Ray.
 
+    `ray_session` starts it with just this. The object store has Ray's own default, 30 % of the free
+    memory, and what shared memory holds at most: beyond that, Ray would have it on disk. For
+    another size, start Ray yourself (`ray start --head --object-store-memory ...`, RAY_ADDRESS).
+    """
     node = {"CPU": float(cpu_count()), "GPU": float(_gpu_count())}
-    # What `ray.init` will take; Ray has no public name for it.
-    node[STORE] = float(resolve_object_store_memory(estimate_available_memory()))
+    store = min(_STORE_SHARE * free_memory(), _LARGEST_STORE)
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        store = min(store, _SHARED_SHARE * shutil.disk_usage(shared).free)
+    node[STORE] = float(max(int(store), _LEAST_STORE))
     if node["GPU"]:
         node[GPU_BYTES] = float(_gpu_bytes())
     return [node]
@@ -207,12 +227,15 @@ def plan(
 
 
 @contextmanager
-def ray_session(plugin_files: Sequence[Path] = ()) -> Iterator[None]:
+def ray_session(
+    plugin_files: Sequence[Path] = (), node: Mapping[str, float] | None = None
+) -> Iterator[None]:
     """Ray for the length of a sweep. A cluster that was already there is left as it is.
 
     `plugin_files` are loaded by every process that Ray starts for it, and must lie where it can.
+    On this machine Ray starts with what `node` says of it, worked out anew if left out.
 
-    Raises ConnectionError where it does not start.
+    Raises ConnectionError where it does not start, `UserError` where RAY_ADDRESS does not answer.
     """
     # Progress bars of Ray Data and Tune's own loggers, in this process and those it starts.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -241,7 +264,7 @@ def ray_session(plugin_files: Sequence[Path] = ()) -> Iterator[None]:
     if not existing:
         try:
             ray.init(
-                address=os.environ.get(ADDRESS, "local"),
+                **_where(node),
                 runtime_env={
                     "worker_process_setup_hook": name_cluster,
                     "env_vars": {PLUGINS: os.pathsep.join(map(str, plugin_files))},
@@ -250,9 +273,27 @@ def ray_session(plugin_files: Sequence[Path] = ()) -> Iterator[None]:
                 logging_level=logging.WARNING,
             )
         except Exception as error:  # of no type of its own where a machine is too busy
+            if ADDRESS in os.environ:
+                raise UserError(
+                    f"{ADDRESS}={os.environ[ADDRESS]}: Ray does not answer there ({error}). Name "
+                    "a cluster that is running, or leave it out."
+                ) from error
             raise ConnectionError(f"Ray did not start: {error}") from error
     try:
         yield
     finally:
         if not existing:
             ray.shutdown()
+
+
+def _where(node: Mapping[str, float] | None) -> dict[str, Any]:
+    """For `ray.init`: the cluster to connect to, else how large this machine's own is."""
+    if ADDRESS in os.environ:
+        return {"address": os.environ[ADDRESS]}
+    node = node or local_nodes()[0]
+    return {
+        "address": "local",
+        "num_cpus": int(node["CPU"]),
+        "num_gpus": int(node["GPU"]),
+        "object_store_memory": int(node[STORE]),
+    }

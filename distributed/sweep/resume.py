@@ -63,13 +63,16 @@ def check_changes(run: Run, study: Study, manifest: Manifest, accepted: Iterable
     return list(texts)
 
 
-def lessons(source: Path, study: Study, manifest: Manifest) -> list[Record]:
-    """The trials of an earlier run that a sampler can learn from.
+def lessons(study: Study, manifest: Manifest) -> list[Record]:
+    """The trials that the sampler can learn from of the study's `search.warm_start`; none without.
 
     They are its completed trials that have every objective, and those that were stopped. Raises
     `UserError` if there is no run, nothing in it, or if it was judged otherwise or on other data:
     its figures and those of `study` on `manifest`'s data would be other measures of one name.
     """
+    if study.search.warm_start is None:
+        return []
+    source = Path(study.search.warm_start)
     run = Run.open(source)
     old, new = _leaves(run.study), _leaves(study)
     other = [

@@ -13,7 +13,7 @@ from typing import Any
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.schema import Manifest
-from trustsweep.search_spaces.space import Parameter, Space, Value
+from trustsweep.search_spaces.space import COMMON, Parameter, Space, Value
 from trustsweep.search_spaces.study import Fidelity, Scheduler, Study
 from trustsweep.trainables.registry import METHODS
 
@@ -109,9 +109,11 @@ def portion(whole: int, share: float) -> int:
     return min(whole, max(1, round(share * whole)))
 
 
-def check(study: Study, manifest: Manifest) -> None:
-    """Raises `UserError` for a key of `fidelity.parameters` that cannot grow during a training."""
-    space = study.search_space()
+def check(study: Study, space: Space, manifest: Manifest) -> None:
+    """Raises `UserError` for a key of `fidelity.parameters` that cannot grow during a training.
+
+    `space` is the study's own.
+    """
     for name, share in study.fidelity.parameters.items():
         key = f"fidelity.parameters.{name}"
         owners = [t for t in study.methods if name in space.of(t)]
@@ -128,7 +130,8 @@ def check(study: Study, manifest: Manifest) -> None:
                 f"{key}: only a whole number that a training may change on its way can grow, such "
                 "as attack_steps. Leave it out."
             )
-        for method in owners:
+        # What every method has is the training loop's, and shapes no network.
+        for method in owners if name not in space.parameters[COMMON] else ():
             if _shapes(method, space, manifest) != _shapes(
                 method, space, manifest, Level(parameters={name: share})
             ):

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trustsweep.distributed.run.folder import objectives_of
 from trustsweep.distributed.run.halt import Halt
 from trustsweep.distributed.run.ledger import Ledger, Record, State, trial_id
 from trustsweep.distributed.search.sampling import Sampling
 from trustsweep.distributed.search.searcher import ParetoSearch
-from trustsweep.distributed.sweep.checks import objectives_of
 from trustsweep.distributed.workers.outcome import CONFIG, TRIAL
 from trustsweep.search_spaces.study import Study
 

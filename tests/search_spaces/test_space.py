@@ -137,7 +137,21 @@ def test_overrides_fix_narrow_and_keep_conditions():
         ({"learning_rate": {"low": 1.0, "high": 0.1}}, ["learning_rate", "above high"]),
         ({"learning_rate": {"low": 0.1, "hihg": 1.0}}, ["hihg", "did you mean 'high'"]),
         ({"learning_rate": {"low": 0.0, "high": 1.0, "log": True}}, ["`log` needs low > 0"]),
+        ({"learning_rate": {"low": 0.1, "high": 0.1}}, ["learning_rate", "that value alone"]),
+        ({"learning_rate": {"low": 0.1, "high": 0.1, "log": True}}, ["that value alone"]),
+        ({"learning_rate": {"low": 0.1, "high": 0.2, "step": 0.5}}, ["step 0.5", "beyond high"]),
+        ({"learning_rate": 0}, ["space.learning_rate", "0 is outside"]),
+        ({"batch_size": {"low": 8, "high": 16, "step": 0.5}}, ["batch_size", "whole number"]),
+        ({"batch_size": {"low": 8, "high": 16, "step": 9}}, ["batch_size", "step 9"]),
+        ({"batch_size": {"choices": [8, 16, 8]}}, ["batch_size", "8 is listed twice"]),
+        ({"learning_rate": {"choices": [1, 1.0]}}, ["learning_rate", "1.0 is listed twice"]),
+        ({"batch_size": {"value": 8, "within": [0]}}, ["batch_size", "lowest and a highest"]),
         ({"regime": {"choices": []}}, ["regime", "empty"]),
+        ({"epsilon": {"low": 0.0, "high": 0.1, "when": {"regime": []}}}, ["epsilon", "no value"]),
+        (
+            {"epsilon": {"low": 0.0, "high": 0.1, "when": {"regime": ["none", "randm"]}}},
+            ["space.epsilon.when", "never 'randm'", "did you mean 'random'"],
+        ),
         ({"unet.kl_weight": 1.0}, ["unet.kl_weight"]),
         ({"epsilon": {"low": 0.0, "high": 0.1, "when": {"nosuch": [1]}}}, ["nosuch"]),
     ],
@@ -147,6 +161,14 @@ def test_impossible_overrides_name_the_key(overrides, words):
         Space(BOTH, overrides)
     assert all(word in str(error.value) for word in words), str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_grid_that_no_memory_holds_is_refused():
+    wide = {name: {"choices": [*range(1, 60)]} for name in ("epochs", "batch_size", "patience")}
+    fixed = {"learning_rate": 0.1, "weight_decay": 0.0, "corruption_fraction": 0.0}
+    space = Space(["unet"], {**fixed, **wide, "regime": "none", "dice_weight": 0.5})
+    with pytest.raises(UserError, match=r"search\.sampler: the grid has more than"):
+        space.grid()
 
 
 def test_conditions_in_a_circle_are_refused():

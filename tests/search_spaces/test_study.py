@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.search_spaces.study import Fidelity, Scheduler, Study, load, parse
+from trustsweep.search_spaces.study import Fidelity, Scheduler, Study, apply_overrides, load, parse
 
 
 def minimal(**changes) -> dict:
@@ -70,6 +70,20 @@ def test_numbers_without_a_dot_are_numbers(tmp_path):
         (minimal(fidelity={"validation": 1.5}), ["fidelity.validation"]),
         (minimal(fidelity={"parameters": {"attack_steps": 2}}), ["attack_steps"]),
         (minimal(fidelity={"epochs": 0.5}), ["fidelity.epochs", "Known here"]),
+        (minimal(search={"scheduler": {"brackets": 3}}), ["brackets", "halving", "forecast"]),
+        (
+            minimal(search={"scheduler": {"policy": "halving", "risk": 0.5}}),
+            ["search.scheduler", "risk belongs to the policy forecast"],
+        ),
+        (minimal(evaluation={"epsilons": [0, 0.1, 0.1]}), ["epsilons", "0.1 is listed twice"]),
+        # They would have one name: attacked@0.1.
+        (minimal(evaluation={"epsilons": [0, 0.1, 0.10000001]}), ["epsilons", "listed twice"]),
+        (minimal(evaluation={"corruptions": ["jpeg", "jpeg"]}), ["corruptions", "listed twice"]),
+        (minimal(evaluation={"severities": [3, 3]}), ["severities", "3 is listed twice"]),
+        (minimal(evaluation={"severities": []}), ["severities", "none is listed"]),
+        (minimal(constraints=["clean.dice >= nan"]), ["constraints.0", "finite number"]),
+        (minimal(constraints=["clean.dice <= inf"]), ["constraints.0", "finite number"]),
+        (minimal(resources={"slots": 0}), ["resources.slots: ", "greater than or equal to 1"]),
         (minimal(seeds=0), ["seeds"]),
         (minimal(baseline=["unet"]), ["baseline"]),
         (minimal(name="../up"), ["name"]),
@@ -223,6 +237,22 @@ def test_variants_are_the_baseline_but_for_what_they_name():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        (
+            {"baseline": {"regime": "none", "epsilon": 0.01}},
+            "baseline: epsilon has no effect there",
+        ),
+        (
+            {"baseline": {}, "variants": {"a": {"epsilon": 0.01}}},
+            r"variants\.a: epsilon has no effect there",
+        ),
+        ({"baseline": {}, "variants": {"a": {}}}, r"variants\.a: the same configuration as base"),
+        (
+            {
+                "baseline": {},
+                "variants": {"a": {"regime": "random"}, "b": {"regime": "random"}},
+            },
+            r"variants\.b: the same configuration as a\.",
+        ),
         ({"variants": {"a": {}}}, "variants: they are of the baseline"),
         ({"variants": {"baseline": {}}, "baseline": {}}, "variants: 'baseline' is"),
     ],
@@ -230,3 +260,24 @@ def test_variants_are_the_baseline_but_for_what_they_name():
 def test_variants_that_cannot_be_are_refused(changes, words):
     with pytest.raises(UserError, match=words):
         Study.model_validate(minimal(**changes)).references()
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ["search.trials=3", "search.trials=4"],
+        ["search.trials=3", "search={trials: 4}"],
+        ["search={trials: 4}", "search.trials=3"],
+        ["space.regime=none", "space={epochs: 2}"],
+    ],
+)
+def test_of_two_overrides_of_one_key_none_is_dropped_without_a_word(items):
+    with pytest.raises(UserError, match=r"--set .* is set already, by .*Leave one out"):
+        apply_overrides(minimal(), items)
+
+
+def test_overrides_of_other_keys_of_a_section_add_up():
+    raw = apply_overrides(minimal(), ["search={sampler: random}", "search.trials=3"])
+    assert raw["search"] == {"sampler": "random", "trials": 3}
+    with pytest.raises(UserError, match="key 'trials' stands twice"):
+        apply_overrides(minimal(), ["search={trials: 3, trials: 4}"])

@@ -1,7 +1,8 @@
 """What every streaming metric offers: update, merge, compute, in bounded memory.
 
 States hold float64 numpy arrays alone, so that workers can send them to each other. The order of
-batches and their split over workers changes a result by rounding of float64 sums at most.
+batches and their split over workers changes a result by rounding of float64 sums at most. torch is
+loaded by what judges predictions alone: a study is checked with these figures, which must be quick.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Batch
-from trustsweep.trainables.contract import Prediction
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trustsweep.trainables.contract import Prediction
 
 StateDict = dict[str, np.ndarray]
 
@@ -78,11 +81,11 @@ class SumState(MetricState):
         super().__init__(uncertainty)
         self.sums = {name: np.zeros(shape) for name, shape in self.fields.items()}
 
-    def add(self, **amounts: Tensor | float) -> None:
+    def add(self, **amounts: Tensor | np.ndarray | float) -> None:
         """Add to the sums of these names."""
         for name, amount in amounts.items():
-            value = amount.cpu().numpy() if isinstance(amount, Tensor) else amount
-            self.sums[name] += value
+            plain = isinstance(amount, int | float | np.generic | np.ndarray)
+            self.sums[name] += amount if plain else amount.cpu().numpy()  # type: ignore[union-attr]
 
     def merge(self, other: Self) -> None:
         for name, amount in other.sums.items():
@@ -125,8 +128,8 @@ def foreground(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
             "the foreground's probability (B, 1, *spatial) is expected"
         )
     p = probability.flatten(1)
-    truth = batch.mask.detach().to(torch.float64).flatten(1)
-    return torch.where(p.isfinite(), p, math.nan), truth
+    truth = batch.mask.detach().double().flatten(1)
+    return p.masked_fill(~p.isfinite(), math.nan), truth
 
 
 def classes(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -148,6 +151,8 @@ def classes(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
             "(B, K) and (B,) are expected"
         )
     if p.shape[1] == 1:
+        import torch
+
         p = torch.cat([1 - p, p], dim=1)
     if len(truth) and not 0 <= int(truth.min()) <= int(truth.max()) < p.shape[1]:
         raise ValueError(f"labels {truth.tolist()} differ from the {p.shape[1]} classes predicted")
@@ -166,13 +171,13 @@ def findings(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
     """
     if batch.label is None:
         raise ValueError("this metric needs a batch with labels")
-    p, truth = exact_probability(prediction), batch.label.detach().to(torch.float64)
+    p, truth = exact_probability(prediction), batch.label.detach().double()
     if p.ndim != 2 or p.shape != truth.shape:
         raise ValueError(
             f"probability {tuple(p.shape)} and labels {tuple(truth.shape)} differ; both are to be "
             "(B, K)"
         )
-    return torch.where(p.isfinite(), p, math.nan), truth
+    return p.masked_fill(~p.isfinite(), math.nan), truth
 
 
 def label(p: Tensor) -> Tensor:
@@ -192,5 +197,7 @@ def uncertainty_map(prediction: Prediction, name: str | None) -> Tensor:
         raise UserError(
             f"this method offers no uncertainty map {chosen!r}; it has {', '.join(maps) or 'none'}."
         )
+    import torch
+
     values = maps[chosen].detach()
     return values.to(torch.promote_types(values.dtype, torch.float32))

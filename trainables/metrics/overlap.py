@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from trustsweep.data_pipelines.schema import Batch
-from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics.base import SumState, foreground, label, ratio
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trustsweep.trainables.contract import Prediction
+
+#: A tensor or an array.
+_Numbers = TypeVar("_Numbers", "Tensor", np.ndarray)
 
 
 def image_counts(p: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -18,7 +24,7 @@ def image_counts(p: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     The first is NaN for an image with a NaN probability (B, n).
     """
-    predicted = label(p).to(torch.float64)
+    predicted = label(p).double()
     both = (predicted * truth).sum(dim=1).masked_fill(p.isnan().any(dim=1), math.nan)
     return both, predicted.sum(dim=1), truth.sum(dim=1)
 
@@ -54,13 +60,16 @@ class Overlap(SumState):
     }  # fmt: skip
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
-        self.judge(*foreground(prediction, batch))
+        p, truth = foreground(prediction, batch)
+        both, predicted, lesion = (c.cpu().numpy() for c in image_counts(p, truth))
+        self.count(both, predicted, lesion, pixels=p.shape[1])
 
-    def judge(self, p: Tensor, truth: Tensor) -> None:
-        """Take in images by probability and truth, (B, n) float64 each."""
-        both, predicted, lesion = image_counts(p, truth)
+    def count(
+        self, both: np.ndarray, predicted: np.ndarray, lesion: np.ndarray, *, pixels: int
+    ) -> None:
+        """Take in images of so many `pixels` by what `image_counts` gives of them."""
         overlap = _share(2 * both, predicted + lesion)
-        said = (predicted > 0).to(torch.float64)
+        said = (predicted > 0).astype(np.float64)
         clear = lesion == 0
         # A NaN probability anywhere makes every figure NaN, also those of the other images.
         broken = 0 * both.sum()
@@ -74,7 +83,7 @@ class Overlap(SumState):
             with_lesion=(~clear).sum(),
             dice_lesion=overlap[~clear].sum() + broken,
             alarms=said[clear].sum() + broken,
-            alarm_volume=predicted[clear].sum() / p.shape[1] + broken,
+            alarm_volume=predicted[clear].sum() / pixels + broken,
             empty=(1 - said).sum() + broken,
         )
 
@@ -95,5 +104,7 @@ class Overlap(SumState):
         }
 
 
-def _share(part: Tensor, whole: Tensor) -> Tensor:
-    return torch.where((whole == 0) & (part == 0), 1.0, part / whole)
+def _share(part: _Numbers, whole: _Numbers) -> _Numbers:
+    """part / whole, 1 where both are 0."""
+    neither = (whole == 0) & (part == 0)
+    return (part + neither) / (whole + neither)

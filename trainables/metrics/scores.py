@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from trustsweep.data_pipelines.schema import Batch
-from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics.base import SumState, classes, foreground, ratio
 from trustsweep.trainables.metrics.catalog import NLL_CLAMP
+
+if TYPE_CHECKING:
+    from trustsweep.trainables.contract import Prediction
 
 
 class ProperScores(SumState):
@@ -24,10 +23,7 @@ class ProperScores(SumState):
     fields: ClassVar[dict[str, tuple[int, ...]]] = {"pixels": (), "nll": (), "brier": ()}
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
-        self.judge(*foreground(prediction, batch))
-
-    def judge(self, p: Tensor, truth: Tensor) -> None:
-        """Take in images by probability and truth, (B, n) float64 each."""
+        p, truth = foreground(prediction, batch)
         miss = (p - truth).abs()
         # Of a truth that is 0 or 1, 1 − |p − y| is the probability that was given to it.
         likelihood = (1 - miss).clamp(NLL_CLAMP, 1 - NLL_CLAMP).log()
@@ -50,7 +46,7 @@ class ClassScores(SumState):
     def update(self, prediction: Prediction, batch: Batch) -> None:
         p, truth = classes(prediction, batch)
         likelihood = p.gather(1, truth.unsqueeze(1)).clamp(NLL_CLAMP, 1 - NLL_CLAMP).log()
-        miss = p - F.one_hot(truth, p.shape[1])
+        miss = p - p.new_zeros(p.shape).scatter(1, truth.unsqueeze(1), 1.0)
         self.add(images=len(p), nll=-likelihood.sum(), brier=(miss * miss).sum() / 2)
 
     def compute(self) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """What predictors that ignore the image give on a split: a function of its truth alone.
 
 They are worked out beside every evaluation, from the same samples at the same size, so that a skill
-(`trustsweep.trainables.metrics.skill`) compares like with like at a rung as well.
+(`trustsweep.trainables.metrics.skill`) compares like with like at a rung as well. They are numpy's
+work alone: by the same code a study is checked against its data, before torch is loaded.
 """
 
 from __future__ import annotations
@@ -9,14 +10,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from trustsweep.data_pipelines.schema import Batch
+from trustsweep.data_pipelines.schema import Batch, TaskName
 from trustsweep.trainables.metrics.base import ratio
 from trustsweep.trainables.metrics.catalog import NLL_CLAMP
 from trustsweep.trainables.metrics.overlap import Overlap
@@ -34,39 +32,6 @@ from trustsweep.trainables.metrics.skill import (
 )
 
 
-def class_prior(batches: Iterable[Batch]) -> Prior:
-    """Of the labels of the train split. Raises ValueError for batches without, or for none."""
-    counts = np.zeros(0)
-    for batch in batches:
-        counts = _counted(counts, batch)
-    if not len(counts):
-        raise ValueError("a prior needs the labels of the train split")
-    return Prior(counts=counts)
-
-
-def label_prior(batches: Iterable[Batch]) -> Prior:
-    """Of the labels of the train split. Raises ValueError for batches without, or for none."""
-    total = np.zeros((2, 0))
-    for batch in batches:
-        total = _asked(total, batch)
-    if not total.size:
-        raise ValueError("a prior needs the labels of the train split")
-    return Prior(rates=_rates(total))
-
-
-def mask_prior(batches: Iterable[Batch]) -> Prior:
-    """Of the masks of the train split. Raises ValueError for batches without, or for none."""
-    total, images, with_lesion = np.zeros(()), 0, 0
-    for batch in batches:
-        mask = _mask(batch)[:, 0]
-        total = total + mask.sum(dim=0, dtype=torch.float64).cpu().numpy()
-        images += len(mask)
-        with_lesion += int(mask.flatten(1).any(dim=1).sum())
-    if not total.ndim:
-        raise ValueError("a prior needs the masks of the train split")
-    return Prior(mean=(total / images).astype(np.float32), fixed=_fixed(total, with_lesion))
-
-
 class Trivial(ABC):
     """The trivial predictors of a task, gathered over batches and merged over workers.
 
@@ -77,9 +42,26 @@ class Trivial(ABC):
     def __init__(self, prior: Prior | None = None) -> None:
         self._prior = prior
 
+    @staticmethod
     @abstractmethod
+    def truth(batch: Batch) -> np.ndarray:
+        """What they see of a batch. Raises ValueError where it has none."""
+
+    @staticmethod
+    @abstractmethod
+    def learn(truths: Iterable[np.ndarray]) -> Prior:
+        """What the train split tells without its images, of whose batches these are the truths.
+
+        Raises ValueError for none.
+        """
+
+    @abstractmethod
+    def add(self, truth: np.ndarray) -> None:
+        """Take in the truth of some images, as `truth` gives it."""
+
     def update(self, batch: Batch) -> None:
         """Take in the truth of a batch. Raises ValueError where it has none."""
+        self.add(self.truth(batch))
 
     @abstractmethod
     def merge(self, other: Self) -> None:
@@ -111,8 +93,24 @@ class TrivialClasses(Trivial):
         self._counts = np.zeros(0)
         self._learned = None if prior is None else prior.counts
 
-    def update(self, batch: Batch) -> None:
-        self._counts = _counted(self._counts, batch)
+    @staticmethod
+    def truth(batch: Batch) -> np.ndarray:
+        """The classes of the images, (B,)."""
+        if batch.label is None:
+            raise ValueError("trivial classifications need a batch with labels")
+        return batch.label.detach().cpu().numpy()
+
+    @staticmethod
+    def learn(truths: Iterable[np.ndarray]) -> Prior:
+        counts = np.zeros(0)
+        for labels in truths:
+            counts = _added(counts, np.bincount(labels))
+        if not len(counts):
+            raise ValueError("a prior needs the labels of the train split")
+        return Prior(counts=counts)
+
+    def add(self, truth: np.ndarray) -> None:
+        self._counts = _added(self._counts, np.bincount(truth))
 
     def merge(self, other: Self) -> None:
         self._counts = _added(self._counts, other._counts)
@@ -152,8 +150,24 @@ class TrivialLabels(Trivial):
         self._total = np.zeros((2, 0))
         self._learned = None if prior is None else prior.rates
 
-    def update(self, batch: Batch) -> None:
-        self._total = _asked(self._total, batch)
+    @staticmethod
+    def truth(batch: Batch) -> np.ndarray:
+        """The labels of the images, (B, K): 0 or 1, NaN where unknown."""
+        if batch.label is None or batch.label.ndim != 2:
+            raise ValueError("trivial answers to several labels need a batch with them")
+        return batch.label.detach().double().cpu().numpy()
+
+    @staticmethod
+    def learn(truths: Iterable[np.ndarray]) -> Prior:
+        total = np.zeros((2, 0))
+        for labels in truths:
+            total = _asked(total, labels)
+        if not total.size:
+            raise ValueError("a prior needs the labels of the train split")
+        return Prior(rates=_rates(total))
+
+    def add(self, truth: np.ndarray) -> None:
+        self._total = _asked(self._total, truth)
 
     def merge(self, other: Self) -> None:
         if other._total.size:
@@ -175,11 +189,36 @@ class TrivialLabels(Trivial):
         self._learned = None if learned is None else np.array(learned, dtype=np.float64)
 
 
+class _Said(NamedTuple):
+    """What a predictor says of every image of n pixels.
+
+    Attributes:
+        mask: (n / 8,) uint8, the pixels called lesion, eight to a byte.
+        area: How many these are.
+        nll, brier: What a pixel costs, (2, n): one without a lesion, and one with it.
+    """
+
+    mask: np.ndarray
+    area: int
+    nll: np.ndarray
+    brier: np.ndarray
+
+    @classmethod
+    def of(cls, p: np.ndarray) -> Self:
+        """From the probability of each pixel, (n,) float64."""
+        mask = p > 0.5
+        likelihood = np.clip([1 - p, p], NLL_CLAMP, 1 - NLL_CLAMP)
+        brier = np.stack([p * p, (1 - p) * (1 - p)])
+        return cls(np.packbits(mask), int(mask.sum()), -np.log(likelihood), brier)
+
+
 class TrivialMasks(Trivial):
     """Empty and full mask, the train split's mean mask and its best fixed mask, the best constant.
 
-    The best constant probability is the share of lesion pixels among all, so that its Brier score
-    is r(1 − r); as a mask it is empty, or full where r > ½.
+    As they say the same of every image, Brier score and NLL follow from how many images have a
+    lesion at each pixel, and overlaps from counts of bits. The best constant probability is the
+    share of lesion pixels among all, so that its Brier score is r(1 − r); as a mask it is empty, or
+    full where r > ½.
     """
 
     def __init__(self, prior: Prior | None = None) -> None:
@@ -188,14 +227,42 @@ class TrivialMasks(Trivial):
         if prior is not None:
             names += [MEAN_MASK, FIXED_MASK]
         self._states = {name: (Overlap(), ProperScores()) for name in names}
-        self._masks: dict[tuple[int, ...], dict[str, Tensor]] = {}
+        self._masks: dict[tuple[int, ...], dict[str, _Said]] = {}
 
-    def update(self, batch: Batch) -> None:
-        mask = _mask(batch)
-        truth = mask.detach().to(torch.float64).flatten(1)
-        for name, p in self._said(mask).items():
-            for state in self._states[name]:
-                state.judge(p.expand_as(truth), truth)
+    @staticmethod
+    def truth(batch: Batch) -> np.ndarray:
+        """The masks, (B, 1, *spatial) uint8, 0 or 1."""
+        if batch.mask is None:
+            raise ValueError("trivial segmentations need a batch with masks")
+        return batch.mask.detach().byte().cpu().numpy()
+
+    @staticmethod
+    def learn(truths: Iterable[np.ndarray]) -> Prior:
+        total, images, with_lesion = np.zeros(()), 0, 0
+        for masks in truths:
+            total = total + masks[:, 0].sum(axis=0, dtype=np.float64)
+            images += len(masks)
+            with_lesion += int(masks.reshape(len(masks), -1).any(axis=1).sum())
+        if not total.ndim:
+            raise ValueError("a prior needs the masks of the train split")
+        return Prior(mean=(total / images).astype(np.float32), fixed=_fixed(total, with_lesion))
+
+    def add(self, truth: np.ndarray) -> None:
+        rows = truth.reshape(len(truth), -1)
+        pixels = rows.shape[1]
+        with_lesion = rows.sum(axis=0, dtype=np.float64)
+        images = np.stack([len(rows) - with_lesion, with_lesion])
+        bits = np.packbits(rows, axis=1)
+        lesion = _ones(bits)
+        for name, said in self._said(truth.shape[2:]).items():
+            overlap, scores = self._states[name]
+            predicted = np.full(len(rows), said.area, np.float64)
+            overlap.count(_ones(bits & said.mask), predicted, lesion, pixels=pixels)
+            scores.add(
+                pixels=rows.size,
+                nll=(images * said.nll).sum(),
+                brier=(images * said.brier).sum(),
+            )
 
     def merge(self, other: Self) -> None:
         for name, states in self._states.items():
@@ -226,36 +293,44 @@ class TrivialMasks(Trivial):
             for name, (overlap, scores) in state.items()
         }
 
-    def _said(self, mask: Tensor) -> dict[str, Tensor]:
-        """The probability (1, n) of each predictor, at the size and on the device of the masks."""
-        size = tuple(mask.shape[2:])
+    def _said(self, size: tuple[int, ...]) -> dict[str, _Said]:
+        """What each predictor says of images of this size."""
         if size not in self._masks:
-            zeros = mask.new_zeros((1, math.prod(size)), dtype=torch.float64)
-            said = {EMPTY_MASK: zeros, FULL_MASK: zeros + 1}
+            zeros = np.zeros(math.prod(size))
+            given = {EMPTY_MASK: zeros, FULL_MASK: zeros + 1}
             if self._prior is not None:
                 assert self._prior.mean is not None
                 assert self._prior.fixed is not None
+                given[MEAN_MASK] = _resized(self._prior.mean, size, "area")
                 # The mask at another size is the one that its truth has there, too.
-                for name, values, mode in (
-                    (MEAN_MASK, self._prior.mean, "area"),
-                    (FIXED_MASK, self._prior.fixed, "nearest-exact"),
-                ):
-                    whole = torch.from_numpy(values).to(mask.device, torch.float64)[None, None]
-                    said[name] = F.interpolate(whole, size, mode=mode).flatten(1)
-            self._masks[size] = said
+                given[FIXED_MASK] = _resized(self._prior.fixed, size, "nearest-exact")
+            self._masks[size] = {name: _Said.of(p) for name, p in given.items()}
         return self._masks[size]
 
 
-def _mask(batch: Batch) -> Tensor:
-    if batch.mask is None:
-        raise ValueError("trivial segmentations need a batch with masks")
-    return batch.mask
+#: By task; each is its task's own `trivial`, found without loading torch.
+TRIVIAL: dict[TaskName, type[Trivial]] = {
+    TaskName.SEGMENTATION: TrivialMasks,
+    TaskName.CLASSIFICATION: TrivialClasses,
+    TaskName.MULTILABEL: TrivialLabels,
+}
 
 
-def _counted(counts: np.ndarray, batch: Batch) -> np.ndarray:
-    if batch.label is None:
-        raise ValueError("trivial classifications need a batch with labels")
-    return _added(counts, torch.bincount(batch.label.detach().cpu()).numpy())
+def _ones(bits: np.ndarray) -> np.ndarray:
+    """How many bits of each row are set: (B, n / 8) to (B,) float64."""
+    return np.bitwise_count(bits).sum(axis=1, dtype=np.float64)
+
+
+def _resized(values: np.ndarray, size: tuple[int, ...], mode: str) -> np.ndarray:
+    """Values (*spatial) at another size, in one line of float64."""
+    if values.shape == size:
+        return values.ravel().astype(np.float64)
+    # At a rung alone: a study is checked at full size.
+    import torch
+    import torch.nn.functional as F
+
+    whole = torch.from_numpy(values).double()[None, None]
+    return F.interpolate(whole, size, mode=mode).numpy().ravel()
 
 
 def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -266,12 +341,10 @@ def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return total
 
 
-def _asked(total: np.ndarray, batch: Batch) -> np.ndarray:
-    """(2, K) with a batch's labels added: images that have each, and images where it is known."""
-    if batch.label is None or batch.label.ndim != 2:
-        raise ValueError("trivial answers to several labels need a batch with them")
-    truth = batch.label.detach().to(torch.float64).cpu().numpy()
-    more = np.stack([np.nansum(truth, axis=0), (~np.isnan(truth)).sum(axis=0)])
+def _asked(total: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(2, K) with labels (B, K) added: images that have each, and images where it is known."""
+    known = ~np.isnan(labels)
+    more = np.stack([np.where(known, labels, 0).sum(axis=0, dtype=np.float64), known.sum(axis=0)])
     return more + (total if total.size else 0)
 
 

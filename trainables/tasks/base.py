@@ -102,9 +102,9 @@ class Task(ABC):
         """What a temperature is fitted on: scores (n, K) float64 and classes (n,) long, of K = 1
         log-odds and 0 or 1, on the CPU. Of large images evenly spaced pixels are enough."""
 
-    @abstractmethod
     def read_prior(self, batches: Iterable[Batch]) -> Prior:
         """What the train split tells without its images. Raises ValueError without a batch."""
+        return self.trivial.learn(map(self.trivial.truth, batches))
 
     @abstractmethod
     def shown_truth(self, batch: Batch) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -14,8 +13,7 @@ from trustsweep.trainables.attacks.losses import Answer, margin_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import classes
-from trustsweep.trainables.metrics.prior import Prior
-from trustsweep.trainables.metrics.trivial import TrivialClasses, class_prior
+from trustsweep.trainables.metrics.trivial import TrivialClasses
 from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
 
 
@@ -74,9 +72,6 @@ class Classification(Task):
 
     def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return scores.double().cpu(), self.truth(batch).long().cpu()
-
-    def read_prior(self, batches: Iterable[Batch]) -> Prior:
-        return class_prior(batches)
 
     def shown_truth(self, batch: Batch) -> dict[str, np.ndarray]:
         return {"label": self.truth(batch).cpu().numpy()}

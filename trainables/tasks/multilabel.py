@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -14,9 +13,8 @@ from trustsweep.trainables.attacks.losses import Answer, margin_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import findings
-from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.resampled import Columns
-from trustsweep.trainables.metrics.trivial import TrivialLabels, label_prior
+from trustsweep.trainables.metrics.trivial import TrivialLabels
 from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
 
 
@@ -83,9 +81,6 @@ class Multilabel(Task):
         truth = self.truth(batch)
         known = ~truth.isnan()
         return scores[known].unsqueeze(1).double().cpu(), truth[known].long().cpu()
-
-    def read_prior(self, batches: Iterable[Batch]) -> Prior:
-        return label_prior(batches)
 
     def shown_truth(self, batch: Batch) -> dict[str, np.ndarray]:
         return {"labels": numbers(self.truth(batch))}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -16,9 +15,8 @@ from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import foreground
 from trustsweep.trainables.metrics.calibration import image_gaps, region_of
 from trustsweep.trainables.metrics.overlap import dice, image_counts
-from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.sparsification import ause
-from trustsweep.trainables.metrics.trivial import TrivialMasks, mask_prior
+from trustsweep.trainables.metrics.trivial import TrivialMasks
 from trustsweep.trainables.tasks.base import AttackLosses, Task, picture
 
 #: Pixels of an image beyond which a temperature is fitted on as many of them, evenly spaced.
@@ -96,9 +94,6 @@ class Segmentation(Task):
         flat = scores.flatten(2)[..., ::step].transpose(1, 2).flatten(0, 1)
         truth = self.truth(batch).flatten(1)[:, ::step].flatten()
         return flat.double().cpu(), truth.long().cpu()
-
-    def read_prior(self, batches: Iterable[Batch]) -> Prior:
-        return mask_prior(batches)
 
     def shown_truth(self, batch: Batch) -> dict[str, np.ndarray]:
         return {"mask": picture(self.truth(batch))}

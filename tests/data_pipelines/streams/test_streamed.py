@@ -291,17 +291,3 @@ def test_shares_are_contiguous_and_even():
             sizes = [b - a for a, b in pairwise(edges)]
             assert len(sizes) == parts
             assert max(sizes) - min(sizes) <= 1
-
-
-def test_truths_are_those_of_the_samples_without_their_images(phantoms, samples):
-    stream = Streamed(phantoms, Split.TRAIN, Manifest.load(phantoms), window_bytes=SMALL)
-    known = {name: samples.batch([i]) for i, name in enumerate(samples.sample_ids)}
-    read = 0
-    for batch in stream.truths():
-        assert batch.image.shape == (len(batch), 0)
-        assert batch.tabular is None
-        for row, name in enumerate(batch.sample_id):
-            assert torch.equal(batch.mask[row], known[name].mask[0])
-            assert batch.label[row] == known[name].label[0]
-        read += len(batch)
-    assert read == len(known)

@@ -1,10 +1,13 @@
 """Bad input on the command line: one line on stderr that says what to do, exit code 2."""
 
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -162,6 +165,12 @@ SWEEPS = [
     (["--set", "methods=[evidential]"], ["methods", "did you mean 'evidential-unet'"]),
     (["--set", "space.lerning_rate=1"], ["lerning_rate", "did you mean 'learning_rate'"]),
     (["--set", "resources.workers=4096"], ["resources", "4096 worker(s)"]),
+    (["--set", "space.regime=uncertan"], ["space.regime", "did you mean 'uncertain'"]),
+    (["--set", "space.width=abc"], ["space.width", "'abc' is not a whole number"]),
+    (["--set", "search={trials: 3, trials: 4}"], ["--set", "key 'trials' stands twice"]),
+    (["--set", "constraints=['clean.dice >= 1.1']"], ["constraints", "kept by no model"]),
+    (["--warm-start", "nowhere"], ["nowhere", "no run here"]),
+    (["--set", "methods=[classifier]", "--set", "space={}"], ["objectives", "segmentation"]),
 ]
 
 
@@ -173,6 +182,80 @@ def test_a_study_that_cannot_be_is_refused_before_anything_starts(
     result = trustsweep("sweep", "evidential", "--data", phantoms, "--out", out, "--dry-run", *more)
     refused(result, *words)
     assert not out.exists()
+
+
+def one_class_in_validation(folder: Path) -> Path:
+    """BreastMNIST-shaped, with images of one class alone in the validation split."""
+    draws = np.random.default_rng(1)
+    arrays = {}
+    for split, count in (("train", 60), ("val", 20), ("test", 20)):
+        arrays[f"{split}_images"] = draws.integers(0, 256, (count, 28, 28), np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
+    arrays["val_labels"][:] = 1
+    np.savez(folder / "breastmnist.npz", **arrays)
+    return folder / "breastmnist.npz"
+
+
+def test_an_objective_that_a_split_cannot_have_is_refused_by_a_dry_run(trustsweep, tmp_path):
+    source, data = one_class_in_validation(tmp_path), tmp_path / "data"
+    assert trustsweep("prepare", source, "--layout", "medmnist", "--out", data)[0] == 0
+    plain = ("sweep", "classification", "--data", data, "--dry-run", "--set", "constraints=[]")
+    for name, why in (
+        ("clean.auroc", "fewer than two classes occur there"),
+        ("skill.clean.accuracy", "a predictor that ignores the image is perfect there"),
+    ):
+        # Named first: to ask for a skill would be no help.
+        result = trustsweep(*plain, "--set", f"objectives=[{name}, clean.ece]")
+        refused(result, f"objectives: '{name}' does not exist on the val split", why)
+    assert trustsweep(*plain, "--set", "objectives=[clean.nll, clean.accuracy]")[0] == 0
+
+
+METRIC_PLUGIN = """
+from trustsweep.data_pipelines.schema import TaskName
+from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
+
+state = {TaskName.CLASSIFICATION: "trustsweep.trainables.metrics.confusion:Confusion"}
+METRICS.register(MetricInfo("own", "max", 0.0, 1.0, "", "A metric of one's own", state))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["list", "pgd"],
+        ["list", "--plugin", "PLUGIN"],
+        ["sweep", "evidential", "--data", "DATA", "--dry-run"],
+        ["sweep", "classification", "--data", "DATA", "--dry-run", "--plugin", "PLUGIN"],
+        ["sweep", "evidential-arms", "--data", "DATA", "--dry-run"],
+        ["sweep", "evidential", "--data", "DATA", "--dry-run", "--set", "evaluation.attack=pgd"],
+        [
+            "sweep", "evidential", "--data", "DATA", "--dry-run",
+            "--set", "fidelity.parameters={attack_steps: 0.5}",
+        ],
+        ["train", "unet", "--data", "DATA", "--dry-run"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_only_looks_loads_nothing_that_takes_seconds(arguments, phantoms, tmp_path):
+    """That both answer at once follows from what they leave alone; a clock would fail by chance."""
+    (tmp_path / "plugin.py").write_text(METRIC_PLUGIN)
+    named = {"DATA": str(phantoms), "PLUGIN": str(tmp_path / "plugin.py")}
+    command = ["trustsweep", *(named.get(word, word) for word in arguments)]
+    code = (
+        "import atexit, sys\n"
+        "heavy = {'torch', 'ray', 'monai', 'optuna', 'pandas', 'scipy', 'sklearn', 'matplotlib'}\n"
+        "atexit.register(lambda: print('LOADED', sorted(heavy & set(sys.modules))))\n"
+        f"sys.argv = {command!r}\n"
+        "from trustsweep.distributed.cli.app import main\n"
+        "main()\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("LOADED []\n"), done.stdout[-200:]
 
 
 def test_missing_data_and_a_full_run_folder_are_refused(trustsweep, phantoms, tmp_path):

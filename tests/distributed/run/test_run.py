@@ -17,9 +17,8 @@ from trustsweep.distributed.report.sections.importances import importances
 from trustsweep.distributed.report.sections.parallel import parallel
 from trustsweep.distributed.report.wording import parameter
 from trustsweep.distributed.run.exports import write_exports
-from trustsweep.distributed.run.folder import Front, Run, identifier
+from trustsweep.distributed.run.folder import Front, Run, identifier, objectives_of
 from trustsweep.distributed.run.ledger import LEDGER, RUN_FORMAT, Record, State
-from trustsweep.distributed.sweep.checks import objectives_of
 from trustsweep.search_spaces.study import Study
 from trustsweep.trainables.metrics.catalog import COSTS
 

@@ -5,9 +5,9 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from trustsweep.distributed.run.folder import objectives_of
 from trustsweep.distributed.run.ledger import Ledger, State
 from trustsweep.distributed.search.journal import JOURNAL, Journal
-from trustsweep.distributed.sweep.checks import objectives_of
 
 STATES = {State.COMPLETED: "COMPLETE", State.STOPPED: "PRUNED", State.FAILED: "FAIL"}
 

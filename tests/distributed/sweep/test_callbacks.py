@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.distributed.run.checkpoints import save_state
 from trustsweep.distributed.run.exports import write_exports
-from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.folder import Run, objectives_of
 from trustsweep.distributed.run.halt import Halt
 from trustsweep.distributed.run.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
 from trustsweep.distributed.run.trivial import Trivial
@@ -24,7 +24,6 @@ from trustsweep.distributed.search.sampling import Sampling
 from trustsweep.distributed.search.stopping.policy import Verdict
 from trustsweep.distributed.sweep import resources
 from trustsweep.distributed.sweep.callbacks import RunCallback
-from trustsweep.distributed.sweep.checks import objectives_of
 from trustsweep.distributed.sweep.plan import Prepared
 from trustsweep.distributed.sweep.progress import Progress
 from trustsweep.distributed.workers.outcome import FAILED, FINISHED, METRICS, OUTSIDE, RUNG, TRIAL
@@ -64,7 +63,8 @@ class Session:
 
     def __init__(self, run: Run, study: Study, console: Console) -> None:
         self.run = run
-        prepared = Prepared(study, Manifest.load(run.path), OBJECTIVES, PLAN, Trivial(Prior(), {}))
+        trivial = Trivial(Prior(), {})
+        prepared = Prepared(study, Manifest.load(run.path), OBJECTIVES, trivial, PLAN, [])
         self.stopped: dict[str, Verdict] = {}
         self.halt = Halt()
         sampling = Sampling(study, OBJECTIVES, identify)

@@ -2,16 +2,16 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest
-from trustsweep.distributed.run.folder import Run
+from trustsweep.distributed.run.folder import Run, objectives_of
 from trustsweep.distributed.run.ledger import SEEDS, Ledger, Record, State
 from trustsweep.distributed.search.stopping.policy import Metrics, Policy, Verdict
 from trustsweep.distributed.search.study_scheduler import replay
-from trustsweep.distributed.sweep.checks import objectives_of
 from trustsweep.distributed.sweep.resume import check_changes, lessons, teach
 from trustsweep.distributed.version import code_revision
 from trustsweep.search_spaces.study import Study, apply_overrides
@@ -29,6 +29,11 @@ RAW = {
 
 def study_of(*overrides: str) -> Study:
     return Study.model_validate(apply_overrides(RAW, overrides))
+
+
+def learning(source: Path, *overrides: str) -> Study:
+    """The study with a warm start from `source`."""
+    return study_of(f"search.warm_start={source}", *overrides)
 
 
 def begin(folder, phantoms, **session: str) -> Run:
@@ -213,7 +218,7 @@ def test_only_what_has_the_objectives_teaches_and_it_does_so_once(run, tmp_path,
     ):
         old.ledger.end(record)
     old.ledger.start(Record(id="running", config={}))
-    records = lessons(old.path, study_of("search.trials=9"), Manifest.load(phantoms))
+    records = lessons(learning(old.path, "search.trials=9"), Manifest.load(phantoms))
     for _ in range(2):
         teach(run.ledger, records)
     assert [r.id for r in Ledger(run.path).priors] == ["good", "stopped"]
@@ -224,16 +229,16 @@ def test_a_run_without_anything_to_learn_from_is_refused(run, tmp_path, phantoms
     empty = begin(tmp_path / "empty", phantoms)
     manifest = Manifest.load(phantoms)
     with pytest.raises(UserError, match=r"no completed trial with dice_area"):
-        lessons(empty.path, study_of(), manifest)
+        lessons(learning(empty.path), manifest)
     with pytest.raises(UserError, match="no run here"):
-        lessons(tmp_path, study_of(), manifest)
+        lessons(learning(tmp_path), manifest)
 
 
 def test_a_run_that_was_judged_otherwise_teaches_nothing(run, phantoms):
     run.ledger.end(finished("good"))
     manifest = Manifest.load(phantoms)
-    assert len(lessons(run.path, study_of("evaluation.final=full"), manifest)) == 1
+    assert len(lessons(learning(run.path, "evaluation.final=full"), manifest)) == 1
     with pytest.raises(UserError, match=r"evaluation.epsilons was .* and is \[0.0, 0.3\]"):
-        lessons(run.path, study_of("evaluation.epsilons=[0, 0.3]"), manifest)
+        lessons(learning(run.path, "evaluation.epsilons=[0, 0.3]"), manifest)
     with pytest.raises(UserError, match="on other data"):
-        lessons(run.path, study_of(), replace(manifest, fingerprint="another"))
+        lessons(learning(run.path), replace(manifest, fingerprint="another"))

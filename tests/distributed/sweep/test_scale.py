@@ -8,10 +8,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from trustsweep.distributed.run.folder import objectives_of
 from trustsweep.distributed.run.ledger import Ledger
 from trustsweep.distributed.search.journal import Journal
 from trustsweep.distributed.search.stopping import make_policy
-from trustsweep.distributed.sweep.checks import objectives_of
 
 TRIALS = 2_000
 #: Bytes of a record, its trial in Optuna and its id, with room for another version of Optuna.

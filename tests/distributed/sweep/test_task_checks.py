@@ -9,19 +9,17 @@ import pytest
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, TaskName
-from trustsweep.distributed.run.trivial import Trivial
 from trustsweep.distributed.sweep.checks import (
     check,
     check_defined,
+    check_sighted,
     measured_names,
-    objectives_of,
     tasks_of,
     with_objectives,
 )
 from trustsweep.distributed.sweep.plan import prepare
 from trustsweep.search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
 from trustsweep.trainables.metrics.catalog import AREAS, COSTS, metric_info
-from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.registry import METHODS
 
 MANIFEST = Manifest(
@@ -53,7 +51,7 @@ def test_a_study_measures_what_its_task_has() -> None:
 
 def test_a_metric_of_another_task_is_refused() -> None:
     with pytest.raises(UserError, match="'dice_area' judges segmentation, not classification"):
-        objectives_of(study(objectives=["dice_area", "clean.ece"]))
+        check(study(objectives=["dice_area", "clean.ece"]), MANIFEST)
 
 
 def test_methods_of_two_tasks_are_refused() -> None:
@@ -72,7 +70,8 @@ def test_objectives_follow_from_the_task_and_from_what_is_measured(
 ) -> None:
     raw = {"name": "train", "methods": [name], "evaluation": evaluation}
     asked = with_objectives(raw, "train")
-    skill, error = objectives_of(asked)  # raises for one that is not measured
+    assert {*asked.objectives} <= {*measured_names(asked)}
+    skill, error = objectives_of(asked)
     assert (skill.direction, error.direction) == ("max", "min")
     assert metric_info(skill.name).skilled
     assert error.name.split(".")[1] in ("ece", "ece_region")
@@ -99,7 +98,7 @@ def test_objectives_follow_from_the_task_that_the_data_have(tmp_path: Path) -> N
         offer(task)
         asked = with_objectives(raw, "train")
         assert asked.objectives == [skill, "clean.ece"]
-        objectives_of(asked, task)  # raises for one that the task has not
+        assert {*asked.objectives} <= {*measured_names(asked, task)}
     offer(TaskName.SEGMENTATION)
     with pytest.raises(UserError, match="offers segmentation"):
         with_objectives(raw, "train")
@@ -123,27 +122,28 @@ def test_what_a_blind_model_can_win_needs_a_constraint_on_a_skill(
     wanted = rf"best {objective}\. .*\[skill\.{condition}\.balanced_accuracy >= 0\.05\]"
     wrong = study(objectives=["clean.auroc", objective], constraints=constraints)
     with pytest.raises(UserError, match=wanted):
-        check(wrong, MANIFEST)
-    check(wrong.model_copy(update={"constraints": [SKILLED]}), MANIFEST)
+        check_sighted(wrong, TaskName.CLASSIFICATION)
+    check_sighted(wrong.model_copy(update={"constraints": [SKILLED]}), TaskName.CLASSIFICATION)
     # One trial is no search: nothing can win.
-    check(wrong.model_copy(update={"search": Search(trials=1)}), MANIFEST)
+    check_sighted(wrong.model_copy(update={"search": Search(trials=1)}), TaskName.CLASSIFICATION)
 
 
 def test_proper_scores_and_discrimination_need_none() -> None:
-    check(study(objectives=["balanced_accuracy_area", "clean.brier", "clean.aurc"]), MANIFEST)
+    scores = ["balanced_accuracy_area", "clean.brier", "clean.aurc"]
+    check_sighted(study(objectives=scores), TaskName.CLASSIFICATION)
 
 
 @pytest.mark.parametrize("name", ["clean.false_alarms", "clean.e_aurc"])
 def test_false_alarms_and_referral_are_won_by_predicting_nothing(name: str) -> None:
     alarms = study(methods=["unet"], objectives=["dice_lesion_area", name])
     with pytest.raises(UserError, match=r"skill\.clean\.dice_lesion"):
-        check(alarms, dataclasses.replace(MANIFEST, tasks=(TaskName.SEGMENTATION,)))
+        check_sighted(alarms, TaskName.SEGMENTATION)
 
 
 @pytest.mark.parametrize("name", ["clean.ece_floor", "clean.top_class_share"])
 def test_what_only_describes_a_model_is_no_objective(name: str) -> None:
     with pytest.raises(UserError, match="neither high nor low"):
-        objectives_of(study(objectives=[name]))
+        check(study(objectives=[name]), MANIFEST)
 
 
 @pytest.mark.parametrize("name", shipped_studies())
@@ -198,13 +198,10 @@ def test_a_sweep_is_refused_before_it_starts(phantoms: Path) -> None:
         methods=["unet"], objectives=["dice_lesion_area"], data=str(phantoms),
         constraints=["clean.false_alarms <= 0.2"],
     )  # fmt: skip
-    with pytest.raises(UserError, match=r"constraints: 'clean.false_alarms' does not exist"):
-        prepare(asked, nodes, Trivial(Prior(), {Split.VAL: FIGURES}))
     prepared = prepare(asked, nodes)
     figures = prepared.trivial.figures
     assert figures.keys() == {"val", "test"}
     assert figures["val"]["empty mask"]["dice_lesion"] == 0
-    assert prepare(asked, nodes, prepared.trivial).trivial is prepared.trivial
 
 
 @pytest.mark.parametrize(
@@ -228,3 +225,59 @@ def test_weights_of_classes_need_classes() -> None:
     )
     with pytest.raises(UserError, match="segmentation has no class of each image"):
         check(wanted, pixels)
+
+
+@pytest.mark.parametrize(
+    ("constraints", "told"),
+    [
+        (["clean.accuracy >= 1.5"], "clean.accuracy >= 1.5 is kept by no model"),
+        (["clean.ece <= -0.1"], "clean.ece <= -0.1 is kept by no model"),
+        (["skill.clean.auroc >= 1.01"], "kept by no model"),
+        (["clean.accuracy >= 0.5", "clean.accuracy >= 0.6"], "leave one of them out"),
+        (["clean.accuracy >= 0.5", "clean.accuracy <= 0.4"], "no model keeps both"),
+        (["clean.accuracy <= 0.4", "clean.accuracy >= 0.5"], "no model keeps both"),
+    ],
+)
+def test_bounds_that_no_model_keeps_are_refused(constraints: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=f"constraints: .*{told}"):
+        check(study(objectives=["clean.auroc"], constraints=constraints), MANIFEST)
+
+
+def test_bounds_on_both_sides_may_leave_room() -> None:
+    bounds = ["clean.accuracy >= 0.5", "clean.accuracy <= 0.9", "cost.seconds <= 60"]
+    check(study(objectives=["clean.auroc"], constraints=bounds), MANIFEST)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"space": {"selection_measure": "vacuity"}}, "selection_measure: vacuity is no unc"),
+        ({"space": {"encoder": "model.safetensors"}}, "space.encoder: .* is not absolute"),
+        ({"space": {"encoder": "/no/model.safetensors"}}, "space.encoder: .*no such file"),
+        ({"search": {"scheduler": {"rungs": []}}}, "scheduler.rungs: forecast stops trials at"),
+        ({"search": {"sampler": "grid"}}, "space.* a grid cannot go through a continuous range"),
+        ({"seeds": 3, "baseline": {"method": "unet"}}, "baseline: unet is for segmentation"),
+        (
+            {"seeds": 3, "baseline": {}, "variants": {"a": {"method": "unet"}}},
+            r"variants\.a: unet is for segmentation",
+        ),
+        (
+            {"evaluation": {"attack": "square", "norm": "l2", "epsilons": [0, 1.0]}},
+            r"evaluation\.norm: square is not possible under l2",
+        ),
+    ],
+    ids=str,
+)
+def test_what_no_trial_could_use_is_refused(changes: dict, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        check(study(objectives=["clean.auroc"], **changes), MANIFEST)
+
+
+def test_a_measure_that_no_regime_of_the_study_ranks_by_is_never_asked_for() -> None:
+    space = {"selection_measure": "vacuity", "regime": {"choices": ["none", "random"]}}
+    check(study(objectives=["clean.auroc"], space=space), MANIFEST)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_registry_names_the_maps_that_a_method_gives(name: str) -> None:
+    assert METHODS.fact(name, "uncertainties") == METHODS[name].uncertainties

@@ -13,8 +13,10 @@ from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import load
-from trustsweep.trainables.evaluation import EvaluationPlan
+from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
 from trustsweep.trainables.metrics.skill import triviality
+from trustsweep.trainables.metrics.trivial import TRIVIAL
+from trustsweep.trainables.tasks import task_named
 
 
 def constant(data: Path, method: str, weight: str) -> Training:
@@ -81,3 +83,34 @@ def test_on_medmnist_a_constant_class_is_accurate_and_has_no_skill(
     assert triviality(found, known.figures["val"]) == "predicts one class for every image"
     (constraint,) = load("classification").constraints
     assert constraint.violation(found[constraint.metric]) > 0
+
+
+@pytest.mark.parametrize("task", [TaskName.SEGMENTATION, TaskName.CLASSIFICATION])
+def test_what_a_study_is_checked_with_is_what_an_evaluation_gives(
+    task: TaskName, phantoms: Path
+) -> None:
+    """Read from the shards before a sweep, and gathered from the batches that models are judged on.
+
+    Labels and masks are the same bits, so figures differ by the order of float64 sums at most.
+    """
+    manifest = Manifest.load(phantoms)
+    known = read_trivial(Folder(phantoms), manifest, task)
+    asked = task_named(task)
+    prior = asked.read_prior(Samples.read(phantoms, Split.TRAIN).sweep(7))
+    for name in ("counts", "mean", "fixed"):
+        mine, theirs = getattr(known.prior, name), getattr(prior, name)
+        assert mine is theirs is None or np.array_equal(mine, theirs)
+    for split in known.figures:
+        judged = Evaluation(EvaluationPlan(), asked, prior)
+        for batch in Samples.read(phantoms, Split(split)).sweep(7):
+            judged.update_truth(batch)
+        figures = judged.trivial()
+        assert figures.keys() == known.figures[split].keys()
+        for predictor, row in figures.items():
+            assert row == pytest.approx(known.figures[split][predictor], abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("task", TaskName)
+def test_the_predictors_of_a_task_are_its_own(task: TaskName) -> None:
+    """Those that a study is checked with, before torch is loaded, and those of an evaluation."""
+    assert TRIVIAL[task] is task_named(task).trivial

@@ -10,8 +10,8 @@ import torch
 
 from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.streams import Samples
+from trustsweep.distributed.run.folder import objectives_of
 from trustsweep.distributed.statistics.front import Objective
-from trustsweep.distributed.sweep.checks import objectives_of
 from trustsweep.distributed.workers.cost import Cost, Meter
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Levels
 from trustsweep.distributed.workers.rank import Rank
