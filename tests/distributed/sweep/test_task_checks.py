@@ -9,6 +9,7 @@ import pytest
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, TaskName
+from trustsweep.distributed.run.folder import objectives_of
 from trustsweep.distributed.sweep.checks import (
     check,
     check_defined,
