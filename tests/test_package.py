@@ -197,7 +197,9 @@ def command_line(installed: Path, where: Path, *words: object, seconds: float = 
         "try:\n    runpy.run_module('trustsweep', run_name='__main__', alter_sys=True)\n"
         "finally:\n"
         "    files = [getattr(m, '__file__', None) or '' for m in [*sys.modules.values()]]\n"
-        f"    assert not [f for f in files if f.startswith({str(ROOT) + os.sep!r})], files\n"
+        f"    ours, libraries = {str(ROOT) + os.sep!r}, sys.prefix + {os.sep!r}\n"
+        "    ours = [f for f in files if f.startswith(ours) and not f.startswith(libraries)]\n"
+        "    assert not ours, ours\n"
         "    import trustsweep; assert trustsweep.__path__ == "
         f"[{str(installed / 'trustsweep')!r}], trustsweep.__path__\n"
     )

@@ -13,7 +13,7 @@ from trustsweep.trainables.metrics.base import MetricState
 from trustsweep.trainables.metrics.catalog import METRICS, state_classes
 from trustsweep.trainables.metrics.samples import SampleState
 
-TASKS = (TaskName.SEGMENTATION, TaskName.CLASSIFICATION)
+TASKS = tuple(TaskName)
 STATES = {task: state_classes(METRICS, task) for task in TASKS}
 by_class = pytest.mark.parametrize(
     ("cls", "task"),
@@ -42,6 +42,14 @@ def labelled(p: torch.Tensor, y: torch.Tensor, u: torch.Tensor, ids: str = "s") 
     )
 
 
+def several(p: torch.Tensor, y: torch.Tensor, u: torch.Tensor, ids: str = "s") -> Pair:
+    """Probabilities and labels (B, K), each a question of its own, and uncertainty (B,)."""
+    names = tuple(f"{ids}{i}" for i in range(len(p)))
+    return Prediction.from_probability(p, {"entropy": u}, exclusive=False), Batch(
+        sample_id=names, image=torch.zeros(len(p)), label=y
+    )
+
+
 def draw(
     task: TaskName, seed: int, images: int = 5, shape: tuple[int, ...] = (12, 10), classes: int = 3
 ) -> Pair:
@@ -51,6 +59,12 @@ def draw(
         y = torch.arange(images) % max(classes, 2)
         u = torch.rand(images, generator=g)
         return labelled(p if classes > 1 else p[:, 1:], y, u, f"{seed}-")
+    if task is TaskName.MULTILABEL:
+        y = (torch.rand(images, classes, generator=g) < 0.4).float()
+        y[0], y[1] = 1, 0  # so that every label is there, and is not
+        y[2, 0] = math.nan
+        p = torch.rand(images, classes, generator=g)
+        return several(p, y, torch.rand(images, generator=g), f"{seed}-")
     p = torch.rand(images, *shape, generator=g)
     y = (torch.rand(images, *shape, generator=g) < 0.3).float()
     y[0] = 0
@@ -65,6 +79,10 @@ def perfect(task: TaskName, noise: float) -> Pair:
         truth = torch.nn.functional.one_hot(y).float()
         p = truth + noise * (torch.rand(30, 3, generator=g).softmax(1) - truth)
         return labelled(p, y, torch.rand(30, generator=g) if noise else torch.zeros(30))
+    if task is TaskName.MULTILABEL:
+        y = (torch.rand(30, 3, generator=g) < 0.4).float()
+        p = (y + noise * torch.rand(30, 3, generator=g) * (1 - 2 * y)).clamp(0, 1)
+        return several(p, y, torch.rand(30, generator=g) if noise else torch.zeros(30))
     truth = (torch.rand(3, 16, 16, generator=g) < 0.3).float()
     truth[0] = 0
     p = (truth + noise * torch.rand(truth.shape, generator=g) * (1 - 2 * truth)).clamp(0, 1)
@@ -74,7 +92,8 @@ def perfect(task: TaskName, noise: float) -> Pair:
 def rows(whole: Pair, index: list[int]) -> Pair:
     prediction, batch = whole
     maps = {k: v[index] for k, v in prediction.uncertainty.items()}
-    return Prediction(prediction.scores[index], maps), batch.select(index)
+    said = Prediction(prediction.scores[index], maps, exclusive=prediction.exclusive)
+    return said, batch.select(index)
 
 
 def compute(cls: type[MetricState], *pairs: Pair) -> dict[str, float]:
