@@ -6,14 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from trustsweep.data_pipelines import plugins
 from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Manifest, Split
+from trustsweep.data_pipelines.streams import Samples
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = ROOT / "tests" / "everything_plugin.py"
 EXAMPLE = ROOT / "docs" / "examples" / "own_model.py"
+OWN_LAYOUT = ROOT / "docs" / "examples" / "own_layout.py"
 
 
 def trustsweep(*words: object, folder: Path = ROOT, seconds: float = 120) -> str:
@@ -119,6 +124,27 @@ def test_the_digest_goes_by_what_files_hold_and_not_by_their_order(tmp_path, mon
     assert len({both, digest(one), digest()}) == 3
     two.write_text("x = 3\n")
     assert digest(one, two) != both
+
+
+def test_a_folder_of_ones_own_is_read_by_the_example(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, brightness in (("healthy", 60), ("sick", 180)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(brightness - 50, brightness + 50, (16, 16), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
+    data = tmp_path / "data"
+    told = trustsweep(
+        "prepare", tmp_path / "images", "--layout", "class-folders", "--plugin", OWN_LAYOUT,
+        "--out", data,
+    )  # fmt: skip
+    manifest = Manifest.load(data)
+    assert manifest.classes == ("healthy", "sick")
+    assert sum(manifest.split_counts.values()) == 24
+    assert "patient" in told
+    samples = Samples.read(data, Split.TRAIN)
+    batch = samples.batch(range(len(samples)))
+    assert batch.label.tolist() == (batch.image.flatten(1).mean(dim=1) > 0.45).long().tolist()
 
 
 @pytest.mark.slow
