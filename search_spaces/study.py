@@ -29,9 +29,10 @@ from pydantic import (
 from trustsweep.data_pipelines.corruptions import suites
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.search_spaces.space import METHOD, Space, Value, repeated
 from trustsweep.trainables.conditions import ConditionName
-from trustsweep.trainables.registry import CONDITIONS
+from trustsweep.trainables.registry import CONDITIONS, METHODS
 
 #: The parameter that every draw of a training hangs on.
 SEED = "seed"
@@ -329,6 +330,10 @@ class Constraint(_Section):
         return f"{self.metric} {self.sense} {str(self.bound).removesuffix('.0')}"
 
 
+#: In place of a list of methods: every one that fits the data.
+FITTING = "fitting"
+
+
 class Study(_Section):
     """One sweep, resolved. See the fields' own types for their meaning.
 
@@ -471,13 +476,58 @@ def _read_text(path: Path) -> str:
 
 
 def parse(raw: Mapping[str, Any], source: str) -> Study:
-    """Validate a study and its space. Raises `UserError` naming the key and what to do."""
+    """Validate a study and its space; ``methods: fitting`` becomes every method that fits the data.
+
+    Raises `UserError` naming the key and what to do.
+    """
+    if raw.get("methods") == FITTING:
+        raw = {**raw, "methods": fitting_methods(raw, source)}
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{source}: {_explain(error)}") from error
     study.search_space()
     return study
+
+
+def fitting_methods(raw: Mapping[str, Any], source: str) -> list[str]:
+    """Every registered method that can be asked what a study's objectives measure, of its data.
+
+    Raises `UserError` for a study without data or objectives, for objectives of no task or of
+    several that the data offer, and where no method fits.
+    """
+    from trustsweep.trainables.metrics.catalog import metric_info
+
+    if not raw.get("data"):
+        raise UserError(
+            f"{source}: methods: fitting needs the data that they are to fit. Name a prepared "
+            "folder with --data, or under `data`."
+        )
+    manifest = Manifest.load(raw["data"])
+    try:
+        bounds = [Constraint.model_validate(c).metric for c in raw.get("constraints", ())]
+        names = [*raw.get("objectives", ()), *bounds]
+    except (ValidationError, TypeError) as error:
+        raise UserError(f"{source}: constraints: not of the form clean.dice >= 0.5.") from error
+    tasks = [t for t in manifest.tasks if all(t in metric_info(n).tasks for n in names)]
+    if len(tasks) != 1 or not names:
+        offered = ", ".join(manifest.tasks)
+        found = " and ".join(tasks) or "none of these"
+        raise UserError(
+            f"{source}: methods: fitting needs objectives of one task. {raw['data']} offers "
+            f"{offered}; the objectives measure {found}. Name others, or list the methods."
+        )
+    fitting = [
+        name
+        for name in METHODS
+        if [t for t in METHODS.fact(name, "tasks") if t in manifest.tasks][:1] == tasks
+        and METHODS.fact(name, "needs").met(manifest)
+    ]
+    if not fitting:
+        raise UserError(
+            f"{source}: methods: no registered method fits {raw['data']} for {tasks[0]}."
+        )
+    return fitting
 
 
 def apply_overrides(raw: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.needs import IMAGES
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.networks import resnet
@@ -26,6 +27,7 @@ class Classifier(Method):
     """
 
     tasks = (TaskName.CLASSIFICATION, TaskName.MULTILABEL)
+    needs = IMAGES
     uncertainties = ("entropy", "least-confidence")
 
     def __init__(self, config: Config, manifest: Manifest) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.needs import ANYTHING, Needs
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class Method(ABC):
 
     #: What it can be asked, by name; of these it is asked the first that the data offer.
     tasks: ClassVar[tuple[TaskName, ...]]
+    #: What it needs of the data beside a task.
+    needs: ClassVar[Needs] = ANYTHING
     #: Uncertainty maps that `predict` returns; the first is the method's own default.
     uncertainties: ClassVar[tuple[str, ...]]
     #: Whether each prediction in evaluation mode is another draw; attacks then follow the mean

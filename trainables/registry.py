@@ -5,6 +5,7 @@ Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yam
 
 from typing import Literal, TypeAlias, get_args
 
+from trustsweep.data_pipelines import needs
 from trustsweep.data_pipelines.registry import Registry, registered
 from trustsweep.data_pipelines.schema import TaskName
 
@@ -38,6 +39,7 @@ METHODS = Registry(
         "classifier": registered(
             "trustsweep.trainables.classifier:Classifier",
             tasks=(TaskName.CLASSIFICATION, TaskName.MULTILABEL),
+            needs=needs.IMAGES,
         ),
         "draf": registered("trustsweep.trainables.fusion.draf:Draf", uncertainties=_OF_PASSES),
         "drfuse": "trustsweep.trainables.fusion.drfuse:DrFuse",
@@ -51,11 +53,13 @@ METHODS = Registry(
         "unet": registered(
             "trustsweep.trainables.unet:ClassicalUNet",
             tasks=(TaskName.SEGMENTATION,),
+            needs=needs.IMAGES,
             uncertainties=("bernoulli-variance", "entropy"),
         ),
         "evidential-unet": registered(
             "trustsweep.trainables.unet:EvidentialUNet",
             tasks=(TaskName.SEGMENTATION,),
+            needs=needs.IMAGES,
             uncertainties=(
                 "vacuity",
                 "beta-variance",
@@ -67,6 +71,7 @@ METHODS = Registry(
     },
     group="trustsweep.methods",
     tasks=(TaskName.CLASSIFICATION,),
+    needs=needs.MODALITIES,
     uncertainties=("entropy", "least-confidence"),
 )
 

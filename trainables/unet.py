@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trustsweep.data_pipelines.needs import IMAGES
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.losses import (
@@ -25,6 +26,7 @@ class _UNet(Method):
     """What both have in common: the network, and a loss that is a sum of named terms."""
 
     tasks = (TaskName.SEGMENTATION,)
+    needs = IMAGES
     outputs: int
 
     def __init__(self, config: Config, manifest: Manifest) -> None:

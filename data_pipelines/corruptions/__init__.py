@@ -4,7 +4,7 @@ Of MedMNIST-C, black-corner, characters, saturate, stain deposit and bubble are 
 says why.
 """
 
-from trustsweep.data_pipelines.corruptions import needs
+from trustsweep.data_pipelines import needs
 from trustsweep.data_pipelines.registry import Registry, registered
 
 CORRUPTIONS = Registry(

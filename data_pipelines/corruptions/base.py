@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from trustsweep.data_pipelines.corruptions import random
-from trustsweep.data_pipelines.corruptions.needs import IMAGES, Needs
 from trustsweep.data_pipelines.corruptions.suites import Five
+from trustsweep.data_pipelines.needs import IMAGES, Needs
 from trustsweep.data_pipelines.schema import Batch, Kind, Manifest
 
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from trustsweep.data_pipelines.corruptions import random
 from trustsweep.data_pipelines.corruptions.base import SERIES, TABULAR, Corruption
-from trustsweep.data_pipelines.corruptions.needs import RECORDS
 from trustsweep.data_pipelines.corruptions.observations import without_series, without_tabular
 from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.needs import RECORDS
 from trustsweep.data_pipelines.schema import Batch, Manifest
 
 

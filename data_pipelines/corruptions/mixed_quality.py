@@ -19,9 +19,9 @@ from trustsweep.data_pipelines.corruptions.base import (
     TABULAR,
     Corruption,
 )
-from trustsweep.data_pipelines.corruptions.needs import ANYTHING
 from trustsweep.data_pipelines.corruptions.rows import with_rows
 from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.needs import ANYTHING
 from trustsweep.data_pipelines.schema import Batch, Kind, Manifest, Modality
 
 #: What makes a modality of each kind worse.

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from trustsweep.data_pipelines.corruptions import random
 from trustsweep.data_pipelines.corruptions.base import IMAGE, PRESENT, Corruption, present_channels
-from trustsweep.data_pipelines.corruptions.needs import MODALITIES
 from trustsweep.data_pipelines.corruptions.observations import without_series, without_tabular
 from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.needs import MODALITIES
 from trustsweep.data_pipelines.schema import Batch, Kind, Manifest
 
 

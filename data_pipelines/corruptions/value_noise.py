@@ -11,8 +11,8 @@ from torch import Tensor
 
 from trustsweep.data_pipelines.corruptions import random
 from trustsweep.data_pipelines.corruptions.base import SERIES, TABULAR, Corruption
-from trustsweep.data_pipelines.corruptions.needs import NUMBERS
 from trustsweep.data_pipelines.corruptions.suites import SUITES
+from trustsweep.data_pipelines.needs import NUMBERS
 from trustsweep.data_pipelines.schema import Batch, Feature, Manifest
 
 

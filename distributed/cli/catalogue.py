@@ -11,7 +11,7 @@ from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.registry import Registry
 from trustsweep.distributed.report.sections import SECTIONS
 from trustsweep.distributed.search.stopping import POLICIES
-from trustsweep.search_spaces.study import read, shipped_studies
+from trustsweep.search_spaces.study import FITTING, read, shipped_studies
 from trustsweep.trainables.metrics.catalog import AREAS, COSTS, METRICS, MetricInfo, metric_info
 from trustsweep.trainables.metrics.names import SKILL
 from trustsweep.trainables.registry import ATTACKS, CONDITIONS, MAPS, METHODS, REGIMES, RISKS
@@ -45,7 +45,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         name: f"{metric_info(name).meaning}; so of every metric that has one"
         for name in (f"{SKILL}.clean.dice_lesion", f"{SKILL}.balanced_accuracy_area")
     }
-    found["studies"] = {name: ", ".join(read(name)["methods"]) for name in shipped_studies()}
+    found["studies"] = {name: _methods(read(name)["methods"]) for name in shipped_studies()}
     return found
 
 
@@ -66,6 +66,10 @@ def describe(name: str) -> str | None:
                 f"Licence: {implementation.licence}\nCite: {implementation.citation}"
             )
     return None
+
+
+def _methods(listed: list[str] | str) -> str:
+    return "every method that fits the data" if listed == FITTING else ", ".join(listed)
 
 
 def _meaning(info: MetricInfo) -> str:

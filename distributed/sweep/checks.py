@@ -31,6 +31,7 @@ def check(study: Study, manifest: Manifest) -> None:
             raise UserError(
                 f"{study.data}: the {split} split is empty. Prepare the data with other ratios."
             )
+    _usable_methods(study, manifest)
     _usable_attack(study)
     if not manifest.image_shape:
         _without_attacks(study, space)
@@ -54,6 +55,16 @@ def check(study: Study, manifest: Manifest) -> None:
     _with_directions(study)
     _known_metrics(study, (c.metric for c in study.constraints), "constraints", task)
     _possible_bounds(study.constraints)
+
+
+def _usable_methods(study: Study, manifest: Manifest) -> None:
+    for name in study.methods:
+        needs = METHODS.fact(name, "needs")
+        if not needs.met(manifest):
+            raise UserError(
+                f"methods: {name} needs {needs.text}, and {study.data} has none. Choose other "
+                "methods or another data set."
+            )
 
 
 def _usable_balance(space: Space, task: TaskName) -> None:

@@ -1,5 +1,7 @@
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.distributed.sweep.checks import check
+from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import Fidelity, Scheduler, Study, apply_overrides, load, parse
+from trustsweep.trainables.registry import METHODS
 
 
 def minimal(**changes) -> dict:
@@ -209,6 +215,49 @@ def test_the_shipped_studies_are_valid(name):
     assert study.name == name
     if study.search.sampler == "grid":
         assert len(study.search_space().grid()) == study.search.trials
+
+
+@pytest.mark.parametrize("study", ["all-segmentation", "all-classification", "all-fusion"])
+def test_every_method_that_fits_the_data_is_searched(study, phantoms):
+    manifest = Manifest.load(phantoms)
+    fitting = load(study, [f"data={phantoms}"])
+    task = "segmentation" if study == "all-segmentation" else "classification"
+    # The oracle: what can be built for these data, and is then asked this.
+    expected = []
+    for name in METHODS:
+        config = Space([name], {}).defaults(name)
+        with suppress(UserError):
+            if METHODS[name](config, manifest).task.name == task:
+                expected.append(name)
+    assert fitting.methods == expected
+    assert len(expected) > 1
+    check(fitting, manifest)
+    assert fitting.search_space().methods == tuple(expected)
+
+
+def test_fitting_methods_need_data_that_they_fit(phantoms):
+    raw = minimal(methods="fitting")
+    with pytest.raises(UserError, match="fitting needs the data"):
+        parse(raw, "s")
+    raw = {**raw, "data": str(phantoms)}
+    assert parse(raw, "s").methods == ["unet", "evidential-unet"]
+    both = {**raw, "objectives": ["clean.ece"]}
+    with pytest.raises(UserError, match="measure segmentation and classification"):
+        parse(both, "s")
+    with pytest.raises(UserError, match="measure none of these"):
+        parse({**raw, "objectives": ["dice_area", "clean.auroc"]}, "s")
+    # A constraint tells as well.
+    asked = parse({**both, "constraints": ["skill.clean.auroc >= 0.1"]}, "s")
+    assert {"classifier", "draf"} <= set(asked.methods)
+
+
+def test_a_method_whose_needs_the_data_do_not_meet_is_refused(phantoms):
+    manifest = replace(Manifest.load(phantoms), modalities=())
+    with pytest.raises(UserError, match="methods: draf needs several modalities"):
+        check(parse(minimal(methods=["draf"], objectives=["clean.ece"]), "s"), manifest)
+    blind = replace(manifest, image_shape=(), more_images={}, tasks=("classification",))
+    with pytest.raises(UserError, match="methods: classifier needs images"):
+        check(parse(minimal(methods=["classifier"], objectives=["clean.ece"]), "s"), blind)
 
 
 def test_validating_a_study_imports_neither_torch_nor_ray():

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.needs import MODALITIES
 from trustsweep.data_pipelines.schema import Batch, Manifest, Modality, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.fusion.encoders import Encoder, encoder
@@ -71,6 +72,7 @@ class FusionMethod(Method):
     """
 
     tasks = (TaskName.CLASSIFICATION,)
+    needs = MODALITIES
     uncertainties: ClassVar[tuple[str, ...]] = ("entropy", "least-confidence")
 
     def __init__(self, config: Config, manifest: Manifest) -> None:

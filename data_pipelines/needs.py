@@ -1,4 +1,4 @@
-"""What a corruption needs of the data to change anything. Free of torch, as studies ask for it."""
+"""What a corruption or a method needs of the data. Free of torch, as studies are checked by it."""
 
 from __future__ import annotations
 
