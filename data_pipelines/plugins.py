@@ -66,14 +66,14 @@ def entry_points(group: str) -> dict[str, str]:
 
     Raises `UserError` where two packages offer one name.
     """
-    found: dict[str, str] = {}
+    targets: dict[str, str] = {}
     for point in _points().select(group=group):
-        if found.setdefault(point.name, point.value) != point.value:
+        if targets.setdefault(point.name, point.value) != point.value:
             raise UserError(
-                f"{group}: two installed packages offer {point.name!r}: {found[point.name]} and "
+                f"{group}: two installed packages offer {point.name!r}: {targets[point.name]} and "
                 f"{point.value}. Remove one of them."
             )
-    return found
+    return targets
 
 
 @cache
@@ -89,7 +89,7 @@ def _packages() -> list[str]:
 
     No figure hangs on a section of the report.
     """
-    found = {
+    packages = {
         f"{package.name}=={package.version}"
         for package in metadata.distributions()
         if any(
@@ -97,7 +97,7 @@ def _packages() -> list[str]:
             for point in package.entry_points
         )
     }
-    return sorted(found)
+    return sorted(packages)
 
 
 def _load(path: Path) -> None:

@@ -99,14 +99,14 @@ class Registry(Mapping[str, Any]):
             return self._added[name]
         entry = self._entries[name]
         module, attribute = entry.target.split(":")
-        found = getattr(import_module(module), attribute)
+        implementation = getattr(import_module(module), attribute)
         for key, value in entry.facts.items():
-            if getattr(found, key, None) != value:
+            if getattr(implementation, key, None) != value:
                 raise TypeError(
                     f"{self.kind} {name!r} is registered with {key} = {value!r}, but "
-                    f"{entry.target}.{key} is {getattr(found, key, None)!r}"
+                    f"{entry.target}.{key} is {getattr(implementation, key, None)!r}"
                 )
-        return found
+        return implementation
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -187,9 +187,9 @@ class Registry(Mapping[str, Any]):
 def _docstrings(file: str) -> dict[str, str]:
     """Those of the classes and functions of a module, by name, its own as ""; nothing is run."""
     tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    found = {
+    docstrings = {
         node.name: ast.get_docstring(node) or ""
         for node in tree.body
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
     }
-    return {**found, "": ast.get_docstring(tree) or ""}
+    return {**docstrings, "": ast.get_docstring(tree) or ""}

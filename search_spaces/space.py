@@ -59,7 +59,7 @@ class Suggester(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
-class Kind(StrEnum):
+class ValueKind(StrEnum):
     """What the values of a parameter are."""
 
     FLAG = "true or false"
@@ -68,7 +68,7 @@ class Kind(StrEnum):
     WORD = "a word"
 
     @classmethod
-    def of(cls, parameter: Parameter) -> Kind:
+    def of(cls, parameter: Parameter) -> ValueKind:
         """The kind of a parameter as it ships; whole only where all of its values are."""
         values = parameter.values
         if all(isinstance(value, bool) for value in values):
@@ -80,11 +80,11 @@ class Kind(StrEnum):
     def fits(self, value: Any) -> bool:
         """Whether a value is of this kind; a whole number is a number too."""
         match self:
-            case Kind.FLAG:
+            case ValueKind.FLAG:
                 return isinstance(value, bool)
-            case Kind.WORD:
+            case ValueKind.WORD:
                 return isinstance(value, str)
-            case Kind.WHOLE:
+            case ValueKind.WHOLE:
                 return isinstance(value, int) and not isinstance(value, bool)
         return _is_number(value) and math.isfinite(value)
 
@@ -163,7 +163,7 @@ class Parameter(BaseModel):
         given = (self.value, *(self.choices or ()), self.low, self.high, self.default)
         return [value for value in given if value is not None]
 
-    def as_kind(self, kind: Kind) -> Parameter:
+    def as_kind(self, kind: ValueKind) -> Parameter:
         """The same with its values as a kind has them: 0 for a number is 0.0.
 
         One number has one spelling, and so one trial. Raises ValueError for values of another kind.
@@ -180,7 +180,7 @@ class Parameter(BaseModel):
                 )
         if self.step is not None and self.step <= 0:
             raise ValueError(f"step {self.step} is not above 0")
-        if kind is not Kind.NUMBER:
+        if kind is not ValueKind.NUMBER:
             return self
         given = self.model_dump(exclude_unset=True)
         spelt_alike: dict[str, Any] = {
@@ -272,17 +272,17 @@ class Space:
         Raises `UserError` for a continuous range, and for more than `LARGEST_GRID` combinations.
         """
         walk = _Enumeration()
-        found: list[dict[str, Value]] = []
+        combinations: list[dict[str, Value]] = []
         while True:
-            if len(found) == LARGEST_GRID:
+            if len(combinations) == LARGEST_GRID:
                 raise UserError(
                     f"search.sampler: the grid has more than {LARGEST_GRID:,} combinations. Fix "
                     "some parameters, or use another sampler."
                 )
             self.suggest(walk)
-            found.append(dict(walk.params))
+            combinations.append(dict(walk.params))
             if not walk.advance():
-                return found
+                return combinations
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The space as YAML-ready values, for the resolved study."""
@@ -406,14 +406,16 @@ def _shipped(owner: str) -> Mapping[str, Any] | None:
         return None
     # libyaml's, ten times as fast, where PyYAML was built with it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found: Mapping[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=loader) or {}  # noqa: S506
-    return found
+    space: Mapping[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=loader) or {}  # noqa: S506
+    return space
 
 
 @cache
-def _kinds(owner: str) -> dict[str, Kind]:
+def _kinds(owner: str) -> dict[str, ValueKind]:
     """Of an owner's parameters, as they ship."""
-    return {name: Kind.of(_parameter(owner, name, spec)) for name, spec in _defaults(owner).items()}
+    return {
+        name: ValueKind.of(_parameter(owner, name, spec)) for name, spec in _defaults(owner).items()
+    }
 
 
 def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
@@ -464,7 +466,7 @@ def _names(name: str) -> list[str]:
         raise ValueError(str(error).rstrip(".")) from error
 
 
-def _parameter(owner: str, name: str, spec: Any, kind: Kind | None = None) -> Parameter:
+def _parameter(owner: str, name: str, spec: Any, kind: ValueKind | None = None) -> Parameter:
     """Raises `UserError` for an impossible one, or one that is not of that kind."""
     try:
         parameter = Parameter.model_validate(spec)

@@ -183,7 +183,7 @@ class Search(_Section):
         return raw
 
 
-class Evaluation(_Section):
+class EvaluationSettings(_Section):
     """How every model is judged. The same for all trials of a study.
 
     `epsilons` are attack budgets on the [0, 1] pixel scale and include 0 (0 alone: no attacks, as
@@ -350,7 +350,7 @@ class Study(_Section):
     seeds: Annotated[int, Field(ge=1)] = 1
     baseline: dict[str, Value] | None = None
     variants: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], dict[str, Value]] = {}
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationSettings = EvaluationSettings()
     resources: Resources = Resources()
 
     @field_validator("methods", "objectives")
@@ -393,7 +393,7 @@ class Study(_Section):
             raise UserError(f"variants: {BASELINE!r} is the baseline's own name; choose another.")
         named = {BASELINE: self.baseline}
         named |= {key: {**self.baseline, **change} for key, change in self.variants.items()}
-        found: dict[str, dict[str, Value]] = {}
+        configs: dict[str, dict[str, Value]] = {}
         for key, parameters in named.items():
             where = key if key == BASELINE else f"variants.{key}"
             config = self._reference(where, parameters)
@@ -403,12 +403,12 @@ class Study(_Section):
                     f"{where}: {idle[0]} has no effect there, as the parameters that it depends on "
                     "have other values. Leave it out, or set them as well."
                 )
-            if same := [other for other, known in found.items() if known == config]:
+            if same := [other for other, taken in configs.items() if taken == config]:
                 raise UserError(
                     f"{where}: the same configuration as {same[0]}. Change it, or leave it out."
                 )
-            found[key] = config
-        return found
+            configs[key] = config
+        return configs
 
     def _reference(self, where: str, parameters: Mapping[str, Value]) -> dict[str, Value]:
         named = dict(parameters)

@@ -53,7 +53,7 @@ class Arrangement:
         sites = EACH if self.each_site else list(self.ood_sites)
         return {"ratios": list(self.ratios), "ood_site": sites, "folds": self.folds}
 
-    def divide(self, members: Sequence[splits.Member]) -> dict[str, list[Split | None]]:
+    def divide(self, members: Sequence[splits.SplitMember]) -> dict[str, list[Split | None]]:
         """Name of a data set to the split of each member; the name of a single one is "".
 
         Raises `UserError` as `splits.assign` and `splits.fold`.

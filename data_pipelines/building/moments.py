@@ -27,11 +27,11 @@ class Moments:
         if values.dtype == np.uint8:
             self._merge(*_whole_numbers(values))
             return
-        seen = np.isfinite(values)
-        known = np.where(seen, values.astype(np.float64), 0.0)
-        count = seen.sum(axis=0)
-        mean = known.sum(axis=0) / np.maximum(count, 1)
-        squares = (np.where(seen, known - mean, 0.0) ** 2).sum(axis=0)
+        finite = np.isfinite(values)
+        filled = np.where(finite, values.astype(np.float64), 0.0)
+        count = finite.sum(axis=0)
+        mean = filled.sum(axis=0) / np.maximum(count, 1)
+        squares = (np.where(finite, filled - mean, 0.0) ** 2).sum(axis=0)
         self._merge(count, mean, squares)
 
     def update_images(self, images: NDArray[Any]) -> None:

@@ -24,7 +24,7 @@ from trustsweep.data_pipelines.building.shards import (
     load_manifest,
     publish,
 )
-from trustsweep.data_pipelines.building.spool import Chunk, Row, Spool
+from trustsweep.data_pipelines.building.spool import Chunk, SampleRow, Spool
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.layouts.base import Layout
@@ -164,7 +164,7 @@ def prepare(
     counted = [f"{count} of {read} {note}" for note, count in notes.items() if count]
     sized = [] if own in (None, source.size) else [_RESIZED.format(own, source.size)]
     warnings = (
-        *going_on, *_of_patients(source), *source.remarks(), *sized, *_told(skipped), *counted
+        *going_on, *_of_patients(source), *source.remarks(), *sized, *_left_out(skipped), *counted
     )  # fmt: skip
     folders = tuple(name for name in manifests if name)
     return PrepareReport(next(iter(manifests.values())), warnings, folders=folders)
@@ -172,7 +172,7 @@ def prepare(
 
 def _usable(
     chunks: Sequence[Chunk], strays: Sequence[BadFile], target: Folder, skip_bad: bool
-) -> tuple[Counter[str], list[tuple[Row, Place]], list[BadFile]]:
+) -> tuple[Counter[str], list[tuple[SampleRow, Place]], list[BadFile]]:
     """How often each note came, the samples to keep, and what could not be used."""
     notes: Counter[str] = Counter()
     problems = list(strays)
@@ -193,7 +193,7 @@ def _write_sets(
     scratch: Path,
     source: Layout[Any],
     spool: Spool,
-    kept: Sequence[tuple[Row, Place]],
+    kept: Sequence[tuple[SampleRow, Place]],
     arrangement: Arrangement,
     notes: Counter[str],
     parameters: dict[str, Any],
@@ -239,8 +239,8 @@ def _write_sets(
 
 
 def _unique(
-    placed: Sequence[tuple[Row, Place]], notes: Counter[str], problems: list[BadFile]
-) -> list[tuple[Row, Place]]:
+    placed: Sequence[tuple[SampleRow, Place]], notes: Counter[str], problems: list[BadFile]
+) -> list[tuple[SampleRow, Place]]:
     """Without duplicates, which would let a model be tested on what it was trained on.
 
     Of identical images the one in the most held-out published split stays. Visits of one patient
@@ -248,7 +248,7 @@ def _unique(
     with two masks, are problems.
     """
     names: dict[str, str] = {}
-    best: dict[str, Row] = {}
+    best: dict[str, SampleRow] = {}
     order = (None, *Split)
     usable = []
     for row, place in placed:
@@ -382,7 +382,7 @@ def _of_patients(source: Layout[Any]) -> list[str]:
     ]
 
 
-def _told(skipped: Sequence[BadFile]) -> list[str]:
+def _left_out(skipped: Sequence[BadFile]) -> list[str]:
     if not skipped:
         return []
     return [f"cases that cannot be used, left out: {len(skipped)}; {SKIPPED_NAME} says why"]

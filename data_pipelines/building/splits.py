@@ -23,7 +23,7 @@ Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
-class Member:
+class SplitMember:
     """What splitting needs to know of a sample.
 
     Attributes:
@@ -39,7 +39,7 @@ class Member:
 
 
 def assign(
-    members: Sequence[Member],
+    members: Sequence[SplitMember],
     *,
     ratios: Mapping[Split, float] = RATIOS,
     ood_sites: Collection[str] = (),
@@ -68,7 +68,7 @@ def assign(
 
 
 def fold(
-    members: Sequence[Member],
+    members: Sequence[SplitMember],
     index: int,
     count: int,
     *,
@@ -91,7 +91,7 @@ def fold(
         raise UserError(f"folds: at least {len(held) + 1} here, not {count}.")
     uses = dict(zip(((index + i) % count for i in range(len(held))), held, strict=True))
 
-    def deal(rest: Sequence[Member]) -> dict[str, Split]:
+    def deal(rest: Sequence[SplitMember]) -> dict[str, Split]:
         parts = _stratified(rest, dict.fromkeys(range(count), 1.0), seed)
         return {patient: uses.get(part, Split.TRAIN) for patient, part in parts.items()}
 
@@ -100,23 +100,23 @@ def fold(
     return result
 
 
-def sites(members: Iterable[Member]) -> list[str]:
+def sites(members: Iterable[SplitMember]) -> list[str]:
     """Every site, sorted; leave-one-site-out makes each of them `ood_sites` in turn."""
     return sorted({m.site for m in members})
 
 
 def assert_disjoint(rows: Iterable[tuple[str, str]]) -> None:
     """Over (patient, split) pairs. Raises `UserError` if a patient is in two splits."""
-    seen: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for patient, split in rows:
-        if seen.setdefault(patient, split) != split:
+        if split_of.setdefault(patient, split) != split:
             raise UserError(
-                f"a patient is in both {seen[patient]} and {split}: the test would measure memory. "
-                "Prepare the data again."
+                f"a patient is in both {split_of[patient]} and {split}: the test would measure "
+                "memory. Prepare the data again."
             )
 
 
-def _fixed(members: Sequence[Member], ood_sites: Collection[str]) -> list[Split | None]:
+def _fixed(members: Sequence[SplitMember], ood_sites: Collection[str]) -> list[Split | None]:
     """The split that is not ours to choose; None where it is."""
     known = sites(members)
     for site in ood_sites:
@@ -128,9 +128,9 @@ def _fixed(members: Sequence[Member], ood_sites: Collection[str]) -> list[Split 
 
 
 def _deal(
-    members: Sequence[Member],
+    members: Sequence[SplitMember],
     fixed: Sequence[Split | None],
-    draw: Callable[[Sequence[Member]], Mapping[str, Split]],
+    draw: Callable[[Sequence[SplitMember]], Mapping[str, Split]],
 ) -> list[Split | None]:
     """Every member's split: what is fixed, and by patient what is drawn for the rest."""
     held: dict[str, Split] = {}
@@ -148,7 +148,7 @@ def _deal(
 
 
 def _stratified(
-    members: Sequence[Member], ratios: Mapping[Part, float], seed: int
+    members: Sequence[SplitMember], ratios: Mapping[Part, float], seed: int
 ) -> dict[str, Part]:
     """Patient to part. Greedy: each patient, those with most images first, goes where the sum
     over strata of (count - expected)² / expected grows least. Strata are site and label together,
@@ -175,7 +175,7 @@ def _stratified(
     return result
 
 
-def _counts(members: Sequence[Member]) -> tuple[NDArray[np.float64], list[str]]:
+def _counts(members: Sequence[SplitMember]) -> tuple[NDArray[np.float64], list[str]]:
     """(patients, strata) images of each patient in each stratum, and the patients, sorted."""
     tally: dict[str, Counter[object]] = defaultdict(Counter)
     for m in members:
@@ -189,7 +189,7 @@ def _counts(members: Sequence[Member]) -> tuple[NDArray[np.float64], list[str]]:
 
 
 def _check_filled(
-    result: Sequence[Split | None], members: Sequence[Member], asked: Sequence[Split]
+    result: Sequence[Split | None], members: Sequence[SplitMember], asked: Sequence[Split]
 ) -> None:
     for split in asked:
         if split not in result:

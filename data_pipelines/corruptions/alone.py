@@ -41,8 +41,8 @@ def alone(
     index = torch.tensor(modality.indices, dtype=torch.long, device=batch.image.device)
     before = {n: v.index_select(axis, index) if len(index) else v for n, v in whole.items()}
     changed = torch.zeros(len(batch), dtype=torch.bool, device=batch.image.device)
-    worse = corrupt(_batch_of(batch, modality, before), manifest_of(modality, manifest))
-    after = _values(worse, modality)
+    corrupted = corrupt(_batch_of(batch, modality, before), manifest_of(modality, manifest))
+    after = _values(corrupted, modality)
     for name, values in after.items():
         changed |= _differs(before[name], values)
         if len(index):
@@ -79,10 +79,10 @@ def _values(batch: Batch, modality: Modality) -> dict[str, Tensor]:
     """The columns that hold the modality, by name; none where the batch has none."""
     images = {IMAGE: batch.image, **batch.more_images}
     if modality.kind is Kind.IMAGE:
-        found = {modality.column: images.get(modality.column)}
+        columns = {modality.column: images.get(modality.column)}
     else:
-        found = {name: getattr(batch, name) for name in _FIELDS[modality.kind]}
-    return {name: v for name, v in found.items() if v is not None and v.numel()}
+        columns = {name: getattr(batch, name) for name in _FIELDS[modality.kind]}
+    return {name: v for name, v in columns.items() if v is not None and v.numel()}
 
 
 def _batch_of(batch: Batch, modality: Modality, values: dict[str, Tensor]) -> Batch:

@@ -115,13 +115,13 @@ class ImageCorruption(Corruption[P]):
             return image
         # Mixed precision is the network's business: in bfloat16 a blur would also add noise.
         with torch.autocast(image.device.type, enabled=False):
-            worse = self.apply(image.float(), parameter, seeds.to(image.device))
-            worse = worse.clamp(0, 1).to(image.dtype)
-        there = present_channels(batch, manifest, column, image.shape[1])
-        if there is None:
-            return worse
-        there = there.to(image.device).view(*there.shape, *(1,) * (image.ndim - 2))
-        return torch.where(there, worse, image)
+            corrupted = self.apply(image.float(), parameter, seeds.to(image.device))
+            corrupted = corrupted.clamp(0, 1).to(image.dtype)
+        present = present_channels(batch, manifest, column, image.shape[1])
+        if present is None:
+            return corrupted
+        present = present.to(image.device).view(*present.shape, *(1,) * (image.ndim - 2))
+        return torch.where(present, corrupted, image)
 
 
 def present_channels(batch: Batch, manifest: Manifest, column: str, channels: int) -> Tensor | None:

@@ -116,8 +116,8 @@ def _worsened(
         for (name, severity), rows in cells.items():
             corruption = CORRUPTIONS[name]()
             parameter = corruption.severities[severity - 1]
-            worse = corruption(part.select(rows), parameter, draw.seeds[rows], own)
-            changed.append((rows, worse))
+            corrupted = corruption(part.select(rows), parameter, draw.seeds[rows], own)
+            changed.append((rows, corrupted))
         return with_rows(part, changed)
 
     batch, changed = alone(batch, modality, manifest, corrupt)

@@ -109,5 +109,5 @@ def _apply(
     if severity not in SEVERITIES:
         raise ValueError(f"{name}: severity is 1 to 5, not {severity!r}")
     parameter = parameters(suite, name)[severity - 1]
-    worse: Batch = CORRUPTIONS[name]()(batch, parameter, seeds, manifest)
-    return worse
+    corrupted: Batch = CORRUPTIONS[name]()(batch, parameter, seeds, manifest)
+    return corrupted

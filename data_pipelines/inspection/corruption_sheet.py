@@ -20,8 +20,8 @@ from trustsweep.data_pipelines.inspection.panels import (
     QUIET,
     HeatPanel,
     ImagePanel,
-    Panel,
     PresencePanel,
+    SheetPanel,
 )
 from trustsweep.data_pipelines.schema import Feature, Manifest
 from trustsweep.data_pipelines.storage import Folder
@@ -105,11 +105,11 @@ def _draw(example: Example, manifest: Manifest, name: str, rows: list[str]) -> P
             if line == 0:
                 title = f"severity {severity}" if severity else "clean"
                 page.text(left, top - 0.2, title, fontsize=8.5, color=QUIET)
-            worse, note = batch, ""
+            shown, note = batch, ""
             if severity:
-                worse = corrupt(batch, corruption, severity, manifest=manifest, suite=name)
+                shown = corrupt(batch, corruption, severity, manifest=manifest, suite=name)
                 note = _parameter(listed[severity - 1])
-            panel = _panel(_case(worse, example.case), manifest, CORRUPTIONS[corruption], note)
+            panel = _panel(_case(shown, example.case), manifest, CORRUPTIONS[corruption], note)
             panel.draw(page.axes(left, top, tile, tile))
     return page
 
@@ -134,7 +134,7 @@ def _parameter(value: float | tuple[float, ...]) -> str:
     return ", ".join(f"{number:g}" for number in values)
 
 
-def _panel(case: Case, manifest: Manifest, corruption: type[Corruption], note: str) -> Panel:
+def _panel(case: Case, manifest: Manifest, corruption: type[Corruption], note: str) -> SheetPanel:
     """What the corruption changes most visibly."""
     touched = corruption.touches
     if "present" in touched:

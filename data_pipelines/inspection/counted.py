@@ -70,7 +70,7 @@ class Strata:
     def patients(self, split: str) -> set[int]:
         return set().union(*(them for key, them in self._patients.items() if key[0] == split))
 
-    def found(self) -> Iterator[Stratum]:
+    def findings(self) -> Iterator[Stratum]:
         """Splits in the order in which they came, sites by name."""
         order = {split: place for place, (split, _) in enumerate(self._samples)}
         for key in sorted(self._samples, key=lambda k: (order[k[0]], k[1])):
@@ -100,7 +100,7 @@ class Strata:
         return positive, np.repeat(unknown, len(self.classes), axis=1)
 
 
-class Groups:
+class GroupTally:
     """Samples and patients by the value of each group column, ages in decades."""
 
     def __init__(self, manifest: Manifest) -> None:
@@ -115,7 +115,7 @@ class Groups:
                 self._patients[key].add(patient)
                 self._splits[key][split] += 1
 
-    def found(self) -> Iterator[GroupCount]:
+    def findings(self) -> Iterator[GroupCount]:
         """By column, and then by value with the unknown last."""
         order = {name: place for place, name in enumerate(self._names)}
         for key in sorted(self._splits, key=lambda k: (order[k[0]], k[1] == UNKNOWN, _natural(k))):
@@ -162,7 +162,7 @@ class Presence:
         self._present[split] = before + flags.sum(axis=0)
         self._samples[split] += table.num_rows
 
-    def found(self) -> Iterator[ModalityShare]:
+    def findings(self) -> Iterator[ModalityShare]:
         for place, modality in enumerate(self._modalities):
             yield ModalityShare(
                 name=modality.name,

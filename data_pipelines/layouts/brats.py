@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.preprocess import slices as choice
-from trustsweep.data_pipelines.preprocess.volumes import Recipe, apply
+from trustsweep.data_pipelines.preprocess.volumes import VolumeRecipe, apply
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk
 from trustsweep.data_pipelines.readers.nifti import Volume, read_labels, read_nifti
-from trustsweep.data_pipelines.readers.tables import Kind as Column
-from trustsweep.data_pipelines.readers.tables import read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, read_table
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Kind, Modality, TaskName
 
@@ -167,7 +166,7 @@ class Brats(Layout[Scan | BadFile]):
         self._root = folder
         self._region, self._rule, self._refuse = region, slices, missing == "refuse"
         self._volumes = dims == 3
-        self._recipe = Recipe(
+        self._recipe = VolumeRecipe(
             size=((depth or size) if dims == 3 else None, size, size),
             spacing=(float(spacing),) * 3 if spacing else None,
             crop=crop,
@@ -269,13 +268,13 @@ class Brats(Layout[Scan | BadFile]):
 
     @cached_property
     def _tables(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+        tables: dict[str, Path] = {}
         for path in walk(self._root, (".csv",)):
             if path.name in (_MAPPING, *_SURVIVAL):
-                if path.name in found:
-                    raise UserError(f"{path}: also at {found[path.name]}. Remove one of the two.")
-                found[path.name] = path
-        return found
+                if path.name in tables:
+                    raise UserError(f"{path}: also at {tables[path.name]}. Remove one of the two.")
+                tables[path.name] = path
+        return tables
 
     def _read_mapping(self) -> dict[str, tuple[str | None, str | None]]:
         """Case to grade and site, for the years whose table tells."""
@@ -283,9 +282,9 @@ class Brats(Layout[Scan | BadFile]):
             return {}
         year = self._naming.year
         own, before = f"BraTS_{year}_subject_ID", f"BraTS_{year - 1}_subject_ID"
-        columns = {"Grade": Column.TEXT, own: Column.TEXT}
+        columns = {"Grade": ColumnKind.TEXT, own: ColumnKind.TEXT}
         if year == 2020:
-            columns[before] = Column.TEXT
+            columns[before] = ColumnKind.TEXT
         table = read_table(path, columns, missing=("", "NA"), private=(own, *list(columns)[2:]))
         earlier = next(n for n in _NAMINGS if n.year == 2019)
         mapped = {}
@@ -301,7 +300,7 @@ class Brats(Layout[Scan | BadFile]):
         if path is None or not self._naming.subject:
             return {}
         subject = self._naming.subject
-        columns = {subject: Column.TEXT, "Age": Column.NUMBER}
+        columns = {subject: ColumnKind.TEXT, "Age": ColumnKind.NUMBER}
         table = read_table(path, columns, unique=subject, missing=("", "NA"))
         for row in table:
             if row["Age"] is not None and not 0 <= row["Age"] <= _OLDEST:

@@ -16,13 +16,12 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.preprocess import resize_image, resize_mask
 from trustsweep.data_pipelines.preprocess import slices as choice
-from trustsweep.data_pipelines.preprocess.volumes import Recipe, apply
+from trustsweep.data_pipelines.preprocess.volumes import VolumeRecipe, apply
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk
 from trustsweep.data_pipelines.readers.images import read_colour, read_mask
 from trustsweep.data_pipelines.readers.nifti import Volume
-from trustsweep.data_pipelines.readers.tables import Kind as Column
-from trustsweep.data_pipelines.readers.tables import Row, Table, read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, Table, TableRow, read_table
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Feature, Kind, Modality, TaskName
 
@@ -39,11 +38,11 @@ _CLUSTERS = (
     "COCCluster",
 )
 _COLUMNS = {
-    "Patient": Column.TEXT,
-    **dict.fromkeys(_CLUSTERS, Column.INTEGER),
-    "gender": Column.INTEGER,
-    "age_at_initial_pathologic": Column.NUMBER,
-    "race": Column.INTEGER,
+    "Patient": ColumnKind.TEXT,
+    **dict.fromkeys(_CLUSTERS, ColumnKind.INTEGER),
+    "gender": ColumnKind.INTEGER,
+    "age_at_initial_pathologic": ColumnKind.NUMBER,
+    "race": ColumnKind.INTEGER,
 }
 #: Site, patient, day.
 _FOLDER = re.compile(r"TCGA_([A-Z0-9]{2})_([A-Z0-9]{4})_\d{8}")
@@ -54,14 +53,14 @@ _AFFINE = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], n
 
 
 @dataclass(frozen=True)
-class Patient:
+class PatientFolder:
     """A folder: slice number to image and mask, where both are there."""
 
     folder: Path
     slices: Mapping[int, tuple[Path, Path]]
 
 
-class Lgg(Layout[Patient | BadFile]):
+class Lgg(Layout[PatientFolder | BadFile]):
     """LGG Segmentation Dataset (kaggle_3m): 110 TCGA patients, 256 x 256 slices, from five sites.
 
     `folder` is `kaggle_3m`, or one that contains it: a folder `TCGA_<site>_<patient>_<day>` a
@@ -110,10 +109,10 @@ class Lgg(Layout[Patient | BadFile]):
         choice.check_options(dims, slices, depth)
         super().__init__(folder, size=size, seed=seed)
         self._root = _find_root(folder)
-        self._recipe: Recipe | None = None
+        self._recipe: VolumeRecipe | None = None
         if dims == 3:
             whole = (depth or size, size, size)
-            self._recipe = Recipe(size=whole, crop=False, stretch_depth=True)
+            self._recipe = VolumeRecipe(size=whole, crop=False, stretch_depth=True)
         self._rule = slices
         self._table: Table | None = None
         if (self._root / _TABLE).exists():
@@ -135,7 +134,7 @@ class Lgg(Layout[Patient | BadFile]):
             self.tabular = tuple(_cluster(table, name) for name in _CLUSTERS)
             self.modalities += (Modality(name="genomics", kind=Kind.TABULAR, column="tabular"),)
 
-    def cases(self) -> Iterator[Patient | BadFile]:
+    def cases(self) -> Iterator[PatientFolder | BadFile]:
         for folder in self._folders:
             patient, problems = _listed(folder)
             yield from problems
@@ -144,7 +143,7 @@ class Lgg(Layout[Patient | BadFile]):
             elif not problems:
                 yield BadFile(folder, "no slices here. Unpack the archive again.")
 
-    def load(self, case: Patient | BadFile) -> Iterator[Sample]:
+    def load(self, case: PatientFolder | BadFile) -> Iterator[Sample]:
         if isinstance(case, BadFile):
             raise case
         person = self._person(case.folder)
@@ -195,7 +194,7 @@ class Lgg(Layout[Patient | BadFile]):
 
     def _slices(
         self,
-        case: Patient,
+        case: PatientFolder,
         pixels: NDArray[np.uint8],
         masks: NDArray[np.uint8],
         there: tuple[bool, ...],
@@ -217,8 +216,8 @@ class Lgg(Layout[Patient | BadFile]):
 
     def _volume(
         self,
-        case: Patient,
-        recipe: Recipe,
+        case: PatientFolder,
+        recipe: VolumeRecipe,
         pixels: NDArray[np.uint8],
         masks: NDArray[np.uint8],
         there: tuple[bool, ...],
@@ -268,7 +267,7 @@ class Lgg(Layout[Patient | BadFile]):
             "present": (not np.isnan(clusters).all(),),
         }
 
-    def _clusters(self, row: Row) -> NDArray[np.float32]:
+    def _clusters(self, row: TableRow) -> NDArray[np.float32]:
         """(7,) indices into the vocabularies, NaN where unknown."""
         values = [
             np.nan if (code := row[f.name]) is None else f.vocabulary.index(str(code))
@@ -300,7 +299,7 @@ def _cluster(table: Table, name: str) -> Feature:
     return Feature(name=name, vocabulary=tuple(map(str, codes)))
 
 
-def _groups(table: Table, row: Row) -> dict[str, str | float | None]:
+def _groups(table: Table, row: TableRow) -> dict[str, str | float | None]:
     age = row["age_at_initial_pathologic"]
     if age is not None and not 0 <= age <= _OLDEST:
         raise table.bad(row, "age_at_initial_pathologic", f"is 0 to {_OLDEST} years, or empty.")
@@ -313,7 +312,7 @@ def _patient(folder: Path) -> str:
     return "_".join(folder.name.split("_")[:3])
 
 
-def _listed(folder: Path) -> tuple[Patient, list[BadFile]]:
+def _listed(folder: Path) -> tuple[PatientFolder, list[BadFile]]:
     """The pairs of a folder in the order of their numbers, and a refusal for every other file."""
     images: dict[int, Path] = {}
     masks: dict[int, Path] = {}
@@ -334,7 +333,7 @@ def _listed(folder: Path) -> tuple[Patient, list[BadFile]]:
     for number in sorted(masks.keys() - images.keys()):
         problems.append(BadFile(masks[number], "a mask without its image. Add it, or remove this."))
     pairs = {n: (images[n], masks[n]) for n in sorted(images.keys() & masks.keys())}
-    return Patient(folder, pairs), problems
+    return PatientFolder(folder, pairs), problems
 
 
 def _slice(image: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

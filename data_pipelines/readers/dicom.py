@@ -361,5 +361,5 @@ def _code(dataset: Dataset, keyword: str) -> str | None:
 
 
 def _age(text: str) -> float | None:
-    found = _AGE.fullmatch(text.strip())
-    return int(found[1]) / _PER_YEAR[found[2]] if found else None
+    match = _AGE.fullmatch(text.strip())
+    return int(match[1]) / _PER_YEAR[match[2]] if match else None

@@ -107,8 +107,8 @@ def read_labels(path: Path, reference: Volume, values: Collection[int]) -> NDArr
             f"the labels lie up to {apart:.3g} voxels beside their image (other affine). "
             "Resample them to the image.",
         )
-    found = np.unique(labels.values)
-    if unknown := [value for value in found.tolist() if value not in set(values)]:
+    stored = np.unique(labels.values)
+    if unknown := [value for value in stored.tolist() if value not in set(values)]:
         listed = ", ".join(f"{value:g}" for value in unknown[:5])
         known = ", ".join(map(str, sorted(values)))
         raise BadFile(path, f"labels {listed} are unknown. Known: {known}.")

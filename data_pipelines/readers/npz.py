@@ -122,18 +122,18 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    found = [info for info in archive.infolist() if info.filename == name + _SUFFIX]
-    if not found:
+    members = [info for info in archive.infolist() if info.filename == name + _SUFFIX]
+    if not members:
         known = _names(archive)
         raise BadFile(
             path,
             f"no array {name!r}{nearest(name, known)} It has: {', '.join(known[:20]) or 'none'}.",
         )
-    if len(found) > 1:
+    if len(members) > 1:
         raise BadFile(path, f"several arrays {name!r}. Store it anew.")
-    if found[0].compress_type not in _METHODS:
+    if members[0].compress_type not in _METHODS:
         raise BadFile(path, f"array {name!r} is packed in a way that NumPy does not write.")
-    return found[0]
+    return members[0]
 
 
 def _header(path: Path, member: zipfile.ZipInfo, stream: IO[bytes]) -> _Header:

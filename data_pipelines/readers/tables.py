@@ -30,7 +30,7 @@ _TRUE, _FALSE = ("1", "true", "t", "yes", "y"), ("0", "false", "f", "no", "n")
 _EXACT = 2**53
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What a column holds."""
 
     TEXT = "text"
@@ -40,7 +40,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One row; `row["age"]` is a str, float, int or bool after its kind, or None where empty.
 
     Attributes:
@@ -66,16 +66,16 @@ class Table:
     """
 
     path: Path
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     header: tuple[str, ...]
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TableRow]:
         return iter(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def bad(self, row: Row, column: str, rule: str) -> BadFile:
+    def bad(self, row: TableRow, column: str, rule: str) -> BadFile:
         """For a value that a layout cannot use: `rule` is the end of "column 'age' ...".
 
         Quotes no value; let `rule` do so where the column identifies nobody.
@@ -88,7 +88,7 @@ class _Format:
     """What a caller said of a file."""
 
     path: Path
-    columns: Mapping[str, Kind]
+    columns: Mapping[str, ColumnKind]
     delimiter: str
     missing: frozenset[str]
     required: Collection[str]
@@ -97,7 +97,7 @@ class _Format:
 
 def read_table(
     path: Path,
-    columns: Mapping[str, Kind],
+    columns: Mapping[str, ColumnKind],
     *,
     unique: str | None = None,
     delimiter: str = ",",
@@ -123,16 +123,19 @@ def read_table(
     the last named column. Raises `BadFile` with line and column for anything else.
     """
     wanted = _format(path, columns, delimiter, missing, required, private, unique)
-    names, found = _open(wanted, header)
-    rows: list[Row] = []
-    seen: dict[Any, int] = {}
+    names, stream = _open(wanted, header)
+    rows: list[TableRow] = []
+    first_lines: dict[Any, int] = {}
     total = 0
-    for block in found:
+    for block in stream:
         total += len(block.text)
         if total > MAX_TABLE_BYTES:
             raise BadFile(path, f"more than {MAX_TABLE_BYTES:,} bytes of text. Split the file.")
         for row in _rows(wanted, names, block):
-            if unique is not None and (first := seen.setdefault(row[unique], row.line)) != row.line:
+            if (
+                unique is not None
+                and (first := first_lines.setdefault(row[unique], row.line)) != row.line
+            ):
                 raise BadFile(
                     path,
                     f"line {row.line}, column {unique!r}: the same value as in line {first}. "
@@ -149,7 +152,7 @@ def read_header(path: Path, *, delimiter: str = ",") -> tuple[str, ...]:
 
 def stream_table(
     path: Path,
-    columns: Mapping[str, Kind],
+    columns: Mapping[str, ColumnKind],
     *,
     batch_rows: int = 65_536,
     delimiter: str = ",",
@@ -164,8 +167,8 @@ def stream_table(
     `BadFile` when the iteration arrives there, a missing column with the first batch.
     """
     wanted = _format(path, columns, delimiter, missing, required, private)
-    names, found = _open(wanted, header)
-    for block in found:
+    names, stream = _open(wanted, header)
+    for block in stream:
         # Arrow is fast and strict, but neither names lines nor keeps values to itself: what it
         # refuses is read again the slow way, which accepts it or says what is wrong.
         batch = _fast(wanted, names, block) or _slow(wanted, names, block)
@@ -175,7 +178,7 @@ def stream_table(
 
 def _format(
     path: Path,
-    columns: Mapping[str, Kind],
+    columns: Mapping[str, ColumnKind],
     delimiter: str,
     missing: Collection[str],
     required: Collection[str],
@@ -191,11 +194,11 @@ def _format(
 
 def _open(wanted: _Format, header: Sequence[str] | None) -> tuple[tuple[str, ...], Iterator[Block]]:
     """The file's columns, and its rows in blocks."""
-    found = blocks(wanted.path)
+    stream = blocks(wanted.path)
     if header is None:
-        first = next(found, Block(1, ""))
+        first = next(stream, Block(1, ""))
         header, rest = _header(wanted, first)
-        found = _chained(rest, found)
+        stream = _chained(rest, stream)
     names = tuple(header)
     for column in wanted.columns:
         if column not in names:
@@ -206,7 +209,7 @@ def _open(wanted: _Format, header: Sequence[str] | None) -> tuple[tuple[str, ...
             )
         if names.count(column) > 1:
             raise BadFile(wanted.path, f"several columns {column!r}. Rename or remove the others.")
-    return names, found
+    return names, stream
 
 
 def _chained(first: Block, others: Iterator[Block]) -> Iterator[Block]:
@@ -230,13 +233,13 @@ def _header(wanted: _Format, block: Block) -> tuple[list[str], Block]:
     return names, Block(block.line + reader.line_num, source.read())
 
 
-def _rows(wanted: _Format, names: Sequence[str], block: Block) -> Iterator[Row]:
+def _rows(wanted: _Format, names: Sequence[str], block: Block) -> Iterator[TableRow]:
     places = [(name, kind, names.index(name)) for name, kind in wanted.columns.items()]
     for line, record in _records(wanted, len(names), block):
         values = {
             name: _value(wanted, line, name, kind, record[place]) for name, kind, place in places
         }
-        yield Row(line, values)
+        yield TableRow(line, values)
 
 
 def _records(wanted: _Format, width: int, block: Block) -> Iterator[tuple[int, list[str]]]:
@@ -259,8 +262,8 @@ def _records(wanted: _Format, width: int, block: Block) -> Iterator[tuple[int, l
         raise BadFile(wanted.path, f"line {line}: {error}. Correct it.") from error
 
 
-def _value(wanted: _Format, line: int, column: str, kind: Kind, text: str) -> Any:
-    stripped = text if kind is Kind.TEXT else text.strip()
+def _value(wanted: _Format, line: int, column: str, kind: ColumnKind, text: str) -> Any:
+    stripped = text if kind is ColumnKind.TEXT else text.strip()
     if stripped in wanted.missing:
         if column in wanted.required:
             raise BadFile(wanted.path, f"line {line}, column {column!r}: empty. Fill it in.")
@@ -274,29 +277,29 @@ def _value(wanted: _Format, line: int, column: str, kind: Kind, text: str) -> An
     return value
 
 
-def _parsed(kind: Kind, text: str) -> Any:
+def _parsed(kind: ColumnKind, text: str) -> Any:
     """None for what is none of its kind."""
-    if kind is Kind.TEXT:
+    if kind is ColumnKind.TEXT:
         return text
-    if kind is Kind.BOOLEAN:
+    if kind is ColumnKind.BOOLEAN:
         lower = text.lower()
         return lower in _TRUE if lower in _TRUE + _FALSE else None
-    if kind is Kind.INTEGER and _INTEGER.fullmatch(text):
+    if kind is ColumnKind.INTEGER and _INTEGER.fullmatch(text):
         whole = int(text)
         return whole if -(2**63) <= whole < 2**63 else None
     number = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(number):
         return None
-    if kind is Kind.NUMBER:
+    if kind is ColumnKind.NUMBER:
         return number
     return int(number) if number.is_integer() and abs(number) <= _EXACT else None
 
 
 _ARROW = {
-    Kind.TEXT: pa.string(),
-    Kind.NUMBER: pa.float64(),
-    Kind.INTEGER: pa.int64(),
-    Kind.BOOLEAN: pa.bool_(),
+    ColumnKind.TEXT: pa.string(),
+    ColumnKind.NUMBER: pa.float64(),
+    ColumnKind.INTEGER: pa.int64(),
+    ColumnKind.BOOLEAN: pa.bool_(),
 }
 
 
@@ -315,7 +318,9 @@ def _fast(wanted: _Format, names: Sequence[str], block: Block) -> pa.RecordBatch
     if block.text.count('"') % 2:  # Arrow closes an open quote at the end
         return None
     # Integers as floats first: Arrow would refuse "5.0", and take "0x1F".
-    types = {kind: pa.float64() if kind is Kind.INTEGER else _ARROW[kind] for kind in Kind}
+    types = {
+        kind: pa.float64() if kind is ColumnKind.INTEGER else _ARROW[kind] for kind in ColumnKind
+    }
     places = {name: str(names.index(name)) for name in wanted.columns}
     try:
         table = arrow_csv.read_csv(
@@ -350,13 +355,13 @@ def _spellings(words: Collection[str]) -> list[str]:
     return sorted({form for word in words for form in (word, word.title(), word.upper())})
 
 
-def _sound(array: pa.Array, kind: Kind, required: bool) -> bool:
+def _sound(array: pa.Array, kind: ColumnKind, required: bool) -> bool:
     if required and array.null_count:
         return False
-    if kind not in (Kind.NUMBER, Kind.INTEGER) or array.null_count == len(array):
+    if kind not in (ColumnKind.NUMBER, ColumnKind.INTEGER) or array.null_count == len(array):
         return True
     sound = pc.is_finite(array)
-    if kind is Kind.INTEGER:
+    if kind is ColumnKind.INTEGER:
         whole = pc.equal(pc.floor(array), array)
         sound = pc.and_(sound, pc.and_(whole, pc.less_equal(pc.abs(array), float(_EXACT))))
     return bool(pc.all(sound).as_py())

@@ -95,11 +95,11 @@ class Ensemble:
                 continue
             onward = member.onward or (start is not None and member is self.members[0])
             begin = worst.image if onward else None
-            found = member.attack(member.victim, batch, epsilon, chosen, seeds, begin)
+            attacked = member.attack(member.victim, batch, epsilon, chosen, seeds, begin)
             self.gradients += len(chosen) * member.attack.gradients
-            new = self._harm(found)
+            new = self._harm(attacked)
             better = new > harm  # never of NaN
-            image = torch.where(wide(better, worst.image), found.image, worst.image)
+            image = torch.where(wide(better, worst.image), attacked.image, worst.image)
             worst, harm = worst.with_image(image), torch.where(better, new, harm)
         return worst
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trustsweep.data_pipelines.schema import Batch, Manifest
 from trustsweep.trainables.attacks.apgd import APGD
 from trustsweep.trainables.attacks.engine import Attack, frozen
-from trustsweep.trainables.attacks.losses import Answer
+from trustsweep.trainables.attacks.losses import Decisions
 from trustsweep.trainables.attacks.pgd import PGD
 from trustsweep.trainables.attacks.registry import make_attack
 from trustsweep.trainables.attacks.victims import ScoreVictim
@@ -131,7 +131,7 @@ def masking(
     }
     # A single sample is no sign.
     some = max(SHARE, 1.5 / len(batch))
-    found = {
+    criteria = {
         "single-step": figures["many_steps"] - figures["single_step"] > some,
         "black-box": figures["black_box_beyond"] > some,
         "more-steps": figures["many_steps"] - figures["more_steps"] > some,
@@ -139,7 +139,7 @@ def masking(
         "zero-gradient": figures["zero_gradient"] > some,
         "no-ascent": figures["no_ascent"] > some,
     }
-    signs = tuple(name for name, here in found.items() if here)
+    signs = tuple(name for name, met in criteria.items() if met)
     return Masking(len(batch), epsilon, figures, signs)
 
 
@@ -180,7 +180,7 @@ class _Check:
 
     def chance(self) -> float:
         """What a model that never looks at the image can reach, and a little room above it."""
-        outputs = self._said(self._parts[0][0]).scores.shape[1]
+        outputs = self._decisions(self._parts[0][0]).scores.shape[1]
         return self._task.chance(self._batch, outputs, self._counted) + POINT
 
     def zero_gradient(self) -> float:
@@ -200,9 +200,9 @@ class _Check:
 
         return float(self._each(level).double().mean())
 
-    def _each(self, found: Callable[[Batch, Tensor | None], Tensor]) -> Tensor:
+    def _each(self, function: Callable[[Batch, Tensor | None], Tensor]) -> Tensor:
         """(B,) on the CPU, of parts that the memory holds."""
-        return torch.cat([found(part, seeds).cpu() for part, seeds in self._parts])
+        return torch.cat([function(part, seeds).cpu() for part, seeds in self._parts])
 
     def _still(self, batch: Batch) -> Tensor:
         """(B,) float64: 1 where nothing says which way to go."""
@@ -219,9 +219,9 @@ class _Check:
     def _counted(self) -> Tensor:
         return self._task.counted(self._batch)
 
-    def _said(self, batch: Batch) -> Answer:
+    def _decisions(self, batch: Batch) -> Decisions:
         with torch.inference_mode(False), torch.no_grad(), frozen(self._victim.network):
-            return self._victim.answer(batch)
+            return self._victim.decisions(batch)
 
     def _score(self, batch: Batch) -> Tensor:
-        return self._task.performance(self._said(batch)).cpu()
+        return self._task.performance(self._decisions(batch)).cpu()

@@ -108,20 +108,20 @@ class _Borrowed(Attack):
         clean = self.judged(victim, batch)
         # For all, so that a sample's seed is its own whatever the others are answered.
         seeds = (draws.numbers(1)[:, 0].double() * 2**24).long().tolist()
-        found = batch.image.clone()
+        attacked = batch.image.clone()
         right = (clean <= 0).nonzero().flatten().tolist()
         together = self.separable and self.restarts == 1
         for rows in [right] if together and right else [[row] for row in right]:
             try:
-                found[rows] = self._found(victim, batch, ball, rows, seeds[rows[0]])
+                attacked[rows] = self._attacked(victim, batch, ball, rows, seeds[rows[0]])
             except _Scattered:
                 for row in rows:
-                    found[row] = self._found(victim, batch, ball, [row], seeds[row])[0]
-        found = ball.project(torch.where(found.isfinite(), found, ball.clean))
-        harm = self.judged(victim, batch.with_image(found))
-        return torch.where(wide(harm > clean, found), found, batch.image)
+                    attacked[row] = self._attacked(victim, batch, ball, [row], seeds[row])[0]
+        attacked = ball.project(torch.where(attacked.isfinite(), attacked, ball.clean))
+        harm = self.judged(victim, batch.with_image(attacked))
+        return torch.where(wide(harm > clean, attacked), attacked, batch.image)
 
-    def _found(
+    def _attacked(
         self, victim: ScoreVictim, batch: Batch, ball: Ball, rows: Sequence[int], seed: int
     ) -> Tensor:
         import torchattacks
@@ -133,8 +133,8 @@ class _Borrowed(Attack):
             torch.manual_seed(seed)
             attack = self.peer(torchattacks, logits, ball.epsilon[rows].flatten(), seed)
             # It takes views that other memory formats do not have.
-            found: Tensor = attack(part.image.contiguous(), part.label.reshape(-1).long())
-        return found.detach()
+            attacked: Tensor = attack(part.image.contiguous(), part.label.reshape(-1).long())
+        return attacked.detach()
 
 
 class FAB(_Borrowed):
@@ -203,7 +203,8 @@ class _Logits(nn.Module):
         if len(image) != len(self._batch):
             raise _Scattered
         at = self._batch.with_image(image)
-        scores = torch.stack([self._victim.answer(at).scores for _ in range(self._draws)]).mean(0)
+        draws = [self._victim.decisions(at).scores for _ in range(self._draws)]
+        scores = torch.stack(draws).mean(0)
         scores = scores.squeeze(2)
         if scores.shape[1] == 1:
             scores = torch.cat([torch.zeros_like(scores), scores], dim=1)

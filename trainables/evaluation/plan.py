@@ -13,10 +13,10 @@ from trustsweep.trainables.conditions import CLEAN, Condition, ConditionName, at
 from trustsweep.trainables.metrics.names import SHIFT
 from trustsweep.trainables.registry import CONDITIONS, FAST, Norm
 
-__all__ = ["CLEAN", "EvaluationPlan", "Member"]
+__all__ = ["CLEAN", "EvaluationPlan", "PlannedCondition"]
 
 
-class Member(NamedTuple):
+class PlannedCondition(NamedTuple):
     """One condition of a plan.
 
     Attributes:
@@ -67,14 +67,14 @@ class EvaluationPlan:
         return tuple(e for e in self.epsilons if e > 0)
 
     @property
-    def members(self) -> Iterator[Member]:
+    def members(self) -> Iterator[PlannedCondition]:
         """Every condition, kind by kind in the order of the registry."""
         for name in CONDITIONS:
             condition: Condition = CONDITIONS[name]()
             for detail, value in condition.members(self).items():
-                yield Member(str(ConditionName(name, detail)), condition, value)
+                yield PlannedCondition(str(ConditionName(name, detail)), condition, value)
 
-    def of_split(self, split: Split | None = None) -> list[Member]:
+    def of_split(self, split: Split | None = None) -> list[PlannedCondition]:
         """Those under which a split is judged: one with conditions of its own, or any other."""
         return [member for member in self.members if member.condition.split is split]
 

@@ -15,9 +15,9 @@ from trustsweep.data_pipelines.schema import Batch, Split
 from trustsweep.trainables.attacks.engine import frozen
 from trustsweep.trainables.conditions import ConditionName, Tools, attacked_name
 from trustsweep.trainables.contract import Method, Prediction
-from trustsweep.trainables.evaluation.plan import CLEAN, EvaluationPlan, Member
+from trustsweep.trainables.evaluation.plan import CLEAN, EvaluationPlan, PlannedCondition
 from trustsweep.trainables.metrics.base import MetricState, uncertainty_map
-from trustsweep.trainables.metrics.calibration import Calibration
+from trustsweep.trainables.metrics.calibration import CalibrationBins
 from trustsweep.trainables.metrics.catalog import (
     AREAS,
     METRICS,
@@ -115,8 +115,8 @@ class Evaluation:
         result: dict[str, float] = {}
         for name in self.plan.condition_names:
             mean = name not in values
-            found = _mean([values[m] for m in self._members_of(name)]) if mean else values[name]
-            result |= _prefixed(name, found)
+            metrics = _mean([values[m] for m in self._members_of(name)]) if mean else values[name]
+            result |= _prefixed(name, metrics)
         if self.plan.budgets:
             result |= self._areas()
         if self._shifts:
@@ -124,8 +124,8 @@ class Evaluation:
                 str(ConditionName(SHIFT, ConditionName.parse(condition).detail)): shift.compute()
                 for condition, shift in self._shifts.items()
             }
-            for name, found in {SHIFT: _mean(list(shifts.values())), **shifts}.items():
-                result |= _prefixed(name, found)
+            for name, metrics in {SHIFT: _mean(list(shifts.values())), **shifts}.items():
+                result |= _prefixed(name, metrics)
         return result | self._skills(result)
 
     def trivial(self, split: Split | None = None) -> dict[str, dict[str, float]]:
@@ -147,9 +147,9 @@ class Evaluation:
         return {"epsilon": list(self.plan.epsilons), **curves}
 
     def reliability(self, condition: str = CLEAN) -> dict[str, list[float | None]]:
-        """The reliability diagram of a condition; see `Calibration.curve`."""
+        """The reliability diagram of a condition; see `CalibrationBins.curve`."""
         for state in self._states[condition]:
-            if isinstance(state, Calibration) and "ece" in state.names:
+            if isinstance(state, CalibrationBins) and "ece" in state.names:
                 return state.curve()
         raise ValueError(f"{self.task} has no reliability diagram")
 
@@ -213,13 +213,13 @@ class Evaluation:
     def _skills(self, values: Mapping[str, float]) -> dict[str, float]:
         """Of all values by full name that have one."""
         figures = {split: trivial.figures() for split, trivial in self._trivial.items()}
-        found = {}
+        skills = {}
         for name in map(MetricName.parse, skill_names(values)):
             split = None if name.condition is None else self._split_of(str(name.condition))
-            whole = str(name.plain)
+            plain = str(name.plain)
             trivial = best_trivial(figures[split], name.metric)[1]
-            found[str(name)] = skill(values[whole], trivial, metric_info(whole))
-        return found
+            skills[str(name)] = skill(values[plain], trivial, metric_info(plain))
+        return skills
 
     def _areas(self) -> dict[str, float]:
         """Trapezoids under the curves over the largest ε, so that a flat curve keeps its height."""
@@ -290,8 +290,8 @@ def panel(
                 prediction = method.predict(network, shown)
             doubt = uncertainty_map(prediction, uncertainty)
             result["image" + suffix] = picture(shown.image)
-            said = method.task.shown(prediction, batch, doubt)
-            result |= {name + suffix: values for name, values in said.items()}
+            arrays = method.task.shown(prediction, batch, doubt)
+            result |= {name + suffix: values for name, values in arrays.items()}
     return result
 
 
@@ -300,7 +300,7 @@ def _judge(
     network: nn.Module,
     batch: Batch,
     evaluation: Evaluation,
-    members: Sequence[Member],
+    members: Sequence[PlannedCondition],
     tools: Tools,
 ) -> None:
     clean: Prediction | None = None

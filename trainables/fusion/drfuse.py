@@ -184,9 +184,9 @@ def rank_loss(attention: Tensor, errors: Tensor, streams: Tensor) -> Tensor:
         (B,) in [0, 1]; 0 where fewer than two streams are there.
     """
     first, second = _pairs(streams)
-    worse = (errors[:, first] - errors[:, second]).sign()
+    sign = (errors[:, first] - errors[:, second]).sign()
     gap = attention[..., first] - attention[..., second]
-    wrong = (worse[:, None] * gap).clamp(min=0).mean(dim=1)
+    wrong = (sign[:, None] * gap).clamp(min=0).mean(dim=1)
     return over_present(wrong, streams[:, first] & streams[:, second])
 
 

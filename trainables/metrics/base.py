@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 StateDict = dict[str, np.ndarray]
 
 
-class State(ABC):
+class MergeableState(ABC):
     """Something that is gathered over batches and merged over workers.
 
     Args:
@@ -63,7 +63,7 @@ class State(ABC):
         return restored
 
 
-class MetricState(State):
+class MetricState(MergeableState):
     """A state that judges predictions one batch at a time."""
 
     @abstractmethod

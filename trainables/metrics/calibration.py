@@ -20,7 +20,7 @@ from trustsweep.trainables.metrics.catalog import CALIBRATION_BINS
 _SIDE_PER_RADIUS = 32
 
 
-class Calibration(SumState):
+class CalibrationBins(SumState):
     """ECE = Σ n_b/n |accuracy_b − confidence_b| and MCE = max_b of the same difference.
 
     Bins are the 15 equal parts ((b−1)/15, b/15] of top-label confidence max(p, 1 − p), the pixels
@@ -120,7 +120,7 @@ class Calibration(SumState):
         return p.flatten(), truth.flatten(), rows
 
 
-class RegionCalibration(Calibration):
+class RegionCalibration(CalibrationBins):
     """The same over lesion ∪ prediction and what lies around them; far background hides errors.
 
     The union is dilated by a box whose radius is 1/32 of the shorter side (2 pixels of 64, at
@@ -136,7 +136,7 @@ class RegionCalibration(Calibration):
         return p.flatten()[chosen], truth.flatten()[chosen], chosen // p.shape[1]
 
 
-class ClassCalibration(Calibration):
+class ClassCalibration(CalibrationBins):
     """The same of images: the confidence is the probability of the most probable class.
 
     Images are independent, so the floor is exact but for the width of a bin: the mean absolute

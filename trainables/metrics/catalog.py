@@ -94,7 +94,7 @@ _RANKING = _states(classification="ranking:Ranking")
 _AUROC = _states(classification="ranking:Ranking", multilabel=_LABELS)
 _PRECISION = _states(multilabel=_LABELS)
 _CALIBRATION = _states(
-    "calibration:Calibration", "calibration:ClassCalibration", "labels:LabelCalibration"
+    "calibration:CalibrationBins", "calibration:ClassCalibration", "labels:LabelCalibration"
 )
 _REGION = _states("calibration:RegionCalibration")
 _SCORES = _states("scores:ProperScores", "scores:ClassScores", _LABELS)
@@ -103,7 +103,7 @@ _SHIFT = _states("shift:Shift", "shift:ClassShift", "labels:LabelShift")
 _REFERRAL = _states("referral:Referral", "ranking:Ranking", _LABELS)
 
 
-class Table(Mapping[str, MetricInfo]):
+class MetricTable(Mapping[str, MetricInfo]):
     """Metrics by name, in an order of their own.
 
     Args:
@@ -161,7 +161,7 @@ def _blind(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInf
     return replace(_least(name, states, meaning), blind=True)
 
 
-def _told(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
+def _descriptive(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
     """What describes a model, from 0 to 1."""
     return MetricInfo(name, None, 0.0, 1.0, "", meaning, states)
 
@@ -177,7 +177,7 @@ _FLOOR = "Expected calibration error that perfect calibration would show with"
 _DEBIASED = "Expected calibration error less the bias that it has with so few"
 
 #: What is measured under each condition.
-METRICS = Table(
+METRICS = MetricTable(
     _merit(
         "dice",
         _OVERLAP,
@@ -193,7 +193,7 @@ METRICS = Table(
         _OVERLAP,
         "Share of the pixels predicted to be lesion, mean over the images without one",
     ),
-    _told(
+    _descriptive(
         "empty_share",
         _OVERLAP,
         "Share of the images in which nothing is predicted; 1 for a model that predicts nothing",
@@ -205,7 +205,7 @@ METRICS = Table(
         "Share of a class's images that is found, mean over classes",
     ),
     _merit("f1", _CONFUSION, "Harmonic mean of a class's precision and recall, mean over classes"),
-    _told(
+    _descriptive(
         "top_class_share",
         _CONFUSION,
         "Share of images said to be of the class that is said most; 1 for a model that says one "
@@ -223,12 +223,12 @@ METRICS = Table(
     ),
     _blind("ece", _CALIBRATION, f"Expected calibration error, {_BINS}, {_ALL}"),
     _blind("mce", _CALIBRATION, f"Calibration error of the worst of {_BINS}, {_ALL}"),
-    _told("ece_floor", _CALIBRATION, f"{_FLOOR} so many images"),
+    _descriptive("ece_floor", _CALIBRATION, f"{_FLOOR} so many images"),
     _blind("ece_debiased", _CALIBRATION, f"{_DEBIASED} images"),
     _blind("ece_adaptive", _RANKING, f"Expected calibration error, {_BINS} of equally many images"),
     _blind("ece_region", _REGION, f"Expected calibration error, {_BINS}, {_NEAR}"),
     _blind("mce_region", _REGION, f"Calibration error of the worst of {_BINS}, {_NEAR}"),
-    _told("ece_region_floor", _REGION, f"{_FLOOR} so many images, {_NEAR}"),
+    _descriptive("ece_region_floor", _REGION, f"{_FLOOR} so many images, {_NEAR}"),
     _blind("ece_region_debiased", _REGION, f"{_DEBIASED} images, {_NEAR}"),
     replace(
         _least(
@@ -270,7 +270,7 @@ def _area(name: str, states: Mapping[TaskName, str], what: str) -> MetricInfo:
 
 
 #: What is computed from a metric's curve against ε.
-AREAS = Table(
+AREAS = MetricTable(
     _area("dice", _OVERLAP, "Dice"),
     _area("dice_lesion", _OVERLAP, "Dice of the images with a lesion"),
     _area("iou", _OVERLAP, "IoU"),
@@ -280,7 +280,7 @@ AREAS = Table(
 )
 
 #: What compares each attacked image with itself before the attack.
-SHIFTS = Table(
+SHIFTS = MetricTable(
     MetricInfo(
         "spearman",
         "min",
@@ -295,7 +295,7 @@ SHIFTS = Table(
 )
 
 #: What a trial took, whatever its task; counted by the training loop.
-COSTS = Table(
+COSTS = MetricTable(
     _cost("seconds", "Seconds of training and evaluation, without waiting for a slot", "s"),
     _cost("gpu_seconds", "Seconds times GPUs held; 0 without a GPU", "s"),
     _cost("images", "Images seen by training steps, over all epochs"),

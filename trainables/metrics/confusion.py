@@ -46,12 +46,12 @@ class Confusion(MetricState):
     def compute(self) -> dict[str, float]:
         hits = self.counts.diagonal()
         true, predicted = self.counts.sum(axis=1), self.counts.sum(axis=0)
-        found = [ratio(h, n) for h, n in zip(hits, true, strict=True) if n != 0]
-        overlap = [ratio(2 * h, n) for h, n in zip(hits, true + predicted, strict=True) if n != 0]
+        recalls = [ratio(h, n) for h, n in zip(hits, true, strict=True) if n != 0]
+        f1_scores = [ratio(2 * h, n) for h, n in zip(hits, true + predicted, strict=True) if n != 0]
         return {
             "accuracy": ratio(hits.sum(), true.sum()),
-            "balanced_accuracy": ratio(sum(found), len(found)),
-            "f1": ratio(sum(overlap), len(overlap)),
+            "balanced_accuracy": ratio(sum(recalls), len(recalls)),
+            "f1": ratio(sum(f1_scores), len(f1_scores)),
             "top_class_share": ratio(predicted.max(initial=0.0), predicted.sum()),
         }
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics.base import MetricState, findings, uncertainty_map
-from trustsweep.trainables.metrics.calibration import Calibration
+from trustsweep.trainables.metrics.calibration import CalibrationBins
 from trustsweep.trainables.metrics.resampled import MULTILABEL
 from trustsweep.trainables.metrics.samples import SampleState
 from trustsweep.trainables.metrics.shift import Shift
@@ -99,7 +99,7 @@ class LabelMetrics(SampleState, MetricState):
         }
 
 
-class LabelCalibration(Calibration):
+class LabelCalibration(CalibrationBins):
     """The confidence max(p, 1 − p) in each known label, those of all images pooled.
 
     Labels of an image are not independent, so images are the units of the floor, as of pixels.

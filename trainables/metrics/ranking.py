@@ -58,11 +58,13 @@ class Answers:
         p, truth = self.probability, self.truth
         if not len(self) or np.isnan(p).any():
             return dict.fromkeys(("accuracy", "precision", "auroc"), math.nan)
-        said = p.argmax(axis=1)
-        right = said == truth
+        predicted = p.argmax(axis=1)
+        right = predicted == truth
         return {
             "accuracy": float(right.mean()),
-            "precision": float(np.mean([right[said == k].mean() for k in np.unique(said)])),
+            "precision": float(
+                np.mean([right[predicted == k].mean() for k in np.unique(predicted)])
+            ),
             "auroc": macro_auroc(p, truth),
         }
 

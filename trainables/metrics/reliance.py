@@ -62,13 +62,13 @@ class Reliance(SampleState):
         self.add(batch.sample_id, [weight, severity, present])
 
     def compute(self) -> dict[str, float]:
-        found = dict.fromkeys(self.names, math.nan)
+        metrics = dict.fromkeys(self.names, math.nan)
         if not len(self.rows):
-            return {**found, "pairs": 0.0, "samples": 0.0}
+            return {**metrics, "pairs": 0.0, "samples": 0.0}
         weight, severity, present = np.split(self.rows, 3, axis=1)
         there = present > 0
         single = _within(weight, severity, there)
-        found |= {
+        metrics |= {
             "overall": spearman(weight[there], severity[there]),
             "within": float(single.mean()) if len(single) else math.nan,
             "pairs": float(there.sum()),
@@ -76,9 +76,9 @@ class Reliance(SampleState):
         }
         if not np.isnan(weight[there]).any():
             overall, within = _permuted(weight, severity, there)
-            found |= _tested("overall", found["overall"], overall)
-            found |= _tested("within", found["within"], within)
-        return found
+            metrics |= _tested("overall", metrics["overall"], overall)
+            metrics |= _tested("within", metrics["within"], within)
+        return metrics
 
 
 def _permuted(
@@ -115,14 +115,14 @@ def _permuted(
     return overall, within
 
 
-def _tested(name: str, found: float, null: np.ndarray) -> dict[str, float]:
+def _tested(name: str, observed: float, null: np.ndarray) -> dict[str, float]:
     """The null's interval, and the p-value of what was found."""
-    if math.isnan(found) or np.isnan(null).any():
+    if math.isnan(observed) or np.isnan(null).any():
         return {}
     low, high = np.quantile(null, [0.025, 0.975])
     centre = null.mean()
     # Rounding must not tell what is equally far apart.
-    further = np.abs(null - centre) >= abs(found - centre) - 1e-12
+    further = np.abs(null - centre) >= abs(observed - centre) - 1e-12
     p = (1 + further.sum()) / (1 + len(null))
     return {f"{name}_low": float(low), f"{name}_high": float(high), f"{name}_p": float(p)}
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trustsweep.trainables.metrics.base import State, StateDict
+from trustsweep.trainables.metrics.base import MergeableState, StateDict
 
 #: Images kept per state; above it, a sample that depends on the identifiers alone.
 CAPACITY = 65_536
 
 
-class SampleState(State):
+class SampleState(MergeableState):
     """A row of numbers for each image.
 
     Exact up to 65,536 images. Above that the images with the smallest hashes of `sample_id` are

@@ -11,11 +11,11 @@ import numpy as np
 from torch import Tensor
 
 from trustsweep.data_pipelines.schema import Batch, TaskName
-from trustsweep.trainables.attacks.losses import Answer
+from trustsweep.trainables.attacks.losses import Decisions
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.resampled import Columns, Statistic
-from trustsweep.trainables.metrics.trivial import Trivial
+from trustsweep.trainables.metrics.trivial import TrivialPredictors
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Task(ABC):
     classed: ClassVar[bool]
     losses: ClassVar[AttackLosses]
     #: What predictors that ignore the image reach.
-    trivial: ClassVar[type[Trivial]]
+    trivial: ClassVar[type[TrivialPredictors]]
     #: What samples' scores (`columns`) tell of a split, by a metric's own name.
     statistics: ClassVar[Mapping[str, Callable[[Columns], Statistic]]]
     #: Whether a sample has several answers, each of which is told of on its own (`of_label`).
@@ -68,16 +68,16 @@ class Task(ABC):
         """What is true of a batch. Raises ValueError for a batch without it."""
 
     @abstractmethod
-    def answer(self, scores: Tensor, batch: Batch) -> Answer:
+    def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
         """The scores (`Prediction.scores`) of a batch beside its truth."""
 
     @abstractmethod
-    def harm(self, said: Answer) -> Tensor:
+    def harm(self, decisions: Decisions) -> Tensor:
         """(B,): how bad the answers are by what models are judged by; larger is worse, inf for a
         score that is no number. Above 0 where the answer is wrong."""
 
     @abstractmethod
-    def performance(self, said: Answer) -> Tensor:
+    def performance(self, decisions: Decisions) -> Tensor:
         """(B,) float64 in [0, 1]: how right each answer is."""
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Task(ABC):
         raise NotImplementedError(f"{self} has one answer for each sample")
 
     @abstractmethod
-    def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """What a temperature is fitted on: scores (n, K) float64 and classes (n,) long, of K = 1
         log-odds and 0 or 1, on the CPU. Of large images evenly spaced pixels are enough."""
 

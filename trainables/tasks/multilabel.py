@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trustsweep.data_pipelines.schema import Batch, TaskName
-from trustsweep.trainables.attacks.losses import Answer, margin_harm
+from trustsweep.trainables.attacks.losses import Decisions, margin_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import findings
@@ -44,17 +44,17 @@ class Multilabel(Task):
             raise ValueError(f"{self} needs a batch with labels")
         return batch.label
 
-    def answer(self, scores: Tensor, batch: Batch) -> Answer:
+    def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
         size = len(scores)
-        return Answer(scores.reshape(size, 1, -1), self.truth(batch).reshape(size, -1).float())
+        return Decisions(scores.reshape(size, 1, -1), self.truth(batch).reshape(size, -1).float())
 
-    def harm(self, said: Answer) -> Tensor:
-        return margin_harm(said)
+    def harm(self, decisions: Decisions) -> Tensor:
+        return margin_harm(decisions)
 
-    def performance(self, said: Answer) -> Tensor:
+    def performance(self, decisions: Decisions) -> Tensor:
         """The share of the known labels that are right."""
-        known = ~said.truth.isnan()
-        right = (said.right & known).double().sum(dim=1)
+        known = ~decisions.truth.isnan()
+        right = (decisions.right & known).double().sum(dim=1)
         return right / known.sum(dim=1).clamp(min=1)
 
     def counted(self, batch: Batch) -> Tensor:
@@ -77,7 +77,7 @@ class Multilabel(Task):
         known = ~np.isnan(columns["truth"][:, label])
         return {name: columns[name][known, label : label + 1] for name in ("truth", "probability")}
 
-    def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         truth = self.truth(batch)
         known = ~truth.isnan()
         return scores[known].unsqueeze(1).double().cpu(), truth[known].long().cpu()

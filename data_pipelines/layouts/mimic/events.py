@@ -24,7 +24,7 @@ from trustsweep.data_pipelines.layouts.mimic.items import (
 )
 from trustsweep.data_pipelines.layouts.mimic.tables import IcuStay
 from trustsweep.data_pipelines.problems import BadFile
-from trustsweep.data_pipelines.readers.tables import Kind, stream_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, stream_table
 
 #: Stays whose rows share a file of the spool: some hundred thousand rows of 14 bytes.
 _BUCKET = 1024
@@ -178,12 +178,12 @@ def _key(subject: Any, second: Any) -> Any:
     return subject * _SECONDS + second
 
 
-def _columns(owner: str) -> dict[str, Kind]:
+def _columns(owner: str) -> dict[str, ColumnKind]:
     return {
-        owner: Kind.INTEGER,
-        "charttime": Kind.TEXT,
-        "itemid": Kind.INTEGER,
-        "valuenum": Kind.NUMBER,
+        owner: ColumnKind.INTEGER,
+        "charttime": ColumnKind.TEXT,
+        "itemid": ColumnKind.INTEGER,
+        "valuenum": ColumnKind.NUMBER,
     }
 
 

@@ -17,15 +17,19 @@ from trustsweep.data_pipelines.layouts.physionet2012.parameters import (
     RECORD,
     SERIES,
     UNKNOWN,
-    Parameter,
+    ClinicalParameter,
 )
 from trustsweep.data_pipelines.preprocess.series import to_grid
 from trustsweep.data_pipelines.problems import BadFile
-from trustsweep.data_pipelines.readers.tables import Kind, read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, read_table
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Series
 
-_COLUMNS = {"Time": Kind.TEXT, "Parameter": Kind.TEXT, "Value": Kind.NUMBER}
+_COLUMNS = {
+    "Time": ColumnKind.TEXT,
+    "Parameter": ColumnKind.TEXT,
+    "Value": ColumnKind.NUMBER,
+}
 _TIME = re.compile(r"(\d{1,3}):([0-5]\d)")
 
 
@@ -37,7 +41,7 @@ class Measurements:
     values: NDArray[np.float64]
 
 
-class Record:
+class StayRecord:
     """A stay's measurements, without those that cannot be.
 
     Attributes:
@@ -95,7 +99,7 @@ class Record:
     def _possible(
         self,
         name: str,
-        parameter: Parameter,
+        parameter: ClinicalParameter,
         rows: list[tuple[float, float]],
         *,
         admission: bool = False,

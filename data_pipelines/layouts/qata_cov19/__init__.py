@@ -205,18 +205,18 @@ class QataCov19(Layout[Pair | Control]):
             for entry in place.iterdir()
             if entry.name not in known and not entry.name.startswith(".")
         )
-        found = []
+        remarks = []
         if self._controls is not None:
             unread += self._controls.unread()
-            found.append(
+            remarks.append(
                 "infected and controls were imaged at different hospitals: what tells these apart "
                 "tells the label as well"
             )
             if missing := self._controls.missing():
-                found.append(f"controls without images here: {', '.join(missing)}")
+                remarks.append(f"controls without images here: {', '.join(missing)}")
         if unread:
-            found.append(f"not read, not part of the layout: {_some(unread)}")
-        return found
+            remarks.append(f"not read, not part of the layout: {_some(unread)}")
+        return remarks
 
     def _files(self, name: str, kind: str) -> Iterator[Path]:
         for path in sorted((self._root / name / kind).iterdir()):

@@ -88,20 +88,20 @@ class Controls:
         """Files and folders below `FOLDER` that are not read, as paths below its parent."""
         known = {self.folder / cohort.place for cohort in self._cohorts}
         above = {place for path in known for place in path.parents}
-        found = []
+        unread = []
         for folder in sorted({self.folder, *above}):
             if folder != self.folder and self.folder not in folder.parents:
                 continue
             if folder.is_dir():
-                found += [p for p in folder.iterdir() if p not in known and p not in above]
+                unread += [p for p in folder.iterdir() if p not in known and p not in above]
         for cohort in self._cohorts:
             place = self.folder / cohort.place
             if place.is_dir():
                 images = set(self._images(cohort))
-                found += [path for path in place.iterdir() if path not in images]
+                unread += [path for path in place.iterdir() if path not in images]
         return sorted(
             path.relative_to(self.folder.parent).as_posix()
-            for path in found
+            for path in unread
             if not path.name.startswith(".")
         )
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.problems import BadFile
-from trustsweep.data_pipelines.readers.tables import Kind as Column
-from trustsweep.data_pipelines.readers.tables import Row, Table, read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, Table, TableRow, read_table
 from trustsweep.data_pipelines.registry import nearest
 
 #: GDC's mark for no value, and those of its forerunner and of data frames.
@@ -90,11 +89,11 @@ def read_clinical(path: Path, label: str) -> tuple[dict[str, Person], list[BadFi
         raise UserError(f"{path}: {label!r} is a measurement. Choose a column of classes by label.")
     numbers = ("years", "days")
     kinds = {
-        column: Column.NUMBER if key in numbers else Column.TEXT
+        column: ColumnKind.NUMBER if key in numbers else ColumnKind.TEXT
         for key, column in columns.items()
         if column is not None
     }
-    table = _read(path, {own: Column.TEXT, **kinds}, private=(own, *kinds))
+    table = _read(path, {own: ColumnKind.TEXT, **kinds}, private=(own, *kinds))
     people: dict[str, Person] = {}
     refused = []
     for row in table:
@@ -126,8 +125,10 @@ def read_genomics(path: Path, limit: int) -> Genomics:
             f"{path}: {len(names):,} columns, more than genes={limit:,}. Choose columns on grounds "
             "that the test patients have no part in (a gene panel, a publication), or raise genes."
         )
-    table = _read(path, {own: Column.TEXT, **dict.fromkeys(names, Column.NUMBER)}, private=(own,))
-    best: dict[str, tuple[int, Row]] = {}
+    table = _read(
+        path, {own: ColumnKind.TEXT, **dict.fromkeys(names, ColumnKind.NUMBER)}, private=(own,)
+    )
+    best: dict[str, tuple[int, TableRow]] = {}
     normals = 0
     strays = []
     for row in table:
@@ -162,7 +163,7 @@ def classes_of(path: Path, label: str, values: Sequence[str]) -> tuple[str, ...]
     return classes
 
 
-def _read(path: Path, columns: Mapping[str, Column], private: Sequence[str] = ()) -> Table:
+def _read(path: Path, columns: Mapping[str, ColumnKind], private: Sequence[str] = ()) -> Table:
     delimiter = "\t" if ".tsv" in path.suffixes else ","
     return read_table(path, columns, delimiter=delimiter, missing=MISSING, private=private)
 
@@ -179,7 +180,7 @@ def _column(header: Sequence[str], name: str) -> str | None:
     return next((c for c in header if c == name or c.endswith(f".{name}")), None)
 
 
-def _person(table: Table, row: Row, columns: Mapping[str, str | None]) -> Person:
+def _person(table: Table, row: TableRow, columns: Mapping[str, str | None]) -> Person:
     def value(key: str) -> Any:
         column = columns[key]
         return None if column is None else row[column]
