@@ -87,7 +87,7 @@ def _points() -> Any:
 def _packages() -> list[str]:
     """ "name==version" of every installed package with an entry point of ours.
 
-    No figure hangs on a section of the report.
+    Packages that only add sections of the report are left out, as no result depends on them.
     """
     packages = {
         f"{package.name}=={package.version}"

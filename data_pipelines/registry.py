@@ -1,8 +1,8 @@
 """A registry of lazily imported implementations, shared by every kind of plug-in.
 
 One line registers an implementation (``"name": "module:attribute"``); nothing is imported until
-it is asked for, so that listing and validating stay instant. What a study is checked against stands
-in that line as well, as facts (`registered`), and an implementation that contradicts them is
+it is used, so that listing and validating stay instant. Facts that a study is checked against stand
+in that line as well (`registered`), and an implementation that contradicts them is
 refused when it is imported. From outside of this repository, a plug-in file calls `register`, and
 an installed package has an entry point of the registry's group
 (`trustsweep.data_pipelines.plugins`).
@@ -56,9 +56,9 @@ class Registry(Mapping[str, Any]):
     Args:
         kind: What one of them is called in messages.
         entries: Name to "module:attribute", or to what `registered` gives.
-        group: The group of entry points by which installed packages add to it; None for what
-            nobody adds to.
-        facts: Those of every entry that does not say otherwise.
+        group: The group of entry points by which installed packages add to it; None for a
+            closed registry.
+        facts: Defaults for every entry.
 
     Raises `UserError` for an unknown name, with the nearest known one, and TypeError for an
     implementation that contradicts its facts.
@@ -118,7 +118,7 @@ class Registry(Mapping[str, Any]):
         return len(self._names)
 
     def fact(self, name: str, key: str) -> Any:
-        """What the line that registers `name` says under `key`; nothing of ours is imported.
+        """The fact `key` in the line that registers `name`; no implementation is imported.
 
         Of what was added from outside, the attribute of that name.
         """

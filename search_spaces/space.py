@@ -8,7 +8,7 @@ A parameter is either fixed (``batch_size: 16``) or varies:
     epsilon:       {low: 0.002, high: 0.02, default: 0.01, when: {regime: [random, uncertain]}}
 
 ``when`` makes a parameter conditional: it exists only in trials where the named parameters have
-one of the listed values. ``within: [0, 1]`` says which numbers are possible at all, ``among`` which
+one of the listed values. ``within: [0, 1]`` limits the numbers that are valid at all, ``among`` the
 words; overrides keep all three, and the kind of the parameter: a whole number stays one. In place
 of a list a group of registered names may stand (`trustsweep.search_spaces.names`). The defaults are
 `spaces/common.yaml` (what every method has) and `spaces/<method>.yaml`, or the attribute `space` of
@@ -39,7 +39,7 @@ from trustsweep.trainables.registry import METHODS
 
 Value = bool | int | float | str
 COMMON = "common"
-#: The parameter that says which method a trial trains.
+#: The parameter that names the method a trial trains.
 METHOD = "method"
 #: The key of a space that names the one whose parameters it begins with.
 INHERITS = "inherits"
@@ -213,7 +213,7 @@ class Parameter(BaseModel):
         return self.choices[0]
 
     def suggest(self, name: str, trial: Suggester) -> Value:
-        """Ask `trial` for a value under `name`; a fixed one is not asked for."""
+        """A value that `trial` suggests under `name`; a fixed value is returned as it is."""
         if self.value is not None:
             return self.value
         if self.choices is not None:
@@ -254,7 +254,7 @@ class Space:
         return {**self.parameters[COMMON], **self.parameters[method]}
 
     def suggest(self, trial: Suggester) -> dict[str, Value]:
-        """A trial's config, asked of an Optuna trial."""
+        """A trial's config, as an Optuna trial suggests it."""
         method = self.methods[0]
         if len(self.methods) > 1:
             method = str(trial.suggest_categorical(METHOD, list(self.methods)))
@@ -267,7 +267,7 @@ class Space:
         return self._resolve(method, lambda _, parameter: parameter.start())
 
     def grid(self) -> list[dict[str, Value]]:
-        """Every combination of the space, as the parameters an Optuna trial would be asked for.
+        """Every combination of the space, as the parameters of an Optuna trial.
 
         Raises `UserError` for a continuous range, and for more than `LARGEST_GRID` combinations.
         """
@@ -436,7 +436,7 @@ def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
 
 
 def _narrowed(base: Any, override: Any) -> dict[str, Any]:
-    """A parameter with other values: it keeps its condition and what is possible at all.
+    """A parameter with other values: it keeps its condition and its valid range.
 
     A default that no longer fits goes.
     """

@@ -1,7 +1,7 @@
-"""The study file: what a sweep trains, varies, judges by and may use.
+"""The study file: what a sweep trains, varies and optimises, and the resources it may use.
 
 Unknown keys are refused with the nearest known one named; nothing here imports torch or Ray, so
-that a mistake in a study is told at once.
+that a mistake in a study is reported at once.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Search(_Section):
 
 
 class EvaluationSettings(_Section):
-    """How every model is judged. The same for all trials of a study.
+    """How every model is evaluated. The same for all trials of a study.
 
     `epsilons` are attack budgets on the [0, 1] pixel scale and include 0 (0 alone: no attacks, as
     for data without images); `corruptions` are evaluated at each of `severities` (1 to 5), with
@@ -192,11 +192,11 @@ class EvaluationSettings(_Section):
 
     `conditions` are further ones, registered by plug-ins, each by name ("blurred@2").
 
-    `attack` judges every trial: "fast", an ensemble of few gradients, or a single attack by name to
-    compare with. `attack_steps` and `restarts` are its own. `final` judges the models of the front
-    on the test split: "full", an ensemble of many attacks, beside `attack`; "fast", `attack` alone,
-    whatever it is. `norm` is how ε is measured: "linf", the most that a pixel changes, or "l2", the
-    length of an image's change, for which `epsilons` have to be given.
+    `attack` is run on every trial: "fast", an ensemble of few gradients, or a single attack by name
+    for comparison, with `attack_steps` and `restarts`. `final` is run on the models of the front
+    and the test split: "full", an ensemble of many attacks, beside `attack`; "fast", `attack`
+    alone, whichever it is. `norm` is how ε is measured: "linf", the most that a pixel changes, or
+    "l2", the length of an image's change, for which `epsilons` have to be given.
     """
 
     # First, as what the budgets may be depends on it.

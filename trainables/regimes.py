@@ -40,7 +40,7 @@ class RegimeResult:
     Attributes:
         batch: The batch to train on, rows in the order they came.
         rows: Indices of the attacked images, ascending.
-        score: (B,) image uncertainty that ranked them, on the CPU; None where none was asked for.
+        score: (B,) image uncertainty that ranked them, on the CPU; None without ranking.
         gradients: Gradient evaluations that the attack cost, summed over images.
     """
 

@@ -49,7 +49,7 @@ class Arrangement:
         return cls(_shares(ratios), () if each else tuple(sites), each, folds, seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest: what was asked for."""
+        """The settings, for the manifest."""
         sites = EACH if self.each_site else list(self.ood_sites)
         return {"ratios": list(self.ratios), "ood_site": sites, "folds": self.folds}
 

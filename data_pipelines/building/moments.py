@@ -39,7 +39,7 @@ class Moments:
         self.update(images.swapaxes(0, 1).reshape(images.shape[1], -1).T)
 
     def compute(self, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and deviation (ddof 0), each (columns,); 0 and 0 where nothing was seen."""
+        """Mean and deviation (ddof 0), each (columns,); 0 and 0 where nothing was observed."""
         count = np.broadcast_to(self._count, (columns,))
         variance = np.broadcast_to(self._squares, (columns,)) / np.maximum(count, 1)
         return np.broadcast_to(self._mean, (columns,)).astype(np.float64), np.sqrt(variance)

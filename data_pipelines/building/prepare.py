@@ -88,8 +88,8 @@ def prepare(
 ) -> PrepareReport:
     """Turn a folder as its publisher ships it into shards at `out`.
 
-    A preparation that was killed goes on when it is run again: what it had read is kept beside
-    `out` (for a URL, in the machine's folder for temporary files) and read no second time.
+    Interrupted preparations resume: what was read is kept beside `out` (for a URL, in the machine's
+    folder for temporary files) and not read again.
 
     Args:
         folder: The folder; None for a layout that generates its images.
@@ -102,19 +102,19 @@ def prepare(
         overwrite: Replace another data set at `out`.
         skip_bad: Leave out the cases that cannot be used, and list them in `skipped.csv` beside
             the shards.
-        ratios: Shares of train, validation and test, where the publisher does not say.
+        ratios: Shares of train, validation and test, where the publisher has no splits.
         ood_site: A site, or several, held out as a whole; "each" makes a data set for every site
             (leave one site out), in folders below `out`.
         folds: Make so many data sets for cross-validation, in folders below `out`; see
             `splits.fold`.
-        dtype: How images are kept: uint8, or float16 for what is finer than 8 bits.
+        dtype: How images are stored: uint8, or float16 for more than 8 bits.
         patients: A CSV file of file names and patients, for a layout that does not know them; see
             `layouts.patients.PatientList`. Every image must be listed.
-        progress: Hears of cases read and in all.
+        progress: Called with the cases read so far and in all.
         options: The layout's own.
 
     Raises:
-        UserError: for a layout, option, folder or `out` that cannot be, and for an empty split.
+        UserError: for an invalid layout, option, folder or `out`, and for an empty split.
         BadFiles: after trying every file, naming all that cannot be used; before that for what is
             wrong with `patients`. Nothing is written then but, where they are many, their list.
     """
@@ -289,7 +289,7 @@ def _of_set(fingerprint: str, name: str) -> str:
 def _existing(
     target: Folder, fingerprint: str, overwrite: bool, skip_bad: bool
 ) -> PrepareReport | None:
-    """The report if what is asked for lies at `target`; None if that may be written."""
+    """The report if this data set lies at `target` already; None if it has to be written."""
     files = target.files()
     if UPLOADING in files:  # what broke off is ours
         return None

@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests: by patient, and in proportion for every site and label."""
+"""Train, validation and test splits: by patient, stratified by site and label."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True)
 class SplitMember:
-    """What splitting needs to know of a sample.
+    """The facts of a sample that splitting uses.
 
     Attributes:
         patient, site: As in `Sample`.
@@ -52,7 +52,7 @@ def assign(
     proportion of their `ratios`. A patient who is in more than one split stays in the most held-out
     one, and the patient's other images are left out.
 
-    Raises `UserError` for an unknown site and for a split that is asked for and stays empty.
+    Raises `UserError` for an unknown site and for a requested split that stays empty.
     """
     fixed = _fixed(members, ood_sites)
     free = {
@@ -189,9 +189,9 @@ def _counts(members: Sequence[SplitMember]) -> tuple[NDArray[np.float64], list[s
 
 
 def _check_filled(
-    result: Sequence[Split | None], members: Sequence[SplitMember], asked: Sequence[Split]
+    result: Sequence[Split | None], members: Sequence[SplitMember], required: Sequence[Split]
 ) -> None:
-    for split in asked:
+    for split in required:
         if split not in result:
             patients = len({m.patient for m in members})
             raise UserError(

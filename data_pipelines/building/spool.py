@@ -1,7 +1,7 @@
 """Samples on disk between reading and splitting, a chunk of cases at a time.
 
-Splits are known only when every case was seen. A chunk that is whole on disk is not read again, so
-that a preparation that was killed goes on where it was.
+Splits are known only once every case was read. A complete chunk on disk is not read again, so an
+interrupted preparation resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SampleRow:
 
 @dataclass
 class Chunk:
-    """What reading some cases gave: rows in the order of the record batch, and what was found."""
+    """What reading some cases gave: rows in the order of the record batch, notes and problems."""
 
     rows: list[SampleRow]
     notes: Counter[str]
@@ -117,7 +117,7 @@ class Spool:
         cases = list(self._layout.cases())
         first = self._first_case(cases)
         layout = self._layout
-        if not first:  # nothing is usable: one chunk tells why
+        if not first:  # nothing is usable: one chunk holds the reasons
             problems = [outcome for outcome in layout.read(cases) if isinstance(outcome, BadFile)]
             return [Chunk([], Counter(), problems)]
         self._schema = table_schema(first[0], layout.groups, layout.modalities, self._dtype)

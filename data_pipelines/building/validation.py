@@ -30,7 +30,7 @@ class Validator:
         self._shapes = _shapes(first)
 
     def notes(self, sample: Sample) -> tuple[str, ...]:
-        """What is unusual and still usable. Raises `BadFile` for what is not usable."""
+        """Notes on a sample that is unusual but usable. Raises `BadFile` for one that is not."""
         try:
             self._check(sample)
         except ValueError as problem:

@@ -22,17 +22,17 @@ from trustsweep.data_pipelines.schema import Batch, Kind, Manifest
 SEVERITIES = (1, 2, 3, 4, 5)
 IMAGE, SERIES, TABULAR, PRESENT = "image", "series", "tabular", "present"
 
-#: What a severity stands for: a float, or a pair of them.
+#: The parameter of a severity: a float, or a pair of them.
 P = TypeVar("P")
 
 
 class Corruption(ABC, Generic[P]):
-    """A way in which data get worse, in five severities.
+    """A degradation of data, in five severities.
 
     A subclass sets `name`, the `severities` (the parameter at 1 to 5 where a suite lists none) and
     `touches`: the parts of a batch that it needs, among "image" (`more_images` as well), "series",
-    "tabular" and "present" (several modalities). `needs` says what data it changes anything of, and
-    `symbol` what its parameter is called, as does the line that registers it. `draws` is False for
+    "tabular" and "present" (several modalities). `needs` names the data that it can change,
+    `symbol` its parameter; both stand in the line that registers it as well. `draws` is False for
     one that does the same to every sample.
     """
 
@@ -125,15 +125,15 @@ class ImageCorruption(Corruption[P]):
 
 
 def present_channels(batch: Batch, manifest: Manifest, column: str, channels: int) -> Tensor | None:
-    """(B, C) bool, whether each channel of an image is there; None where all of them are."""
+    """(B, C) bool, whether each channel of an image is present; None where all of them are."""
     if batch.present is None:
         return None
-    there = torch.ones(len(batch), channels, dtype=torch.bool, device=batch.present.device)
+    present = torch.ones(len(batch), channels, dtype=torch.bool, device=batch.present.device)
     for number, modality in enumerate(manifest.modalities):
         if modality.kind is Kind.IMAGE and modality.column == column:
             indices = list(modality.indices or range(channels))
-            there[:, indices] = (batch.present[:, number] > 0)[:, None]
-    return there
+            present[:, indices] = (batch.present[:, number] > 0)[:, None]
+    return present
 
 
 def in_plane(image: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def corrupt(
 class TrainingCorruption:
     """Gives a share of the samples one random corruption, drawn anew every epoch.
 
-    Then it makes single modalities worse (`mixed-quality`), then it drops some (`modality-drop`).
+    Then it corrupts single modalities (`mixed-quality`), then it drops some (`modality-drop`).
     The draws depend on (seed, epoch, sample_id) alone, not on the batch or the worker.
 
     Args:
@@ -49,7 +49,7 @@ class TrainingCorruption:
         share: Of the samples, 0 to 1.
         seed: The trial's.
         manifest, suite: As for `corrupt`.
-        modality_corruption: Probability that a present modality is made worse on its own.
+        modality_corruption: Probability that a present modality is corrupted on its own.
         p_miss: Probability that a present modality is dropped; one of a sample's always stays.
     """
 

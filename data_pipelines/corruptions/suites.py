@@ -16,7 +16,7 @@ from typing import TypeAlias
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 
-#: What a severity stands for; its meaning is in the corruption's own docstring.
+#: The parameter of a severity; its meaning is in the corruption's own docstring.
 Parameter: TypeAlias = float | tuple[float, float]
 Five: TypeAlias = tuple[Parameter, Parameter, Parameter, Parameter, Parameter]
 Suite: TypeAlias = Mapping[str, Five]

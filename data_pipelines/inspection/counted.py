@@ -1,4 +1,4 @@
-"""Running sums over row groups of who is there: each takes tables in, and tells at the end.
+"""Running sums over row groups: samples, patients, groups, modalities and copies.
 
 They hold a number and a hash for each patient and sample, and nothing else that grows.
 """
@@ -146,7 +146,7 @@ def _natural(key: tuple[str, str]) -> tuple[int, str]:
 
 
 class Presence:
-    """How often each modality is there."""
+    """How often each modality is present."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._modalities = manifest.modalities

@@ -1,4 +1,4 @@
-"""Which samples stand for a data set in its pictures, and their values."""
+"""The samples that represent a data set in its pictures, and their values."""
 
 from __future__ import annotations
 

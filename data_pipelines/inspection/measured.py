@@ -149,7 +149,7 @@ class Intensities:
 
 
 def _codes(values: NDArray[Any]) -> NDArray[Any]:
-    """Unsigned integers that stand for the stored values.
+    """Unsigned integers that encode the stored values.
 
     Finer floats than the shards' own are counted at the resolution of float16.
     """

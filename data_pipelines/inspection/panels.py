@@ -257,12 +257,12 @@ class PresencePanel(SheetPanel):
     def draw(self, axes: Axes) -> None:
         axes.set_facecolor(PAPER)
         axes.patch.set_visible(True)
-        for place, (name, there) in enumerate(zip(self.names, self.present, strict=True)):
+        for place, (name, present) in enumerate(zip(self.names, self.present, strict=True)):
             y = 1 - (place + 0.7) / (len(self.names) + 1)
-            text = short(name, 16) if there else f"no {short(name, 13)}"
+            text = short(name, 16) if present else f"no {short(name, 13)}"
             axes.text(
-                0.06, y, text, fontsize=7.5, va="center", color=INK if there else QUIET,
-                fontweight="bold" if there else "normal",
+                0.06, y, text, fontsize=7.5, va="center", color=INK if present else QUIET,
+                fontweight="bold" if present else "normal",
             )  # fmt: skip
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)

@@ -1,4 +1,4 @@
-"""What should be looked into before training on a data set, from what an inspection found."""
+"""Warnings from an inspection: what to check before training on a data set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trustsweep.data_pipelines.inspection.findings import UNKNOWN, Inspection
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.schema import PatientSource, Split
 
-#: Below so many patients a group's metric says more of chance than of the group.
+#: With fewer patients, a group's metric is mostly chance.
 LEAST_PATIENTS = 50
 #: Names that a sentence lists before it only counts.
 _LISTED = 8
@@ -130,8 +130,8 @@ def _groups(inspection: Inspection) -> Iterator[str]:
             small[count.group].append(f"{count.value} ({count.patients})")
     for group, values in small.items():
         yield (
-            f"{group}: fewer than {LEAST_PATIENTS} patients in {_named(values)}; what a metric "
-            "says of them is mostly chance."
+            f"{group}: fewer than {LEAST_PATIENTS} patients in {_named(values)}; metrics of "
+            "these groups are mostly chance."
         )
 
 

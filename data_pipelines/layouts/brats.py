@@ -197,12 +197,12 @@ class Brats(Layout[Scan | BadFile]):
         except ValueError as error:
             raise BadFile(case.folder, str(error)) from error
         assert prepared.mask is not None
-        there = tuple(name in sequences for name in _SEQUENCES)
+        available = tuple(name in sequences for name in _SEQUENCES)
         image = np.zeros((len(_SEQUENCES), *prepared.image.shape[1:]), np.float32)
-        image[np.array(there)] = prepared.image
+        image[np.array(available)] = prepared.image
         notes = prepared.notes + tuple(
             f"images have no {name} sequence; set to 0"
-            for name, present in zip(_SEQUENCES, there, strict=True)
+            for name, present in zip(_SEQUENCES, available, strict=True)
             if not present
         )
         notes += self._lost("tumour", mask, prepared.mask)
@@ -214,7 +214,7 @@ class Brats(Layout[Scan | BadFile]):
                 image=image[part],
                 mask=prepared.mask[part],
                 label=None if self._volumes else int(prepared.mask[part].any()),
-                present=there,
+                present=available,
                 groups=self._groups(case),
                 source=case.files[_MASK],
                 notes=notes,

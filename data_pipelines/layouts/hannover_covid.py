@@ -94,17 +94,17 @@ class HannoverCovid(Layout[TableRow | BadFile]):
     right. 0 would not do for all units (no living patient has a pO2 of 0 mmHg), and missing would
     hide the most abnormal values, as a D-dimer above its limit.
 
-    Shortcuts, which tell of intensive care but not of the disease: every X-ray taken there is ap
+    Shortcuts, which give away intensive care but not the disease: every X-ray taken there is ap
     (portable machines), of the others about half. `projection` is therefore no input, but a group;
-    the image itself shows it all the same. Whether blood gas is arterial or venous is not said; pO2
-    is higher in intensive care, where arterial lines are usual. Which values were measured at all
-    differs too. Age, height and weight are redacted by the publisher. Site is always "hannover".
+    the image itself shows it all the same. Whether blood gas is arterial or venous is not stated;
+    pO2 is higher in intensive care, where arterial lines are usual. Which values were measured at
+    all differs too. The publisher redacted age, height and weight. Site is always "hannover".
 
     Args:
         target: "icu": whether the image's day lies within the stay in intensive care, the days of
             admission and release included. "death": whether a death is recorded, on the image's
             day or later. How long the others were followed is not published, and so few patients
-            died that figures of this target tell little.
+            died that metrics of this target are imprecise.
         max_age_days: How old a value may be. Laboratory values follow the disease within days and
             blood gas within hours, but outside of intensive care blood is not drawn every day; 3
             days bridge a weekend, and few of the published values are older.
@@ -206,7 +206,7 @@ class HannoverCovid(Layout[TableRow | BadFile]):
         shares = (f"{positives[name]} of {images[name]} {name}" for name in sorted(images))
         remarks.append(
             f"{self.classes[1]!r} by projection: {', '.join(shares)}. The image shows its "
-            "projection, so that a model may go by the machine instead of the disease; look at the "
+            "projection, so that a model may learn the machine instead of the disease; look at the "
             f"figures of the group {_PROJECTION!r}"
         )
         patients = {identity(row[_PATIENT]) for row in self._table}

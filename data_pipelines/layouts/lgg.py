@@ -152,17 +152,17 @@ class Lgg(Layout[PatientFolder | BadFile]):
             raise BadFile(case.folder, "its slices differ in size. Unpack the archive again.")
         pixels = np.stack([pixels for pixels, _ in scan])
         masks = np.stack([mask for _, mask in scan])
-        there = tuple(
+        available = tuple(
             channel == _FLAIR or bool((pixels[..., channel] != pixels[..., _FLAIR]).any())
             for channel in range(len(_SEQUENCES))
         )
-        pixels[..., ~np.array(there)] = 0
+        pixels[..., ~np.array(available)] = 0
         if self._recipe is not None:
-            made = self._volume(case, self._recipe, pixels, masks, there)
+            made = self._volume(case, self._recipe, pixels, masks, available)
         else:
-            made = self._slices(case, pixels, masks, there)
+            made = self._slices(case, pixels, masks, available)
         for sample in made:
-            yield Sample(**{**sample, **person, "present": (*there, *person["present"])})
+            yield Sample(**{**sample, **person, "present": (*available, *person["present"])})
 
     def source_digest(self) -> str:
         table = [] if self._table is None else [self._table.path]
@@ -197,7 +197,7 @@ class Lgg(Layout[PatientFolder | BadFile]):
         case: PatientFolder,
         pixels: NDArray[np.uint8],
         masks: NDArray[np.uint8],
-        there: tuple[bool, ...],
+        available: tuple[bool, ...],
     ) -> Iterator[dict[str, Any]]:
         tumour = np.array([mask.any() for mask in masks])
         places = list(case.slices.items())
@@ -211,7 +211,7 @@ class Lgg(Layout[PatientFolder | BadFile]):
                 "mask": mask,
                 "label": int(tumour[index]),
                 "source": source,
-                "notes": (*_absent(there), *self._lost("tumour", masks[index], mask)),
+                "notes": (*_absent(available), *self._lost("tumour", masks[index], mask)),
             }
 
     def _volume(
@@ -220,7 +220,7 @@ class Lgg(Layout[PatientFolder | BadFile]):
         recipe: VolumeRecipe,
         pixels: NDArray[np.uint8],
         masks: NDArray[np.uint8],
-        there: tuple[bool, ...],
+        available: tuple[bool, ...],
     ) -> Iterator[dict[str, Any]]:
         numbers = list(case.slices)
         if gaps := sorted(set(range(numbers[0], numbers[-1])) - set(numbers)):
@@ -228,19 +228,19 @@ class Lgg(Layout[PatientFolder | BadFile]):
         volumes = {
             name: Volume(pixels[..., channel].astype(np.float32), (1.0, 1.0, 1.0), _AFFINE)
             for channel, name in enumerate(_SEQUENCES)
-            if there[channel]
+            if available[channel]
         }
         prepared = apply(recipe, volumes, masks)
         assert prepared.mask is not None
         image = np.zeros((len(_SEQUENCES), *prepared.image.shape[1:]), np.float32)
-        image[np.array(there)] = prepared.image
+        image[np.array(available)] = prepared.image
         yield {
             "sample_id": opaque(self.name, "volume", case.folder.name),
             "image": image,
             "mask": prepared.mask,
             "source": case.folder,
             "notes": (
-                *_absent(there),
+                *_absent(available),
                 *prepared.notes,
                 *self._lost("tumour", masks, prepared.mask),
             ),
@@ -341,9 +341,9 @@ def _slice(image: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     return pixels, read_mask(mask, pixels.shape[:2])
 
 
-def _absent(there: tuple[bool, ...]) -> tuple[str, ...]:
+def _absent(available: tuple[bool, ...]) -> tuple[str, ...]:
     return tuple(
         f"images have no {name} sequence (the publisher put FLAIR there); set to 0"
-        for name, present in zip(_SEQUENCES, there, strict=True)
+        for name, present in zip(_SEQUENCES, available, strict=True)
         if not present
     )

@@ -395,5 +395,5 @@ def _flag_of(stem: str) -> str:
 
 
 def _known(word: str) -> str:
-    asked = f"No flag {word!r}{nearest(word, list(FLAGS))} " if word else ""
-    return f"{asked}Known flags: {', '.join(FLAGS)}."
+    unknown = f"No flag {word!r}{nearest(word, list(FLAGS))} " if word else ""
+    return f"{unknown}Known flags: {', '.join(FLAGS)}."

@@ -25,7 +25,7 @@ _COLUMNS = (
 )
 #: "?" in the published processed files, -9 in the raw ones that they come from.
 _MISSING = ("", "?", "NaN", "nan", "-9", "-9.0")
-#: Zero stands for missing here: nobody sits at 0 mm Hg or has 0 mg/dl of cholesterol.
+#: Zero means missing here: nobody has 0 mm Hg or has 0 mg/dl of cholesterol.
 _ZERO_MISSING = ("trestbps", "chol")
 _SEVERITIES = 5
 

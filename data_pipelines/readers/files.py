@@ -1,4 +1,4 @@
-"""Folders and files as such: found, identified, and named without naming anyone."""
+"""Finding and identifying folders and files, and naming them without naming a patient."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def read_nifti(path: Path, *, dims: int = 3) -> Volume:
     """A .nii or .nii.gz file, reoriented to the nearest RAS+ axes without resampling.
 
     Args:
-        path: Told by its content, not by its name.
+        path: Recognised by its content, not by its name.
         dims: 3, or 4 for a file with several volumes. Axes of length 1 beyond them are dropped.
 
     The affine is the file's sform, else its qform, else nibabel's guess from the voxel sizes; units

@@ -1,4 +1,4 @@
-"""A user's list of who is in which image, for folders whose publisher does not say it."""
+"""A user's list of the patient of each image, for folders whose publisher does not give it."""
 
 from __future__ import annotations
 
@@ -235,9 +235,9 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _within(listed: Sequence[str], there: Sequence[str]) -> bool:
+def _within(listed: Sequence[str], folders: Sequence[str]) -> bool:
     """Whether the two chains of folders agree as far as both go, from the image upwards."""
-    pairs = zip(reversed(listed), reversed(there), strict=False)
+    pairs = zip(reversed(listed), reversed(folders), strict=False)
     return all(a.casefold() == b.casefold() for a, b in pairs)
 
 

@@ -77,7 +77,7 @@ def choose(wanted: str, needed: int, *, store: float, device: float) -> ModeChoi
 
 @dataclass(frozen=True)
 class SampleSource:
-    """What a worker is told of where its samples come from.
+    """Where a worker's samples come from.
 
     Attributes:
         mode: By `choose`.

@@ -1,8 +1,8 @@
 """Several attacks at once, the worst of each sample: what *attacked* means in every figure.
 
 One attack can be blind where another is not, and a search finds the models that it is blind for. So
-a model is judged by an ensemble: a **fast** one at every rung of a search, a **full** one where
-figures are published. How far they lie apart is told beside the figures (see `masking`).
+a model is evaluated with an ensemble: a **fast** one at every rung of a search, a **full** one
+where results are published. The gap between the two is reported beside them (see `masking`).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Ensemble:
 
 
 class Single:
-    """One attack alone, as its paper has it: to compare with, not to be judged by."""
+    """One attack alone, as in its paper: for comparison, not for the evaluation itself."""
 
     def __init__(self, victim: ScoreVictim, attack: Attack) -> None:
         self._victim, self._attack = victim, attack
@@ -139,7 +139,7 @@ def make_ensemble(
 ) -> Ensemble:
     """The ensemble called `name`, one of `ENSEMBLES`.
 
-    - fast: APGD on what the task is judged by: Dice (segmentation) or the margin. `steps` and
+    - fast: APGD on the measure of the task: Dice (segmentation) or the margin. `steps` and
       `restarts` are its own.
     - full: the fast one; then, each with the steps that `STEPS` gives for the size of the image,
       APGD onward from there, on the other losses and on the method's own training loss; of

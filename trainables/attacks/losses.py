@@ -26,7 +26,7 @@ _MOST = torch.finfo(torch.float32).max
 
 @dataclass(frozen=True)
 class Decisions:
-    """What was said of B samples, and what is true of them, in n decisions each.
+    """The predictions for B samples beside their ground truth, in n decisions each.
 
     A decision is a sample (classification), one of its labels (several labels) or a pixel.
 
@@ -87,8 +87,8 @@ def decision_losses(decisions: Decisions) -> Tensor:
 def margin_harm(decisions: Decisions) -> Tensor:
     """(B,): minus the mean margin of the decisions, larger is worse.
 
-    Of one decision, above 0 where it is wrong, and the surer of it the worse. Of a score that is no
-    number, inf: a model that breaks there must not pass for a robust one.
+    Of one decision, above 0 where it is wrong, and the surer of it the worse. Inf for a
+    NaN score: a model that breaks there must not pass for a robust one.
     """
     return _broken_worst(-decisions.margin.mean(dim=1))
 
@@ -126,7 +126,7 @@ def cross_entropy(decisions: Decisions) -> Tensor:
 def masked_cross_entropy(decisions: Decisions) -> Tensor:
     """Cross-entropy of tempered margins over what is still right, mean over all decisions.
 
-    Croce et al. 2024, arXiv 2306.12941: what is wrong already needs no further push.
+    Croce et al. 2024, arXiv 2306.12941: wrong decisions need no further push.
     """
     return (F.softplus(-decisions.tempered) * decisions.right).mean(dim=1)
 

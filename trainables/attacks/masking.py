@@ -1,7 +1,7 @@
 """Signs that a model looks robust because its gradients are hidden (gradient masking).
 
 After Athalye et al. 2018 (arXiv 1802.00420) and Carlini et al. 2019 (1902.06705). A sign proves
-nothing; a model with one is to be looked at before its figures are believed.
+nothing, but a model with one needs a closer look before its results are trusted.
 """
 
 from __future__ import annotations
@@ -58,13 +58,14 @@ class Effort:
 
 @dataclass(frozen=True)
 class Masking:
-    """What the checks found.
+    """The results of the checks.
 
     Attributes:
         samples: How many were attacked.
         epsilon: The radius of all checks but "large-radius".
-        figures: What each sign was read off, by name. A *performance* is the share of samples with
-            the right answer, or the mean Dice of the images with a lesion (of all, if none has).
+        figures: The values that the signs are derived from, by name. A *performance* is the share
+            of samples with the right prediction, or the mean Dice of the images with a lesion (of
+            all, if none has).
         signs: Those of `SIGNS` that are set.
     """
 
@@ -101,7 +102,7 @@ def masking(
     Samples whose image is absent are left out where any other has one: no attack can move them.
 
     Args:
-        epsilon: > 0; what the model is judged at.
+        epsilon: > 0; the attack budget of the evaluation.
         seeds: (B,) integers, see `Attack`.
         batch_size: How many samples pass the network at once; None for all.
     """
@@ -149,8 +150,8 @@ def _attackable(batch: Batch, manifest: Manifest) -> list[int]:
     if batch.present is None or not manifest.modalities:
         return everyone
     columns = [place for place, m in enumerate(manifest.modalities) if m.column == "image"]
-    there = (batch.present[:, columns] > 0).any(dim=1)
-    return [row for row in everyone if there[row]] or everyone
+    attackable = (batch.present[:, columns] > 0).any(dim=1)
+    return [row for row in everyone if attackable[row]] or everyone
 
 
 class _Check:
@@ -205,7 +206,7 @@ class _Check:
         return torch.cat([function(part, seeds).cpu() for part, seeds in self._parts])
 
     def _still(self, batch: Batch) -> Tensor:
-        """(B,) float64: 1 where nothing says which way to go."""
+        """(B,) float64: 1 where the gradient is 0 throughout."""
         with torch.inference_mode(False), torch.enable_grad(), frozen(self._victim.network):
             image = batch.image.detach().clone().requires_grad_()
             loss = self._victim.loss(batch.with_image(image)).sum()

@@ -27,10 +27,10 @@ class Square(Attack):
     All of this is torchattacks 3.5.1's, to which the search of 2-D images is equal on the same seed
     (tested).
 
-    It sees what a network answers and nothing of how. Where it does more harm than an attack by
+    It sees the predictions of a network alone. Where it does more harm than an attack by
     gradients, these gradients are masked.
 
-    Returned is, for each sample, the most harmful image that was asked about, the clean one
+    Returned is, for each sample, the most harmful image that was tried, the clean one
     included. A classifier's sample is searched until its answer is wrong; one that is wrong from
     the start stays as it is.
 
@@ -111,9 +111,9 @@ class _Search:
         )
 
     def ask(self, rows: Tensor, images: Tensor) -> None:
-        """Keep those of `images` that do more harm than what is known of `rows`."""
-        asked = self.batch if len(rows) == len(self.batch) else self.batch.select(rows.tolist())
-        harm = self.attack.judged(self.victim, asked.with_image(images)).double()
+        """Keep those of `images` that do more harm than the worst so far of `rows`."""
+        batch = self.batch if len(rows) == len(self.batch) else self.batch.select(rows.tolist())
+        harm = self.attack.judged(self.victim, batch.with_image(images)).double()
         more = harm > self.harm[rows]
         self.image[rows[more]], self.harm[rows[more]] = images[more], harm[more]
 

@@ -31,11 +31,11 @@ class Victim(Protocol):
         ...
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """`loss`, and (B,) without gradient: the harm that is done, the more the worse."""
+        """`loss`, and (B,) without gradient: `Task.harm`, larger is worse."""
         ...
 
     def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(B, n) losses whose mean per sample is maximised, and (B, n) bool: is it right?"""
+        """(B, n) losses whose mean per sample is maximised, and (B, n) bool, which are right."""
         ...
 
 
@@ -75,7 +75,7 @@ class ScoreVictim:
         return decision_losses(decisions), decisions.right
 
     def decisions(self, batch: Batch) -> Decisions:
-        """What is said of a batch, beside its truth."""
+        """The predictions for a batch beside its ground truth."""
         return self.method.task.decisions(self._scores(batch), batch)
 
 

@@ -1,7 +1,7 @@
 """Attacks of torchattacks, of classifiers, under the rules of the engine.
 
 They look for the nearest image with another answer rather than for the worst one of a ball, and so
-check the others in another way. torchattacks is an extra; `available` says whether it is there.
+check the others in another way. torchattacks is an extra; `available` says whether it is installed.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class _Borrowed(Attack):
         return ball.clean
 
     def default_step_size(self, epsilon: Tensor) -> Tensor:
-        """Asked by nobody: torchattacks chooses."""
+        """Unused: torchattacks chooses its own."""
         return epsilon
 
     def judged(self, victim: Victim, batch: Batch) -> Tensor:
@@ -181,7 +181,7 @@ class DeepFool(_Borrowed):
 
 
 class _Scattered(Exception):
-    """torchattacks asks about some samples of the batch, and it is not known which."""
+    """torchattacks queries some samples of the batch without saying which."""
 
 
 class _Logits(nn.Module):

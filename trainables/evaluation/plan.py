@@ -1,4 +1,4 @@
-"""What a model is judged under. Free of torch, as a study is checked against it."""
+"""The conditions of an evaluation. Free of torch, as a study is checked against them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PlannedCondition(NamedTuple):
     Attributes:
         name: Such as "attacked@0.01".
         condition: Its kind.
-        value: What `Condition.perturb` is told of it.
+        value: The `member` that `Condition.perturb` gets.
     """
 
     name: str
@@ -40,8 +40,8 @@ class EvaluationPlan:
         corruptions: (name, severity) pairs.
         suite: Gives the parameters of the severities, for whoever corrupts.
         conditions: Names of further members of registered conditions ("blurred@2").
-        sites: Whether the split of sites that training never saw is judged as well ("ood").
-        uncertainty: The map that ause and shift judge; None for each method's own first.
+        sites: Whether the split of unseen sites is evaluated as well ("ood").
+        uncertainty: The map that ause and shift evaluate; None for each method's own first.
     """
 
     epsilons: tuple[float, ...] = (0.0,)
@@ -75,7 +75,7 @@ class EvaluationPlan:
                 yield PlannedCondition(str(ConditionName(name, detail)), condition, value)
 
     def of_split(self, split: Split | None = None) -> list[PlannedCondition]:
-        """Those under which a split is judged: one with conditions of its own, or any other."""
+        """The conditions with this `Condition.split`; for None, those of any split."""
         return [member for member in self.members if member.condition.split is split]
 
     @property

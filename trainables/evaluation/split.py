@@ -48,9 +48,9 @@ class Evaluation:
     Args:
         plan: Fixes the conditions.
         task: Fixes the metrics.
-        prior: What the trivial predictors, which skills are against, know of the train split;
-            without one, only those are asked that need no training.
-        scores: Gathers what each sample scored, beside the states; stays in this process.
+        prior: What the trivial predictors, the references of skills, learned from the train split;
+            without one, only those that need no training are evaluated.
+        scores: Gathers the scores of each sample, beside the states; stays in this process.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Evaluation:
         self.task = task
         self._scores = scores
         self._members = list(plan.members)
-        #: By the split that is judged: that of the conditions which have one, and any other.
+        #: By split: that of the conditions with a split of their own, and None for any other.
         self._trivial = {member.condition.split: task.trivial(prior) for member in self._members}
         self._metrics = [name for name, info in METRICS.items() if task.name in info.tasks]
         states: list[type[MetricState]] = state_classes(METRICS, task.name)
@@ -246,12 +246,12 @@ def evaluate(
     scores: SampleScores | None = None,
     split: Split | None = None,
 ) -> Evaluation:
-    """Judge a network on every batch under every condition of the plan.
+    """Evaluate a network on every batch under every condition of the plan.
 
     The network is put into evaluation mode, and every module's mode and every parameter's
-    `requires_grad` are left as found. Batches lie on the network's device. `scores` gathers what
-    each sample scored. `split` is that of the batches where the plan has conditions of its own for
-    it (`Condition.split`): these alone are judged.
+    `requires_grad` are left as found. Batches lie on the network's device. `scores` gathers the
+    scores of each sample. `split` is that of the batches; where the plan has conditions of its own
+    for it (`Condition.split`), only these are evaluated.
     """
     evaluation = Evaluation(plan, method.task, prior, scores)
     members, tools = plan.of_split(split), Tools(corrupt, attack)

@@ -48,7 +48,7 @@ class Draf(FusionMethod):
 
         CE(p, y) + λ · mean_m BCE(ĉ_m, c_m) + λ_u · mean_m CE(p_m, y)
 
-    with means over the present m and c_m = 1 where training made the modality worse.
+    with means over the present m and c_m = 1 where training corrupted the modality.
 
     Departures from the proposal: its U_m is the epistemic variance alone and has neither head nor
     loss; with variances (at most 0.25, mostly 1e-3) any usual α gives equal weights, hence
@@ -120,7 +120,7 @@ class Draf(FusionMethod):
 class DrafNetwork(FusionNetwork):
     """See `Draf`. Gradients pass the weights where `through` says so.
 
-    `more` of what it says: "unimodal" (T, B, M, K) and "corruption" (B, M) logits, "uncertainty"
+    `more` of its output: "unimodal" (T, B, M, K) and "corruption" (B, M) logits, "uncertainty"
     (B, M) in [0, 1].
     """
 

@@ -82,7 +82,7 @@ class DrFuse(FusionMethod):
 
 
 class DrFuseNetwork(FusionNetwork):
-    """See `DrFuse`. `more` of what it says: "shared" and "distinct" (B, M, D) features, the logits
+    """See `DrFuse`. `more` of its output: "shared" and "distinct" (B, M, D) features, the logits
     "unimodal" (1, B, M, K) of the distinct and "pooled" (B, K) of the pooled shared ones, and
     "attention" (B, K, M + 1), the shared token last.
     """
@@ -134,14 +134,14 @@ class DrFuseNetwork(FusionNetwork):
 
 
 def logit_pool(shared: Tensor, present: Tensor) -> Tensor:
-    """Elementwise logit of the mean of the sigmoids over the modalities that are there.
+    """Elementwise logit of the mean of the sigmoids over the present modalities.
 
     Of two this is the paper's lse(h1 + h2, h1 + h2, h1, h2) − lse(0, 0, h1, h2), and of one the
     features themselves. In terms of log σ, as it is finite there for any h.
 
     Args:
         shared: (..., M, D).
-        present: (..., M) bool. Where nothing is there, the mean is over all.
+        present: (..., M) bool. Where none is present, the mean is over all.
 
     Returns:
         (..., D).
@@ -160,7 +160,7 @@ def divergence(shared: Tensor, present: Tensor) -> Tensor:
         present: (B, M) bool.
 
     Returns:
-        (B,) in nats, in [0, ln 2]; 0 where fewer than two modalities are there.
+        (B,) in nats, in [0, ln 2]; 0 where fewer than two modalities are present.
     """
     first, second = _pairs(present)
     pairs = torch.stack([shared[:, first], shared[:, second]], dim=2)
@@ -178,10 +178,10 @@ def rank_loss(attention: Tensor, errors: Tensor, streams: Tensor) -> Tensor:
     Args:
         attention: (B, K, S), in [0, 1].
         errors: (B, S), without gradient.
-        streams: (B, S) bool, which are there.
+        streams: (B, S) bool, which are present.
 
     Returns:
-        (B,) in [0, 1]; 0 where fewer than two streams are there.
+        (B,) in [0, 1]; 0 where fewer than two streams are present.
     """
     first, second = _pairs(streams)
     sign = (errors[:, first] - errors[:, second]).sign()

@@ -114,7 +114,7 @@ class CalibrationBins(SumState):
         return torch.maximum(p, 1 - p), (label(p) == (truth > 0.5)).to(torch.float64), image
 
     def _pixels(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Probability and truth of the pixels to judge and the row that they are of, flat."""
+        """Probability and truth of the pixels to evaluate and their rows, flat."""
         p, truth = foreground(prediction, batch)
         rows = torch.arange(len(p), device=p.device).repeat_interleave(p.shape[1])
         return p.flatten(), truth.flatten(), rows
@@ -167,7 +167,7 @@ def bin_of(confidence: Tensor) -> Tensor:
 
 
 def region_of(p: Tensor, truth: Tensor, spatial: Sequence[int]) -> Tensor:
-    """(B, n) bool: the pixels that `RegionCalibration` judges, of probability and truth (B, n)."""
+    """(B, n) bool: the pixels of `RegionCalibration`, from probability and truth (B, n)."""
     union = label(p) | (truth > 0.5) | p.isnan()
     radius = max(1, round(min(spatial) / _SIDE_PER_RADIUS))
     return dilate(union.reshape(len(p), *spatial), radius).reshape(p.shape)

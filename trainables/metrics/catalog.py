@@ -50,7 +50,7 @@ class MetricInfo:
         unit: "" for a pure number.
         meaning: One line for a reader who has not met it.
         states: The class of the streaming state that computes it, or its "module:Class", for each
-            task that it can judge; empty for what no state computes and every task has.
+            task that it applies to; empty for what no state computes and every task has.
         skilled: Whether it is set against the trivial predictors' as a skill.
         blind: Whether a model that ignores the image can reach its best value, as a constant
             answer with the right confidence has an ECE of 0.
@@ -68,7 +68,7 @@ class MetricInfo:
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
-        """What it can judge."""
+        """The tasks it applies to."""
         return tuple(self.states) or tuple(TaskName)
 
 
@@ -107,7 +107,7 @@ class MetricTable(Mapping[str, MetricInfo]):
     """Metrics by name, in an order of their own.
 
     Args:
-        group: The entry points by which installed packages add to it; None for what nobody adds to.
+        group: The entry points by which installed packages add to it; None for a closed table.
     """
 
     def __init__(self, *rows: MetricInfo, group: str | None = None) -> None:
@@ -162,7 +162,7 @@ def _blind(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInf
 
 
 def _descriptive(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
-    """What describes a model, from 0 to 1."""
+    """A description of a model, from 0 to 1, neither good nor bad."""
     return MetricInfo(name, None, 0.0, 1.0, "", meaning, states)
 
 
@@ -202,19 +202,19 @@ METRICS = MetricTable(
     _merit(
         "balanced_accuracy",
         _CONFUSION,
-        "Share of a class's images that is found, mean over classes",
+        "Recall of a class, mean over classes",
     ),
     _merit("f1", _CONFUSION, "Harmonic mean of a class's precision and recall, mean over classes"),
     _descriptive(
         "top_class_share",
         _CONFUSION,
-        "Share of images said to be of the class that is said most; 1 for a model that says one "
-        "class for every image",
+        "Share of images in the class predicted most; 1 for a model that predicts one class for "
+        "every image",
     ),
     _merit(
         "auroc",
         _AUROC,
-        "How well the probability of a class tells its images from the rest, mean over classes",
+        "Area under the ROC curve of a class against the rest, mean over classes",
     ),
     _merit(
         "average_precision",
@@ -291,7 +291,11 @@ SHIFTS = MetricTable(
         "of the true class; -1 means that uncertainty rises where these fall",
         _SHIFT,
     ),
-    _most("auroc", _SHIFT, "How well an image's uncertainty tells attacked from clean images"),
+    _most(
+        "auroc",
+        _SHIFT,
+        "Area under the ROC curve of attacked against clean images by their uncertainty",
+    ),
 )
 
 #: What a trial took, whatever its task; counted by the training loop.

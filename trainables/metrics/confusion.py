@@ -18,11 +18,11 @@ class Confusion(MetricState):
     """Counts of images by true and predicted class, the most probable one (the first of equals).
 
     - accuracy: share of images with the right class.
-    - balanced_accuracy: mean over the classes that occur of the share of theirs that is found.
+    - balanced_accuracy: mean recall over the classes that occur.
     - f1: 2 hits / (true + predicted) of each class that occurs in truth or prediction, their mean
       (macro).
-    - top_class_share: share of the images that are said to be of the class that is said most; 1
-      for a model that says the same of every image.
+    - top_class_share: share of the images in the class that is predicted most; 1 for a model that
+      predicts one class for every image.
     """
 
     names = ("accuracy", "balanced_accuracy", "f1", "top_class_share")

@@ -1,4 +1,4 @@
-"""Metrics of several labels, each a question of its own; a label that is not known counts nowhere.
+"""Metrics of several labels, each on its own; unknown labels are left out.
 
 Means over labels are over those of which anything is known (macro).
 """
@@ -24,7 +24,7 @@ from trustsweep.trainables.metrics.sparsification import mean_risks
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a model said of n images, and what is true of them.
+    """The predictions of a model for n images, and the ground truth.
 
     Attributes:
         truth: (n, K) float64: 0, 1, or NaN where it is not known.

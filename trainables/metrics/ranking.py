@@ -19,7 +19,7 @@ from trustsweep.trainables.metrics.sparsification import mean_risks
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said of n images, and what is true of them.
+    """The predictions of a model for n images, and the ground truth.
 
     Attributes:
         truth: (n,) int, the class.
@@ -46,11 +46,11 @@ class Answers:
         return Answers(self.truth[kept], self.uncertainty[kept], self.probability[kept])
 
     def quality(self) -> dict[str, float]:
-        """How good the answers are, each of 0 to 1.
+        """Quality of the predictions, each in [0, 1].
 
         - accuracy: share of images with the right class.
-        - precision: share of the images said to be of a class that are, mean over the classes
-          that were said (macro).
+        - precision: share of the images predicted as a class that are of it, mean over the
+          predicted classes (macro).
         - auroc: see `Ranking`; NaN where fewer than two classes occur.
 
         All are NaN without an image, or with a probability that is NaN.

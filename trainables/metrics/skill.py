@@ -1,13 +1,13 @@
 """Is a model better than one that ignores the image? Free of torch.
 
-A trivial predictor says the same of every image. With M a model's value of a metric, M_t that of a
-trivial predictor on the same samples and `best` the end of the metric's range that is perfect,
+A trivial predictor predicts the same for every image. With M a model's value of a metric, M_t that
+of a trivial predictor on the same samples and `best` the end of the metric's range that is perfect,
 
     skill = (M − M*) / (best − M*),   M* the best of all M_t,
 
-1 for perfection, 0 for the best trivial predictor and below 0 for what is worse. This is the skill
+1 for perfection, 0 for the best trivial predictor and below 0 for anything worse. This is the skill
 score of forecasting (Murphy 1988, Mon. Weather Rev. 116) with the strongest of several references.
-Trivial predictors do not see what is done to an image, so theirs is one figure for all conditions.
+Trivial predictors do not see perturbations of an image, so theirs is one value for all conditions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EMPTY_MASK, FULL_MASK, MEAN_MASK, FIXED_MASK = "empty mask", "full mask", "mean 
 CLASS_PRIOR, MAJORITY_CLASS = "class prior", "majority class"
 #: Several labels: how often each occurs in the train split.
 LABEL_PRIOR = "label prior"
-#: All: the constant probability that is best on the very split that it is judged on.
+#: All: the constant probability that is best on the split it is evaluated on.
 BEST_CONSTANT = "best constant"
 
 #: What decides whether a model is better than a trivial predictor, the first that exists.

@@ -45,12 +45,12 @@ class TrivialPredictors(ABC):
     @staticmethod
     @abstractmethod
     def truth(batch: Batch) -> np.ndarray:
-        """What they see of a batch. Raises ValueError where it has none."""
+        """The ground truth of a batch, as numpy. Raises ValueError where it has none."""
 
     @staticmethod
     @abstractmethod
     def learn(truths: Iterable[np.ndarray]) -> Prior:
-        """What the train split tells without its images, of whose batches these are the truths.
+        """What can be learned from the train split without its images, given its ground truths.
 
         Raises ValueError for none.
         """
@@ -83,8 +83,8 @@ class TrivialPredictors(ABC):
 class TrivialClasses(TrivialPredictors):
     """Class prior, majority class and the best constant, in closed form from the class counts.
 
-    A constant probability q says the class k of its largest entry of every image: its accuracy is
-    the share of k, its balanced accuracy 1 / the number of classes that occur, its AUROC ½, its
+    A constant probability q predicts the class k of its largest entry for every image: its accuracy
+    is the share of k, its balanced accuracy 1 / the number of classes that occur, its AUROC ½, its
     Brier score ½ Σ_k s_k |q − e_k|² and its NLL −Σ_k s_k ln q_k with s_k the share of class k.
     """
 
@@ -190,7 +190,7 @@ class TrivialLabels(TrivialPredictors):
 
 
 class _ConstantMask(NamedTuple):
-    """What a predictor says of every image of n pixels.
+    """The prediction of a trivial predictor for every image of n pixels.
 
     Attributes:
         mask: (n / 8,) uint8, the pixels called lesion, eight to a byte.
@@ -215,7 +215,7 @@ class _ConstantMask(NamedTuple):
 class TrivialMasks(TrivialPredictors):
     """Empty and full mask, the train split's mean mask and its best fixed mask, the best constant.
 
-    As they say the same of every image, Brier score and NLL follow from how many images have a
+    As they predict the same for every image, Brier score and NLL follow from how many images have a
     lesion at each pixel, and overlaps from counts of bits. The best constant probability is the
     share of lesion pixels among all, so that its Brier score is r(1 − r); as a mask it is empty, or
     full where r > ½.
@@ -294,7 +294,7 @@ class TrivialMasks(TrivialPredictors):
         }
 
     def _constant_masks(self, size: tuple[int, ...]) -> dict[str, _ConstantMask]:
-        """What each predictor says of images of this size."""
+        """The prediction of each predictor for images of this size."""
         if size not in self._masks:
             zeros = np.zeros(math.prod(size))
             given = {EMPTY_MASK: zeros, FULL_MASK: zeros + 1}

@@ -1,4 +1,4 @@
-"""What is asked of a model, and everything that hangs on it."""
+"""What a model predicts, and everything that depends on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class AttackLosses:
     """What the ensembles raise for a task, by names of `attacks.losses.LOSSES`.
 
     Attributes:
-        first: What the task is judged by; the fast ensemble's, and the masking checks'.
+        first: The loss of the fast ensemble and of the masking checks, that of the task's own
+            measure.
         others: The full ensemble's further ones.
         thorough: Whether samples that are wrong already are attacked on the others too, as there
             are degrees of wrong.
@@ -38,26 +39,25 @@ class AttackLosses:
 
 
 class Task(ABC):
-    """A kind of question, such as "which class is this image of?"; it has no state.
+    """A kind of prediction, such as one class for each image; it has no state.
 
-    Whatever a model is asked, what is true of a batch, what counts as right and how it is shown is
-    said here and nowhere else. Which metrics fit a task stands with the metrics
-    (`metrics.catalog`).
+    The only place that defines a task's ground truth, what counts as correct, and how the report
+    shows it. Which metrics apply to a task stands with the metrics (`metrics.catalog`).
     """
 
     name: ClassVar[TaskName]
-    #: The measure whose skill a study asks for: 0 for every model that ignores the image.
+    #: The metric whose skill a study may optimise: 0 for every model that ignores the image.
     skill: ClassVar[str]
     #: Whether each image has one class, by which it can be weighed.
     classed: ClassVar[bool]
     losses: ClassVar[AttackLosses]
-    #: What predictors that ignore the image reach.
+    #: The predictors that ignore the image.
     trivial: ClassVar[type[TrivialPredictors]]
-    #: What samples' scores (`columns`) tell of a split, by a metric's own name.
+    #: Metrics of a split from the scores of its samples (`columns`), by the metric's own name.
     statistics: ClassVar[Mapping[str, Callable[[Columns], Statistic]]]
-    #: Whether a sample has several answers, each of which is told of on its own (`of_label`).
+    #: Whether a sample has several labels, each with metrics of its own (`of_label`).
     labelled: ClassVar[bool] = False
-    #: What is told of groups, of `statistics`; the first decides which condition is the worst.
+    #: The `statistics` reported for groups; the first decides which condition is the worst.
     group_metrics: ClassVar[tuple[str, ...]]
 
     def __repr__(self) -> str:
@@ -65,7 +65,7 @@ class Task(ABC):
 
     @abstractmethod
     def truth(self, batch: Batch) -> Tensor:
-        """What is true of a batch. Raises ValueError for a batch without it."""
+        """The ground truth of a batch. Raises ValueError for a batch without it."""
 
     @abstractmethod
     def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
@@ -73,12 +73,12 @@ class Task(ABC):
 
     @abstractmethod
     def harm(self, decisions: Decisions) -> Tensor:
-        """(B,): how bad the answers are by what models are judged by; larger is worse, inf for a
-        score that is no number. Above 0 where the answer is wrong."""
+        """(B,): how wrong the predictions are by the task's own measure; larger is worse, inf for
+        a NaN score. Above 0 where the prediction is wrong."""
 
     @abstractmethod
     def performance(self, decisions: Decisions) -> Tensor:
-        """(B,) float64 in [0, 1]: how right each answer is."""
+        """(B,) float64 in [0, 1]: how right each prediction is."""
 
     @abstractmethod
     def counted(self, batch: Batch) -> Tensor:
@@ -91,19 +91,19 @@ class Task(ABC):
 
     @abstractmethod
     def columns(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, Tensor]:
-        """What each sample scored, (B, ...) by name; `doubt` is the uncertainty that judges."""
+        """The scores of each sample, (B, ...) by name; `doubt` is the uncertainty to evaluate."""
 
     def of_label(self, columns: Columns, label: int) -> Columns:
         """The columns of one label alone, and of the samples where it is known."""
-        raise NotImplementedError(f"{self} has one answer for each sample")
+        raise NotImplementedError(f"{self} predicts one label for each sample")
 
     @abstractmethod
     def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What a temperature is fitted on: scores (n, K) float64 and classes (n,) long, of K = 1
+        """What a temperature is fitted to: scores (n, K) float64 and classes (n,) long, of K = 1
         log-odds and 0 or 1, on the CPU. Of large images evenly spaced pixels are enough."""
 
     def read_prior(self, batches: Iterable[Batch]) -> Prior:
-        """What the train split tells without its images. Raises ValueError without a batch."""
+        """The prior from the truths of the train split. Raises ValueError without a batch."""
         return self.trivial.learn(map(self.trivial.truth, batches))
 
     @abstractmethod

@@ -20,8 +20,8 @@ from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
 class Classification(Task):
     """One class of K, which exclude each other: scores (B, K), or log-odds (B, 1) of the second.
 
-    Columns by sample: `truth`, `predicted` (-1 where nothing is said), `probability_of_truth`,
-    `correct` (0 or 1) and `probability` (K >= 2); NaN for what is no number.
+    Columns by sample: `truth`, `predicted` (-1 where a score is NaN), `probability_of_truth`,
+    `correct` (0 or 1) and `probability` (K >= 2), NaN where a score is.
     """
 
     name = TaskName.CLASSIFICATION

@@ -19,8 +19,8 @@ from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
 
 
 class Multilabel(Task):
-    """K questions, each answered yes or no by its log-odds: scores and labels (B, K), NaN where the
-    truth is unknown; such a label counts nowhere.
+    """K labels, each present or absent by its log-odds: scores and labels (B, K), NaN where the
+    truth is unknown; unknown labels are left out of everything.
 
     Columns by sample: `truth` (K; 0, 1 or NaN) and `probability` (K).
     """

@@ -28,8 +28,8 @@ class Segmentation(Task):
 
     Columns by image: `dice`, `lesion_pixels` and `predicted_pixels`, `pixels`, `brier` (mean of its
     pixels), `ause` (see `Sparsification`), `gap` (15: Σ (correct − confidence) of the pixels of
-    each bin of confidence), and `region_pixels` and `region_gap` (15), the same of the pixels that
-    `RegionCalibration` judges.
+    each bin of confidence), and `region_pixels` and `region_gap` (15), the same of the pixels of
+    `RegionCalibration`.
     """
 
     name = TaskName.SEGMENTATION

@@ -47,15 +47,15 @@ class Span:
 class EventStore:
     """The vital signs and laboratory values of some stays.
 
-    The tables are streamed once, when the first stay is asked for. Of them only the wanted rows are
+    The tables are streamed once, when the first stay is requested. Of them only the wanted rows are
     kept, 14 bytes each, in a temporary folder (TMPDIR): some hundred megabytes for all of MIMIC-IV.
-    In memory are one batch, or the rows of some thousand stays. May be asked by several threads.
+    In memory are one batch, or the rows of some thousand stays. Safe to use from several threads.
 
     Rows of `chartevents` name their stay. Those of `labevents` often name no admission, even in the
     ICU: they belong to the stay of their patient within which they were taken.
 
     Attributes:
-        timeless: Rows without a time, which are left out; 0 before anything was asked for.
+        timeless: Rows without a time, which are left out; 0 before the first request.
     """
 
     def __init__(self, chartevents: Path, labevents: Path, wanted: Mapping[IcuStay, Span]) -> None:

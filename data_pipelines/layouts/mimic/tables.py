@@ -1,4 +1,4 @@
-"""The tables of MIMIC-CXR-JPG and MIMIC-IV that say who was where and when."""
+"""The tables of MIMIC-CXR-JPG and MIMIC-IV of patients, stays and images."""
 
 from __future__ import annotations
 

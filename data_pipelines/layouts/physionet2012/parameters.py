@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ClinicalParameter:
-    """What is measured: its unit as published, and the least and the greatest value there can be.
+    """A measured parameter: its unit as published, and its least and greatest possible value.
 
-    Bounds tell what cannot be (a disconnected transducer's 0, a pH of 735, -17.8 °C, a height of
-    1.8 in centimetres) from what is rare. They are chosen wide, so that no measurement of a living
+    Bounds separate impossible values (a disconnected transducer's 0, a pH of 735, -17.8 °C, a
+    height of 1.8 in centimetres) from rare ones. They are wide, so that no measurement of a living
     patient falls outside.
     """
 

@@ -45,7 +45,7 @@ class StayRecord:
     """A stay's measurements, without those that cannot be.
 
     Attributes:
-        notes: What was found, as `Sample.notes`.
+        notes: As `Sample.notes`.
     """
 
     def __init__(self, path: Path) -> None:

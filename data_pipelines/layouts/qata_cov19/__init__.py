@@ -52,8 +52,8 @@ class QataCov19(Layout[Pair | Control]):
     """QaTa-COV19-v2: chest X-rays of COVID-19 patients with infection masks, as on Kaggle.
 
     `folder` is `QaTa-COV19-v2`, or one that contains it. The published test set is kept; validation
-    is split off the train set by patient, where the file name tells the patient (BIMCV subjects,
-    series such as `...-day3`). Names tell only some of them: `--patients` takes the true ones.
+    is split off the train set by patient, where the file name gives the patient (BIMCV subjects,
+    series such as `...-day3`). Only some names do: `--patients` takes a list of the true ones.
 
     Args:
         controls: Which controls to read from `Control_Group`, beside `QaTa-COV19-v2`: false, "I"
@@ -209,8 +209,8 @@ class QataCov19(Layout[Pair | Control]):
         if self._controls is not None:
             unread += self._controls.unread()
             remarks.append(
-                "infected and controls were imaged at different hospitals: what tells these apart "
-                "tells the label as well"
+                "infected and controls were imaged at different hospitals: a model can predict the "
+                "label from the hospital alone"
             )
             if missing := self._controls.missing():
                 remarks.append(f"controls without images here: {', '.join(missing)}")

@@ -294,12 +294,12 @@ class Tcga(Layout[TcgaPatient | BadFile]):
         image = np.zeros((len(self._sequences), depth, height, width), np.float32)
         if not case.mri:
             return image, ()
-        there = [name for name in self._sequences if name in case.mri]
+        available = [name for name in self._sequences if name in case.mri]
         try:
-            prepared = apply(self._recipe, {name: read_nifti(case.mri[name]) for name in there})
+            prepared = apply(self._recipe, {name: read_nifti(case.mri[name]) for name in available})
         except ValueError as error:
-            raise BadFile(self._mri[case.barcode][there[0]], str(error)) from error
-        image[[self._sequences.index(name) for name in there]] = prepared.image
+            raise BadFile(self._mri[case.barcode][available[0]], str(error)) from error
+        image[[self._sequences.index(name) for name in available]] = prepared.image
         return image, prepared.notes
 
 

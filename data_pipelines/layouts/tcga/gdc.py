@@ -1,4 +1,4 @@
-"""Tables of the Genomic Data Commons: what they say of a patient, and a row of gene values."""
+"""Tables of the Genomic Data Commons: clinical data and gene values of a patient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trustsweep.data_pipelines.registry import nearest
 
 #: GDC's mark for no value, and those of its forerunner and of data frames.
 MISSING = ("", "'--", "--", "NA", "NaN", "nan", "[Not Available]", "[Not Applicable]")
-#: Words that say that nobody knows.
+#: Words for an unknown value.
 _UNKNOWN = ("not reported", "unknown", "unspecified", "not evaluated", "[unknown]")
 _IDS = ("case_submitter_id", "cases.submitter_id", "bcr_patient_barcode", "submitter_id")
 _BARCODE = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(?:-(\d\d)[A-Z]?)?(?:-.*)?")
@@ -33,7 +33,7 @@ _PRIMARY = 1
 
 @dataclass(frozen=True)
 class Person:
-    """What the clinical table says of a patient; None where it does not."""
+    """The clinical data of a patient; None where missing."""
 
     label: str | None
     sex: str | None
