@@ -87,7 +87,7 @@ class Scheduler(_Section):
 
     `policy` is "forecast" (stop what by its forecast has next to no chance of reaching the front),
     "halving" (ASHA: keep the best of each rung) or "none". `rungs` are the shares of a trial's own
-    length at which it is judged; left out, they are `first` and its multiples by `factor`: a
+    length at which it is compared; left out, they are `first` and its multiples by `factor`: a
     quarter and a half. Before a quarter, slow starters look hopeless and calibration foretells the
     opposite of its end, and each rung costs an evaluation. `factor`, `brackets` and `ranking`
     belong to halving; `risk`, the chance of reaching the front below which a trial is stopped, and
@@ -142,12 +142,12 @@ class Scheduler(_Section):
 class Fidelity(_Section):
     """What is cheaper at the start of a training than at its end.
 
-    Each number is a share of the full amount on the way to the first rung and in the judgement
+    Each number is a share of the full amount on the way to the first rung and in the evaluation
     there; it grows by equal factors from rung to rung, and after a trial's last rung is 1. `data`
     is the part of an epoch's batches, `image_size` of the pixels along each axis (to the nearest
     multiple of 16), `parameters` of whole numbers of the space (``{attack_steps: 0.34}``).
     `validation` (part of the validation split) and `evaluation_steps` (of
-    `evaluation.attack_steps`) are for judging at the rungs; the last evaluation is always full.
+    `evaluation.attack_steps`) are for evaluation at the rungs; the last evaluation is always full.
     """
 
     data: Share = 1.0
@@ -368,8 +368,8 @@ class Study(_Section):
         """The seeds under which the front and its references are trained again; none for one seed.
 
         The smallest from 0 that the search does not use: the seed under which a model was chosen
-        flatters it, and so must not be among those that it is judged by. Raises `UserError` for an
-        impossible space.
+        flatters it, and so must not be used to evaluate it. Raises `UserError` for an impossible
+        space.
         """
         if self.seeds == 1:
             return []

@@ -99,7 +99,7 @@ class Clean(Condition):
 
     name = CLEAN
     several = False
-    given_by = "clean images are always judged"
+    given_by = "clean images are always evaluated"
 
     def members(self, plan: EvaluationPlan) -> Mapping[str, Any]:
         return {"": None}
@@ -158,7 +158,7 @@ class Sites(Condition):
     name = SITES
     split = Split.OOD
     several = False
-    given_by = "such sites are held out, and the front's models are judged there at the end"
+    given_by = "such sites are held out, and the models of the front are evaluated there at the end"
 
     def members(self, plan: EvaluationPlan) -> Mapping[str, Any]:
         return {"": None} if plan.sites else {}

@@ -18,7 +18,7 @@ class SampleScores:
     """A row of numbers for each sample and condition, gathered beside an `Evaluation`'s states.
 
     Unlike these it keeps every sample, so its memory grows with the split: it is for models that
-    are judged, not for a search. Every condition has the same samples in the same order.
+    are evaluated, not for a search. Every condition has the same samples in the same order.
 
     Args:
         task: Fixes the columns.

@@ -41,7 +41,7 @@ from trustsweep.data_pipelines.storage import Folder
 
 _SPOOL, _STAMP = "spool", "fingerprint"
 SKIPPED_NAME = "skipped.csv"
-#: Pixels a side where none are asked for and the images have no one size of their own up to
+#: Pixels a side where none are given and the images have no one size of their own up to
 #: `LARGEST_OWN`, which a sweep on one machine can still train on.
 DEFAULT_SIZE, LARGEST_OWN = 64, 128
 _SKIPPED = "skipped"
@@ -115,8 +115,8 @@ def prepare(
 
     Raises:
         UserError: for an invalid layout, option, folder or `out`, and for an empty split.
-        BadFiles: after trying every file, naming all that cannot be used; before that for what is
-            wrong with `patients`. Nothing is written then but, where they are many, their list.
+        BadFiles: after trying every file, naming all that cannot be used; before that for errors
+            in `patients`. Nothing is written then but, where they are many, their list.
     """
     if (size is not None and size < 1) or seed < 0:
         raise UserError(f"size is at least 1 and seed at least 0, not {size} and {seed}.")
@@ -303,7 +303,7 @@ def _existing(
     try:
         manifests = {name: load_manifest(_below(target, name)) for name in names}
     except UserError as error:  # of an earlier version, or damaged
-        raise UserError(f"{error} Pass --overwrite to replace what is there.") from error
+        raise UserError(f"{error} Pass --overwrite to replace it.") from error
     if any(m.fingerprint != _of_set(fingerprint, name) for name, m in manifests.items()):
         known = next(iter(manifests.values())).name
         raise UserError(

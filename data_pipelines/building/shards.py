@@ -101,7 +101,7 @@ def write_split(
     for number, start in enumerate(range(0, rows, per_part)):
         stop = min(start + per_part, rows)
         path = folder / split / f"part-{number:05d}.parquet"
-        # LZ4 and no dictionary: pixels seldom repeat, and reading is what is waited for.
+        # LZ4 and no dictionary: pixels seldom repeat, and reading is the bottleneck.
         with pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=False) as writer:
             for first in range(start, stop, per_group):
                 group = take(first, min(first + per_group, stop))
@@ -292,7 +292,7 @@ def _value(sample: Sample, field: pa.Field) -> Any:
 
 
 def _stored(image: NDArray[Any], field: pa.Field) -> NDArray[Any]:
-    """An image in the data set's type; what is finer than 8 bits is rounded to them, if asked."""
+    """An image in the data set's type; finer values are rounded to 8 bits for uint8."""
     wanted, _ = shape_of(described(field))
     if image.dtype == wanted:
         return image

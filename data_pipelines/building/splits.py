@@ -132,7 +132,7 @@ def _deal(
     fixed: Sequence[Split | None],
     draw: Callable[[Sequence[SplitMember]], Mapping[str, Split]],
 ) -> list[Split | None]:
-    """Every member's split: what is fixed, and by patient what is drawn for the rest."""
+    """Every member's split: the fixed one, or the one drawn for its patient."""
     held: dict[str, Split] = {}
     for member, split in zip(members, fixed, strict=True):
         if split is not None:
@@ -167,7 +167,7 @@ def _stratified(
         mine = counts[patient]
         growth = (mine * (2 * (filled - expected) + mine) / expected).sum(axis=1)
         empty = ~filled.any(axis=1)
-        if empty.sum() == len(order) - place:  # the last patients go where there is nobody yet
+        if empty.sum() == len(order) - place:  # the last patients fill the empty splits
             growth[~empty] = np.inf
         best = int(np.argmin(growth))
         filled[best] += mine

@@ -50,7 +50,7 @@ class Corruption(ABC, Generic[P]):
         Args:
             batch: Any samples; left as it is.
             parameter: How strongly; see the class for its meaning.
-            seeds: (B,) long; what is drawn for a sample depends on its own seed alone, not on the
+            seeds: (B,) long; the draws of a sample depend on its own seed alone, not on the
                 batch it is in or on the device.
             manifest: Of the batch's data set.
 

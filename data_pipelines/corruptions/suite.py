@@ -69,7 +69,7 @@ class TrainingCorruption:
         self._seed = seed
         self._manifest = manifest
         self._suite = suite
-        # In this order: what is dropped is no longer corrupted.
+        # In this order: dropped modalities are no longer corrupted.
         self._by_modality = {"mixed-quality": modality_corruption, "modality-drop": p_miss}
 
     def __call__(self, batch: Batch, epoch: int) -> Batch:

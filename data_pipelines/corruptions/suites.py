@@ -3,7 +3,7 @@
 `chest` to `tissue` are the severities of MedMNIST-C (Di Salvo et al., arXiv 2406.17536) for images
 of 224 pixels. Left out are its black-corner, characters, saturate, stain deposit and bubble: they
 paint objects into colour images of the skin and of slides, or shift colours, and their published
-lists are not all ordered by severity. `mri` and `clinical` are ours, as nobody publishes any.
+lists are not all ordered by severity. `mri` and `clinical` are ours, as there is no published one.
 
 Free of torch, so that a study is checked at once.
 """

@@ -1,4 +1,4 @@
-"""Which panels show a sample: what it holds, and what is marked in it."""
+"""The panels that show a sample: its data, and the marks in them."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def corruption_sheet(
 
 
 def _telling(examples: list[Example]) -> Example:
-    """The first with every modality and a finding, or what is nearest to that."""
+    """The first with every modality and a finding, or the nearest to that."""
     return max(
         examples,
         key=lambda e: (e.case.present.mean(), e.case.mask is not None and bool(e.case.mask.any())),

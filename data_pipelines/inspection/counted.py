@@ -130,7 +130,7 @@ class GroupTally:
 
 
 def group_value(name: str, value: Any) -> str:
-    """What a value of a group column is counted as: ages in decades, what is not known by name."""
+    """The label a value of a group column is counted under; ages in decades."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return UNKNOWN
     if name == "age":

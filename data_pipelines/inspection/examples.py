@@ -44,7 +44,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A sample to show. `sample_id` seeds what is drawn for it and is never shown."""
+    """A sample to show. `sample_id` seeds its draws and is never shown."""
 
     sample_id: str
     split: str

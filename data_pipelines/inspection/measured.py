@@ -166,7 +166,7 @@ def _percentile(values: NDArray[Any], counts: NDArray[Any], percentage: int) -> 
 
 
 class MaskTally:
-    """How much is foreground, and what is empty or cut off."""
+    """The share of foreground, and the masks that are empty or touch the border."""
 
     def __init__(self) -> None:
         self._sums: dict[str, NDArray[np.int64]] = {}

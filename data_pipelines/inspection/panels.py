@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from trustsweep.data_pipelines.schema import Feature
 
 Style = Literal["solid", "dashed", "dotted"]
-# Okabe and Ito's colours, told apart by every kind of colour vision.
+# Okabe and Ito's colours, distinct for every kind of colour vision.
 OUTLINE = "#F0E442"
 BOXES = ("#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
 LINE = BOXES[-1]
 #: Six classes of boxes for each of these.
 STYLES: tuple[Style, ...] = ("solid", "dashed", "dotted")
 INK, QUIET, PAPER = "#1f2933", "#7b8794", "#eef1f4"
-#: More names than this on one image would hide it; the legend still tells the colours.
+#: More names than this on one image would hide it; the legend still names the colours.
 _NAMED_BOXES = 3
 _LANES = 8
 #: Inches from a line of a table to the next, and how many lines a table has at most.
@@ -222,7 +222,7 @@ class SeriesPanel(SheetPanel):
 
 @dataclass(frozen=True, kw_only=True)
 class HeatPanel(SheetPanel):
-    """(F, T) values in standard deviations of the train split, blue to red; what is missing, grey.
+    """(F, T) values in standard deviations of the train split, blue to red; missing values grey.
 
     A table is one column. Categories are not standardised. Rows are `named` where they have room.
     """

@@ -1,4 +1,4 @@
-"""The contact sheet: a few samples of a data set on one page, with what is marked in them."""
+"""The contact sheet: a few samples of a data set on one page, with their marks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trustsweep.data_pipelines.storage import Folder
 #: Inches.
 _TITLE, _HEADING, _BELOW, _LEGEND = 0.72, 0.36, 0.2, 0.5
 _LEGEND_ENTRIES = 18
-#: Rows of samples by how many are beside each other, unless asked otherwise.
+#: Default rows of samples by the number of samples in a row.
 _ROWS = {1: 6, 2: 5}
 _ROWS_OF_SMALL = 4
 

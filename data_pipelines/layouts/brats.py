@@ -105,7 +105,7 @@ class Brats(Layout[Scan | BadFile]):
     Validation cases, which have no published masks, are not read.
 
     Labels are 1 (necrotic core), 2 (oedema) and 4 (enhancing; 3 in 2023). Site is the institution
-    in the names of 2018 and 2019; for 2020 `name_mapping.csv` tells those names. "grade" (HGG,
+    in the names of 2018 and 2019; for 2020 `name_mapping.csv` gives those names. "grade" (HGG,
     LGG) comes from folders or from that table, "age" from `survival_info.csv` or
     `survival_data.csv`, where these exist. Written from the organisers' description of the
     layouts and tried on generated miniatures of them alone.
@@ -159,7 +159,7 @@ class Brats(Layout[Scan | BadFile]):
             if value not in known:
                 raise UserError(f"{option}: one of {', '.join(map(str, known))}, not {value!r}.")
         if isinstance(spacing, bool) or not isinstance(spacing, int | float) or not spacing >= 0:
-            raise UserError(f"spacing: a width in mm, or 0 to keep what is, not {spacing!r}.")
+            raise UserError(f"spacing: a width in mm, or 0 to keep the spacing, not {spacing!r}.")
         if folder is None or not folder.is_dir():
             raise UserError(f"{folder or self.name}: no such folder. Give the training data's.")
         super().__init__(folder, size=size, seed=seed)
@@ -277,7 +277,7 @@ class Brats(Layout[Scan | BadFile]):
         return tables
 
     def _read_mapping(self) -> dict[str, tuple[str | None, str | None]]:
-        """Case to grade and site, for the years whose table tells."""
+        """Case to grade and site, for the years whose table has them."""
         if (path := self._tables.get(_MAPPING)) is None:
             return {}
         year = self._naming.year

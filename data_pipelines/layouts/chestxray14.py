@@ -93,8 +93,8 @@ class ChestXray14(Layout[ImageEntry | BadFile]):
     test set is kept; validation is split off the rest by patient. "No Finding" is 0 for all
     fourteen labels, which were mined from reports: the publisher puts them above 90 % right.
 
-    `BBox_List_2017.csv`, where it is there, gives boxes: for eight of the findings, in 880 images,
-    all of them of the test set. No box means that nobody drew one, not that there is nothing.
+    `BBox_List_2017.csv`, if present, gives boxes: for eight of the findings, in 880 images,
+    all of them of the test set. An image without a box was not annotated; it may have findings.
 
     Older tables write ages as 058Y, 011M, 001D; ages above 120 (some read 411) are taken as
     unknown. Some of the images are stored as RGBA without colour or transparency: read as grey.
@@ -242,7 +242,7 @@ class ChestXray14(Layout[ImageEntry | BadFile]):
         return value
 
     def _age(self, row: TableRow) -> tuple[float | None, tuple[str, ...]]:
-        """Years, None where unknown, and what is to be noted."""
+        """Years, None where unknown, and notes."""
         if (value := row[_AGE]) is None:
             return None, ()
         if (match := _AGES.fullmatch(value)) is None:

@@ -210,9 +210,9 @@ class HannoverCovid(Layout[TableRow | BadFile]):
             f"figures of the group {_PROJECTION!r}"
         )
         patients = {identity(row[_PATIENT]) for row in self._table}
-        infected = {identity(row[_PATIENT]) for row in positive}
+        positive_patients = {identity(row[_PATIENT]) for row in positive}
         remarks.append(
-            f"{len(infected)} of {len(patients)} patients have images {self.classes[1]!r}"
+            f"{len(positive_patients)} of {len(patients)} patients have images {self.classes[1]!r}"
         )
         return remarks
 

@@ -54,7 +54,7 @@ _AFFINE = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], n
 
 @dataclass(frozen=True)
 class PatientFolder:
-    """A folder: slice number to image and mask, where both are there."""
+    """A folder: slice number to image and mask, where both exist."""
 
     folder: Path
     slices: Mapping[int, tuple[Path, Path]]

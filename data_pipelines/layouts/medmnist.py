@@ -182,7 +182,7 @@ class ArrayEntry:
 class _Rows:
     """The rows of an array in an .npz file, of which a piece is in memory at a time.
 
-    The largest file unpacks to 12 GB. Quick where rows are asked for in order; going back starts
+    The largest file unpacks to 12 GB. Quick where rows are read in order; going back starts
     over. What the file is refused for is kept, so that it is not unpacked once for every row.
     """
 
@@ -291,7 +291,7 @@ class MedMnist(Layout[ArrayEntry]):
         if self._flag.ordinal:
             remarks.append("the grades are ordered; they are read as classes without an order")
         if self._unread:
-            remarks.append(f"not read, as another flag was asked for: {', '.join(self._unread)}")
+            remarks.append(f"not read, as another flag was chosen: {', '.join(self._unread)}")
         return remarks
 
     def _read_labels(self) -> dict[Split, NDArray[np.integer[Any]]]:

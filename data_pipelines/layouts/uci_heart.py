@@ -25,7 +25,7 @@ _COLUMNS = (
 )
 #: "?" in the published processed files, -9 in the raw ones that they come from.
 _MISSING = ("", "?", "NaN", "nan", "-9", "-9.0")
-#: Zero means missing here: nobody has 0 mm Hg or has 0 mg/dl of cholesterol.
+#: Zero means missing here: no patient has 0 mm Hg, or 0 mg/dl of cholesterol.
 _ZERO_MISSING = ("trestbps", "chol")
 _SEVERITIES = 5
 
@@ -73,7 +73,7 @@ class UciHeart(Layout[HospitalRow]):
     """UCI heart disease, the four `processed.*.data` files with 14 columns and no header.
 
     `folder` holds at least one of them. The hospital is the site. Each row counts as a patient of
-    its own, as the publisher tells no patients; files are read on their own, so that a hospital
+    its own, as the publisher gives no patients; files are read on their own, so that a hospital
     can be left out by taking its file away. There are no images: all is in `tabular`, in the
     published coding, as four modalities of which each is absent where none of its entries is known.
     Oddities of the published files, read as missing: `?` and -9, and a `chol` or `trestbps` of 0

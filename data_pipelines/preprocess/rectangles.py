@@ -34,7 +34,7 @@ class Rectangle:
 def to_boxes(
     rectangles: Sequence[Rectangle], shape: tuple[int, ...], size: int
 ) -> tuple[Boxes, tuple[str, ...]]:
-    """The rectangles of an (H, W) image at `size`, cut at its edges, and what is to be noted.
+    """The rectangles of an (H, W) image at `size`, cut at its edges, and notes.
 
     Raises `BadFile` for a rectangle without an area, off the image, or not finite.
     """

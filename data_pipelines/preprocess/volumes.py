@@ -31,7 +31,7 @@ class VolumeRecipe:
         size: Target (D, H, W) in voxels, D along the body's axis; None for D keeps the slices that
             there are.
         spacing: Voxel (D, H, W) in mm to resample to, before `size`; None keeps the scan's.
-        crop: Keep only the bounding box of what is above 0 in any sequence.
+        crop: Keep only the bounding box of the voxels above 0 in any sequence.
         margin: Voxels around that box, as far as the scan goes.
         clip: Percentiles of a sequence's voxels other than 0 that become 0 and 1.
         stretch_depth: Scale D on its own, for slices whose thickness is unknown; else all axes

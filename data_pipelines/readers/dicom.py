@@ -64,7 +64,7 @@ class DicomImage:
     Attributes:
         pixels: (H, W) float32 in [0, 1]; air is dark (MONOCHROME1 is inverted).
         spacing: Distance of rows and of columns in mm: in the patient, or on the detector where the
-            file tells only that. None where it tells neither.
+            file gives only that. None where it gives neither.
         view: Such as "PA", "AP", "LL"; None where unknown.
         modality: Such as "DX", "CR", "CT"; None where unknown.
         sex: "female", "male" or "other"; None where unknown.

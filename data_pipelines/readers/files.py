@@ -14,7 +14,7 @@ from trustsweep.data_pipelines.problems import BadFile
 def checked_size(path: Path, limit: int | None = None) -> int:
     """Bytes of a regular, readable file that holds something.
 
-    Raises `BadFile` for what is missing, empty, unreadable, larger than `limit` bytes, or no
+    Raises `BadFile` for a file that is missing, empty, unreadable, larger than `limit` bytes, or no
     regular file: opening a pipe or a device may block for ever.
     """
     _regular(path)

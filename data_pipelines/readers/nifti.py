@@ -210,7 +210,7 @@ def _voxels(
     count: int,
     dtype: np.dtype[np.generic],
 ) -> NDArray[np.float32]:
-    """(count,) rescaled. Holds what is stored in pieces alone."""
+    """(count,) rescaled. Holds the stored values in pieces alone."""
     slope, intercept = _scaling(path, header)
     values = np.empty(count, np.float32)
     bad = 0

@@ -89,7 +89,7 @@ def stream_npz(path: Path, name: str, *, rows: int = 256) -> Iterator[NDArray[An
             length, *rest = header.shape
             row_bytes = prod(rest) * header.dtype.itemsize
             if row_bytes * rows > MAX_BYTES:
-                raise BadFile(path, f"a row of {name!r} is larger than what is read at a time.")
+                raise BadFile(path, f"a row of {name!r} is larger than the reader holds at a time.")
             for start in range(0, length, rows):
                 count = min(rows, length - start)
                 content = _exactly(path, member, stream, count * row_bytes)
@@ -172,7 +172,7 @@ def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDA
 
 
 def _exactly(path: Path, member: zipfile.ZipInfo, stream: IO[bytes], count: int) -> bytearray:
-    """Grows with what is there, so that a false size reserves nothing."""
+    """Grows with the data read, so that a false size reserves nothing."""
     content = bytearray()
     while len(content) < count:
         piece = stream.read(min(_CHUNK, count - len(content)))

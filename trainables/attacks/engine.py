@@ -134,7 +134,7 @@ class Attack(ABC):
     def default_step_size(self, epsilon: Tensor) -> Tensor:
         """The step size if none is given."""
 
-    def judged(self, victim: Victim, batch: Batch) -> Tensor:
+    def selection_score(self, victim: Victim, batch: Batch) -> Tensor:
         """(B,): the value that picks the best restart."""
         with torch.no_grad():
             return victim.loss(batch)
@@ -149,10 +149,10 @@ class Attack(ABC):
         if self.restarts == 1:
             return self._ascend(victim, batch, ball, draws, begin)
         worst = batch.image
-        highest = self.judged(victim, batch)
+        highest = self.selection_score(victim, batch)
         for restart in range(self.restarts):
             end = self._ascend(victim, batch, ball, draws, None if restart else begin)
-            figure = self.judged(victim, batch.with_image(end))
+            figure = self.selection_score(victim, batch.with_image(end))
             higher = figure > highest  # never true of NaN
             worst = torch.where(wide(higher, worst), end, worst)
             highest = torch.where(higher, figure, highest)

@@ -44,7 +44,7 @@ class Member:
 
     Attributes:
         name: As the card has it.
-        thorough: Also attacks samples whose answer is wrong already, which moves figures of
+        thorough: Also attacks samples whose prediction is wrong already, which moves metrics of
             ranking and calibration, where others leave them.
         onward: Goes on from the worst images so far, where others start on their own.
     """
@@ -59,9 +59,9 @@ class Member:
 class Ensemble:
     """The worst images that any of several attacks finds, sample by sample.
 
-    What is worst is decided by the harm done to the answer (`Task.harm`), never by a loss.
-    So no member, alone, makes more answers wrong (or less of an overlap) than the ensemble does,
-    and a sample is never left less harmed than it came.
+    The worst is the one of most harm to the prediction (`Task.harm`), not of the largest loss. So
+    no member alone makes more predictions wrong (or overlaps smaller) than the ensemble does, and
+    no sample ends with less harm than the images it started from.
 
     Attributes:
         gradients: Gradient evaluations so far, counted by image.

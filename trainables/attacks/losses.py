@@ -3,7 +3,7 @@
 A loss of probabilities has no gradient where float32 rounds them to 0 or 1, and a network that is
 sure of itself then passes for a robust one. So everything here starts from `Prediction.scores`, and
 most of it from **margins**: how far the score of the truth lies above the best other one, above 0
-where the answer is right. A margin never saturates.
+where the prediction is right. A margin never saturates.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def cross_entropy(decisions: Decisions) -> Tensor:
 
 
 def masked_cross_entropy(decisions: Decisions) -> Tensor:
-    """Cross-entropy of tempered margins over what is still right, mean over all decisions.
+    """Cross-entropy of tempered margins over the decisions still right, mean over all.
 
     Croce et al. 2024, arXiv 2306.12941: wrong decisions need no further push.
     """
@@ -132,7 +132,7 @@ def masked_cross_entropy(decisions: Decisions) -> Tensor:
 
 
 def jensen_shannon(decisions: Decisions) -> Tensor:
-    """Jensen-Shannon divergence of the tempered answer and the truth, mean, in [0, ln 2].
+    """Jensen-Shannon divergence of the tempered prediction and the truth, mean, in [0, ln 2].
 
     Croce et al. 2024: flat where a decision is far on either side, so that the ascent works on what
     can be turned. With q the probability of the truth, ½ ln(2/(1 + q)) + ½ [q ln(2q/(1 + q)) +
@@ -179,7 +179,7 @@ def dice(decisions: Decisions) -> Tensor:
     predicted = decisions.right == lesion
     both = (predicted & lesion).sum(dim=1, keepdim=True)
     either = predicted.sum(dim=1, keepdim=True) + lesion.sum(dim=1, keepdim=True)
-    # Of 2B/E: what is lost with a pixel of the lesion, and with one of the background. One pixel
+    # Of 2B/E: the loss with a pixel of the lesion, and with one of the background. One pixel
     # is added, so that an image without either has a gradient.
     missed, alarm = (
         (2 * (either - both) + 1) / (either + 1) ** 2,

@@ -30,7 +30,7 @@ SIGNS: Mapping[str, str] = {
     "single-step": "one gradient step does more harm than many",
     "black-box": "an attack without gradients finds what those with gradients miss",
     "more-steps": "twice the steps and another restart still do more harm",
-    "large-radius": "within ε = 0.5 some answers still stand",
+    "large-radius": "within ε = 0.5 some predictions are still right",
     "zero-gradient": "the gradient is exactly 0 for some samples",
     "no-ascent": "the loss does not rise along the attack",
 }
@@ -168,7 +168,7 @@ class _Check:
         self.clean = self._each(lambda part, _: self._score(part))
 
     def after(self, attack: Attack, epsilon: float) -> Tensor:
-        """(B,): how right each answer still is."""
+        """(B,): how right each prediction still is."""
 
         def score(part: Batch, seeds: Tensor | None) -> Tensor:
             return self._score(attack(self._victim, part, epsilon, seeds=seeds))
@@ -206,7 +206,7 @@ class _Check:
         return torch.cat([function(part, seeds).cpu() for part, seeds in self._parts])
 
     def _still(self, batch: Batch) -> Tensor:
-        """(B,) float64: 1 where the gradient is 0 throughout."""
+        """(B,) float64: 1 where the gradient is 0 or not finite throughout."""
         with torch.inference_mode(False), torch.enable_grad(), frozen(self._victim.network):
             image = batch.image.detach().clone().requires_grad_()
             loss = self._victim.loss(batch.with_image(image)).sum()

@@ -1,7 +1,8 @@
 """Attacks of torchattacks, of classifiers, under the rules of the engine.
 
-They look for the nearest image with another answer rather than for the worst one of a ball, and so
-check the others in another way. torchattacks is an extra; `available` says whether it is installed.
+They look for the nearest image with another prediction rather than for the worst one of a ball, and
+so check the others in another way. torchattacks is an extra; `available` says whether it is
+installed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class _Borrowed(Attack):
 
     On one sample at a time, as torchattacks has one seed for a batch, stops where the batch as a
     whole does no better, and picks samples out of it without saying which; together where none of
-    that happens (FAB without restarts, of a network whose answers repeat themselves).
+    that happens (FAB without restarts, of a network whose predictions repeat).
 
     Its result is brought into the ball, and taken where it does more **harm** (`Victim.look`) there
     than the clean image; pixels that are no numbers are the clean image's. Samples that are wrong
@@ -42,7 +43,7 @@ class _Borrowed(Attack):
         steps: torchattacks' steps, at most, and what `gradients` counts: in each, FAB and DeepFool
             take the gradient of every class.
         step_size: None, as these attacks choose their steps.
-        draws: Scores averaged for each answer, for methods whose every prediction is another draw.
+        draws: Scores averaged for each prediction, for stochastic methods.
 
     Raises:
         UserError: When built, without torchattacks or with a step size. When called, on anything
@@ -89,7 +90,7 @@ class _Borrowed(Attack):
         """Unused: torchattacks chooses its own."""
         return epsilon
 
-    def judged(self, victim: Victim, batch: Batch) -> Tensor:
+    def selection_score(self, victim: Victim, batch: Batch) -> Tensor:
         return mean_harm(victim, batch, self.draws)
 
     @abstractmethod
@@ -105,7 +106,7 @@ class _Borrowed(Attack):
         if begin is not None:
             raise ValueError(f"{name} begins at the image")
         assert batch.label is not None
-        clean = self.judged(victim, batch)
+        clean = self.selection_score(victim, batch)
         # For all, so that a sample's seed is its own whatever the others are answered.
         seeds = (draws.numbers(1)[:, 0].double() * 2**24).long().tolist()
         attacked = batch.image.clone()
@@ -118,7 +119,7 @@ class _Borrowed(Attack):
                 for row in rows:
                     attacked[row] = self._attacked(victim, batch, ball, [row], seeds[row])[0]
         attacked = ball.project(torch.where(attacked.isfinite(), attacked, ball.clean))
-        harm = self.judged(victim, batch.with_image(attacked))
+        harm = self.selection_score(victim, batch.with_image(attacked))
         return torch.where(wide(harm > clean, attacked), attacked, batch.image)
 
     def _attacked(

@@ -161,7 +161,7 @@ class Evaluation:
         for state in self._states[condition]:
             if isinstance(state, Ranking | Referral | LabelMetrics):
                 return state.answers
-        raise ValueError(f"{self.task} has no answers to images")
+        raise ValueError(f"{self.task} has no predictions of images")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything gathered, as plain values and arrays, for another process."""
@@ -258,7 +258,7 @@ def evaluate(
     with frozen(network):
         for batch in batches:
             evaluation.update_truth(batch, split)
-            _judge(method, network, batch, evaluation, members, tools)
+            _evaluate_batch(method, network, batch, evaluation, members, tools)
     return evaluation
 
 
@@ -295,7 +295,7 @@ def panel(
     return result
 
 
-def _judge(
+def _evaluate_batch(
     method: Method,
     network: nn.Module,
     batch: Batch,

@@ -31,7 +31,7 @@ class DrFuse(FusionMethod):
     Each modality's features become a shared part h_m, through an MLP of three layers of which the
     first is the modality's own and the others are common to all, and a distinct part d_m. The
     shared parts of the present modalities are pooled to s (see `logit_pool`). The tokens d_1 ...
-    d_M and s get one query, a projection of the mean over those that are there, and for each class
+    d_M and s get one query, a projection of the mean over the present ones, and for each class
     c a key k_c and weights a_c = softmax(q · k_c / √D); the logit of c is row c of a linear layer
     on Σ a_c v. The loss is
 

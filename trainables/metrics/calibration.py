@@ -51,7 +51,7 @@ class CalibrationBins(SumState):
     }
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
-        confidence, correct, image = self._judged(prediction, batch)
+        confidence, correct, image = self._confidences(prediction, batch)
         cells = image * CALIBRATION_BINS + bin_of(confidence)
         # A row for each image.
         count, sure, right = (
@@ -107,7 +107,7 @@ class CalibrationBins(SumState):
             "count": [float(n) for n in count],
         }
 
-    def _judged(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _confidences(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Top-label confidence, whether that label is right (0 or 1), (n,) float64 each, and the
         row of the batch that they are of, (n,) long."""
         p, truth, image = self._pixels(prediction, batch)
@@ -145,7 +145,7 @@ class ClassCalibration(CalibrationBins):
     predicted probabilities again and again would average to.
     """
 
-    def _judged(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _confidences(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         p, truth = classes(prediction, batch)
         rows = torch.arange(len(p), device=p.device)
         return p.amax(dim=1), (p.argmax(dim=1) == truth).to(torch.float64), rows

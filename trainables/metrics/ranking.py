@@ -130,7 +130,7 @@ def auroc(negative: np.ndarray, positive: np.ndarray) -> float:
 
 
 def macro_auroc(p: np.ndarray, truth: np.ndarray) -> float:
-    """Of probabilities (n, K >= 2) for classes (n,), n > 0; see `Ranking` for what is averaged."""
+    """Of probabilities (n, K >= 2) for classes (n,), n > 0; see `Ranking` for the average."""
     # 1 − p of the first of two classes has ties that p, near 0, has not.
     members = [1] if p.shape[1] == 2 else np.unique(truth)
     values = [auroc(p[truth != k, k], p[truth == k, k]) for k in members]

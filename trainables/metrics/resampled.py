@@ -43,7 +43,7 @@ def _micro(part: NDArray[Any], whole: NDArray[Any]) -> Statistic:
 
 
 def _both(columns: Columns) -> NDArray[Any]:
-    """Pixels of each image that are both lesion and prediction: Dice tells them."""
+    """Pixels of each image that are both lesion and prediction, from its Dice."""
     return columns["dice"] * (columns["lesion_pixels"] + columns["predicted_pixels"]) / 2
 
 

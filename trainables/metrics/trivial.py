@@ -154,7 +154,7 @@ class TrivialLabels(TrivialPredictors):
     def truth(batch: Batch) -> np.ndarray:
         """The labels of the images, (B, K): 0 or 1, NaN where unknown."""
         if batch.label is None or batch.label.ndim != 2:
-            raise ValueError("trivial answers to several labels need a batch with them")
+            raise ValueError("trivial predictions of several labels need a batch with labels")
         return batch.label.detach().double().cpu().numpy()
 
     @staticmethod

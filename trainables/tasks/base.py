@@ -29,7 +29,7 @@ class AttackLosses:
         thorough: Whether samples that are wrong already are attacked on the others too, as there
             are degrees of wrong.
         to_boundary: Whether a sample is one decision, so that attacks that look for the nearest
-            other answer can run.
+            other class can run.
     """
 
     first: str
@@ -86,8 +86,8 @@ class Task(ABC):
 
     @abstractmethod
     def chance(self, batch: Batch, outputs: int, counted: Tensor) -> float:
-        """The mean `performance` over the `counted` that one answer for every sample of a batch can
-        have, of a model with so many columns of scores."""
+        """The best mean `performance` over the `counted` of one prediction for all samples of a
+        batch, by a model with `outputs` columns of scores."""
 
     @abstractmethod
     def columns(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, Tensor]:

@@ -58,12 +58,12 @@ class Multilabel(Task):
         return right / known.sum(dim=1).clamp(min=1)
 
     def counted(self, batch: Batch) -> Tensor:
-        """Those of which anything is known."""
+        """The samples with a known label."""
         known = (~self.truth(batch).isnan()).any(dim=1).cpu()
         return known if bool(known.any()) else torch.ones_like(known)
 
     def chance(self, batch: Batch, outputs: int, counted: Tensor) -> float:
-        """Of the likelier answer to each question."""
+        """The probability of the likelier value of each label."""
         truth = self.truth(batch).double().cpu()[counted]
         rate = truth.nanmean(dim=0)
         likelier = torch.where(rate > 0.5, truth, 1 - truth)

@@ -145,13 +145,13 @@ class EventStore:
         channel: NDArray[np.int16],
         value: NDArray[np.float64],
     ) -> NDArray[np.void]:
-        """Rows within what is wanted of their stay; `stay` is -1 for those of none."""
+        """Rows within the span of their stay; `stay` is -1 for rows of no stay."""
         since = second - self._start[stay]
         inside = (stay >= 0) & (since >= self._span[stay, 0]) & (since < self._span[stay, 1])
         rows = np.zeros(int(inside.sum()), _ROW)
         rows["stay"], rows["second"] = stay[inside], since[inside]
         rows["channel"] = channel[inside]
-        with np.errstate(over="ignore"):  # what is infinite then cannot be, and is found so later
+        with np.errstate(over="ignore"):  # infinite values are out of bounds, and left out later
             rows["value"] = value[inside]
         return rows
 

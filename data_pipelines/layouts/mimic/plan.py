@@ -77,7 +77,7 @@ class MimicCase:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cases, and what is known of their patients; `spans` are the events to read."""
+    """All cases, and the facts of their patients; `spans` are the events to read."""
 
     cases: Sequence[MimicCase]
     spans: Mapping[IcuStay, Span]
@@ -264,6 +264,6 @@ def _on_disk(tables: Tables, images: ImageList) -> tuple[dict[str, Path], list[B
             reason = f"not where its line of {tables.metadata.name} says (patient, study)."
             strays.append(BadFile(path, f"{reason} Move it there."))
         elif (first := here.setdefault(path.stem, path)) != path:
-            reason = f"the image is there as {first.name} as well. Keep one of the two."
+            reason = f"the image also exists as {first.name}. Keep one of the two."
             strays.append(BadFile(path, reason))
     return here, strays

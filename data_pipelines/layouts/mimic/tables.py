@@ -160,7 +160,7 @@ class Tables:
         ]
 
     def read_stays(self) -> list[IcuStay]:
-        """By patient and time. Raises `BadFile` for what is no time, or an end before its start."""
+        """By patient and time. Raises `BadFile` for an invalid time, or an end before its start."""
         table = read_table(
             self.icustays,
             {

@@ -35,7 +35,7 @@ _SETS = {"Test Set": Split.TEST, "Train Set": None}
 _NAMELESS = "images do not name their patient; each case counts as one"
 #: Names of the images that come from BIMCV-COVID19+ start with the subject.
 _SUBJECT = re.compile(r"^(sub-S\d+)_")
-#: What tells images of one case apart: the day, the hours since admission, the view.
+#: The part that differs between images of one case: the day, the hours since admission, the view.
 _MOMENT = re.compile(r"-(?:day-?\d+|\d+-(?:hours|days)|admission|PA|AP|L|lateral)$", re.IGNORECASE)
 
 
@@ -59,7 +59,7 @@ class QataCov19(Layout[Pair | Control]):
         controls: Which controls to read from `Control_Group`, beside `QaTa-COV19-v2`: false, "I"
             (12,544 normal images), "II" (116,365 images of ChestX-ray14 and of children with
             pneumonia) or "all". Controls have masks of background alone and the label 0, the
-            infected the label 1; "cohort" tells them apart. ChestX-ray14's published test set is
+            infected the label 1; "cohort" separates them. ChestX-ray14's published test set is
             kept. Of the others, which the publisher does not divide, the same share of patients
             is tested as of the infected, drawn by the seed.
 

@@ -62,7 +62,7 @@ class Controls:
         root: The folder that holds `FOLDER`.
         groups: Of `GROUPS`.
 
-    Raises `UserError` where a group that is asked for holds no image.
+    Raises `UserError` where a requested group holds no image.
     """
 
     def __init__(self, root: Path, groups: tuple[str, ...]) -> None:
@@ -130,7 +130,7 @@ def parse_groups(controls: bool | str) -> tuple[str, ...]:
 
 
 def origin(stem: str) -> tuple[str, str | None]:
-    """The site that a file name tells, else "unstated", and its patient, else None."""
+    """The site in a file name, else "unstated", and its patient, else None."""
     for site, pattern in _ORIGINS:
         if match := pattern.fullmatch(stem):
             return site, f"{site}/{match[1].lower()}"

@@ -69,8 +69,8 @@ class Tcga(Layout[TcgaPatient | BadFile]):
         genes: Columns of `genomics` at most. More are refused, as choosing among them, for instance
             by variance, must not look at test patients.
         depth: Slices of a volume; 0 stands for `size`.
-        spacing: Voxel width in mm to resample to; 0 keeps what is.
-        crop: Cut away what is 0 in all sequences.
+        spacing: Voxel width in mm to resample to; 0 keeps the spacing.
+        crop: Cut away the border that is 0 in all sequences.
         template: NIfTI file to register every MRI to (affine; needs trustsweep[registration]).
     """
 
@@ -106,7 +106,7 @@ class Tcga(Layout[TcgaPatient | BadFile]):
             if not is_whole(value, least):
                 raise UserError(f"{option}: a whole number from {least}, not {value!r}.")
         if isinstance(spacing, bool) or not isinstance(spacing, int | float) or not spacing >= 0:
-            raise UserError(f"spacing: a width in mm, or 0 to keep what is, not {spacing!r}.")
+            raise UserError(f"spacing: a width in mm, or 0 to keep the spacing, not {spacing!r}.")
         if crop not in (True, False):
             raise UserError(f"crop: True or False, not {crop!r}.")
         if folder is None or not folder.is_dir():
@@ -286,7 +286,7 @@ class Tcga(Layout[TcgaPatient | BadFile]):
         return resize_image(read_colour(path), self.size)
 
     def _volume(self, case: TcgaPatient) -> tuple[NDArray[np.float32] | None, tuple[str, ...]]:
-        """(C, D, H, W) in [0, 1], 0 for what is absent; None where no patient has any."""
+        """(C, D, H, W) in [0, 1], 0 where absent; None where no patient has any."""
         if not self._sequences:
             return None, ()
         depth, height, width = self._recipe.size

@@ -59,13 +59,13 @@ class Genomics:
 
 
 def patient_of(barcode: str) -> str | None:
-    """The patient's part (TCGA-XX-YYYY) of a barcode of any length; None for what is none."""
+    """The patient's part (TCGA-XX-YYYY) of a barcode of any length; None for any other text."""
     match = _BARCODE.fullmatch(barcode)
     return match[1] if match else None
 
 
 def read_clinical(path: Path, label: str) -> tuple[dict[str, Person], list[BadFile]]:
-    """Patient to what is known, and a refusal for every row that cannot be used.
+    """Patient to clinical data, and a refusal for every row that cannot be used.
 
     GDC writes a row a treatment, so a patient may have several; they must agree. Columns may carry
     GDC's newer prefixes (`demographic.vital_status`).
@@ -113,7 +113,8 @@ def read_genomics(path: Path, limit: int) -> Genomics:
     Rows of normal tissue (sample types from 10) are left out; of several tumour samples the one of
     the lowest type counts (primary before recurrent before metastatic).
 
-    Raises `BadFile` for what is no table of numbers, `UserError` for more columns than `limit`.
+    Raises `BadFile` for a file that is no table of numbers, `UserError` for more than `limit`
+    columns.
     """
     header = _read(path, {}).header
     own = _id_column(path, header)
