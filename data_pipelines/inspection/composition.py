@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.inspection.columns import IMAGE, ChannelGroup, image_parts
-from trustsweep.data_pipelines.inspection.examples import Case
+from trustsweep.data_pipelines.inspection.examples import SampleValues
 from trustsweep.data_pipelines.inspection.panels import (
     BOXES,
     STYLES,
@@ -41,7 +41,7 @@ def is_colour(manifest: Manifest, image: str, part: ChannelGroup) -> bool:
     return len(part.channels) == 3 and len(image_parts(manifest, image)) == 1
 
 
-def panels(case: Case, manifest: Manifest) -> list[SheetPanel]:
+def panels(case: SampleValues, manifest: Manifest) -> list[SheetPanel]:
     """Everything that a sample holds, images first."""
     panels: list[SheetPanel] = []
     for image in case.images:
@@ -54,7 +54,7 @@ def panels(case: Case, manifest: Manifest) -> list[SheetPanel]:
     return panels
 
 
-def image_panels(case: Case, manifest: Manifest, image: str) -> list[SheetPanel]:
+def image_panels(case: SampleValues, manifest: Manifest, image: str) -> list[SheetPanel]:
     """One panel a channel, or one in colour; the slice with most of the mask, or the middle."""
     main = image == IMAGE
     values, place = _flat(case.images[image], case.mask if main else None)
@@ -114,7 +114,7 @@ def _flat(
 
 
 def _boxes(
-    case: Case, manifest: Manifest
+    case: SampleValues, manifest: Manifest
 ) -> tuple[tuple[tuple[float, float, float, float], Mark], ...]:
     known = marks(manifest)
     return tuple(

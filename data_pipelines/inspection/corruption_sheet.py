@@ -14,7 +14,7 @@ from trustsweep.data_pipelines.corruptions.suites import DEFAULT_SUITE, paramete
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.inspection.columns import IMAGE
 from trustsweep.data_pipelines.inspection.composition import image_panels
-from trustsweep.data_pipelines.inspection.examples import Case, Example, choose
+from trustsweep.data_pipelines.inspection.examples import Example, SampleValues, choose
 from trustsweep.data_pipelines.inspection.pages import GAP, MARGIN, STYLE, WIDTH, Page
 from trustsweep.data_pipelines.inspection.panels import (
     QUIET,
@@ -134,7 +134,9 @@ def _parameter(value: float | tuple[float, ...]) -> str:
     return ", ".join(f"{number:g}" for number in values)
 
 
-def _panel(case: Case, manifest: Manifest, corruption: type[Corruption], note: str) -> SheetPanel:
+def _panel(
+    case: SampleValues, manifest: Manifest, corruption: type[Corruption], note: str
+) -> SheetPanel:
     """What the corruption changes most visibly."""
     touched = corruption.touches
     if "present" in touched:
@@ -181,7 +183,7 @@ def _batch(example: Example, manifest: Manifest) -> Batch:
     )
 
 
-def _case(batch: Batch, clean: Case) -> Case:
+def _case(batch: Batch, clean: SampleValues) -> SampleValues:
     """The only sample of a batch."""
     images = {IMAGE: batch.image[0].numpy()} if IMAGE in clean.images else {}
     return dataclasses.replace(

@@ -23,7 +23,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class SampleValues:
     """The values of one sample. What the data do not offer is None or empty.
 
     Attributes:
@@ -50,7 +50,7 @@ class Example:
     split: str
     site: str
     label: str
-    case: Case
+    case: SampleValues
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _example(location: Folder, manifest: Manifest, place: _Place) -> Example:
         split=place.split,
         site=place.site,
         label=_label(table, manifest),
-        case=Case(
+        case=SampleValues(
             images={
                 image: values(column).astype(np.float32) / manifest.image_scale
                 for image, column in image_columns(manifest).items()

@@ -131,7 +131,7 @@ class Evaluation:
     def trivial(self, split: Split | None = None) -> dict[str, dict[str, float]]:
         """What each predictor that ignores the image gives, under every condition of a split
         alike."""
-        return self._trivial[split].figures()
+        return self._trivial[split].metrics()
 
     def curves(self) -> dict[str, list[float]]:
         """The metrics of the task that have an area, against ε.
@@ -212,12 +212,12 @@ class Evaluation:
 
     def _skills(self, values: Mapping[str, float]) -> dict[str, float]:
         """Of all values by full name that have one."""
-        figures = {split: trivial.figures() for split, trivial in self._trivial.items()}
+        trivial_metrics = {split: trivial.metrics() for split, trivial in self._trivial.items()}
         skills = {}
         for name in map(MetricName.parse, skill_names(values)):
             split = None if name.condition is None else self._split_of(str(name.condition))
             plain = str(name.plain)
-            trivial = best_trivial(figures[split], name.metric)[1]
+            trivial = best_trivial(trivial_metrics[split], name.metric)[1]
             skills[str(name)] = skill(values[plain], trivial, metric_info(plain))
         return skills
 

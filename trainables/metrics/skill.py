@@ -37,9 +37,9 @@ DECISIVE = ("dice_lesion", "dice", "balanced_accuracy", "auroc")
 _LEAST_ROOM = 1e-6
 
 
-def best_trivial(figures: TrivialMetrics, metric: str) -> tuple[str, float]:
+def best_trivial(trivial: TrivialMetrics, metric: str) -> tuple[str, float]:
     """The predictor that is best at a metric, and its value; ("", NaN) where it is undefined."""
-    values = {name: row.get(metric, math.nan) for name, row in figures.items()}
+    values = {name: row.get(metric, math.nan) for name, row in trivial.items()}
     values = {name: value for name, value in values.items() if not math.isnan(value)}
     if not values:
         return "", math.nan
@@ -54,12 +54,12 @@ def skill(value: float, trivial: float, info: MetricInfo) -> float:
     return math.nan if abs(room) < _LEAST_ROOM else (value - trivial) / room
 
 
-def triviality(metrics: Mapping[str, float], figures: TrivialMetrics | None = None) -> str:
+def triviality(metrics: Mapping[str, float], trivial: TrivialMetrics | None = None) -> str:
     """What is trivial about a model, as a phrase ("predicts nothing"); "" for a model that is not.
 
     Args:
-        metrics: Its figures by full name, of the clean images of a split.
-        figures: The trivial predictors' on the same split, to name the best of them.
+        metrics: Its metrics by full name, of the clean images of a split.
+        trivial: The trivial predictors' on the same split, to name the best of them.
     """
     if metrics.get("clean.empty_share") == 1:
         return "predicts nothing"
@@ -68,7 +68,7 @@ def triviality(metrics: Mapping[str, float], figures: TrivialMetrics | None = No
     for metric in DECISIVE:
         value = metrics.get(f"{SKILL}.clean.{metric}", math.nan)
         if not math.isnan(value):
-            name = best_trivial(figures or {}, metric)[0]
+            name = best_trivial(trivial or {}, metric)[0]
             what = f"the {name}" if name else "the best trivial predictor"
             return f"no better than {what} ({metric})" if value <= 0 else ""
     return ""

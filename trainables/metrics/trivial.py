@@ -68,7 +68,7 @@ class TrivialPredictors(ABC):
         """Take in what another worker gathered."""
 
     @abstractmethod
-    def figures(self) -> dict[str, dict[str, float]]:
+    def metrics(self) -> dict[str, dict[str, float]]:
         """Predictor to metric to value; every metric with a skill. NaN before the first image."""
 
     @abstractmethod
@@ -115,14 +115,14 @@ class TrivialClasses(TrivialPredictors):
     def merge(self, other: Self) -> None:
         self._counts = _added(self._counts, other._counts)
 
-    def figures(self) -> dict[str, dict[str, float]]:
+    def metrics(self) -> dict[str, dict[str, float]]:
         constants: dict[str, np.ndarray] = {}
         if self._learned is not None:
             constants[CLASS_PRIOR] = self._learned / self._learned.sum()
             constants[MAJORITY_CLASS] = np.eye(len(self._learned))[self._learned.argmax()]
         total = self._counts.sum()
         constants[BEST_CONSTANT] = self._counts / total if total else self._counts
-        return {name: _constant_figures(q, self._counts) for name, q in constants.items()}
+        return {name: _constant_metrics(q, self._counts) for name, q in constants.items()}
 
     def state_dict(self) -> dict[str, Any]:
         learned = {} if self._learned is None else {"learned": self._learned.copy()}
@@ -139,7 +139,7 @@ class TrivialLabels(TrivialPredictors):
 
     With r the share of the images that have a label among those where it is known, a constant
     probability q has an AUROC of ½, an average precision of r, a Brier score of
-    r(1 − q)² + (1 − r)q² and an NLL of −r ln q − (1 − r) ln(1 − q); figures are means over the
+    r(1 − q)² + (1 − r)q² and an NLL of −r ln q − (1 − r) ln(1 − q); metrics are means over the
     labels of which anything is known (AUROC: that some images have and some have not; average
     precision: that some image has). Its accuracy is that of all known labels, r where q > ½ and
     1 − r elsewhere.
@@ -173,11 +173,11 @@ class TrivialLabels(TrivialPredictors):
         if other._total.size:
             self._total = other._total + (self._total if self._total.size else 0)
 
-    def figures(self) -> dict[str, dict[str, float]]:
+    def metrics(self) -> dict[str, dict[str, float]]:
         rates = _rates(self._total)
         constants = {} if self._learned is None else {LABEL_PRIOR: self._learned}
         constants[BEST_CONSTANT] = rates
-        return {name: _label_figures(q, rates, self._total) for name, q in constants.items()}
+        return {name: _label_metrics(q, rates, self._total) for name, q in constants.items()}
 
     def state_dict(self) -> dict[str, Any]:
         learned = {} if self._learned is None else {"learned": self._learned.copy()}
@@ -269,7 +269,7 @@ class TrivialMasks(TrivialPredictors):
             for mine, theirs in zip(states, other._states[name], strict=True):
                 mine.merge(theirs)
 
-    def figures(self) -> dict[str, dict[str, float]]:
+    def metrics(self) -> dict[str, dict[str, float]]:
         metrics = {
             name: {**overlap.compute(), **scores.compute()}
             for name, (overlap, scores) in self._states.items()
@@ -352,7 +352,7 @@ def _rates(total: np.ndarray) -> np.ndarray:
     return np.divide(total[0], total[1], out=np.full(total.shape[1], math.nan), where=total[1] > 0)
 
 
-def _label_figures(q: np.ndarray, rates: np.ndarray, total: np.ndarray) -> dict[str, float]:
+def _label_metrics(q: np.ndarray, rates: np.ndarray, total: np.ndarray) -> dict[str, float]:
     """What the probabilities q of the labels give; `total` as `_asked` has it."""
     known = ~np.isnan(rates) & ~np.isnan(q) if q.shape == rates.shape else np.zeros(0, dtype=bool)
     if not known.any():
@@ -385,7 +385,7 @@ def _fixed(total: np.ndarray, images: int) -> np.ndarray:
     return fixed.reshape(total.shape)
 
 
-def _constant_figures(q: np.ndarray, counts: np.ndarray) -> dict[str, float]:
+def _constant_metrics(q: np.ndarray, counts: np.ndarray) -> dict[str, float]:
     """What the probabilities q give on images of which there are `counts` of each class."""
     classes = max(len(q), len(counts))
     q, counts = _added(q, np.zeros(classes)), _added(counts, np.zeros(classes))
