@@ -46,7 +46,7 @@ class Augmentation:
         manifest: Of the batches' data set.
 
     Raises:
-        UserError: for a strength or flips that cannot be.
+        UserError: for an invalid strength or flips.
     """
 
     def __init__(self, strength: float, flips: str, seed: int, *, manifest: Manifest) -> None:

@@ -33,7 +33,7 @@ def files() -> list[Path]:
 def use(paths: Iterable[Path]) -> None:
     """Load plug-in files now, and in the processes that this one starts; each once.
 
-    Raises `UserError` for a file that is not there, or that cannot be loaded; names file and line.
+    Raises `UserError` for a file that is missing or cannot be loaded; names file and line.
     """
     for path in paths:
         if not path.is_file():
@@ -50,7 +50,7 @@ def load() -> None:
 
 
 def digest() -> str:
-    """Of what figures may hang on beside our own code; "" for nothing of that kind.
+    """Digest of the code beside our own that results may depend on; "" without any.
 
     That is the plug-in files' contents, in whatever order they are named, and the versions of the
     installed packages that offer anything.

@@ -446,7 +446,7 @@ def _narrowed(base: Any, override: Any) -> dict[str, Any]:
 
 
 def repeated(values: Iterable[Value]) -> Value | None:
-    """The first value that was there before; None for none."""
+    """The first value that repeats an earlier one; None if all differ."""
     seen: set[Value] = set()
     for value in values:
         if value in seen:

@@ -33,7 +33,7 @@ from trustsweep.search_spaces.space import METHOD, Space, Value, repeated
 from trustsweep.trainables.conditions import ConditionName
 from trustsweep.trainables.registry import CONDITIONS
 
-#: The parameter that every draw of a training hangs on.
+#: The parameter that every draw of a training depends on.
 SEED = "seed"
 #: What the baseline is called beside the study's variants of it.
 BASELINE = "baseline"

@@ -37,7 +37,7 @@ class Arrangement:
 
     @classmethod
     def parse(cls, ratios: Any, ood_site: Any, folds: Any, seed: int) -> Arrangement:
-        """From the options of `prepare`. Raises `UserError` naming the one that cannot be."""
+        """From the options of `prepare`. Raises `UserError` naming an invalid one."""
         if isinstance(folds, bool) or not isinstance(folds, int) or folds < 0 or folds == 1:
             raise UserError(f"folds: a whole number from 2 on, or 0 for none, not {folds!r}.")
         sites = [ood_site] if isinstance(ood_site, str) else ood_site or []

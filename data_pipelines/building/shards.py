@@ -231,7 +231,7 @@ def read_column(location: Location, split: Split, name: str) -> Iterator[NDArray
 
 @contextmanager
 def opened(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
-    """A part, to be read as it is stored. Raises `StorageError` where that cannot be."""
+    """A part, to be read as it is stored. Raises `StorageError` where that fails."""
     try:
         with pq.ParquetFile(folder.path(name), filesystem=folder.filesystem) as file:
             yield file

@@ -1,4 +1,4 @@
-"""What every sample must hold to, whatever layout it comes from."""
+"""The rules that samples of every layout must keep."""
 
 from __future__ import annotations
 

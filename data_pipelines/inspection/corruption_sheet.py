@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _CLEAN = 0
 #: Inches.
 _TITLE, _NAMES, _FOOT = 0.98, 1.25, 0.2
-#: Among so many samples one is looked for that has an image and a finding.
+#: Number of samples searched for one with an image and a finding.
 _LOOKED_AT = 24
 #: Rows of a field that have room for a name.
 _NAMED = 18

@@ -210,7 +210,7 @@ def _at_border(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 class BoxTally:
-    """Boxes by class, and those that cannot be."""
+    """Boxes by class, and the invalid ones."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._classes = manifest.box_classes or manifest.classes

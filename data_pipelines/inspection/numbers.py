@@ -19,7 +19,7 @@ from trustsweep.data_pipelines.inspection.remarks import warnings
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.data_pipelines.storage import Folder
 
-#: What no number is about.
+#: Columns that no count or measure uses.
 _UNREAD = ("sample_id", "split", "series_delta")
 
 

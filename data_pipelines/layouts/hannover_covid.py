@@ -227,7 +227,7 @@ class HannoverCovid(Layout[TableRow | BadFile]):
         return stays and row[_ADMISSION] <= 0 <= row[_RELEASE]
 
     def _check(self, row: TableRow) -> None:
-        """Raises `BadFile` for what cannot be."""
+        """Raises `BadFile` for an impossible value."""
         if row[_SEX] not in (None, *_SEXES):
             raise self._table.bad(row, _SEX, f"is {' or '.join(_SEXES)}, or empty. Correct it.")
         admission, release, death = row[_ADMISSION], row[_RELEASE], row[_DEATH]

@@ -270,4 +270,4 @@ def _number(path: Path, box: Element, corner: str, where: str) -> float:
     try:
         return float(_text(box, corner) or "")
     except ValueError as error:
-        raise BadFile(path, f"{where}: {corner} is no number. Correct it.") from error
+        raise BadFile(path, f"{where}: {corner} is not a number. Correct it.") from error

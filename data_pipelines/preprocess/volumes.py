@@ -39,7 +39,7 @@ class VolumeRecipe:
         template: NIfTI file that every scan is registered to.
         registration: "rigid" or "affine".
 
-    Raises `UserError` for values that cannot be.
+    Raises `UserError` for invalid values.
     """
 
     size: tuple[int | None, int, int]

@@ -140,7 +140,7 @@ class PatientList:
         return self._known[image]
 
     def digest(self) -> str:
-        """Hex digest of who is in which image, whatever the list's name, place and order."""
+        """Hex digest of the patient of each image, whatever the list's name, place and order."""
         # Below what they share, so that it does not matter which folder above was given.
         above = os.path.commonpath(self._known) if self._known else "."
         known = sorted(

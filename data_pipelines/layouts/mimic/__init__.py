@@ -52,7 +52,7 @@ class Mimic(Layout[MimicCase]):
 
     Images and events are brought together by patient and time. Of several images the last is
     taken; frontal views alone (AP, PA). Events are of the stay itself; their `itemid` fixes the
-    unit (see `items`), values that cannot be count as missing. Each of the modalities xray, vitals,
+    unit (see `items`), impossible values count as missing. Each of the modalities xray, vitals,
     labs and demographics may be absent. Race and insurance are groups for fairness, no inputs.
     Ages above 89 are published as 91. What is known of the layout was taken from the publisher's
     descriptions and from MIT-LCP's mimic-code; the data themselves are under a use agreement and
@@ -226,7 +226,7 @@ class Mimic(Layout[MimicCase]):
         if blank.any():
             notes.append("samples have events without a number; those are left out")
         notes += [
-            f"samples have values of {_NAMES[c]} that cannot be; those are read as missing"
+            f"samples have impossible values of {_NAMES[c]}, which are read as missing"
             for c in np.unique(channel[wrong])
         ]
         series, _ = to_grid(

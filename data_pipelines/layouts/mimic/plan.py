@@ -52,7 +52,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class MimicCase:
-    """One sample to be, or the reason why there is none.
+    """A sample to load, or the reason why it is left out.
 
     Attributes:
         identity: Unique among the cases.
@@ -195,7 +195,7 @@ class _Planner:
             yield "images are of a study without a line of labels; all its labels are unknown"
 
     def _problem(self, stay: IcuStay | None, image: Image | None) -> BadFile | None:
-        """Why a case is none: an identifier that its table lacks."""
+        """Why a case is left out: an identifier that its table lacks."""
         tables = self._tables
         if stay is not None:
             line = f"line {stay.line}: its"

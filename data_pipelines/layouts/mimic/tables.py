@@ -215,7 +215,7 @@ class Tables:
         }
 
     def read_images(self) -> ImageList:
-        """Raises `BadFile` for a date or time that is none."""
+        """Raises `BadFile` for an invalid date or time."""
         table = read_table(
             self.metadata,
             {

@@ -228,7 +228,7 @@ def _edged(distance: Field, half_width: float) -> Field:
 
 
 def _vessels(x: Field, y: Field, patient: PhantomPatient, draw: Generator) -> Field:
-    """Hilar shadows and branching texture: what resembles an infection and is none."""
+    """Hilar shadows and branching texture: they resemble an infection."""
     film = 0.035 * _clouds(len(x), 6, draw) + 0.02 * _clouds(len(x), 16, draw)
     film += 0.0006 * (patient.age - 50)
     for side in _SIDES:

@@ -75,7 +75,7 @@ class Physionet2012(Layout[Stay]):
 
     Times are hours and minutes since admission to the ICU. Of the 37 parameters the measurements
     at one time, and within one step, are averaged (urine: the mean of the volumes recorded). -1 is
-    the publisher's code for an unknown descriptor; values that cannot be count as missing as well
+    the publisher's code for an unknown descriptor; impossible values count as missing as well
     (see `parameters`). Stays name no patient and no hospital: each counts as one patient. SAPS-I
     and SOFA are scores worked out for the table of outcomes, and no inputs. The files of the
     challenge's first weeks have no ICUType; it is unknown then.

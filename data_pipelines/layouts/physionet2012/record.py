@@ -42,14 +42,14 @@ class Measurements:
 
 
 class StayRecord:
-    """A stay's measurements, without those that cannot be.
+    """A stay's measurements, without impossible ones.
 
     Attributes:
         notes: As `Sample.notes`.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises `BadFile` for an unknown parameter, a time that is none, another stay's number."""
+        """Raises `BadFile` for an unknown parameter, an invalid time, another stay's number."""
         self.notes: list[str] = []
         rows = self._read(path)
         self._descriptors = {
@@ -109,7 +109,7 @@ class StayRecord:
         if admission:
             table = table[table[:, 0] == 0]
         possible = (table[:, 1] >= parameter.least) & (table[:, 1] <= parameter.greatest)
-        note = f"stays have values of {name} that cannot be; those are read as missing"
+        note = f"stays have impossible values of {name}, which are read as missing"
         if not possible.all() and note not in self.notes:
             self.notes.append(note)
         return Measurements(table[possible, 0], table[possible, 1])

@@ -169,7 +169,7 @@ def test_what_cannot_be_or_is_blank_is_missing_and_noted(miniature, deaths):
     assert np.isnan(sample.series.value[[41, 42], INDEX["heart_rate"]]).all()
     assert sample.notes == (
         "samples have events without a number; those are left out",
-        "samples have values of heart_rate that cannot be; those are read as missing",
+        "samples have impossible values of heart_rate, which are read as missing",
     )
     layout = _layout(miniature("mimic"), target="mortality")
     for case in layout.cases():
