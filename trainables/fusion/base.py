@@ -77,9 +77,7 @@ class FusionMethod(Method):
         """Raises `UserError` for a missing or impossible config value, or data that do not fit."""
         super().__init__(config, manifest)
         if len(manifest.classes) < 2:
-            raise UserError(
-                f"{manifest.name}: a classifier needs at least two classes, the data set has one."
-            )
+            raise UserError(f"{manifest.name}: a single class. A classifier needs at least two.")
         self.classes = len(manifest.classes)
         self.width = whole(config, "width", low=1)
         self.depth = whole(config, "depth", low=1)

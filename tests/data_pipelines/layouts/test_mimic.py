@@ -357,7 +357,7 @@ def test_an_image_in_both_editions_is_refused(copy):
     scanned = _as_dicom(path, "AP")
     path.write_bytes(content)
     (problem,) = [p for p in _problems(copy) if p.path in (path, scanned)]
-    assert f"the image is there as {scanned.name} as well" in problem.reason
+    assert f"the image also exists as {scanned.name}" in problem.reason
 
 
 def test_an_image_in_no_line_or_in_another_place_is_refused(copy):
