@@ -46,7 +46,7 @@ class Augmentation:
         manifest: Of the batches' data set.
 
     Raises:
-        UserError: for a strength or flips that cannot be.
+        UserError: for an invalid strength or flips.
     """
 
     def __init__(self, strength: float, flips: str, seed: int, *, manifest: Manifest) -> None:
@@ -81,12 +81,12 @@ class Augmentation:
         if not image.numel():
             return image
         moved = self._resampled(image, seeds, "bilinear")
-        there = present_channels(batch, self._manifest, column, image.shape[1])
+        present = present_channels(batch, self._manifest, column, image.shape[1])
         changed = self._intensity(moved, seeds)
-        if there is None:
+        if present is None:
             return changed
-        there = there.to(image.device).view(*there.shape, *(1,) * (image.ndim - 2))
-        return torch.where(there, changed, image)
+        present = present.to(image.device).view(*present.shape, *(1,) * (image.ndim - 2))
+        return torch.where(present, changed, image)
 
     def _resampled(self, image: Tensor, seeds: Tensor, mode: str) -> Tensor:
         matrices = self._matrices(seeds.to(image.device), image.shape[2:])

@@ -2,8 +2,8 @@
 
 
 class UserError(Exception):
-    """Something the user can mend: names the file, row or key, and says what to do."""
+    """A mistake that the user can correct: names the file, row or key, and says what to do."""
 
 
 class StorageError(UserError):
-    """Prepared data that cannot be read, now or any more; no fault of what they are read for."""
+    """Prepared data that cannot be read; the trial that reads them is not at fault."""

@@ -30,7 +30,7 @@ def free_memory() -> int:
     page = os.sysconf("SC_PAGE_SIZE")
     try:
         free = page * os.sysconf("SC_AVPHYS_PAGES")
-        # Pages of files that were read count as used, but are given up when they are asked for.
+        # Pages of files that were read count as used, but are given up on demand.
         free = max(free, _stated(Path("/proc/meminfo"), "MemAvailable:") * 1024)
     except (ValueError, OSError):  # not on Linux
         free = page * os.sysconf("SC_PHYS_PAGES")

@@ -33,7 +33,7 @@ def files() -> list[Path]:
 def use(paths: Iterable[Path]) -> None:
     """Load plug-in files now, and in the processes that this one starts; each once.
 
-    Raises `UserError` for a file that is not there, or that cannot be loaded; names file and line.
+    Raises `UserError` for a file that is missing or cannot be loaded; names file and line.
     """
     for path in paths:
         if not path.is_file():
@@ -50,7 +50,7 @@ def load() -> None:
 
 
 def digest() -> str:
-    """Of what figures may hang on beside our own code; "" for nothing of that kind.
+    """Digest of the code beside our own that results may depend on; "" without any.
 
     That is the plug-in files' contents, in whatever order they are named, and the versions of the
     installed packages that offer anything.
@@ -66,14 +66,14 @@ def entry_points(group: str) -> dict[str, str]:
 
     Raises `UserError` where two packages offer one name.
     """
-    found: dict[str, str] = {}
+    targets: dict[str, str] = {}
     for point in _points().select(group=group):
-        if found.setdefault(point.name, point.value) != point.value:
+        if targets.setdefault(point.name, point.value) != point.value:
             raise UserError(
-                f"{group}: two installed packages offer {point.name!r}: {found[point.name]} and "
+                f"{group}: two installed packages offer {point.name!r}: {targets[point.name]} and "
                 f"{point.value}. Remove one of them."
             )
-    return found
+    return targets
 
 
 @cache
@@ -87,9 +87,9 @@ def _points() -> Any:
 def _packages() -> list[str]:
     """ "name==version" of every installed package with an entry point of ours.
 
-    No figure hangs on a section of the report.
+    Packages that only add sections of the report are left out, as no result depends on them.
     """
-    found = {
+    packages = {
         f"{package.name}=={package.version}"
         for package in metadata.distributions()
         if any(
@@ -97,7 +97,7 @@ def _packages() -> list[str]:
             for point in package.entry_points
         )
     }
-    return sorted(found)
+    return sorted(packages)
 
 
 def _load(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that cannot be used: one, and all that a preparation met."""
+"""Files that cannot be used: one, and all of a preparation."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A registry of lazily imported implementations, shared by every kind of plug-in.
 
 One line registers an implementation (``"name": "module:attribute"``); nothing is imported until
-it is asked for, so that listing and validating stay instant. What a study is checked against stands
-in that line as well, as facts (`registered`), and an implementation that contradicts them is
+it is used, so that listing and validating stay instant. Facts that a study is checked against stand
+in that line as well (`registered`), and an implementation that contradicts them is
 refused when it is imported. From outside of this repository, a plug-in file calls `register`, and
 an installed package has an entry point of the registry's group
 (`trustsweep.data_pipelines.plugins`).
@@ -56,9 +56,9 @@ class Registry(Mapping[str, Any]):
     Args:
         kind: What one of them is called in messages.
         entries: Name to "module:attribute", or to what `registered` gives.
-        group: The group of entry points by which installed packages add to it; None for what
-            nobody adds to.
-        facts: Those of every entry that does not say otherwise.
+        group: The group of entry points by which installed packages add to it; None for a
+            closed registry.
+        facts: Defaults for every entry.
 
     Raises `UserError` for an unknown name, with the nearest known one, and TypeError for an
     implementation that contradicts its facts.
@@ -99,14 +99,14 @@ class Registry(Mapping[str, Any]):
             return self._added[name]
         entry = self._entries[name]
         module, attribute = entry.target.split(":")
-        found = getattr(import_module(module), attribute)
+        implementation = getattr(import_module(module), attribute)
         for key, value in entry.facts.items():
-            if getattr(found, key, None) != value:
+            if getattr(implementation, key, None) != value:
                 raise TypeError(
                     f"{self.kind} {name!r} is registered with {key} = {value!r}, but "
-                    f"{entry.target}.{key} is {getattr(found, key, None)!r}"
+                    f"{entry.target}.{key} is {getattr(implementation, key, None)!r}"
                 )
-        return found
+        return implementation
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -118,7 +118,7 @@ class Registry(Mapping[str, Any]):
         return len(self._names)
 
     def fact(self, name: str, key: str) -> Any:
-        """What the line that registers `name` says under `key`; nothing of ours is imported.
+        """The fact `key` in the line that registers `name`; no implementation is imported.
 
         Of what was added from outside, the attribute of that name.
         """
@@ -187,9 +187,9 @@ class Registry(Mapping[str, Any]):
 def _docstrings(file: str) -> dict[str, str]:
     """Those of the classes and functions of a module, by name, its own as ""; nothing is run."""
     tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    found = {
+    docstrings = {
         node.name: ast.get_docstring(node) or ""
         for node in tree.body
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
     }
-    return {**found, "": ast.get_docstring(tree) or ""}
+    return {**docstrings, "": ast.get_docstring(tree) or ""}

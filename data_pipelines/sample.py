@@ -59,11 +59,11 @@ class Sample:
         boxes: In pixels of `image`.
         tabular: (F,) float32, NaN where missing; a category is its index in the vocabulary.
         series: On the layout's grid.
-        present: Per modality of the layout, in its order; None where all are there.
+        present: Per modality of the layout, in its order; None where all are present.
         groups: For fairness, by name (sex, age in years, ...); None where unknown. The layout's
             `groups` names them, beside "site".
         source: The file it was read from, for messages; not stored.
-        notes: What was found while reading, to be counted in the report; not stored. Each is the
+        notes: Remarks from reading, to be counted in the report; not stored. Each is the
             end of a sentence that starts with a count, as "masks are empty; kept".
     """
 

@@ -24,7 +24,7 @@ SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 #: The fields of a batch that a corruption may change, beside `more_images`; all are floats.
 CHANGEABLE = ("image", "tabular", "series", "series_mask", "series_delta", "present", "severity")
-#: What None stands for in every entry of these: all is there, nothing is corrupted.
+#: The value of every entry where a field is None: all present, nothing corrupted.
 IMPLIED = {"present": 1.0, "severity": 0.0}
 #: Beside several data sets that one preparation made (folds, held-out sites).
 INDEX_NAME = "index.json"
@@ -44,7 +44,7 @@ class Split(StrEnum):
 
 
 class TaskName(StrEnum):
-    """What a manifest offers to learn, and what a method asks of it."""
+    """The tasks that a manifest offers and a method supports."""
 
     SEGMENTATION = "segmentation"
     CLASSIFICATION = "classification"
@@ -52,7 +52,7 @@ class TaskName(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a modality is made of, and so which encoder it needs."""
+    """The kind of data of a modality, which decides its encoder."""
 
     IMAGE = "image"
     SERIES = "series"
@@ -292,7 +292,7 @@ class Batch:
         series_mask: (B, T, F) float, 1 where observed.
         series_delta: (B, T, F) float, hours since the channel was last observed before this step
             (since the start where it never was).
-        present: (B, M) float, 1 where the modality is there; None where all of them always are.
+        present: (B, M) float, 1 where the modality is present; None where all of them always are.
             What is absent is 0 in images and NaN in series and tables.
         severity: (B, M) float, how strongly each of `Manifest.sources` was corrupted on its own: 0
             (clean, or absent) to 5; None where nothing was to be corrupted so.

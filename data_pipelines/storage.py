@@ -106,11 +106,11 @@ class Folder:
 
         selector = fs.FileSelector(self.path(prefix), recursive=True, allow_not_found=True)
         try:
-            found = self.filesystem.get_file_info(selector)
+            infos = self.filesystem.get_file_info(selector)
         except OSError as error:
             raise self.unreachable(error) from error
         start = len(self.path()) + 1
-        sizes = {f.path[start:]: f.size for f in found if f.type == fs.FileType.File}
+        sizes = {f.path[start:]: f.size for f in infos if f.type == fs.FileType.File}
         return {n: sizes[n] for n in sorted(sizes) if not n.rsplit("/", 1)[-1].startswith(".")}
 
     def clear(self) -> None:
@@ -163,10 +163,10 @@ class Folder:
         from pyarrow import fs
 
         try:
-            found, path = fsspec.core.url_to_fs(self.location)
+            filesystem, path = fsspec.core.url_to_fs(self.location)
         except (ValueError, ImportError) as error:
             raise UserError(f"{self}: no way to read this kind of URL ({error}).") from error
-        return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+        return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
 
     def unreachable(self, error: OSError) -> StorageError:
         """What to raise where reading or writing here has failed."""

@@ -1,8 +1,8 @@
-"""Groups of names that a parameter of a space may take, by what is registered. Free of torch.
+"""Groups of names that a parameter of a space may take, from the registries. Free of torch.
 
 A space writes the group's name in place of a list: ``among: training-attacks``,
-``when: {regime: attacking-regimes}``. So what is registered, here or outside of this repository,
-needs no line in a YAML file.
+``when: {regime: attacking-regimes}``. So a registered implementation, here or
+outside of this repository, needs no line in a YAML file.
 """
 
 from __future__ import annotations

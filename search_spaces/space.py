@@ -8,7 +8,7 @@ A parameter is either fixed (``batch_size: 16``) or varies:
     epsilon:       {low: 0.002, high: 0.02, default: 0.01, when: {regime: [random, uncertain]}}
 
 ``when`` makes a parameter conditional: it exists only in trials where the named parameters have
-one of the listed values. ``within: [0, 1]`` says which numbers are possible at all, ``among`` which
+one of the listed values. ``within: [0, 1]`` limits the numbers that are valid at all, ``among`` the
 words; overrides keep all three, and the kind of the parameter: a whole number stays one. In place
 of a list a group of registered names may stand (`trustsweep.search_spaces.names`). The defaults are
 `spaces/common.yaml` (what every method has) and `spaces/<method>.yaml`, or the attribute `space` of
@@ -39,7 +39,7 @@ from trustsweep.trainables.registry import METHODS
 
 Value = bool | int | float | str
 COMMON = "common"
-#: The parameter that says which method a trial trains.
+#: The parameter that names the method a trial trains.
 METHOD = "method"
 #: The key of a space that names the one whose parameters it begins with.
 INHERITS = "inherits"
@@ -59,7 +59,7 @@ class Suggester(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
 
 
-class Kind(StrEnum):
+class ValueKind(StrEnum):
     """What the values of a parameter are."""
 
     FLAG = "true or false"
@@ -68,7 +68,7 @@ class Kind(StrEnum):
     WORD = "a word"
 
     @classmethod
-    def of(cls, parameter: Parameter) -> Kind:
+    def of(cls, parameter: Parameter) -> ValueKind:
         """The kind of a parameter as it ships; whole only where all of its values are."""
         values = parameter.values
         if all(isinstance(value, bool) for value in values):
@@ -80,11 +80,11 @@ class Kind(StrEnum):
     def fits(self, value: Any) -> bool:
         """Whether a value is of this kind; a whole number is a number too."""
         match self:
-            case Kind.FLAG:
+            case ValueKind.FLAG:
                 return isinstance(value, bool)
-            case Kind.WORD:
+            case ValueKind.WORD:
                 return isinstance(value, str)
-            case Kind.WHOLE:
+            case ValueKind.WHOLE:
                 return isinstance(value, int) and not isinstance(value, bool)
         return _is_number(value) and math.isfinite(value)
 
@@ -163,7 +163,7 @@ class Parameter(BaseModel):
         given = (self.value, *(self.choices or ()), self.low, self.high, self.default)
         return [value for value in given if value is not None]
 
-    def as_kind(self, kind: Kind) -> Parameter:
+    def as_kind(self, kind: ValueKind) -> Parameter:
         """The same with its values as a kind has them: 0 for a number is 0.0.
 
         One number has one spelling, and so one trial. Raises ValueError for values of another kind.
@@ -180,7 +180,7 @@ class Parameter(BaseModel):
                 )
         if self.step is not None and self.step <= 0:
             raise ValueError(f"step {self.step} is not above 0")
-        if kind is not Kind.NUMBER:
+        if kind is not ValueKind.NUMBER:
             return self
         given = self.model_dump(exclude_unset=True)
         spelt_alike: dict[str, Any] = {
@@ -213,7 +213,7 @@ class Parameter(BaseModel):
         return self.choices[0]
 
     def suggest(self, name: str, trial: Suggester) -> Value:
-        """Ask `trial` for a value under `name`; a fixed one is not asked for."""
+        """A value that `trial` suggests under `name`; a fixed value is returned as it is."""
         if self.value is not None:
             return self.value
         if self.choices is not None:
@@ -254,7 +254,7 @@ class Space:
         return {**self.parameters[COMMON], **self.parameters[method]}
 
     def suggest(self, trial: Suggester) -> dict[str, Value]:
-        """A trial's config, asked of an Optuna trial."""
+        """A trial's config, as an Optuna trial suggests it."""
         method = self.methods[0]
         if len(self.methods) > 1:
             method = str(trial.suggest_categorical(METHOD, list(self.methods)))
@@ -267,22 +267,22 @@ class Space:
         return self._resolve(method, lambda _, parameter: parameter.start())
 
     def grid(self) -> list[dict[str, Value]]:
-        """Every combination of the space, as the parameters an Optuna trial would be asked for.
+        """Every combination of the space, as the parameters of an Optuna trial.
 
         Raises `UserError` for a continuous range, and for more than `LARGEST_GRID` combinations.
         """
         walk = _Enumeration()
-        found: list[dict[str, Value]] = []
+        combinations: list[dict[str, Value]] = []
         while True:
-            if len(found) == LARGEST_GRID:
+            if len(combinations) == LARGEST_GRID:
                 raise UserError(
                     f"search.sampler: the grid has more than {LARGEST_GRID:,} combinations. Fix "
                     "some parameters, or use another sampler."
                 )
             self.suggest(walk)
-            found.append(dict(walk.params))
+            combinations.append(dict(walk.params))
             if not walk.advance():
-                return found
+                return combinations
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The space as YAML-ready values, for the resolved study."""
@@ -406,14 +406,16 @@ def _shipped(owner: str) -> Mapping[str, Any] | None:
         return None
     # libyaml's, ten times as fast, where PyYAML was built with it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found: Mapping[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=loader) or {}  # noqa: S506
-    return found
+    space: Mapping[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=loader) or {}  # noqa: S506
+    return space
 
 
 @cache
-def _kinds(owner: str) -> dict[str, Kind]:
+def _kinds(owner: str) -> dict[str, ValueKind]:
     """Of an owner's parameters, as they ship."""
-    return {name: Kind.of(_parameter(owner, name, spec)) for name, spec in _defaults(owner).items()}
+    return {
+        name: ValueKind.of(_parameter(owner, name, spec)) for name, spec in _defaults(owner).items()
+    }
 
 
 def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
@@ -434,7 +436,7 @@ def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
 
 
 def _narrowed(base: Any, override: Any) -> dict[str, Any]:
-    """A parameter with other values: it keeps its condition and what is possible at all.
+    """A parameter with other values: it keeps its condition and its valid range.
 
     A default that no longer fits goes.
     """
@@ -444,7 +446,7 @@ def _narrowed(base: Any, override: Any) -> dict[str, Any]:
 
 
 def repeated(values: Iterable[Value]) -> Value | None:
-    """The first value that was there before; None for none."""
+    """The first value that repeats an earlier one; None if all differ."""
     seen: set[Value] = set()
     for value in values:
         if value in seen:
@@ -464,7 +466,7 @@ def _names(name: str) -> list[str]:
         raise ValueError(str(error).rstrip(".")) from error
 
 
-def _parameter(owner: str, name: str, spec: Any, kind: Kind | None = None) -> Parameter:
+def _parameter(owner: str, name: str, spec: Any, kind: ValueKind | None = None) -> Parameter:
     """Raises `UserError` for an impossible one, or one that is not of that kind."""
     try:
         parameter = Parameter.model_validate(spec)

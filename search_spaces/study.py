@@ -1,7 +1,7 @@
-"""The study file: what a sweep trains, varies, judges by and may use.
+"""The study file: what a sweep trains, varies and optimises, and the resources it may use.
 
 Unknown keys are refused with the nearest known one named; nothing here imports torch or Ray, so
-that a mistake in a study is told at once.
+that a mistake in a study is reported at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from trustsweep.search_spaces.space import METHOD, Space, Value, repeated
 from trustsweep.trainables.conditions import ConditionName
 from trustsweep.trainables.registry import CONDITIONS, METHODS
 
-#: The parameter that every draw of a training hangs on.
+#: The parameter that every draw of a training depends on.
 SEED = "seed"
 #: What the baseline is called beside the study's variants of it.
 BASELINE = "baseline"
@@ -88,7 +88,7 @@ class Scheduler(_Section):
 
     `policy` is "forecast" (stop what by its forecast has next to no chance of reaching the front),
     "halving" (ASHA: keep the best of each rung) or "none". `rungs` are the shares of a trial's own
-    length at which it is judged; left out, they are `first` and its multiples by `factor`: a
+    length at which it is compared; left out, they are `first` and its multiples by `factor`: a
     quarter and a half. Before a quarter, slow starters look hopeless and calibration foretells the
     opposite of its end, and each rung costs an evaluation. `factor`, `brackets` and `ranking`
     belong to halving; `risk`, the chance of reaching the front below which a trial is stopped, and
@@ -143,12 +143,12 @@ class Scheduler(_Section):
 class Fidelity(_Section):
     """What is cheaper at the start of a training than at its end.
 
-    Each number is a share of the full amount on the way to the first rung and in the judgement
+    Each number is a share of the full amount on the way to the first rung and in the evaluation
     there; it grows by equal factors from rung to rung, and after a trial's last rung is 1. `data`
     is the part of an epoch's batches, `image_size` of the pixels along each axis (to the nearest
     multiple of 16), `parameters` of whole numbers of the space (``{attack_steps: 0.34}``).
     `validation` (part of the validation split) and `evaluation_steps` (of
-    `evaluation.attack_steps`) are for judging at the rungs; the last evaluation is always full.
+    `evaluation.attack_steps`) are for evaluation at the rungs; the last evaluation is always full.
     """
 
     data: Share = 1.0
@@ -184,8 +184,8 @@ class Search(_Section):
         return raw
 
 
-class Evaluation(_Section):
-    """How every model is judged. The same for all trials of a study.
+class EvaluationSettings(_Section):
+    """How every model is evaluated. The same for all trials of a study.
 
     `epsilons` are attack budgets on the [0, 1] pixel scale and include 0 (0 alone: no attacks, as
     for data without images); `corruptions` are evaluated at each of `severities` (1 to 5), with
@@ -193,11 +193,11 @@ class Evaluation(_Section):
 
     `conditions` are further ones, registered by plug-ins, each by name ("blurred@2").
 
-    `attack` judges every trial: "fast", an ensemble of few gradients, or a single attack by name to
-    compare with. `attack_steps` and `restarts` are its own. `final` judges the models of the front
-    on the test split: "full", an ensemble of many attacks, beside `attack`; "fast", `attack` alone,
-    whatever it is. `norm` is how ε is measured: "linf", the most that a pixel changes, or "l2", the
-    length of an image's change, for which `epsilons` have to be given.
+    `attack` is run on every trial: "fast", an ensemble of few gradients, or a single attack by name
+    for comparison, with `attack_steps` and `restarts`. `final` is run on the models of the front
+    and the test split: "full", an ensemble of many attacks, beside `attack`; "fast", `attack`
+    alone, whichever it is. `norm` is how ε is measured: "linf", the most that a pixel changes, or
+    "l2", the length of an image's change, for which `epsilons` have to be given.
     """
 
     # First, as what the budgets may be depends on it.
@@ -355,7 +355,7 @@ class Study(_Section):
     seeds: Annotated[int, Field(ge=1)] = 1
     baseline: dict[str, Value] | None = None
     variants: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], dict[str, Value]] = {}
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationSettings = EvaluationSettings()
     resources: Resources = Resources()
 
     @field_validator("methods", "objectives")
@@ -373,8 +373,8 @@ class Study(_Section):
         """The seeds under which the front and its references are trained again; none for one seed.
 
         The smallest from 0 that the search does not use: the seed under which a model was chosen
-        flatters it, and so must not be among those that it is judged by. Raises `UserError` for an
-        impossible space.
+        flatters it, and so must not be used to evaluate it. Raises `UserError` for an impossible
+        space.
         """
         if self.seeds == 1:
             return []
@@ -398,7 +398,7 @@ class Study(_Section):
             raise UserError(f"variants: {BASELINE!r} is the baseline's own name; choose another.")
         named = {BASELINE: self.baseline}
         named |= {key: {**self.baseline, **change} for key, change in self.variants.items()}
-        found: dict[str, dict[str, Value]] = {}
+        configs: dict[str, dict[str, Value]] = {}
         for key, parameters in named.items():
             where = key if key == BASELINE else f"variants.{key}"
             config = self._reference(where, parameters)
@@ -408,12 +408,12 @@ class Study(_Section):
                     f"{where}: {idle[0]} has no effect there, as the parameters that it depends on "
                     "have other values. Leave it out, or set them as well."
                 )
-            if same := [other for other, known in found.items() if known == config]:
+            if same := [other for other, taken in configs.items() if taken == config]:
                 raise UserError(
                     f"{where}: the same configuration as {same[0]}. Change it, or leave it out."
                 )
-            found[key] = config
-        return found
+            configs[key] = config
+        return configs
 
     def _reference(self, where: str, parameters: Mapping[str, Value]) -> dict[str, Value]:
         named = dict(parameters)

@@ -37,7 +37,7 @@ class Classifier(Method):
             raise UserError(f"{manifest.name}: no images here, which this classifies.")
         self._labels = self.task.name is TaskName.MULTILABEL
         if not self._labels and len(manifest.classes) < 2:
-            raise UserError(f"{manifest.name}: a single class leaves nothing to tell apart.")
+            raise UserError(f"{manifest.name}: a single class. A classifier needs at least two.")
         several = self._labels or len(manifest.classes) > 2
         self._outputs = len(manifest.classes) if several else 1
         self._width = whole(config, "width", low=1)

@@ -1,4 +1,4 @@
-"""Under what a model is judged: clean, corrupted, attacked, on sites that training never saw, ...
+"""The conditions of an evaluation: clean, corrupted, attacked, on unseen sites, ...
 
 Free of torch, as a study is checked against it. A condition is named by its kind, or by its kind
 and one of its members: "clean", "attacked@0.01", "corrupted@gaussian-noise-3"; where a kind has
@@ -43,7 +43,7 @@ class ConditionName:
 
     @classmethod
     def parse(cls, text: str) -> ConditionName:
-        """Whether there is such a condition is for `registry.CONDITIONS` to say."""
+        """Parses any text; `registry.CONDITIONS` lists the conditions that exist."""
         kind, _, detail = text.partition("@")
         return cls(kind, detail)
 
@@ -69,17 +69,17 @@ class Condition(ABC):
     """A kind of condition."""
 
     name: ClassVar[str]
-    #: The split that is judged under it; None for whichever is asked for.
+    #: The split that is evaluated under it; None for any.
     split: ClassVar[Split | None] = None
     #: Whether it has members, over which its own name is the mean.
     several: ClassVar[bool] = True
-    #: What a study gives it by, where not by ``evaluation.conditions``.
+    #: How a study lists its members, where not under ``evaluation.conditions``.
     given_by: ClassVar[str] = ""
     #: Whether each member is compared with the clean images, as the uncertainty's shift is.
     shifts: ClassVar[bool] = False
 
     def members(self, plan: EvaluationPlan) -> Mapping[str, Any]:
-        """By detail, what `perturb` is told, in order; none where the plan leaves it out."""
+        """Detail to the `member` that `perturb` gets, in order; empty if the plan leaves it out."""
         names = map(ConditionName.parse, plan.conditions)
         return {name.detail: name.detail for name in names if name.kind == self.name}
 
@@ -99,7 +99,7 @@ class Clean(Condition):
 
     name = CLEAN
     several = False
-    given_by = "clean images are always judged"
+    given_by = "clean images are always evaluated"
 
     def members(self, plan: EvaluationPlan) -> Mapping[str, Any]:
         return {"": None}
@@ -158,7 +158,7 @@ class Sites(Condition):
     name = SITES
     split = Split.OOD
     several = False
-    given_by = "such sites are held out, and the front's models are judged there at the end"
+    given_by = "such sites are held out, and the models of the front are evaluated there at the end"
 
     def members(self, plan: EvaluationPlan) -> Mapping[str, Any]:
         return {"": None} if plan.sites else {}

@@ -1,4 +1,4 @@
-"""The contract between methods and everything that trains, attacks and judges them."""
+"""The contract between methods and everything that trains, attacks and evaluates them."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Loss:
 class Prediction:
     """What everything downstream reads.
 
-    A method says how likely each answer is by **scores in log space**, as a probability in float32
-    is exactly 0 or 1 long before a network is sure of anything: what is right or wrong, what an
-    attack follows and every probability derive from the scores.
+    A method predicts **scores in log space**, as a probability in float32
+    saturates at 0 or 1: correctness, the gradients of attacks and every probability derive from
+    the scores.
 
     Attributes:
         scores: (B, K, *spatial) for segmentation, (B, K) for classification, at least float32. Of
@@ -55,8 +55,8 @@ class Prediction:
             `trainables.uncertainty.MAPS` that the method can offer; larger is less certain.
         attention: (B, H, W), where the method has one.
         modality_weights: (B, M), where the method has one.
-        exclusive: False where each of the K columns is a question of its own, answered by its
-            log-odds (several labels); with K = 1 there is no difference.
+        exclusive: False where each of the K columns is a label of its own, given by its log-odds
+            (several labels); with K = 1 there is no difference.
     """
 
     scores: Tensor
@@ -102,7 +102,7 @@ class Method(ABC):
     the method's search space), `manifest` describes the data.
     """
 
-    #: What it can be asked, by name; of these it is asked the first that the data offer.
+    #: The tasks it supports, by name; a trial uses the first that the data offer.
     tasks: ClassVar[tuple[TaskName, ...]]
     #: What it needs of the data beside a task.
     needs: ClassVar[Needs] = ANYTHING
@@ -124,7 +124,7 @@ class Method(ABC):
                 f"{manifest.name}: offers {', '.join(manifest.tasks) or 'no task'}, and "
                 f"{type(self).__name__} needs {' or '.join(self.tasks)}."
             )
-        #: What this instance is asked.
+        #: The task of this instance.
         self.task: Task = task_named(offered[0])
 
     @abstractmethod
@@ -141,7 +141,7 @@ class Method(ABC):
 
     @abstractmethod
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
-        """One forward pass and what it says. Gradients flow if the caller enables them."""
+        """The prediction of one forward pass. Gradients flow if the caller enables them."""
 
     def scores(self, network: nn.Module, batch: Batch) -> Tensor:
         """The `scores` of `predict` alone, which attacks ask for again and again.

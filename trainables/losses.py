@@ -39,7 +39,7 @@ def squared_error_risk(true: Tensor, other: Tensor) -> Tensor:
 
 
 def misleading_evidence(other: Tensor) -> Tensor:
-    """KL(Beta(1, α_ȳ) ‖ Beta(1, 1)) = ln α_ȳ + 1/α_ȳ − 1: what is left without true evidence.
+    """KL(Beta(1, α_ȳ) ‖ Beta(1, 1)) = ln α_ȳ + 1/α_ȳ − 1, without the evidence for the truth.
 
     The regulariser of Sensoy et al. (2018), eq. 5, collapsed for two classes.
     """

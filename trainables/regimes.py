@@ -40,7 +40,7 @@ class RegimeResult:
     Attributes:
         batch: The batch to train on, rows in the order they came.
         rows: Indices of the attacked images, ascending.
-        score: (B,) image uncertainty that ranked them, on the CPU; None where none was asked for.
+        score: (B,) image uncertainty that ranked them, on the CPU; None without ranking.
         gradients: Gradient evaluations that the attack cost, summed over images.
     """
 
@@ -134,8 +134,8 @@ class WholeBatch(Regime):
         name = word(config, "attack", ATTACKS)
         if name not in training_attacks():
             raise UserError(
-                f"config: 'attack' is {name!r}, which searches without gradients: it judges models "
-                f"(evaluation.attack), and takes too long to train them. Choose among: "
+                f"config: 'attack' is {name!r}, which searches without gradients: it is for "
+                f"evaluation (evaluation.attack) and too slow for training. Choose among: "
                 f"{', '.join(training_attacks())}."
             )
         steps = whole(config, "attack_steps", low=1) if ATTACKS[name].iterative else 1

@@ -9,7 +9,7 @@ from trustsweep.data_pipelines import needs
 from trustsweep.data_pipelines.registry import Registry, registered
 from trustsweep.data_pipelines.schema import TaskName
 
-#: What can be asked of a model; `skill` is the measure whose skill a study asks for, `classed`
+#: What a model can predict; `skill` is the metric whose skill a study may optimise, `classed`
 #: whether each image has one class, by which it can be weighed.
 TASKS = Registry(
     "task",
@@ -102,7 +102,7 @@ ATTACKS = Registry(
     norms=get_args(Norm),
 )
 
-#: Under what a model is judged, in the order in which names list it; `trainables.conditions`.
+#: Conditions of an evaluation, in the order in which names list them; `trainables.conditions`.
 CONDITIONS = Registry(
     "condition",
     {
@@ -114,7 +114,7 @@ CONDITIONS = Registry(
     group="trustsweep.conditions",
 )
 
-#: Attacks that judge by several at once, named where a single attack may be: the one of a search,
+#: Ensembles of attacks, named where a single attack may be: the one of a search,
 #: and the one of a front.
 FAST, FULL = "fast", "full"
 ENSEMBLES = (FAST, FULL)

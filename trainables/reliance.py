@@ -28,13 +28,13 @@ def reliance(method: Method, network: nn.Module, batches: Iterable[Batch]) -> Re
     Raises:
         ValueError: for a method without weights, and for batches without severities.
     """
-    found = Reliance()
+    state = Reliance()
     with frozen(network), torch.inference_mode():
         for batch in batches:
-            there = observed(batch, method.manifest).to(torch.float32)
-            seen = dataclasses.replace(batch, present=there)
-            found.update(method.predict(network, batch), seen)
-    return found
+            present = observed(batch, method.manifest).to(torch.float32)
+            corrected = dataclasses.replace(batch, present=present)
+            state.update(method.predict(network, batch), corrected)
+    return state
 
 
 def weighed_samples(

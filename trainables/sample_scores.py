@@ -18,7 +18,7 @@ class SampleScores:
     """A row of numbers for each sample and condition, gathered beside an `Evaluation`'s states.
 
     Unlike these it keeps every sample, so its memory grows with the split: it is for models that
-    are judged, not for a search. Every condition has the same samples in the same order.
+    are evaluated, not for a search. Every condition has the same samples in the same order.
 
     Args:
         task: Fixes the columns.
@@ -52,16 +52,16 @@ class SampleScores:
 
     @property
     def conditions(self) -> list[str]:
-        """Those that were seen, in order."""
+        """The conditions gathered so far, in order."""
         return list(self._columns)
 
     @property
     def sample_ids(self) -> list[str]:
         """n of them, in the order of the columns. Raises ValueError if conditions differ."""
-        every = list(self._ids.values())
-        if any(ids != every[0] for ids in every):
+        of_conditions = list(self._ids.values())
+        if any(ids != of_conditions[0] for ids in of_conditions):
             raise ValueError("conditions of different samples")
-        return every[0] if every else []
+        return of_conditions[0] if of_conditions else []
 
     @property
     def groups(self) -> dict[str, list[Any]]:

@@ -1,4 +1,4 @@
-"""Reading one trial's config: what is missing or out of range is the user's to mend."""
+"""Reading one trial's config: a missing or impossible value is a `UserError`."""
 
 from __future__ import annotations
 

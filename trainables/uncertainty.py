@@ -94,7 +94,7 @@ def categorical_maps(p: Tensor) -> dict[str, Tensor]:
 
 
 def label_maps(p: Tensor) -> dict[str, Tensor]:
-    """What the probabilities of several labels offer, each label a question of its own.
+    """Maps of the probabilities of several labels, each label on its own.
 
     Args:
         p: (B, K) in [0, 1].

@@ -82,7 +82,7 @@ def _mean(values: NDArray[Any]) -> Statistic:
 
 
 def _debiased(columns: Columns) -> Statistic:
-    """As `Calibration` has it. An image has pixels in a bin where its gap there is not 0."""
+    """As `CalibrationBins` has it. An image has pixels in a bin where its gap there is not 0."""
     gaps, pixels = columns["region_gap"], columns["region_pixels"]
     there = (gaps != 0).astype(np.float64)
 

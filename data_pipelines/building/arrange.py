@@ -37,7 +37,7 @@ class Arrangement:
 
     @classmethod
     def parse(cls, ratios: Any, ood_site: Any, folds: Any, seed: int) -> Arrangement:
-        """From the options of `prepare`. Raises `UserError` naming the one that cannot be."""
+        """From the options of `prepare`. Raises `UserError` naming an invalid one."""
         if isinstance(folds, bool) or not isinstance(folds, int) or folds < 0 or folds == 1:
             raise UserError(f"folds: a whole number from 2 on, or 0 for none, not {folds!r}.")
         sites = [ood_site] if isinstance(ood_site, str) else ood_site or []
@@ -49,11 +49,11 @@ class Arrangement:
         return cls(_shares(ratios), () if each else tuple(sites), each, folds, seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest: what was asked for."""
+        """The settings, for the manifest."""
         sites = EACH if self.each_site else list(self.ood_sites)
         return {"ratios": list(self.ratios), "ood_site": sites, "folds": self.folds}
 
-    def divide(self, members: Sequence[splits.Member]) -> dict[str, list[Split | None]]:
+    def divide(self, members: Sequence[splits.SplitMember]) -> dict[str, list[Split | None]]:
         """Name of a data set to the split of each member; the name of a single one is "".
 
         Raises `UserError` as `splits.assign` and `splits.fold`.

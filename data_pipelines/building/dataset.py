@@ -104,7 +104,7 @@ def write_dataset(
 
 
 class _Statistics:
-    """What the manifest says of the train split's values, those of absent modalities left out."""
+    """Statistics of the train split for the manifest, without the values of absent modalities."""
 
     def __init__(self, layout: Layout[Any], schema: pa.Schema) -> None:
         self._layout = layout

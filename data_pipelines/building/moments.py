@@ -27,11 +27,11 @@ class Moments:
         if values.dtype == np.uint8:
             self._merge(*_whole_numbers(values))
             return
-        seen = np.isfinite(values)
-        known = np.where(seen, values.astype(np.float64), 0.0)
-        count = seen.sum(axis=0)
-        mean = known.sum(axis=0) / np.maximum(count, 1)
-        squares = (np.where(seen, known - mean, 0.0) ** 2).sum(axis=0)
+        finite = np.isfinite(values)
+        filled = np.where(finite, values.astype(np.float64), 0.0)
+        count = finite.sum(axis=0)
+        mean = filled.sum(axis=0) / np.maximum(count, 1)
+        squares = (np.where(finite, filled - mean, 0.0) ** 2).sum(axis=0)
         self._merge(count, mean, squares)
 
     def update_images(self, images: NDArray[Any]) -> None:
@@ -39,7 +39,7 @@ class Moments:
         self.update(images.swapaxes(0, 1).reshape(images.shape[1], -1).T)
 
     def compute(self, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and deviation (ddof 0), each (columns,); 0 and 0 where nothing was seen."""
+        """Mean and deviation (ddof 0), each (columns,); 0 and 0 where nothing was observed."""
         count = np.broadcast_to(self._count, (columns,))
         variance = np.broadcast_to(self._squares, (columns,)) / np.maximum(count, 1)
         return np.broadcast_to(self._mean, (columns,)).astype(np.float64), np.sqrt(variance)

@@ -24,7 +24,7 @@ from trustsweep.data_pipelines.building.shards import (
     load_manifest,
     publish,
 )
-from trustsweep.data_pipelines.building.spool import Chunk, Row, Spool
+from trustsweep.data_pipelines.building.spool import Chunk, SampleRow, Spool
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.layouts.base import Layout
@@ -41,7 +41,7 @@ from trustsweep.data_pipelines.storage import Folder
 
 _SPOOL, _STAMP = "spool", "fingerprint"
 SKIPPED_NAME = "skipped.csv"
-#: Pixels a side where none are asked for and the images have no one size of their own up to
+#: Pixels a side where none are given and the images have no one size of their own up to
 #: `LARGEST_OWN`, which a sweep on one machine can still train on.
 DEFAULT_SIZE, LARGEST_OWN = 64, 128
 _SKIPPED = "skipped"
@@ -88,8 +88,8 @@ def prepare(
 ) -> PrepareReport:
     """Turn a folder as its publisher ships it into shards at `out`.
 
-    A preparation that was killed goes on when it is run again: what it had read is kept beside
-    `out` (for a URL, in the machine's folder for temporary files) and read no second time.
+    Interrupted preparations resume: what was read is kept beside `out` (for a URL, in the machine's
+    folder for temporary files) and not read again.
 
     Args:
         folder: The folder; None for a layout that generates its images.
@@ -102,21 +102,21 @@ def prepare(
         overwrite: Replace another data set at `out`.
         skip_bad: Leave out the cases that cannot be used, and list them in `skipped.csv` beside
             the shards.
-        ratios: Shares of train, validation and test, where the publisher does not say.
+        ratios: Shares of train, validation and test, where the publisher has no splits.
         ood_site: A site, or several, held out as a whole; "each" makes a data set for every site
             (leave one site out), in folders below `out`.
         folds: Make so many data sets for cross-validation, in folders below `out`; see
             `splits.fold`.
-        dtype: How images are kept: uint8, or float16 for what is finer than 8 bits.
+        dtype: How images are stored: uint8, or float16 for more than 8 bits.
         patients: A CSV file of file names and patients, for a layout that does not know them; see
             `layouts.patients.PatientList`. Every image must be listed.
-        progress: Hears of cases read and in all.
+        progress: Called with the cases read so far and in all.
         options: The layout's own.
 
     Raises:
-        UserError: for a layout, option, folder or `out` that cannot be, and for an empty split.
-        BadFiles: after trying every file, naming all that cannot be used; before that for what is
-            wrong with `patients`. Nothing is written then but, where they are many, their list.
+        UserError: for an invalid layout, option, folder or `out`, and for an empty split.
+        BadFiles: after trying every file, naming all that cannot be used; before that for errors
+            in `patients`. Nothing is written then but, where they are many, their list.
     """
     if (size is not None and size < 1) or seed < 0:
         raise UserError(f"size is at least 1 and seed at least 0, not {size} and {seed}.")
@@ -164,7 +164,7 @@ def prepare(
     counted = [f"{count} of {read} {note}" for note, count in notes.items() if count]
     sized = [] if own in (None, source.size) else [_RESIZED.format(own, source.size)]
     warnings = (
-        *going_on, *_of_patients(source), *source.remarks(), *sized, *_told(skipped), *counted
+        *going_on, *_of_patients(source), *source.remarks(), *sized, *_left_out(skipped), *counted
     )  # fmt: skip
     folders = tuple(name for name in manifests if name)
     return PrepareReport(next(iter(manifests.values())), warnings, folders=folders)
@@ -172,7 +172,7 @@ def prepare(
 
 def _usable(
     chunks: Sequence[Chunk], strays: Sequence[BadFile], target: Folder, skip_bad: bool
-) -> tuple[Counter[str], list[tuple[Row, Place]], list[BadFile]]:
+) -> tuple[Counter[str], list[tuple[SampleRow, Place]], list[BadFile]]:
     """How often each note came, the samples to keep, and what could not be used."""
     notes: Counter[str] = Counter()
     problems = list(strays)
@@ -193,7 +193,7 @@ def _write_sets(
     scratch: Path,
     source: Layout[Any],
     spool: Spool,
-    kept: Sequence[tuple[Row, Place]],
+    kept: Sequence[tuple[SampleRow, Place]],
     arrangement: Arrangement,
     notes: Counter[str],
     parameters: dict[str, Any],
@@ -239,8 +239,8 @@ def _write_sets(
 
 
 def _unique(
-    placed: Sequence[tuple[Row, Place]], notes: Counter[str], problems: list[BadFile]
-) -> list[tuple[Row, Place]]:
+    placed: Sequence[tuple[SampleRow, Place]], notes: Counter[str], problems: list[BadFile]
+) -> list[tuple[SampleRow, Place]]:
     """Without duplicates, which would let a model be tested on what it was trained on.
 
     Of identical images the one in the most held-out published split stays. Visits of one patient
@@ -248,7 +248,7 @@ def _unique(
     with two masks, are problems.
     """
     names: dict[str, str] = {}
-    best: dict[str, Row] = {}
+    best: dict[str, SampleRow] = {}
     order = (None, *Split)
     usable = []
     for row, place in placed:
@@ -289,7 +289,7 @@ def _of_set(fingerprint: str, name: str) -> str:
 def _existing(
     target: Folder, fingerprint: str, overwrite: bool, skip_bad: bool
 ) -> PrepareReport | None:
-    """The report if what is asked for lies at `target`; None if that may be written."""
+    """The report if this data set lies at `target` already; None if it has to be written."""
     files = target.files()
     if UPLOADING in files:  # what broke off is ours
         return None
@@ -303,7 +303,7 @@ def _existing(
     try:
         manifests = {name: load_manifest(_below(target, name)) for name in names}
     except UserError as error:  # of an earlier version, or damaged
-        raise UserError(f"{error} Pass --overwrite to replace what is there.") from error
+        raise UserError(f"{error} Pass --overwrite to replace it.") from error
     if any(m.fingerprint != _of_set(fingerprint, name) for name, m in manifests.items()):
         known = next(iter(manifests.values())).name
         raise UserError(
@@ -382,7 +382,7 @@ def _of_patients(source: Layout[Any]) -> list[str]:
     ]
 
 
-def _told(skipped: Sequence[BadFile]) -> list[str]:
+def _left_out(skipped: Sequence[BadFile]) -> list[str]:
     if not skipped:
         return []
     return [f"cases that cannot be used, left out: {len(skipped)}; {SKIPPED_NAME} says why"]

@@ -101,7 +101,7 @@ def write_split(
     for number, start in enumerate(range(0, rows, per_part)):
         stop = min(start + per_part, rows)
         path = folder / split / f"part-{number:05d}.parquet"
-        # LZ4 and no dictionary: pixels seldom repeat, and reading is what is waited for.
+        # LZ4 and no dictionary: pixels seldom repeat, and reading is the bottleneck.
         with pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=False) as writer:
             for first in range(start, stop, per_group):
                 group = take(first, min(first + per_group, stop))
@@ -135,8 +135,8 @@ def publish(built: Path, out: Folder, scratch: Sequence[str]) -> None:
     """
     private = {".lock", *scratch}
     if out.remote:
-        found = (p.relative_to(built) for p in built.rglob("*") if p.is_file())
-        names = [p.as_posix() for p in found if p.parts[0] not in private]
+        files = (p.relative_to(built) for p in built.rglob("*") if p.is_file())
+        names = [p.as_posix() for p in files if p.parts[0] not in private]
         (built / UPLOADING).touch()
         out.clear()
         out.upload(built, [UPLOADING, *sorted(names, key=lambda n: (n.endswith(".json"), n))])
@@ -157,7 +157,7 @@ def publish(built: Path, out: Folder, scratch: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardFile:
     """One Parquet file of a split: its name in the data set, and the rows of each row group."""
 
     name: str
@@ -179,24 +179,24 @@ def load_manifest(location: Location) -> Manifest:
     for split in manifest.splits:
         tables = row_groups(folder, split, ["patient_id"])
         patients[split] = [p for table in tables for p in table["patient_id"].to_pylist()]
-        found, stated = len(patients[split]), manifest.split_counts[split]
-        if found != stated:
+        rows, stated = len(patients[split]), manifest.split_counts[split]
+        if rows != stated:
             raise UserError(
-                f"{folder}: {found} rows in the {split} split, the manifest says {stated}. "
+                f"{folder}: {rows} rows in the {split} split, the manifest says {stated}. "
                 "Prepare it again."
             )
     assert_disjoint((patient, split) for split, theirs in patients.items() for patient in theirs)
     return manifest
 
 
-def parts(location: Location, split: Split) -> list[Part]:
+def parts(location: Location, split: Split) -> list[ShardFile]:
     """The files of a split, in order. Raises `UserError` for missing or damaged ones."""
     folder = Folder(location)
-    found = []
+    files = []
     for name in _names(folder, split):
         with opened(folder, name) as file:
-            found.append(Part(name, _group_rows(file)))
-    return found
+            files.append(ShardFile(name, _group_rows(file)))
+    return files
 
 
 def row_groups(
@@ -231,7 +231,7 @@ def read_column(location: Location, split: Split, name: str) -> Iterator[NDArray
 
 @contextmanager
 def opened(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
-    """A part, to be read as it is stored. Raises `StorageError` where that cannot be."""
+    """A part, to be read as it is stored. Raises `StorageError` where that fails."""
     try:
         with pq.ParquetFile(folder.path(name), filesystem=folder.filesystem) as file:
             yield file
@@ -292,7 +292,7 @@ def _value(sample: Sample, field: pa.Field) -> Any:
 
 
 def _stored(image: NDArray[Any], field: pa.Field) -> NDArray[Any]:
-    """An image in the data set's type; what is finer than 8 bits is rounded to them, if asked."""
+    """An image in the data set's type; finer values are rounded to 8 bits for uint8."""
     wanted, _ = shape_of(described(field))
     if image.dtype == wanted:
         return image

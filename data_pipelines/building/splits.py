@@ -1,4 +1,4 @@
-"""Who trains, who validates, who tests: by patient, and in proportion for every site and label."""
+"""Train, validation and test splits: by patient, stratified by site and label."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
-class Member:
-    """What splitting needs to know of a sample.
+class SplitMember:
+    """The facts of a sample that splitting uses.
 
     Attributes:
         patient, site: As in `Sample`.
@@ -39,7 +39,7 @@ class Member:
 
 
 def assign(
-    members: Sequence[Member],
+    members: Sequence[SplitMember],
     *,
     ratios: Mapping[Split, float] = RATIOS,
     ood_sites: Collection[str] = (),
@@ -52,7 +52,7 @@ def assign(
     proportion of their `ratios`. A patient who is in more than one split stays in the most held-out
     one, and the patient's other images are left out.
 
-    Raises `UserError` for an unknown site and for a split that is asked for and stays empty.
+    Raises `UserError` for an unknown site and for a requested split that stays empty.
     """
     fixed = _fixed(members, ood_sites)
     free = {
@@ -68,7 +68,7 @@ def assign(
 
 
 def fold(
-    members: Sequence[Member],
+    members: Sequence[SplitMember],
     index: int,
     count: int,
     *,
@@ -91,7 +91,7 @@ def fold(
         raise UserError(f"folds: at least {len(held) + 1} here, not {count}.")
     uses = dict(zip(((index + i) % count for i in range(len(held))), held, strict=True))
 
-    def deal(rest: Sequence[Member]) -> dict[str, Split]:
+    def deal(rest: Sequence[SplitMember]) -> dict[str, Split]:
         parts = _stratified(rest, dict.fromkeys(range(count), 1.0), seed)
         return {patient: uses.get(part, Split.TRAIN) for patient, part in parts.items()}
 
@@ -100,23 +100,23 @@ def fold(
     return result
 
 
-def sites(members: Iterable[Member]) -> list[str]:
+def sites(members: Iterable[SplitMember]) -> list[str]:
     """Every site, sorted; leave-one-site-out makes each of them `ood_sites` in turn."""
     return sorted({m.site for m in members})
 
 
 def assert_disjoint(rows: Iterable[tuple[str, str]]) -> None:
     """Over (patient, split) pairs. Raises `UserError` if a patient is in two splits."""
-    seen: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for patient, split in rows:
-        if seen.setdefault(patient, split) != split:
+        if split_of.setdefault(patient, split) != split:
             raise UserError(
-                f"a patient is in both {seen[patient]} and {split}: the test would measure memory. "
-                "Prepare the data again."
+                f"a patient is in both {split_of[patient]} and {split}: the test would measure "
+                "memory. Prepare the data again."
             )
 
 
-def _fixed(members: Sequence[Member], ood_sites: Collection[str]) -> list[Split | None]:
+def _fixed(members: Sequence[SplitMember], ood_sites: Collection[str]) -> list[Split | None]:
     """The split that is not ours to choose; None where it is."""
     known = sites(members)
     for site in ood_sites:
@@ -128,11 +128,11 @@ def _fixed(members: Sequence[Member], ood_sites: Collection[str]) -> list[Split 
 
 
 def _deal(
-    members: Sequence[Member],
+    members: Sequence[SplitMember],
     fixed: Sequence[Split | None],
-    draw: Callable[[Sequence[Member]], Mapping[str, Split]],
+    draw: Callable[[Sequence[SplitMember]], Mapping[str, Split]],
 ) -> list[Split | None]:
-    """Every member's split: what is fixed, and by patient what is drawn for the rest."""
+    """Every member's split: the fixed one, or the one drawn for its patient."""
     held: dict[str, Split] = {}
     for member, split in zip(members, fixed, strict=True):
         if split is not None:
@@ -148,7 +148,7 @@ def _deal(
 
 
 def _stratified(
-    members: Sequence[Member], ratios: Mapping[Part, float], seed: int
+    members: Sequence[SplitMember], ratios: Mapping[Part, float], seed: int
 ) -> dict[str, Part]:
     """Patient to part. Greedy: each patient, those with most images first, goes where the sum
     over strata of (count - expected)² / expected grows least. Strata are site and label together,
@@ -167,7 +167,7 @@ def _stratified(
         mine = counts[patient]
         growth = (mine * (2 * (filled - expected) + mine) / expected).sum(axis=1)
         empty = ~filled.any(axis=1)
-        if empty.sum() == len(order) - place:  # the last patients go where there is nobody yet
+        if empty.sum() == len(order) - place:  # the last patients fill the empty splits
             growth[~empty] = np.inf
         best = int(np.argmin(growth))
         filled[best] += mine
@@ -175,7 +175,7 @@ def _stratified(
     return result
 
 
-def _counts(members: Sequence[Member]) -> tuple[NDArray[np.float64], list[str]]:
+def _counts(members: Sequence[SplitMember]) -> tuple[NDArray[np.float64], list[str]]:
     """(patients, strata) images of each patient in each stratum, and the patients, sorted."""
     tally: dict[str, Counter[object]] = defaultdict(Counter)
     for m in members:
@@ -189,9 +189,9 @@ def _counts(members: Sequence[Member]) -> tuple[NDArray[np.float64], list[str]]:
 
 
 def _check_filled(
-    result: Sequence[Split | None], members: Sequence[Member], asked: Sequence[Split]
+    result: Sequence[Split | None], members: Sequence[SplitMember], required: Sequence[Split]
 ) -> None:
-    for split in asked:
+    for split in required:
         if split not in result:
             patients = len({m.patient for m in members})
             raise UserError(

@@ -1,7 +1,7 @@
 """Samples on disk between reading and splitting, a chunk of cases at a time.
 
-Splits are known only when every case was seen. A chunk that is whole on disk is not read again, so
-that a preparation that was killed goes on where it was.
+Splits are known only once every case was read. A complete chunk on disk is not read again, so an
+interrupted preparation resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from trustsweep.data_pipelines.building.shards import record_batch, row_bytes, table_schema
-from trustsweep.data_pipelines.building.splits import Member
+from trustsweep.data_pipelines.building.splits import SplitMember
 from trustsweep.data_pipelines.building.validation import Validator, images, is_constant
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.machine import cpu_count, write_atomically
@@ -36,7 +36,7 @@ _CHUNK_CASES = 256
 
 
 @dataclass(frozen=True)
-class Row:
+class SampleRow:
     """What is kept in memory of a sample.
 
     Attributes:
@@ -48,7 +48,7 @@ class Row:
         source: For messages.
     """
 
-    member: Member
+    member: SplitMember
     sample_id: str
     image: str
     mask: str
@@ -58,9 +58,9 @@ class Row:
 
 @dataclass
 class Chunk:
-    """What reading some cases gave: rows in the order of the record batch, and what was found."""
+    """What reading some cases gave: rows in the order of the record batch, notes and problems."""
 
-    rows: list[Row]
+    rows: list[SampleRow]
     notes: Counter[str]
     problems: list[BadFile]
 
@@ -82,7 +82,9 @@ class Chunk:
             member = row.pop("member")
             split = member["split"] and Split(member["split"])
             strata = tuple(member["strata"])
-            rows.append(Row(Member(member["patient"], member["site"], strata, split), **row))
+            rows.append(
+                SampleRow(SplitMember(member["patient"], member["site"], strata, split), **row)
+            )
         problems = [BadFile(Path(path), reason) for path, reason in raw["problems"]]
         return cls(rows, Counter(raw["notes"]), problems)
 
@@ -115,8 +117,8 @@ class Spool:
         cases = list(self._layout.cases())
         first = self._first_case(cases)
         layout = self._layout
-        if not first:  # nothing is usable: one chunk tells why
-            problems = [found for found in layout.read(cases) if isinstance(found, BadFile)]
+        if not first:  # nothing is usable: one chunk holds the reasons
+            problems = [outcome for outcome in layout.read(cases) if isinstance(outcome, BadFile)]
             return [Chunk([], Counter(), problems)]
         self._schema = table_schema(first[0], layout.groups, layout.modalities, self._dtype)
         validator = Validator(layout, first[0])
@@ -150,9 +152,9 @@ class Spool:
 
     def _first_case(self, cases: Sequence[Any]) -> list[Sample]:
         """The samples of the first case that is usable."""
-        for found in self._layout.read(cases):
-            if found and not isinstance(found, BadFile):  # `_load` meets those again
-                return found
+        for outcome in self._layout.read(cases):
+            if outcome and not isinstance(outcome, BadFile):  # `_load` meets those again
+                return outcome
         return []
 
     def _cases_per_chunk(self, cases: int, samples: int) -> int:
@@ -197,13 +199,13 @@ class Spool:
         return self._folder / f"chunk-{chunk:06d}.{suffix}"
 
 
-def _row(sample: Sample) -> Row:
+def _row(sample: Sample) -> SampleRow:
     pictures = images(sample)
     telling = [p for p in pictures.values() if not is_constant(p)]
     numbers = [] if sample.series is None else [sample.series.value]
     numbers += [] if sample.tabular is None else [sample.tabular]
-    return Row(
-        member=Member(sample.patient_id, sample.site, sample.strata, sample.split),
+    return SampleRow(
+        member=SplitMember(sample.patient_id, sample.site, sample.strata, sample.split),
         sample_id=sample.sample_id,
         image=_hash(*pictures.values()) if telling else "",
         mask="" if sample.mask is None else _hash(sample.mask),

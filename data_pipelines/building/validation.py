@@ -1,4 +1,4 @@
-"""What every sample must hold to, whatever layout it comes from."""
+"""The rules that samples of every layout must keep."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class Validator:
         self._shapes = _shapes(first)
 
     def notes(self, sample: Sample) -> tuple[str, ...]:
-        """What is unusual and still usable. Raises `BadFile` for what is not usable."""
+        """Notes on a sample that is unusual but usable. Raises `BadFile` for one that is not."""
         try:
             self._check(sample)
         except ValueError as problem:
             raise BadFile(sample.source or Path(sample.sample_id), str(problem)) from None
-        found = []
+        notes = []
         if sample.mask is not None and not sample.mask.any():
-            found.append(EMPTY_MASK)
+            notes.append(EMPTY_MASK)
         if any(
             is_constant(image)
             for name, image in images(sample).items()
             if self._there(sample, name)
         ):
-            found.append(CONSTANT)
-        return (*sample.notes, *found)
+            notes.append(CONSTANT)
+        return (*sample.notes, *notes)
 
     def _check(self, sample: Sample) -> None:
         shapes = _shapes(sample)
@@ -171,12 +171,12 @@ def _check_image(name: str, image: NDArray[Any]) -> None:
 
 def _shapes(sample: Sample) -> dict[str, tuple[int, ...]]:
     """Every field that the sample has, and its shape; () for what has none."""
-    found = {name: image.shape for name, image in images(sample).items()}
+    shapes = {name: image.shape for name, image in images(sample).items()}
     arrays = {"mask": sample.mask, "tabular": sample.tabular, "label": sample.label}
     if sample.series is not None:
         arrays |= {"series": sample.series.value, "series_delta": sample.series.delta}
-    found |= {name: np.shape(value) for name, value in arrays.items() if value is not None}
-    return found | ({"boxes": ()} if sample.boxes is not None else {})
+    shapes |= {name: np.shape(value) for name, value in arrays.items() if value is not None}
+    return shapes | ({"boxes": ()} if sample.boxes is not None else {})
 
 
 def _shape_text(shape: tuple[int, ...] | None) -> str:

@@ -31,22 +31,22 @@ def alone(
         batch: Left as it is.
         modality: One of `manifest.sources`.
         manifest: Of the batch's data set.
-        corrupt: Given a batch and a manifest of this modality alone, makes it worse.
+        corrupt: Corrupts a batch, given the manifest of this modality alone.
 
     Returns:
         The batch with that, and (B,) bool, whether anything of a sample changed.
     """
     axis = 1 if modality.kind is Kind.IMAGE else -1
-    whole = _values(batch, modality)
+    columns = _values(batch, modality)
     index = torch.tensor(modality.indices, dtype=torch.long, device=batch.image.device)
-    before = {n: v.index_select(axis, index) if len(index) else v for n, v in whole.items()}
+    before = {n: v.index_select(axis, index) if len(index) else v for n, v in columns.items()}
     changed = torch.zeros(len(batch), dtype=torch.bool, device=batch.image.device)
-    worse = corrupt(_batch_of(batch, modality, before), manifest_of(modality, manifest))
-    after = _values(worse, modality)
+    corrupted = corrupt(_batch_of(batch, modality, before), manifest_of(modality, manifest))
+    after = _values(corrupted, modality)
     for name, values in after.items():
         changed |= _differs(before[name], values)
         if len(index):
-            after[name] = whole[name].index_copy(axis, index, values)
+            after[name] = columns[name].index_copy(axis, index, values)
     more = {name: after.pop(name, image) for name, image in batch.more_images.items()}
     fields: dict[str, Any] = {**after, "more_images": more}
     return dataclasses.replace(batch, **fields), changed
@@ -79,10 +79,10 @@ def _values(batch: Batch, modality: Modality) -> dict[str, Tensor]:
     """The columns that hold the modality, by name; none where the batch has none."""
     images = {IMAGE: batch.image, **batch.more_images}
     if modality.kind is Kind.IMAGE:
-        found = {modality.column: images.get(modality.column)}
+        columns = {modality.column: images.get(modality.column)}
     else:
-        found = {name: getattr(batch, name) for name in _FIELDS[modality.kind]}
-    return {name: v for name, v in found.items() if v is not None and v.numel()}
+        columns = {name: getattr(batch, name) for name in _FIELDS[modality.kind]}
+    return {name: v for name, v in columns.items() if v is not None and v.numel()}
 
 
 def _batch_of(batch: Batch, modality: Modality, values: dict[str, Tensor]) -> Batch:

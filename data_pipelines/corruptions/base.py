@@ -22,17 +22,17 @@ from trustsweep.data_pipelines.schema import Batch, Kind, Manifest
 SEVERITIES = (1, 2, 3, 4, 5)
 IMAGE, SERIES, TABULAR, PRESENT = "image", "series", "tabular", "present"
 
-#: What a severity stands for: a float, or a pair of them.
+#: The parameter of a severity: a float, or a pair of them.
 P = TypeVar("P")
 
 
 class Corruption(ABC, Generic[P]):
-    """A way in which data get worse, in five severities.
+    """A degradation of data, in five severities.
 
     A subclass sets `name`, the `severities` (the parameter at 1 to 5 where a suite lists none) and
     `touches`: the parts of a batch that it needs, among "image" (`more_images` as well), "series",
-    "tabular" and "present" (several modalities). `needs` says what data it changes anything of, and
-    `symbol` what its parameter is called, as does the line that registers it. `draws` is False for
+    "tabular" and "present" (several modalities). `needs` names the data that it can change,
+    `symbol` its parameter; both stand in the line that registers it as well. `draws` is False for
     one that does the same to every sample.
     """
 
@@ -50,7 +50,7 @@ class Corruption(ABC, Generic[P]):
         Args:
             batch: Any samples; left as it is.
             parameter: How strongly; see the class for its meaning.
-            seeds: (B,) long; what is drawn for a sample depends on its own seed alone, not on the
+            seeds: (B,) long; the draws of a sample depend on its own seed alone, not on the
                 batch it is in or on the device.
             manifest: Of the batch's data set.
 
@@ -115,25 +115,25 @@ class ImageCorruption(Corruption[P]):
             return image
         # Mixed precision is the network's business: in bfloat16 a blur would also add noise.
         with torch.autocast(image.device.type, enabled=False):
-            worse = self.apply(image.float(), parameter, seeds.to(image.device))
-            worse = worse.clamp(0, 1).to(image.dtype)
-        there = present_channels(batch, manifest, column, image.shape[1])
-        if there is None:
-            return worse
-        there = there.to(image.device).view(*there.shape, *(1,) * (image.ndim - 2))
-        return torch.where(there, worse, image)
+            corrupted = self.apply(image.float(), parameter, seeds.to(image.device))
+            corrupted = corrupted.clamp(0, 1).to(image.dtype)
+        present = present_channels(batch, manifest, column, image.shape[1])
+        if present is None:
+            return corrupted
+        present = present.to(image.device).view(*present.shape, *(1,) * (image.ndim - 2))
+        return torch.where(present, corrupted, image)
 
 
 def present_channels(batch: Batch, manifest: Manifest, column: str, channels: int) -> Tensor | None:
-    """(B, C) bool, whether each channel of an image is there; None where all of them are."""
+    """(B, C) bool, whether each channel of an image is present; None where all of them are."""
     if batch.present is None:
         return None
-    there = torch.ones(len(batch), channels, dtype=torch.bool, device=batch.present.device)
+    present = torch.ones(len(batch), channels, dtype=torch.bool, device=batch.present.device)
     for number, modality in enumerate(manifest.modalities):
         if modality.kind is Kind.IMAGE and modality.column == column:
             indices = list(modality.indices or range(channels))
-            there[:, indices] = (batch.present[:, number] > 0)[:, None]
-    return there
+            present[:, indices] = (batch.present[:, number] > 0)[:, None]
+    return present
 
 
 def in_plane(image: Tensor) -> Tensor:

@@ -29,20 +29,20 @@ class Ghosting(ImageCorruption[float]):
 
     def apply(self, image: Tensor, parameter: float, seeds: Tensor) -> Tensor:
         draw = random.uniform(seeds, (2,))
-        every = (FEWEST + (draw[:, 0] * (MOST - FEWEST + 1)).long())[:, None]
+        period = (FEWEST + (draw[:, 0] * (MOST - FEWEST + 1)).long())[:, None]
         planes = in_plane(image)
         height, width = planes.shape[-2:]
-        rows = _attenuation(height, every, parameter)[:, :, None]
+        rows = _attenuation(height, period, parameter)[:, :, None]
         # The transform of a real image holds half of the last axis; the rest is its mirror image.
-        columns = _attenuation(width, every, parameter)[:, None, : width // 2 + 1]
+        columns = _attenuation(width, period, parameter)[:, None, : width // 2 + 1]
         chosen = torch.where(draw[:, 1, None, None] < 0.5, rows, columns)
         spectrum = torch.fft.rfft2(planes) * chosen[:, None]
         return torch.fft.irfft2(spectrum, s=(height, width)).view(image.shape)
 
 
-def _attenuation(size: int, every: Tensor, amount: float) -> Tensor:
+def _attenuation(size: int, period: Tensor, amount: float) -> Tensor:
     """(B, size) factors of the lines, in the order of `torch.fft`."""
-    line = torch.arange(size, device=every.device)
+    line = torch.arange(size, device=period.device)
     line = torch.minimum(line, size - line)
-    struck = (line % every == 0) & (line > RESTORED * size / 2)
+    struck = (line % period == 0) & (line > RESTORED * size / 2)
     return 1 - amount * struck.float()

@@ -33,8 +33,8 @@ class Jpeg(ImageCorruption[float]):
         tail = pictures.shape[-3 if coloured else -2 :]
         pixels = pictures.reshape(-1, *tail).mul(255).round().to(torch.uint8).cpu().numpy()
         coded = np.stack([_coded(picture, int(parameter)) for picture in pixels])
-        worse = torch.from_numpy(coded).to(image).div_(255).view(pictures.shape)
-        return worse.movedim(-1, 1) if coloured else worse
+        decoded = torch.from_numpy(coded).to(image).div_(255).view(pictures.shape)
+        return decoded.movedim(-1, 1) if coloured else decoded
 
 
 def _coded(picture: np.ndarray, quality: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from trustsweep.data_pipelines.corruptions.suites import SUITES
 from trustsweep.data_pipelines.needs import ANYTHING
 from trustsweep.data_pipelines.schema import Batch, Kind, Manifest, Modality
 
-#: What makes a modality of each kind worse.
+#: The corruptions of each kind of modality.
 _SUITED = {
     Kind.IMAGE: ("gaussian-noise", "pixelate", "jpeg"),
     Kind.SERIES: ("value-noise", "feature-mask"),
@@ -35,7 +35,7 @@ _CHOICE = 1 << 16
 
 
 class MixedQuality(Corruption[float]):
-    """Each present modality is, with probability p, made worse on its own, in a random severity.
+    """Corrupts each present modality on its own with probability p, in a random severity.
 
     Images by gaussian-noise, pixelate or jpeg, series and tables by value-noise or feature-mask,
     whichever can act on the modality, with the corruption's own parameter of severity 1 to 5; all
@@ -50,15 +50,15 @@ class MixedQuality(Corruption[float]):
     needs = ANYTHING
 
     def __call__(self, batch: Batch, parameter: float, seeds: Tensor, manifest: Manifest) -> Batch:
-        """As `Corruption.__call__`. Where the batch has a severity already, the worse one stays."""
+        """As `Corruption.__call__`. Of two severities of a sample, the larger one stays."""
         self._check_seeds(seeds, len(batch))
         seeds = seeds.to(batch.image.device)
         sources = manifest.sources
         severity = batch.image.new_zeros(len(batch), len(sources), dtype=torch.float32)
         present = torch.ones_like(severity) if batch.present is None else batch.present
         for number, modality in enumerate(sources):
-            there = present[:, number] > 0
-            draw = _Draw.of(random.fork(seeds, modality.name), parameter, there)
+            mask = present[:, number] > 0
+            draw = _Draw.of(random.fork(seeds, modality.name), parameter, mask)
             batch, severity[:, number] = _worsened(batch, modality, manifest, draw)
         if batch.severity is not None:
             severity = torch.maximum(severity, batch.severity)
@@ -87,10 +87,10 @@ class _Draw(NamedTuple):
     kind: Tensor
 
     @classmethod
-    def of(cls, seeds: Tensor, probability: float, there: Tensor) -> _Draw:
+    def of(cls, seeds: Tensor, probability: float, present: Tensor) -> _Draw:
         chance, strength, kind = random.uniform(seeds, (3,), _CHOICE).unbind(dim=1)
         severity = (strength * len(SEVERITIES)).long() + 1
-        return cls(seeds, there & (chance < probability), severity, kind)
+        return cls(seeds, present & (chance < probability), severity, kind)
 
     def cells(self, names: Sequence[str]) -> dict[tuple[str, int], list[int]]:
         """The rows that each (corruption, severity) befalls."""
@@ -116,8 +116,8 @@ def _worsened(
         for (name, severity), rows in cells.items():
             corruption = CORRUPTIONS[name]()
             parameter = corruption.severities[severity - 1]
-            worse = corruption(part.select(rows), parameter, draw.seeds[rows], own)
-            changed.append((rows, worse))
+            corrupted = corruption(part.select(rows), parameter, draw.seeds[rows], own)
+            changed.append((rows, corrupted))
         return with_rows(part, changed)
 
     batch, changed = alone(batch, modality, manifest, corrupt)

@@ -36,10 +36,10 @@ class ModalityDrop(Corruption[float]):
         present = (
             batch.image.new_ones(len(batch), count) if batch.present is None else batch.present
         )
-        there = present > 0
-        draw = random.uniform(seeds.to(present.device), (count,)).masked_fill(~there, -1)
+        mask = present > 0
+        draw = random.uniform(seeds.to(present.device), (count,)).masked_fill(~mask, -1)
         largest = torch.arange(count, device=draw.device) == draw.argmax(dim=1, keepdim=True)
-        kept = there & ((draw >= parameter) | largest)
+        kept = mask & ((draw >= parameter) | largest)
         severity = None if batch.severity is None else batch.severity * kept
         batch = dataclasses.replace(batch, present=kept.to(present), severity=severity)
         batch = _without_images(batch, manifest)
@@ -56,10 +56,10 @@ def _without_images(batch: Batch, manifest: Manifest) -> Batch:
     def kept(image: Tensor, column: str) -> Tensor:
         if not image.numel():
             return image
-        there = present_channels(batch, manifest, column, image.shape[1])
-        if there is None:
+        present = present_channels(batch, manifest, column, image.shape[1])
+        if present is None:
             return image
-        return image.masked_fill(~there.view(*there.shape, *(1,) * (image.ndim - 2)), 0)
+        return image.masked_fill(~present.view(*present.shape, *(1,) * (image.ndim - 2)), 0)
 
     more = {column: kept(image, column) for column, image in batch.more_images.items()}
     return dataclasses.replace(batch, image=kept(batch.image, IMAGE), more_images=more)

@@ -48,7 +48,7 @@ def bits(seeds: Tensor, count: int, stream: int = 0) -> Tensor:
     Args:
         seeds: (B,) long, on the device where the numbers are wanted.
         count: Numbers per seed.
-        stream: Tells apart what is drawn for one sample in one place, such as angle and shift.
+        stream: Separates several draws for one sample, such as angle and shift.
     """
     start = _mix(seeds + _signed(stream * _STREAM))
     steps = torch.arange(1, count + 1, device=seeds.device) * _GOLDEN

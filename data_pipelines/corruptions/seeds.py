@@ -14,7 +14,7 @@ def draw_seeds(sample_ids: Iterable[str], *salt: int | str) -> Tensor:
     """(B,) long, non-negative: one seed for each identifier under this salt.
 
     The same on every machine and in every process (BLAKE2b of the JSON list of both), other than
-    Python's `hash`. Salts tell uses apart: an epoch, a purpose, a study's seed.
+    Python's `hash`. Salts separate uses: an epoch, a purpose, a study's seed.
     """
     return torch.tensor([_seed([sample_id, *salt]) for sample_id in sample_ids], dtype=torch.long)
 

@@ -41,7 +41,7 @@ def corrupt(
 class TrainingCorruption:
     """Gives a share of the samples one random corruption, drawn anew every epoch.
 
-    Then it makes single modalities worse (`mixed-quality`), then it drops some (`modality-drop`).
+    Then it corrupts single modalities (`mixed-quality`), then it drops some (`modality-drop`).
     The draws depend on (seed, epoch, sample_id) alone, not on the batch or the worker.
 
     Args:
@@ -49,7 +49,7 @@ class TrainingCorruption:
         share: Of the samples, 0 to 1.
         seed: The trial's.
         manifest, suite: As for `corrupt`.
-        modality_corruption: Probability that a present modality is made worse on its own.
+        modality_corruption: Probability that a present modality is corrupted on its own.
         p_miss: Probability that a present modality is dropped; one of a sample's always stays.
     """
 
@@ -69,7 +69,7 @@ class TrainingCorruption:
         self._seed = seed
         self._manifest = manifest
         self._suite = suite
-        # In this order: what is dropped is no longer corrupted.
+        # In this order: dropped modalities are no longer corrupted.
         self._by_modality = {"mixed-quality": modality_corruption, "modality-drop": p_miss}
 
     def __call__(self, batch: Batch, epoch: int) -> Batch:
@@ -109,5 +109,5 @@ def _apply(
     if severity not in SEVERITIES:
         raise ValueError(f"{name}: severity is 1 to 5, not {severity!r}")
     parameter = parameters(suite, name)[severity - 1]
-    worse: Batch = CORRUPTIONS[name]()(batch, parameter, seeds, manifest)
-    return worse
+    corrupted: Batch = CORRUPTIONS[name]()(batch, parameter, seeds, manifest)
+    return corrupted

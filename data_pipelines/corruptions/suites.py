@@ -3,7 +3,7 @@
 `chest` to `tissue` are the severities of MedMNIST-C (Di Salvo et al., arXiv 2406.17536) for images
 of 224 pixels. Left out are its black-corner, characters, saturate, stain deposit and bubble: they
 paint objects into colour images of the skin and of slides, or shift colours, and their published
-lists are not all ordered by severity. `mri` and `clinical` are ours, as nobody publishes any.
+lists are not all ordered by severity. `mri` and `clinical` are ours, as there is no published one.
 
 Free of torch, so that a study is checked at once.
 """
@@ -16,7 +16,7 @@ from typing import TypeAlias
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 
-#: What a severity stands for; its meaning is in the corruption's own docstring.
+#: The parameter of a severity; its meaning is in the corruption's own docstring.
 Parameter: TypeAlias = float | tuple[float, float]
 Five: TypeAlias = tuple[Parameter, Parameter, Parameter, Parameter, Parameter]
 Suite: TypeAlias = Mapping[str, Five]

@@ -20,7 +20,7 @@ class ValueNoise(Corruption[float]):
     """v + σ s_f n with n ~ N(0, 1) on every number of series and tables; σ in units of s_f.
 
     s_f is the standard deviation of feature f in the train split, from the manifest. Categories
-    stay, and so does what is missing.
+    stay, and so do missing values.
     """
 
     name = "value-noise"

@@ -16,7 +16,7 @@ IMAGE = "image"
 
 
 @dataclass(frozen=True)
-class Part:
+class ChannelGroup:
     """Channels of an image that come and go together: a modality's, or all of the image.
 
     `place` is the modality's in the `present` column, None for channels of no modality.
@@ -66,7 +66,7 @@ def image_shape(manifest: Manifest, image: str) -> tuple[int, ...]:
     return manifest.image_shape if image == IMAGE else manifest.more_images[image].shape
 
 
-def image_parts(manifest: Manifest, image: str) -> list[Part]:
+def image_parts(manifest: Manifest, image: str) -> list[ChannelGroup]:
     """The parts of an image in the order of channels; each channel is in exactly one."""
     free = list(range(image_shape(manifest, image)[0]))
     parts = []
@@ -76,7 +76,7 @@ def image_parts(manifest: Manifest, image: str) -> list[Part]:
         channels = tuple(c for c in free if not modality.indices or c in modality.indices)
         free = [c for c in free if c not in channels]
         if channels:
-            parts.append(Part(modality.name, channels, place))
+            parts.append(ChannelGroup(modality.name, channels, place))
     if free:
-        parts.append(Part(image, tuple(free), None))
+        parts.append(ChannelGroup(image, tuple(free), None))
     return sorted(parts, key=lambda part: part.channels)

@@ -46,15 +46,17 @@ def run(
     for path in (target, json_file):
         _refuse_within(folder, path)
     with console.status("Inspecting"):
-        found = inspect(folder)
-    shape = " x ".join(str(side) for side in found.image_shape)
-    tasks = ", ".join(found.tasks)
-    title = f"{found.name}: {tasks}; images {shape}" if shape else f"{found.name}: {tasks}"
+        inspection = inspect(folder)
+    shape = " x ".join(str(side) for side in inspection.image_shape)
+    tasks = ", ".join(inspection.tasks)
+    title = (
+        f"{inspection.name}: {tasks}; images {shape}" if shape else f"{inspection.name}: {tasks}"
+    )
     console.print(Text(title, style="bold"))
-    console.print(Text(f"licence: {found.licence}\n"))
-    for table in tables(found):
+    console.print(Text(f"licence: {inspection.licence}\n"))
+    for table in tables(inspection):
         console.print(table)
-    for warning in found.warnings:
+    for warning in inspection.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
     with console.status("Drawing"):
         written = [
@@ -63,7 +65,7 @@ def run(
         ]
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(found.to_json() + "\n", encoding="utf-8")
+        json_file.write_text(inspection.to_json() + "\n", encoding="utf-8")
         written.append(json_file)
     for path in written:
         console.print(Text(str(path)), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Which panels show a sample: what it holds, and what is marked in it."""
+"""The panels that show a sample: its data, and the marks in them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustsweep.data_pipelines.inspection.columns import IMAGE, Part, image_parts
-from trustsweep.data_pipelines.inspection.examples import Case
+from trustsweep.data_pipelines.inspection.columns import IMAGE, ChannelGroup, image_parts
+from trustsweep.data_pipelines.inspection.examples import SampleValues
 from trustsweep.data_pipelines.inspection.panels import (
     BOXES,
     STYLES,
     AbsentPanel,
     ImagePanel,
     Mark,
-    Panel,
     SeriesPanel,
+    SheetPanel,
     TablePanel,
 )
 from trustsweep.data_pipelines.schema import Feature, Manifest
@@ -36,25 +36,25 @@ def _mark(kind: int, name: str) -> Mark:
     return Mark(name, BOXES[place], STYLES[turn % len(STYLES)])
 
 
-def is_colour(manifest: Manifest, image: str, part: Part) -> bool:
+def is_colour(manifest: Manifest, image: str, part: ChannelGroup) -> bool:
     """Whether three channels are red, green and blue: they are one modality, the whole image."""
     return len(part.channels) == 3 and len(image_parts(manifest, image)) == 1
 
 
-def panels(case: Case, manifest: Manifest) -> list[Panel]:
+def panels(case: SampleValues, manifest: Manifest) -> list[SheetPanel]:
     """Everything that a sample holds, images first."""
-    found: list[Panel] = []
+    panels: list[SheetPanel] = []
     for image in case.images:
-        found += image_panels(case, manifest, image)
+        panels += image_panels(case, manifest, image)
     if case.tabular is not None:
-        found.append(table_panel(case.tabular, manifest.tabular))
+        panels.append(table_panel(case.tabular, manifest.tabular))
     if case.series is not None:
         hours = manifest.series_hours or 1.0
-        found.append(SeriesPanel(values=case.series, features=manifest.series, hours=hours))
-    return found
+        panels.append(SeriesPanel(values=case.series, features=manifest.series, hours=hours))
+    return panels
 
 
-def image_panels(case: Case, manifest: Manifest, image: str) -> list[Panel]:
+def image_panels(case: SampleValues, manifest: Manifest, image: str) -> list[SheetPanel]:
     """One panel a channel, or one in colour; the slice with most of the mask, or the middle."""
     main = image == IMAGE
     values, place = _flat(case.images[image], case.mask if main else None)
@@ -62,12 +62,12 @@ def image_panels(case: Case, manifest: Manifest, image: str) -> list[Panel]:
     mask = None
     if main and case.mask is not None:
         mask = (case.mask[0] if not depth else case.mask[0, place]) > 0
-    found: list[Panel] = []
+    panels: list[SheetPanel] = []
     image_list = image_parts(manifest, image)
     alone = len(image_list) == 1 and len(case.images) == 1
     for part in image_list:
         if part.place is not None and not case.present[part.place]:
-            found.append(AbsentPanel(name=part.name))
+            panels.append(AbsentPanel(name=part.name))
             continue
         pictures = (
             [(part.name, np.moveaxis(values, 0, -1))]
@@ -80,7 +80,7 @@ def image_panels(case: Case, manifest: Manifest, image: str) -> list[Panel]:
         for name, pixels in pictures:
             words = [] if alone and len(pictures) == 1 else [name]
             words += [f"slice {place + 1} of {depth}"] if depth else []
-            found.append(
+            panels.append(
                 ImagePanel(
                     pixels=pixels,
                     note="\n".join(words),
@@ -88,7 +88,7 @@ def image_panels(case: Case, manifest: Manifest, image: str) -> list[Panel]:
                     boxes=_boxes(case, manifest) if main else (),
                 )
             )
-    return found[:_CHANNELS]
+    return panels[:_CHANNELS]
 
 
 def table_panel(values: NDArray[np.float32], features: tuple[Feature, ...]) -> TablePanel:
@@ -114,7 +114,7 @@ def _flat(
 
 
 def _boxes(
-    case: Case, manifest: Manifest
+    case: SampleValues, manifest: Manifest
 ) -> tuple[tuple[tuple[float, float, float, float], Mark], ...]:
     known = marks(manifest)
     return tuple(

@@ -14,14 +14,14 @@ from trustsweep.data_pipelines.corruptions.suites import DEFAULT_SUITE, paramete
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.inspection.columns import IMAGE
 from trustsweep.data_pipelines.inspection.composition import image_panels
-from trustsweep.data_pipelines.inspection.examples import Case, Example, choose
+from trustsweep.data_pipelines.inspection.examples import Example, SampleValues, choose
 from trustsweep.data_pipelines.inspection.pages import GAP, MARGIN, STYLE, WIDTH, Page
 from trustsweep.data_pipelines.inspection.panels import (
     QUIET,
     HeatPanel,
     ImagePanel,
-    Panel,
     PresencePanel,
+    SheetPanel,
 )
 from trustsweep.data_pipelines.schema import Feature, Manifest
 from trustsweep.data_pipelines.storage import Folder
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _CLEAN = 0
 #: Inches.
 _TITLE, _NAMES, _FOOT = 0.98, 1.25, 0.2
-#: Among so many samples one is looked for that has an image and a finding.
+#: Number of samples searched for one with an image and a finding.
 _LOOKED_AT = 24
 #: Rows of a field that have room for a name.
 _NAMED = 18
@@ -79,7 +79,7 @@ def corruption_sheet(
 
 
 def _telling(examples: list[Example]) -> Example:
-    """The first with every modality and a finding, or what is nearest to that."""
+    """The first with every modality and a finding, or the nearest to that."""
     return max(
         examples,
         key=lambda e: (e.case.present.mean(), e.case.mask is not None and bool(e.case.mask.any())),
@@ -105,11 +105,11 @@ def _draw(example: Example, manifest: Manifest, name: str, rows: list[str]) -> P
             if line == 0:
                 title = f"severity {severity}" if severity else "clean"
                 page.text(left, top - 0.2, title, fontsize=8.5, color=QUIET)
-            worse, note = batch, ""
+            shown, note = batch, ""
             if severity:
-                worse = corrupt(batch, corruption, severity, manifest=manifest, suite=name)
+                shown = corrupt(batch, corruption, severity, manifest=manifest, suite=name)
                 note = _parameter(listed[severity - 1])
-            panel = _panel(_case(worse, example.case), manifest, CORRUPTIONS[corruption], note)
+            panel = _panel(_case(shown, example.case), manifest, CORRUPTIONS[corruption], note)
             panel.draw(page.axes(left, top, tile, tile))
     return page
 
@@ -134,7 +134,9 @@ def _parameter(value: float | tuple[float, ...]) -> str:
     return ", ".join(f"{number:g}" for number in values)
 
 
-def _panel(case: Case, manifest: Manifest, corruption: type[Corruption], note: str) -> Panel:
+def _panel(
+    case: SampleValues, manifest: Manifest, corruption: type[Corruption], note: str
+) -> SheetPanel:
     """What the corruption changes most visibly."""
     touched = corruption.touches
     if "present" in touched:
@@ -181,7 +183,7 @@ def _batch(example: Example, manifest: Manifest) -> Batch:
     )
 
 
-def _case(batch: Batch, clean: Case) -> Case:
+def _case(batch: Batch, clean: SampleValues) -> SampleValues:
     """The only sample of a batch."""
     images = {IMAGE: batch.image[0].numpy()} if IMAGE in clean.images else {}
     return dataclasses.replace(

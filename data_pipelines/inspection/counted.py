@@ -1,4 +1,4 @@
-"""Running sums over row groups of who is there: each takes tables in, and tells at the end.
+"""Running sums over row groups: samples, patients, groups, modalities and copies.
 
 They hold a number and a hash for each patient and sample, and nothing else that grows.
 """
@@ -70,7 +70,7 @@ class Strata:
     def patients(self, split: str) -> set[int]:
         return set().union(*(them for key, them in self._patients.items() if key[0] == split))
 
-    def found(self) -> Iterator[Stratum]:
+    def findings(self) -> Iterator[Stratum]:
         """Splits in the order in which they came, sites by name."""
         order = {split: place for place, (split, _) in enumerate(self._samples)}
         for key in sorted(self._samples, key=lambda k: (order[k[0]], k[1])):
@@ -100,7 +100,7 @@ class Strata:
         return positive, np.repeat(unknown, len(self.classes), axis=1)
 
 
-class Groups:
+class GroupTally:
     """Samples and patients by the value of each group column, ages in decades."""
 
     def __init__(self, manifest: Manifest) -> None:
@@ -115,7 +115,7 @@ class Groups:
                 self._patients[key].add(patient)
                 self._splits[key][split] += 1
 
-    def found(self) -> Iterator[GroupCount]:
+    def findings(self) -> Iterator[GroupCount]:
         """By column, and then by value with the unknown last."""
         order = {name: place for place, name in enumerate(self._names)}
         for key in sorted(self._splits, key=lambda k: (order[k[0]], k[1] == UNKNOWN, _natural(k))):
@@ -130,7 +130,7 @@ class Groups:
 
 
 def group_value(name: str, value: Any) -> str:
-    """What a value of a group column is counted as: ages in decades, what is not known by name."""
+    """The label a value of a group column is counted under; ages in decades."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return UNKNOWN
     if name == "age":
@@ -146,7 +146,7 @@ def _natural(key: tuple[str, str]) -> tuple[int, str]:
 
 
 class Presence:
-    """How often each modality is there."""
+    """How often each modality is present."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._modalities = manifest.modalities
@@ -162,7 +162,7 @@ class Presence:
         self._present[split] = before + flags.sum(axis=0)
         self._samples[split] += table.num_rows
 
-    def found(self) -> Iterator[ModalityShare]:
+    def findings(self) -> Iterator[ModalityShare]:
         for place, modality in enumerate(self._modalities):
             yield ModalityShare(
                 name=modality.name,

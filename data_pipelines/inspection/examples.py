@@ -1,4 +1,4 @@
-"""Which samples stand for a data set in its pictures, and their values."""
+"""The samples that represent a data set in its pictures, and their values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class SampleValues:
     """The values of one sample. What the data do not offer is None or empty.
 
     Attributes:
@@ -44,13 +44,13 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A sample to show. `sample_id` seeds what is drawn for it and is never shown."""
+    """A sample to show. `sample_id` seeds its draws and is never shown."""
 
     sample_id: str
     split: str
     site: str
     label: str
-    case: Case
+    case: SampleValues
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _example(location: Folder, manifest: Manifest, place: _Place) -> Example:
         split=place.split,
         site=place.site,
         label=_label(table, manifest),
-        case=Case(
+        case=SampleValues(
             images={
                 image: values(column).astype(np.float32) / manifest.image_scale
                 for image, column in image_columns(manifest).items()

@@ -14,7 +14,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCount:
-    """Samples and patients of one split; `stated` is what the manifest says of its samples."""
+    """Samples and patients of one split; `stated` is the number of samples in the manifest."""
 
     split: str
     samples: int

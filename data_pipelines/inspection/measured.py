@@ -10,7 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trustsweep.data_pipelines.inspection.columns import Part, array, image_columns, image_parts
+from trustsweep.data_pipelines.inspection.columns import (
+    ChannelGroup,
+    array,
+    image_columns,
+    image_parts,
+)
 from trustsweep.data_pipelines.inspection.findings import (
     BoxCount,
     FeatureRange,
@@ -56,7 +61,7 @@ class Features:
             if feature.vocabulary:
                 self._categories[place].update(values[..., place][finite[..., place]].tolist())
 
-    def found(self) -> Iterator[FeatureRange]:
+    def findings(self) -> Iterator[FeatureRange]:
         observed = sum(self._observed.values(), self._none)
         for place, feature in enumerate(self._features):
             finite = int(observed[place] - self._infinite[place])
@@ -100,7 +105,7 @@ class Intensities:
                 for place, name in enumerate(part.channel_names()):
                     self._count((split, image, name), mine[:, place], values.dtype)
 
-    def _flaws(self, part: Part, codes: NDArray[Any], dtype: np.dtype[Any]) -> None:
+    def _flaws(self, part: ChannelGroup, codes: NDArray[Any], dtype: np.dtype[Any]) -> None:
         if not len(codes):
             return
         same = (codes == codes[..., :1]).all(axis=(1, 2))
@@ -116,17 +121,17 @@ class Intensities:
             counts += np.bincount(row, minlength=len(counts))
         self._histograms[key] = (dtype, images + len(codes), counts)
 
-    def found(self) -> Iterator[Intensity]:
+    def findings(self) -> Iterator[Intensity]:
         for (split, image, channel), (dtype, images, counts) in self._histograms.items():
             codes = np.arange(
                 len(counts), dtype=f"u{dtype.itemsize}" if dtype.kind == "u" else "u2"
             )
             values = (codes if dtype.kind == "u" else codes.view(np.float16)).astype(np.float64)
-            seen = (counts > 0) & np.isfinite(values)
-            if not seen.any():
+            occurring = (counts > 0) & np.isfinite(values)
+            if not occurring.any():
                 continue
-            order = np.argsort(values[seen])
-            values, counts = values[seen][order] / self._scale, counts[seen][order]
+            order = np.argsort(values[occurring])
+            values, counts = values[occurring][order] / self._scale, counts[occurring][order]
             mean = float(np.average(values, weights=counts))
             spread = float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
             yield Intensity(
@@ -144,7 +149,7 @@ class Intensities:
 
 
 def _codes(values: NDArray[Any]) -> NDArray[Any]:
-    """Unsigned integers that stand for the stored values.
+    """Unsigned integers that encode the stored values.
 
     Finer floats than the shards' own are counted at the resolution of float16.
     """
@@ -160,8 +165,8 @@ def _percentile(values: NDArray[Any], counts: NDArray[Any], percentage: int) -> 
     return float(values[np.searchsorted(reached, percentage * counts.sum())])
 
 
-class Masks:
-    """How much is foreground, and what is empty or cut off."""
+class MaskTally:
+    """The share of foreground, and the masks that are empty or touch the border."""
 
     def __init__(self) -> None:
         self._sums: dict[str, NDArray[np.int64]] = {}
@@ -181,7 +186,7 @@ class Masks:
         self._sums[split] = total + np.array(sums, np.int64)
         self._sums[split][-1] = pixels
 
-    def found(self) -> Iterator[MaskCount]:
+    def findings(self) -> Iterator[MaskCount]:
         for split, (masks, empty, border, filled, pixels) in self._sums.items():
             some = masks - empty
             yield MaskCount(
@@ -205,7 +210,7 @@ def _at_border(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 class BoxTally:
-    """Boxes by class, and those that cannot be."""
+    """Boxes by class, and the invalid ones."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._classes = manifest.box_classes or manifest.classes
@@ -222,7 +227,7 @@ class BoxTally:
                 self._boxes[box["class"]][split] += 1
                 self.odd += not self._sound(box)
 
-    def found(self) -> Iterator[BoxCount]:
+    def findings(self) -> Iterator[BoxCount]:
         for kind, splits in sorted(self._boxes.items()):
             known = 0 <= kind < len(self._classes)
             yield BoxCount(

@@ -6,14 +6,20 @@ import dataclasses
 from pathlib import Path
 
 from trustsweep.data_pipelines.building.shards import row_groups
-from trustsweep.data_pipelines.inspection.counted import Copies, Groups, Patients, Presence, Strata
+from trustsweep.data_pipelines.inspection.counted import (
+    Copies,
+    GroupTally,
+    Patients,
+    Presence,
+    Strata,
+)
 from trustsweep.data_pipelines.inspection.findings import Flaws, Inspection, SplitCount
-from trustsweep.data_pipelines.inspection.measured import BoxTally, Features, Intensities, Masks
+from trustsweep.data_pipelines.inspection.measured import BoxTally, Features, Intensities, MaskTally
 from trustsweep.data_pipelines.inspection.remarks import warnings
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.data_pipelines.storage import Folder
 
-#: What no number is about.
+#: Columns that no count or measure uses.
 _UNREAD = ("sample_id", "split", "series_delta")
 
 
@@ -29,9 +35,9 @@ def inspect(location: str | Path | Folder) -> Inspection:
     manifest = Manifest.load(folder)
     columns = [name for name in manifest.columns if name not in _UNREAD]
     patients = Patients()
-    strata, groups, presence = Strata(manifest), Groups(manifest), Presence(manifest)
+    strata, groups, presence = Strata(manifest), GroupTally(manifest), Presence(manifest)
     copies, intensities = Copies(manifest), Intensities(manifest)
-    masks, boxes = Masks(), BoxTally(manifest)
+    masks, boxes = MaskTally(), BoxTally(manifest)
     tables = {
         name: Features(name, listed)
         for name, listed in (("tabular", manifest.tabular), ("series", manifest.series))
@@ -68,13 +74,13 @@ def inspect(location: str | Path | Folder) -> Inspection:
             )
             for split in manifest.splits
         ),
-        strata=tuple(strata.found()),
-        groups=tuple(groups.found()),
-        modalities=tuple(presence.found()),
-        features=tuple(found for features in tables.values() for found in features.found()),
-        intensities=tuple(intensities.found()),
-        masks=tuple(masks.found()),
-        boxes=tuple(boxes.found()),
+        strata=tuple(strata.findings()),
+        groups=tuple(groups.findings()),
+        modalities=tuple(presence.findings()),
+        features=tuple(row for features in tables.values() for row in features.findings()),
+        intensities=tuple(intensities.findings()),
+        masks=tuple(masks.findings()),
+        boxes=tuple(boxes.findings()),
         flaws=Flaws(
             copies_within=copies.within(),
             copies_across=copies.across(),

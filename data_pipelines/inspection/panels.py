@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from trustsweep.data_pipelines.schema import Feature
 
 Style = Literal["solid", "dashed", "dotted"]
-# Okabe and Ito's colours, told apart by every kind of colour vision.
+# Okabe and Ito's colours, distinct for every kind of colour vision.
 OUTLINE = "#F0E442"
 BOXES = ("#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
 LINE = BOXES[-1]
 #: Six classes of boxes for each of these.
 STYLES: tuple[Style, ...] = ("solid", "dashed", "dotted")
 INK, QUIET, PAPER = "#1f2933", "#7b8794", "#eef1f4"
-#: More names than this on one image would hide it; the legend still tells the colours.
+#: More names than this on one image would hide it; the legend still names the colours.
 _NAMED_BOXES = 3
 _LANES = 8
 #: Inches from a line of a table to the next, and how many lines a table has at most.
@@ -45,7 +45,7 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel(ABC):
+class SheetPanel(ABC):
     """Something to draw on its own axes; `width` is in units of an image's."""
 
     width: float = 1.0
@@ -60,7 +60,7 @@ class Panel(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImagePanel(Panel):
+class ImagePanel(SheetPanel):
     """(H, W) or (H, W, 3) in [0, 1] at its own brightness, findings on top, a note in the corner.
 
     `name` is not drawn.
@@ -118,7 +118,7 @@ class ImagePanel(Panel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AbsentPanel(Panel):
+class AbsentPanel(SheetPanel):
     """A modality that the sample does not have."""
 
     name: str
@@ -140,7 +140,7 @@ class AbsentPanel(Panel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TablePanel(Panel):
+class TablePanel(SheetPanel):
     """Names with their values; None where missing."""
 
     entries: tuple[tuple[str, str | None], ...]
@@ -178,7 +178,7 @@ class TablePanel(Panel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeriesPanel(Panel):
+class SeriesPanel(SheetPanel):
     """The channels observed most, each in a lane of its own, over hours.
 
     `values` are (T, F); a lane spans two standard deviations of the train split either way.
@@ -206,13 +206,13 @@ class SeriesPanel(Panel):
 
     def _lane(self, axes: Axes, height: int, hours: NDArray[Any], index: int, span: float) -> None:
         feature, values = self.features[index], self.values[:, index]
-        seen = np.isfinite(values)
-        scaled = np.clip((values[seen] - feature.mean) / (feature.std or 1), -2, 2) / 4 * 0.85
+        observed = np.isfinite(values)
+        scaled = np.clip((values[observed] - feature.mean) / (feature.std or 1), -2, 2) / 4 * 0.85
         axes.plot([0, span], [height, height], color=PAPER, linewidth=0.8, zorder=0)
         axes.plot(
-            hours[seen], height + scaled, color=LINE, linewidth=0.9, marker=".", markersize=2.2
+            hours[observed], height + scaled, color=LINE, linewidth=0.9, marker=".", markersize=2.2
         )
-        low, high = values[seen].min(), values[seen].max()
+        low, high = values[observed].min(), values[observed].max()
         text = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
         words: Any = {"fontsize": 6.2, "va": "center"}
         axes.text(-_NAMES * span, height, short(feature.name, 14), color=INK, **words)
@@ -221,8 +221,8 @@ class SeriesPanel(Panel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeatPanel(Panel):
-    """(F, T) values in standard deviations of the train split, blue to red; what is missing, grey.
+class HeatPanel(SheetPanel):
+    """(F, T) values in standard deviations of the train split, blue to red; missing values grey.
 
     A table is one column. Categories are not standardised. Rows are `named` where they have room.
     """
@@ -247,7 +247,7 @@ class HeatPanel(Panel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PresencePanel(Panel):
+class PresencePanel(SheetPanel):
     """The modalities by name; those that are absent in grey and with a no before."""
 
     names: tuple[str, ...]
@@ -257,12 +257,12 @@ class PresencePanel(Panel):
     def draw(self, axes: Axes) -> None:
         axes.set_facecolor(PAPER)
         axes.patch.set_visible(True)
-        for place, (name, there) in enumerate(zip(self.names, self.present, strict=True)):
+        for place, (name, present) in enumerate(zip(self.names, self.present, strict=True)):
             y = 1 - (place + 0.7) / (len(self.names) + 1)
-            text = short(name, 16) if there else f"no {short(name, 13)}"
+            text = short(name, 16) if present else f"no {short(name, 13)}"
             axes.text(
-                0.06, y, text, fontsize=7.5, va="center", color=INK if there else QUIET,
-                fontweight="bold" if there else "normal",
+                0.06, y, text, fontsize=7.5, va="center", color=INK if present else QUIET,
+                fontweight="bold" if present else "normal",
             )  # fmt: skip
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)

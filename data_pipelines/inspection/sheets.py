@@ -1,4 +1,4 @@
-"""The contact sheet: a few samples of a data set on one page, with what is marked in them."""
+"""The contact sheet: a few samples of a data set on one page, with their marks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from matplotlib.lines import Line2D
 from trustsweep.data_pipelines.inspection.composition import marks, panels
 from trustsweep.data_pipelines.inspection.examples import Example, choose
 from trustsweep.data_pipelines.inspection.pages import GAP, MARGIN, STYLE, WIDTH, Grid, Page, fit
-from trustsweep.data_pipelines.inspection.panels import OUTLINE, QUIET, Mark, Panel
+from trustsweep.data_pipelines.inspection.panels import OUTLINE, QUIET, Mark, SheetPanel
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.data_pipelines.storage import Folder
 
 #: Inches.
 _TITLE, _HEADING, _BELOW, _LEGEND = 0.72, 0.36, 0.2, 0.5
 _LEGEND_ENTRIES = 18
-#: Rows of samples by how many are beside each other, unless asked otherwise.
+#: Default rows of samples by the number of samples in a row.
 _ROWS = {1: 6, 2: 5}
 _ROWS_OF_SMALL = 4
 
@@ -48,7 +48,7 @@ def contact_sheet(location: str | Path | Folder, out: Path, *, samples: int | No
         return _draw(examples[:count], manifest, grid).save(out)
 
 
-def _grid(drawn: list[list[Panel]]) -> Grid:
+def _grid(drawn: list[list[SheetPanel]]) -> Grid:
     """With room for the widest of the samples."""
     return Grid.fitting(
         max(sum(panel.width for panel in shown) for shown in drawn),
@@ -101,8 +101,10 @@ def _entries(examples: list[Example], manifest: Manifest) -> list[Mark]:
         finding = manifest.classes[-1] if len(manifest.classes) == 2 else "foreground"
         entries.append(Mark(f"outline of the mask ({finding})", OUTLINE, "solid"))
     known = marks(manifest)
-    seen = sorted({box["class"] for example in examples for box in example.case.boxes})
-    return entries + [replace(known[k], name=f"box: {known[k].name}") for k in seen if k in known]
+    classes = sorted({box["class"] for example in examples for box in example.case.boxes})
+    return entries + [
+        replace(known[k], name=f"box: {known[k].name}") for k in classes if k in known
+    ]
 
 
 def _legend(page: Page, entries: list[Mark]) -> None:

@@ -17,33 +17,33 @@ _CLASS_COLUMNS = 6
 _LISTED = 20
 
 
-def tables(found: Inspection) -> Iterator[Table]:
+def tables(inspection: Inspection) -> Iterator[Table]:
     """In the order in which they are read; what the data do not have has no table."""
-    yield _strata(found)
-    if len(found.classes) > _CLASS_COLUMNS or found.several:
-        yield _classes(found)
-    if found.groups:
-        yield _groups(found)
-    if found.modalities:
-        yield _modalities(found)
-    if found.features:
-        yield _features(found)
-    if found.intensities:
-        yield _intensities(found)
-    if found.masks:
-        yield _masks(found)
-    if found.boxes:
-        yield _boxes(found)
+    yield _strata(inspection)
+    if len(inspection.classes) > _CLASS_COLUMNS or inspection.several:
+        yield _classes(inspection)
+    if inspection.groups:
+        yield _groups(inspection)
+    if inspection.modalities:
+        yield _modalities(inspection)
+    if inspection.features:
+        yield _features(inspection)
+    if inspection.intensities:
+        yield _intensities(inspection)
+    if inspection.masks:
+        yield _masks(inspection)
+    if inspection.boxes:
+        yield _boxes(inspection)
 
 
-def _strata(found: Inspection) -> Table:
-    aside = len(found.classes) > _CLASS_COLUMNS or found.several
-    classes = () if aside else found.classes
-    unknown = bool(classes) and any(stratum.unknown[0] for stratum in found.strata)
+def _strata(inspection: Inspection) -> Table:
+    aside = len(inspection.classes) > _CLASS_COLUMNS or inspection.several
+    classes = () if aside else inspection.classes
+    unknown = bool(classes) and any(stratum.unknown[0] for stratum in inspection.strata)
     heads = ["samples", "patients", *classes, *(["no label"] if unknown else [])]
     table = _table("Samples by split, site and label", ["split", "site"], heads)
-    for split in found.splits:
-        mine = [stratum for stratum in found.strata if stratum.split == split.split]
+    for split in inspection.splits:
+        mine = [stratum for stratum in inspection.strata if stratum.split == split.split]
         shown, rest = mine[:_LISTED], mine[_LISTED:]
         rows: list[tuple[str, list[object]]] = [
             (s.site, [s.samples, s.patients, *_by_class([s], len(classes), unknown)]) for s in shown
@@ -71,26 +71,28 @@ def _by_class(strata: Sequence[Stratum], classes: int, unknown: bool) -> list[in
     return counts + ([sum(stratum.unknown[0] for stratum in strata)] if unknown else [])
 
 
-def _classes(found: Inspection) -> Table:
-    splits = [split.split for split in found.splits]
-    heads = [head for split in splits for head in (split, "unknown")] if found.several else splits
+def _classes(inspection: Inspection) -> Table:
+    splits = [split.split for split in inspection.splits]
+    heads = (
+        [head for split in splits for head in (split, "unknown")] if inspection.several else splits
+    )
     table = _table("Samples by class", ["class"], heads)
-    for place, name in enumerate(found.classes):
+    for place, name in enumerate(inspection.classes):
         cells: list[object] = [name]
         for split in splits:
-            mine = [stratum for stratum in found.strata if stratum.split == split]
+            mine = [stratum for stratum in inspection.strata if stratum.split == split]
             cells.append(sum(stratum.positive[place] for stratum in mine))
-            if found.several:
+            if inspection.several:
                 cells.append(sum(stratum.unknown[place] for stratum in mine))
         table.add_row(*_cells(cells))
     return table
 
 
-def _groups(found: Inspection) -> Table:
-    splits = [split.split for split in found.splits]
+def _groups(inspection: Inspection) -> Table:
+    splits = [split.split for split in inspection.splits]
     table = _table("Groups", ["group", "value"], ["patients", "samples", *splits])
     by_name: dict[str, list[GroupCount]] = defaultdict(list)
-    for count in found.groups:
+    for count in inspection.groups:
         by_name[count.group].append(count)
     for name, counts in by_name.items():
         for place, count in enumerate(counts[:_LISTED]):
@@ -106,23 +108,23 @@ def _groups(found: Inspection) -> Table:
     return table
 
 
-def _modalities(found: Inspection) -> Table:
-    splits = [split.split for split in found.splits]
+def _modalities(inspection: Inspection) -> Table:
+    splits = [split.split for split in inspection.splits]
     table = _table("Modalities: share of samples that have them", ["modality", "kind"], splits)
-    for modality in found.modalities:
+    for modality in inspection.modalities:
         shares = [_percent(modality.present[split]) for split in splits]
         table.add_row(*_cells([modality.name, modality.kind, *shares]))
     return table
 
 
-def _features(found: Inspection) -> Table:
-    splits = [split.split for split in found.splits]
+def _features(inspection: Inspection) -> Table:
+    splits = [split.split for split in inspection.splits]
     table = _table(
         "Table and series: values, the share of samples with any, the share of entries observed",
         ["column", "feature", "values"],
         ["mean", "in samples", *splits],
     )
-    for feature in found.features[:_LISTED]:
+    for feature in inspection.features[:_LISTED]:
         low, high = feature.minimum, feature.maximum
         values = "" if low is None else f"{low:.4g} to {high:.4g} {feature.unit}".rstrip()
         if feature.categories:
@@ -131,18 +133,18 @@ def _features(found: Inspection) -> Table:
         mean = "" if feature.mean is None else f"{feature.mean:.4g}"
         cells = [feature.column, feature.name, values, mean]
         table.add_row(*_cells([*cells, _percent(feature.in_samples), *shares]))
-    if (rest := len(found.features) - _LISTED) > 0:
+    if (rest := len(inspection.features) - _LISTED) > 0:
         table.add_row(*_cells(["", f"{rest} more, in --json"]))
     return table
 
 
-def _intensities(found: Inspection) -> Table:
+def _intensities(inspection: Inspection) -> Table:
     table = _table(
         "Intensities on [0, 1]",
         ["channel", "split"],
         ["images", "min", "1 %", "median", "99 %", "max", "mean", "std"],
     )
-    for channel in found.intensities:
+    for channel in inspection.intensities:
         shares = channel.percentiles
         ends = [channel.minimum, shares["1"], shares["50"], shares["99"], channel.maximum]
         numbers = [f"{value:.3f}" for value in (*ends, channel.mean, channel.std)]
@@ -150,23 +152,23 @@ def _intensities(found: Inspection) -> Table:
     return table
 
 
-def _masks(found: Inspection) -> Table:
+def _masks(inspection: Inspection) -> Table:
     table = _table(
         "Masks",
         ["split"],
         ["masks", "empty", "at the border", "foreground", "foreground where any"],
     )
-    for mask in found.masks:
+    for mask in inspection.masks:
         filled = "" if mask.foreground_filled is None else _percent(mask.foreground_filled)
         cells = [mask.split, mask.masks, mask.empty, mask.at_border, _percent(mask.foreground)]
         table.add_row(*_cells([*cells, filled]))
     return table
 
 
-def _boxes(found: Inspection) -> Table:
-    splits = [split.split for split in found.splits]
+def _boxes(inspection: Inspection) -> Table:
+    splits = [split.split for split in inspection.splits]
     table = _table("Boxes", ["class"], ["boxes", "samples", *splits])
-    for count in found.boxes:
+    for count in inspection.boxes:
         each = [count.splits.get(split, 0) for split in splits]
         table.add_row(*_cells([count.name, count.boxes, count.samples, *each]))
     return table

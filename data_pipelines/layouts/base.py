@@ -78,7 +78,7 @@ class Layout(ABC, Generic[Case]):
         """
 
     def read(self, cases: Iterable[Case] | None = None) -> Iterator[list[Sample] | BadFile]:
-        """For each of the cases (all of them, if not given) its samples, or what is wrong."""
+        """The samples of each case (of all, if not given), or the error that it raises."""
         for case in self.cases() if cases is None else cases:
             try:
                 yield list(self.load(case))
@@ -103,7 +103,7 @@ class Layout(ABC, Generic[Case]):
         return self.patients if self.patient_list is None else PatientSource.FILE
 
     def remarks(self) -> list[str]:
-        """What the user should know of the folder as a whole, such as what is not read."""
+        """Remarks on the folder as a whole for the user, such as files that are not read."""
         return []
 
     def _listed_patient(self, image: Path) -> str | None:

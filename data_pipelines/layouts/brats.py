@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.preprocess import slices as choice
-from trustsweep.data_pipelines.preprocess.volumes import Recipe, apply
+from trustsweep.data_pipelines.preprocess.volumes import VolumeRecipe, apply
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk
 from trustsweep.data_pipelines.readers.nifti import Volume, read_labels, read_nifti
-from trustsweep.data_pipelines.readers.tables import Kind as Column
-from trustsweep.data_pipelines.readers.tables import read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, read_table
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Kind, Modality, TaskName
 
@@ -106,7 +105,7 @@ class Brats(Layout[Scan | BadFile]):
     Validation cases, which have no published masks, are not read.
 
     Labels are 1 (necrotic core), 2 (oedema) and 4 (enhancing; 3 in 2023). Site is the institution
-    in the names of 2018 and 2019; for 2020 `name_mapping.csv` tells those names. "grade" (HGG,
+    in the names of 2018 and 2019; for 2020 `name_mapping.csv` gives those names. "grade" (HGG,
     LGG) comes from folders or from that table, "age" from `survival_info.csv` or
     `survival_data.csv`, where these exist. Written from the organisers' description of the
     layouts and tried on generated miniatures of them alone.
@@ -160,14 +159,14 @@ class Brats(Layout[Scan | BadFile]):
             if value not in known:
                 raise UserError(f"{option}: one of {', '.join(map(str, known))}, not {value!r}.")
         if isinstance(spacing, bool) or not isinstance(spacing, int | float) or not spacing >= 0:
-            raise UserError(f"spacing: a width in mm, or 0 to keep what is, not {spacing!r}.")
+            raise UserError(f"spacing: a width in mm, or 0 to keep the spacing, not {spacing!r}.")
         if folder is None or not folder.is_dir():
             raise UserError(f"{folder or self.name}: no such folder. Give the training data's.")
         super().__init__(folder, size=size, seed=seed)
         self._root = folder
         self._region, self._rule, self._refuse = region, slices, missing == "refuse"
         self._volumes = dims == 3
-        self._recipe = Recipe(
+        self._recipe = VolumeRecipe(
             size=((depth or size) if dims == 3 else None, size, size),
             spacing=(float(spacing),) * 3 if spacing else None,
             crop=crop,
@@ -198,12 +197,12 @@ class Brats(Layout[Scan | BadFile]):
         except ValueError as error:
             raise BadFile(case.folder, str(error)) from error
         assert prepared.mask is not None
-        there = tuple(name in sequences for name in _SEQUENCES)
+        available = tuple(name in sequences for name in _SEQUENCES)
         image = np.zeros((len(_SEQUENCES), *prepared.image.shape[1:]), np.float32)
-        image[np.array(there)] = prepared.image
+        image[np.array(available)] = prepared.image
         notes = prepared.notes + tuple(
             f"images have no {name} sequence; set to 0"
-            for name, present in zip(_SEQUENCES, there, strict=True)
+            for name, present in zip(_SEQUENCES, available, strict=True)
             if not present
         )
         notes += self._lost("tumour", mask, prepared.mask)
@@ -215,7 +214,7 @@ class Brats(Layout[Scan | BadFile]):
                 image=image[part],
                 mask=prepared.mask[part],
                 label=None if self._volumes else int(prepared.mask[part].any()),
-                present=there,
+                present=available,
                 groups=self._groups(case),
                 source=case.files[_MASK],
                 notes=notes,
@@ -269,23 +268,23 @@ class Brats(Layout[Scan | BadFile]):
 
     @cached_property
     def _tables(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+        tables: dict[str, Path] = {}
         for path in walk(self._root, (".csv",)):
             if path.name in (_MAPPING, *_SURVIVAL):
-                if path.name in found:
-                    raise UserError(f"{path}: also at {found[path.name]}. Remove one of the two.")
-                found[path.name] = path
-        return found
+                if path.name in tables:
+                    raise UserError(f"{path}: also at {tables[path.name]}. Remove one of the two.")
+                tables[path.name] = path
+        return tables
 
     def _read_mapping(self) -> dict[str, tuple[str | None, str | None]]:
-        """Case to grade and site, for the years whose table tells."""
+        """Case to grade and site, for the years whose table has them."""
         if (path := self._tables.get(_MAPPING)) is None:
             return {}
         year = self._naming.year
         own, before = f"BraTS_{year}_subject_ID", f"BraTS_{year - 1}_subject_ID"
-        columns = {"Grade": Column.TEXT, own: Column.TEXT}
+        columns = {"Grade": ColumnKind.TEXT, own: ColumnKind.TEXT}
         if year == 2020:
-            columns[before] = Column.TEXT
+            columns[before] = ColumnKind.TEXT
         table = read_table(path, columns, missing=("", "NA"), private=(own, *list(columns)[2:]))
         earlier = next(n for n in _NAMINGS if n.year == 2019)
         mapped = {}
@@ -301,7 +300,7 @@ class Brats(Layout[Scan | BadFile]):
         if path is None or not self._naming.subject:
             return {}
         subject = self._naming.subject
-        columns = {subject: Column.TEXT, "Age": Column.NUMBER}
+        columns = {subject: ColumnKind.TEXT, "Age": ColumnKind.NUMBER}
         table = read_table(path, columns, unique=subject, missing=("", "NA"))
         for row in table:
             if row["Age"] is not None and not 0 <= row["Age"] <= _OLDEST:

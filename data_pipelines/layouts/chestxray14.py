@@ -20,7 +20,7 @@ from trustsweep.data_pipelines.readers.files import digest, opaque
 from trustsweep.data_pipelines.readers.images import read_grey
 from trustsweep.data_pipelines.readers.name_lists import read_names
 from trustsweep.data_pipelines.readers.patients import identity
-from trustsweep.data_pipelines.readers.tables import Kind, Row, read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, TableRow, read_table
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Split, TaskName
 
@@ -53,20 +53,20 @@ _NAME, _LABELS, _PATIENT = "Image Index", "Finding Labels", "Patient ID"
 _FINDING = "Finding Label"
 _AGE, _SEX, _VIEW = "Patient Age", "Patient Gender", "View Position"
 _COLUMNS = {
-    _NAME: Kind.TEXT,
-    _LABELS: Kind.TEXT,
-    _PATIENT: Kind.TEXT,
-    _AGE: Kind.TEXT,
-    _SEX: Kind.TEXT,
-    _VIEW: Kind.TEXT,
+    _NAME: ColumnKind.TEXT,
+    _LABELS: ColumnKind.TEXT,
+    _PATIENT: ColumnKind.TEXT,
+    _AGE: ColumnKind.TEXT,
+    _SEX: ColumnKind.TEXT,
+    _VIEW: ColumnKind.TEXT,
 }
 _BOX_COLUMNS = {
-    _NAME: Kind.TEXT,
-    _FINDING: Kind.TEXT,
-    "Bbox [x": Kind.NUMBER,
-    "y": Kind.NUMBER,
-    "w": Kind.NUMBER,
-    "h]": Kind.NUMBER,
+    _NAME: ColumnKind.TEXT,
+    _FINDING: ColumnKind.TEXT,
+    "Bbox [x": ColumnKind.NUMBER,
+    "y": ColumnKind.NUMBER,
+    "w": ColumnKind.NUMBER,
+    "h]": ColumnKind.NUMBER,
 }
 #: Boxes are in pixels of the published images, 1024 x 1024, whatever size a copy was scaled to.
 _PUBLISHED = 1024
@@ -78,13 +78,13 @@ _OLDEST = 120
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImageEntry:
     """An image on disk."""
 
     image: Path
 
 
-class ChestXray14(Layout[Entry | BadFile]):
+class ChestXray14(Layout[ImageEntry | BadFile]):
     """NIH ChestX-ray14 (112,120 images of 30,805 patients), whole or in part.
 
     `folder` holds `images_001` to `images_012` (or one `images`), `Data_Entry_2017_v2020.csv` (or
@@ -93,8 +93,8 @@ class ChestXray14(Layout[Entry | BadFile]):
     test set is kept; validation is split off the rest by patient. "No Finding" is 0 for all
     fourteen labels, which were mined from reports: the publisher puts them above 90 % right.
 
-    `BBox_List_2017.csv`, where it is there, gives boxes: for eight of the findings, in 880 images,
-    all of them of the test set. No box means that nobody drew one, not that there is nothing.
+    `BBox_List_2017.csv`, if present, gives boxes: for eight of the findings, in 880 images,
+    all of them of the test set. An image without a box was not annotated; it may have findings.
 
     Older tables write ages as 058Y, 011M, 001D; ages above 120 (some read 411) are taken as
     unknown. Some of the images are stored as RGBA without colour or transparency: read as grey.
@@ -125,13 +125,13 @@ class ChestXray14(Layout[Entry | BadFile]):
         self._boxes, self._strays = self._read_boxes()
         self.box_classes = _FINDINGS if self._boxes is not None else ()
 
-    def cases(self) -> Iterator[Entry | BadFile]:
+    def cases(self) -> Iterator[ImageEntry | BadFile]:
         for image in self._images.values():
-            yield Entry(image)
+            yield ImageEntry(image)
         yield from self._copies
         yield from self._strays
 
-    def load(self, case: Entry | BadFile) -> Iterator[Sample]:
+    def load(self, case: ImageEntry | BadFile) -> Iterator[Sample]:
         if isinstance(case, BadFile):
             raise case
         row = self._row(case.image)
@@ -167,13 +167,13 @@ class ChestXray14(Layout[Entry | BadFile]):
         return digest(self._folder, [*tables, *self._images.values()])
 
     def remarks(self) -> list[str]:
-        found = []
+        remarks = []
         if absent := len(self._rows.keys() - self._images.keys()):
             of = f"{absent} of {len(self._rows)} rows of {self._table.path.name}"
-            found.append(f"{of} have no image here; left out as not downloaded")
+            remarks.append(f"{of} have no image here; left out as not downloaded")
         if self._boxes is None:
-            found.append(f"no {_BOXES} here: the data set has no boxes")
-        return found
+            remarks.append(f"no {_BOXES} here: the data set has no boxes")
+        return remarks
 
     def _read_lists(self) -> tuple[dict[str, Split | None], set[str]]:
         """Name to split, and the names that are in both lists."""
@@ -208,7 +208,7 @@ class ChestXray14(Layout[Entry | BadFile]):
                 boxes[name].append(Rectangle(edges, _BOX_NUMBER[finding], path, where))
         return boxes, refused
 
-    def _row(self, image: Path) -> Row:
+    def _row(self, image: Path) -> TableRow:
         if (row := self._rows.get(image.name)) is None:
             raise BadFile(
                 image, f"in no row of {self._table.path.name}. Remove it, or add its row."
@@ -219,12 +219,12 @@ class ChestXray14(Layout[Entry | BadFile]):
             raise BadFile(image, f"in both {' and '.join(_LISTS)}. Leave it in one.")
         return row
 
-    def _patient(self, row: Row) -> str:
+    def _patient(self, row: TableRow) -> str:
         if not (patient := identity(row[_PATIENT] or "")):
             raise self._table.bad(row, _PATIENT, "is empty. Fetch the table again.")
         return opaque(self.name, "patient", patient)
 
-    def _label(self, row: Row) -> NDArray[np.float32]:
+    def _label(self, row: TableRow) -> NDArray[np.float32]:
         label = np.zeros(len(_FINDINGS), np.float32)
         names = (row[_LABELS] or "").split("|")
         if names == [_NONE]:
@@ -235,14 +235,14 @@ class ChestXray14(Layout[Entry | BadFile]):
         label[[_NUMBER[name] for name in names]] = 1
         return label
 
-    def _one_of(self, row: Row, column: str, values: tuple[str, ...]) -> str | None:
+    def _one_of(self, row: TableRow, column: str, values: tuple[str, ...]) -> str | None:
         value: str | None = row[column]
         if value not in (None, *values):
             raise self._table.bad(row, column, f"is {' or '.join(values)}, or empty.")
         return value
 
-    def _age(self, row: Row) -> tuple[float | None, tuple[str, ...]]:
-        """Years, None where unknown, and what is to be noted."""
+    def _age(self, row: TableRow) -> tuple[float | None, tuple[str, ...]]:
+        """Years, None where unknown, and notes."""
         if (value := row[_AGE]) is None:
             return None, ()
         if (match := _AGES.fullmatch(value)) is None:
@@ -262,7 +262,7 @@ def _first(folder: Path, names: Sequence[str]) -> Path:
 
 def _find_images(folder: Path) -> tuple[dict[str, Path], list[BadFile]]:
     """Images by name, in the order of the names, and a refusal for each further file of a name."""
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     copies = []
     for part in sorted(folder.glob("images*")):
         for place in (part, part / "images"):
@@ -271,8 +271,8 @@ def _find_images(folder: Path) -> tuple[dict[str, Path], list[BadFile]]:
             for path in place.iterdir():
                 if path.suffix.lower() != ".png" or path.name.startswith("."):
                     continue
-                if found.setdefault(path.name, path) != path:
-                    copies.append(BadFile(path, f"also at {found[path.name]}. Remove one."))
-    if not found:
+                if images.setdefault(path.name, path) != path:
+                    copies.append(BadFile(path, f"also at {images[path.name]}. Remove one."))
+    if not images:
         raise UserError(f"{folder}: no images_*/images/*.png here. Unpack the archives there.")
-    return dict(sorted(found.items())), sorted(copies, key=lambda problem: problem.path)
+    return dict(sorted(images.items())), sorted(copies, key=lambda problem: problem.path)

@@ -15,7 +15,7 @@ from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque
 from trustsweep.data_pipelines.readers.images import read_grey, read_mask
 from trustsweep.data_pipelines.readers.patients import identity
-from trustsweep.data_pipelines.readers.tables import Kind, Row, read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, TableRow, read_table
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Split, TaskName
 
@@ -43,20 +43,20 @@ _KINDS = (
     "Tubings",
 )
 _COLUMNS = {
-    "filename": Kind.TEXT,
-    "patientid": Kind.TEXT,
-    "sex": Kind.TEXT,
-    "age": Kind.NUMBER,
-    "view": Kind.TEXT,
-    "location": Kind.TEXT,
+    "filename": ColumnKind.TEXT,
+    "patientid": ColumnKind.TEXT,
+    "sex": ColumnKind.TEXT,
+    "age": ColumnKind.NUMBER,
+    "view": ColumnKind.TEXT,
+    "location": ColumnKind.TEXT,
 }
 _BOX_COLUMNS = {
-    "filename": Kind.TEXT,
-    "cls": Kind.TEXT,
-    "x": Kind.NUMBER,
-    "y": Kind.NUMBER,
-    "w": Kind.NUMBER,
-    "h": Kind.NUMBER,
+    "filename": ColumnKind.TEXT,
+    "cls": ColumnKind.TEXT,
+    "x": ColumnKind.NUMBER,
+    "y": ColumnKind.NUMBER,
+    "w": ColumnKind.NUMBER,
+    "h": ColumnKind.NUMBER,
 }
 _NUMBER = {name: index for index, name in enumerate(_KINDS)}
 _SEXES = ("M", "F")
@@ -64,13 +64,13 @@ _OLDEST = 120
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """A row of the index."""
 
-    row: Row
+    row: TableRow
 
 
-class CovidCxrSegmentations(Layout[Entry | BadFile]):
+class CovidCxrSegmentations(Layout[IndexEntry | BadFile]):
     """General Blockchain's annotations of a hundred X-rays of Cohen's covid-chestxray-dataset.
 
     `folder` holds `images/`, `masks/infection/` and `masks/lung/` (PNG files of one name),
@@ -121,9 +121,9 @@ class CovidCxrSegmentations(Layout[Entry | BadFile]):
         for place in (folder / "images", self._masks):
             if not place.is_dir():
                 raise UserError(f"{place}: no such folder. Fetch the data set again.")
-        index = {"image": Kind.TEXT, "orig": Kind.TEXT}
+        index = {"image": ColumnKind.TEXT, "orig": ColumnKind.TEXT}
         if self._keep_split:
-            index["split"] = Kind.TEXT
+            index["split"] = ColumnKind.TEXT
         self._index = read_table(folder / _INDEX, index, unique="image")
         self._metadata = read_table(
             folder / _METADATA, _COLUMNS, unique="filename", private=("patientid",)
@@ -131,9 +131,9 @@ class CovidCxrSegmentations(Layout[Entry | BadFile]):
         self._people = {row["filename"]: row for row in self._metadata}
         self._boxes, self._strays = self._read_boxes()
 
-    def cases(self) -> Iterator[Entry | BadFile]:
+    def cases(self) -> Iterator[IndexEntry | BadFile]:
         for row in self._index:
-            yield Entry(row)
+            yield IndexEntry(row)
         listed = {row["image"] for row in self._index}
         for place in (self._folder / "images", self._masks):
             for path in sorted(place.glob("*.png")):
@@ -141,7 +141,7 @@ class CovidCxrSegmentations(Layout[Entry | BadFile]):
                     yield BadFile(path, f"in no row of {_INDEX}. Remove it, or add its row.")
         yield from self._strays
 
-    def load(self, case: Entry | BadFile) -> Iterator[Sample]:
+    def load(self, case: IndexEntry | BadFile) -> Iterator[Sample]:
         if isinstance(case, BadFile):
             raise case
         name = case.row["image"]
@@ -202,26 +202,26 @@ class CovidCxrSegmentations(Layout[Entry | BadFile]):
                 boxes[name].append(Rectangle(edges, _NUMBER[kind], table.path, where))
         return boxes, refused
 
-    def _person(self, row: Row) -> Row:
+    def _person(self, row: TableRow) -> TableRow:
         if (person := self._people.get(row["orig"])) is None:
             rule = f"names a file that {_METADATA} does not. Add it there, or remove the line."
             raise self._index.bad(row, "orig", rule)
         return person
 
-    def _split(self, row: Row) -> Split | None:
+    def _split(self, row: TableRow) -> Split | None:
         if not self._keep_split:
             return None
         if row["split"] not in _USES:
             raise self._index.bad(row, "split", f"is one of {', '.join(_USES)}.")
         return _USES[row["split"]]
 
-    def _sex(self, person: Row) -> str | None:
+    def _sex(self, person: TableRow) -> str | None:
         sex: str | None = person["sex"]
         if sex not in (None, *_SEXES):
             raise self._metadata.bad(person, "sex", f"is {' or '.join(_SEXES)}, or empty.")
         return sex
 
-    def _age(self, person: Row) -> float | None:
+    def _age(self, person: TableRow) -> float | None:
         age: float | None = person["age"]
         if age is not None and not 0 <= age <= _OLDEST:
             raise self._metadata.bad(person, "age", f"is 0 to {_OLDEST} years, or empty.")

@@ -19,8 +19,7 @@ from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk
 from trustsweep.data_pipelines.readers.images import read_grey
 from trustsweep.data_pipelines.readers.patients import identity
-from trustsweep.data_pipelines.readers.tables import Kind as Column
-from trustsweep.data_pipelines.readers.tables import Row, Table, read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, Table, TableRow, read_table
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Feature, Kind, Modality, TaskName
@@ -64,9 +63,9 @@ _PARTS = {"blood-gas": _GAS, "labs": tuple(name for name in _LABS if name not in
 #: Below and above the limit of detection.
 _LIMITS = ("-inf", "inf")
 _COLUMNS = {
-    **dict.fromkeys((_PATIENT, _IMAGE, _SEX, _PROJECTION), Column.TEXT),
-    **dict.fromkeys((_ADMISSION, _RELEASE, _DEATH), Column.INTEGER),
-    **{f"{name}_offset": Column.INTEGER for name in _LABS},
+    **dict.fromkeys((_PATIENT, _IMAGE, _SEX, _PROJECTION), ColumnKind.TEXT),
+    **dict.fromkeys((_ADMISSION, _RELEASE, _DEATH), ColumnKind.INTEGER),
+    **{f"{name}_offset": ColumnKind.INTEGER for name in _LABS},
 }
 _TARGETS = {
     "icu": ("not in intensive care", "in intensive care"),
@@ -77,7 +76,7 @@ _OLDER = "images have laboratory values more than {} days old; read as missing"
 _LIMIT = "images have a value beyond a limit of detection, read as the nearest that is published"
 
 
-class HannoverCovid(Layout[Row | BadFile]):
+class HannoverCovid(Layout[TableRow | BadFile]):
     """COVID-19 Image Repository: chest X-rays of one hospital, blood gas and laboratory values.
 
     `folder` holds `data.csv` (a row an image) and `png/<image_id>.png`. All offsets are whole days
@@ -95,17 +94,17 @@ class HannoverCovid(Layout[Row | BadFile]):
     right. 0 would not do for all units (no living patient has a pO2 of 0 mmHg), and missing would
     hide the most abnormal values, as a D-dimer above its limit.
 
-    Shortcuts, which tell of intensive care but not of the disease: every X-ray taken there is ap
+    Shortcuts, which give away intensive care but not the disease: every X-ray taken there is ap
     (portable machines), of the others about half. `projection` is therefore no input, but a group;
-    the image itself shows it all the same. Whether blood gas is arterial or venous is not said; pO2
-    is higher in intensive care, where arterial lines are usual. Which values were measured at all
-    differs too. Age, height and weight are redacted by the publisher. Site is always "hannover".
+    the image itself shows it all the same. Whether blood gas is arterial or venous is not stated;
+    pO2 is higher in intensive care, where arterial lines are usual. Which values were measured at
+    all differs too. The publisher redacted age, height and weight. Site is always "hannover".
 
     Args:
         target: "icu": whether the image's day lies within the stay in intensive care, the days of
             admission and release included. "death": whether a death is recorded, on the image's
             day or later. How long the others were followed is not published, and so few patients
-            died that figures of this target tell little.
+            died that metrics of this target are imprecise.
         max_age_days: How old a value may be. Laboratory values follow the disease within days and
             blood gas within hours, but outside of intensive care blood is not drawn every day; 3
             days bridge a weekend, and few of the published values are older.
@@ -160,14 +159,14 @@ class HannoverCovid(Layout[Row | BadFile]):
         self.classes = _TARGETS[target]
         self._table, self._values = _read(folder / _TABLE)
 
-    def cases(self) -> Iterator[Row | BadFile]:
+    def cases(self) -> Iterator[TableRow | BadFile]:
         yield from self._table
         listed = {row[_IMAGE] for row in self._table}
         for path in self._files:
             if path.stem not in listed:
                 yield BadFile(path, f"in no row of {_TABLE}. Remove it, or add its row.")
 
-    def load(self, case: Row | BadFile) -> Iterator[Sample]:
+    def load(self, case: TableRow | BadFile) -> Iterator[Sample]:
         if isinstance(case, BadFile):
             raise case
         self._check(case)
@@ -200,33 +199,35 @@ class HannoverCovid(Layout[Row | BadFile]):
             for entry in self._folder.iterdir()
             if entry.name not in known and not entry.name.startswith(".")
         )
-        said = [f"not read, not part of the layout: {', '.join(unread)}"] if unread else []
-        every = Counter(row[_PROJECTION] or "unknown" for row in self._table)
+        remarks = [f"not read, not part of the layout: {', '.join(unread)}"] if unread else []
+        images = Counter(row[_PROJECTION] or "unknown" for row in self._table)
         positive = [row for row in self._table if self._positive(row)]
-        theirs = Counter(row[_PROJECTION] or "unknown" for row in positive)
-        shares = (f"{theirs[name]} of {every[name]} {name}" for name in sorted(every))
-        said.append(
+        positives = Counter(row[_PROJECTION] or "unknown" for row in positive)
+        shares = (f"{positives[name]} of {images[name]} {name}" for name in sorted(images))
+        remarks.append(
             f"{self.classes[1]!r} by projection: {', '.join(shares)}. The image shows its "
-            "projection, so that a model may go by the machine instead of the disease; look at the "
+            "projection, so that a model may learn the machine instead of the disease; look at the "
             f"figures of the group {_PROJECTION!r}"
         )
-        people = {identity(row[_PATIENT]) for row in self._table}
-        few = {identity(row[_PATIENT]) for row in positive}
-        said.append(f"{len(few)} of {len(people)} patients have images {self.classes[1]!r}")
-        return said
+        patients = {identity(row[_PATIENT]) for row in self._table}
+        positive_patients = {identity(row[_PATIENT]) for row in positive}
+        remarks.append(
+            f"{len(positive_patients)} of {len(patients)} patients have images {self.classes[1]!r}"
+        )
+        return remarks
 
     @property
     def _files(self) -> list[Path]:
         return walk(self._folder / _IMAGES, (".png",))
 
-    def _positive(self, row: Row) -> bool:
+    def _positive(self, row: TableRow) -> bool:
         if self._target == "death":
             return row[_DEATH] is not None
         stays = row[_ADMISSION] is not None and row[_RELEASE] is not None
         return stays and row[_ADMISSION] <= 0 <= row[_RELEASE]
 
-    def _check(self, row: Row) -> None:
-        """Raises `BadFile` for what cannot be."""
+    def _check(self, row: TableRow) -> None:
+        """Raises `BadFile` for an impossible value."""
         if row[_SEX] not in (None, *_SEXES):
             raise self._table.bad(row, _SEX, f"is {' or '.join(_SEXES)}, or empty. Correct it.")
         admission, release, death = row[_ADMISSION], row[_RELEASE], row[_DEATH]
@@ -238,7 +239,7 @@ class HannoverCovid(Layout[Row | BadFile]):
             rule = f"is {-death} days before the image. Correct it; empty where nobody died."
             raise self._table.bad(row, _DEATH, rule)
 
-    def _entries(self, row: Row) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    def _entries(self, row: TableRow) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         """(8,) values, NaN where there is none of the last `max_age_days`; and the notes."""
         entries = np.full(len(_LABS), np.nan, np.float32)
         notes = set()
@@ -260,7 +261,7 @@ class HannoverCovid(Layout[Row | BadFile]):
                     notes.add(_LIMIT)
         return entries, tuple(sorted(notes))
 
-    def _check_pair(self, row: Row, pair: Mapping[str, float | None]) -> None:
+    def _check_pair(self, row: TableRow, pair: Mapping[str, float | None]) -> None:
         """Raises `BadFile` where one of two columns is empty and the other is not."""
         empty = [column for column, value in pair.items() if value is None]
         if len(empty) == 1:
@@ -274,14 +275,14 @@ def _read(path: Path) -> tuple[Table, dict[int, dict[str, float | None]]]:
     table = read_table(path, _COLUMNS, unique=_IMAGE, required=(_PATIENT,), private=(_PATIENT,))
     columns = [f"{name}_val" for name in _LABS]
     # No column of numbers may hold "inf": they are read once as numbers, once for these.
-    numbers = read_table(path, dict.fromkeys(columns, Column.NUMBER), missing=("", *_LIMITS))
-    texts = read_table(path, dict.fromkeys(columns, Column.TEXT))
+    numbers = read_table(path, dict.fromkeys(columns, ColumnKind.NUMBER), missing=("", *_LIMITS))
+    texts = read_table(path, dict.fromkeys(columns, ColumnKind.TEXT))
     values = {}
     for number, text in zip(numbers, texts, strict=True):
-        found = {name: number[f"{name}_val"] for name in _LABS}
+        labs = {name: number[f"{name}_val"] for name in _LABS}
         for name in _LABS:
             written = (text[f"{name}_val"] or "").strip()
             if written in _LIMITS:
-                found[name] = float(written)
-        values[number.line] = found
+                labs[name] = float(written)
+        values[number.line] = labs
     return table, values

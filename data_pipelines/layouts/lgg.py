@@ -16,13 +16,12 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.preprocess import resize_image, resize_mask
 from trustsweep.data_pipelines.preprocess import slices as choice
-from trustsweep.data_pipelines.preprocess.volumes import Recipe, apply
+from trustsweep.data_pipelines.preprocess.volumes import VolumeRecipe, apply
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk
 from trustsweep.data_pipelines.readers.images import read_colour, read_mask
 from trustsweep.data_pipelines.readers.nifti import Volume
-from trustsweep.data_pipelines.readers.tables import Kind as Column
-from trustsweep.data_pipelines.readers.tables import Row, Table, read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, Table, TableRow, read_table
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Feature, Kind, Modality, TaskName
 
@@ -39,11 +38,11 @@ _CLUSTERS = (
     "COCCluster",
 )
 _COLUMNS = {
-    "Patient": Column.TEXT,
-    **dict.fromkeys(_CLUSTERS, Column.INTEGER),
-    "gender": Column.INTEGER,
-    "age_at_initial_pathologic": Column.NUMBER,
-    "race": Column.INTEGER,
+    "Patient": ColumnKind.TEXT,
+    **dict.fromkeys(_CLUSTERS, ColumnKind.INTEGER),
+    "gender": ColumnKind.INTEGER,
+    "age_at_initial_pathologic": ColumnKind.NUMBER,
+    "race": ColumnKind.INTEGER,
 }
 #: Site, patient, day.
 _FOLDER = re.compile(r"TCGA_([A-Z0-9]{2})_([A-Z0-9]{4})_\d{8}")
@@ -54,14 +53,14 @@ _AFFINE = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], n
 
 
 @dataclass(frozen=True)
-class Patient:
-    """A folder: slice number to image and mask, where both are there."""
+class PatientFolder:
+    """A folder: slice number to image and mask, where both exist."""
 
     folder: Path
     slices: Mapping[int, tuple[Path, Path]]
 
 
-class Lgg(Layout[Patient | BadFile]):
+class Lgg(Layout[PatientFolder | BadFile]):
     """LGG Segmentation Dataset (kaggle_3m): 110 TCGA patients, 256 x 256 slices, from five sites.
 
     `folder` is `kaggle_3m`, or one that contains it: a folder `TCGA_<site>_<patient>_<day>` a
@@ -110,10 +109,10 @@ class Lgg(Layout[Patient | BadFile]):
         choice.check_options(dims, slices, depth)
         super().__init__(folder, size=size, seed=seed)
         self._root = _find_root(folder)
-        self._recipe: Recipe | None = None
+        self._recipe: VolumeRecipe | None = None
         if dims == 3:
             whole = (depth or size, size, size)
-            self._recipe = Recipe(size=whole, crop=False, stretch_depth=True)
+            self._recipe = VolumeRecipe(size=whole, crop=False, stretch_depth=True)
         self._rule = slices
         self._table: Table | None = None
         if (self._root / _TABLE).exists():
@@ -135,7 +134,7 @@ class Lgg(Layout[Patient | BadFile]):
             self.tabular = tuple(_cluster(table, name) for name in _CLUSTERS)
             self.modalities += (Modality(name="genomics", kind=Kind.TABULAR, column="tabular"),)
 
-    def cases(self) -> Iterator[Patient | BadFile]:
+    def cases(self) -> Iterator[PatientFolder | BadFile]:
         for folder in self._folders:
             patient, problems = _listed(folder)
             yield from problems
@@ -144,7 +143,7 @@ class Lgg(Layout[Patient | BadFile]):
             elif not problems:
                 yield BadFile(folder, "no slices here. Unpack the archive again.")
 
-    def load(self, case: Patient | BadFile) -> Iterator[Sample]:
+    def load(self, case: PatientFolder | BadFile) -> Iterator[Sample]:
         if isinstance(case, BadFile):
             raise case
         person = self._person(case.folder)
@@ -153,17 +152,17 @@ class Lgg(Layout[Patient | BadFile]):
             raise BadFile(case.folder, "its slices differ in size. Unpack the archive again.")
         pixels = np.stack([pixels for pixels, _ in scan])
         masks = np.stack([mask for _, mask in scan])
-        there = tuple(
+        available = tuple(
             channel == _FLAIR or bool((pixels[..., channel] != pixels[..., _FLAIR]).any())
             for channel in range(len(_SEQUENCES))
         )
-        pixels[..., ~np.array(there)] = 0
+        pixels[..., ~np.array(available)] = 0
         if self._recipe is not None:
-            made = self._volume(case, self._recipe, pixels, masks, there)
+            made = self._volume(case, self._recipe, pixels, masks, available)
         else:
-            made = self._slices(case, pixels, masks, there)
+            made = self._slices(case, pixels, masks, available)
         for sample in made:
-            yield Sample(**{**sample, **person, "present": (*there, *person["present"])})
+            yield Sample(**{**sample, **person, "present": (*available, *person["present"])})
 
     def source_digest(self) -> str:
         table = [] if self._table is None else [self._table.path]
@@ -195,10 +194,10 @@ class Lgg(Layout[Patient | BadFile]):
 
     def _slices(
         self,
-        case: Patient,
+        case: PatientFolder,
         pixels: NDArray[np.uint8],
         masks: NDArray[np.uint8],
-        there: tuple[bool, ...],
+        available: tuple[bool, ...],
     ) -> Iterator[dict[str, Any]]:
         tumour = np.array([mask.any() for mask in masks])
         places = list(case.slices.items())
@@ -212,16 +211,16 @@ class Lgg(Layout[Patient | BadFile]):
                 "mask": mask,
                 "label": int(tumour[index]),
                 "source": source,
-                "notes": (*_absent(there), *self._lost("tumour", masks[index], mask)),
+                "notes": (*_absent(available), *self._lost("tumour", masks[index], mask)),
             }
 
     def _volume(
         self,
-        case: Patient,
-        recipe: Recipe,
+        case: PatientFolder,
+        recipe: VolumeRecipe,
         pixels: NDArray[np.uint8],
         masks: NDArray[np.uint8],
-        there: tuple[bool, ...],
+        available: tuple[bool, ...],
     ) -> Iterator[dict[str, Any]]:
         numbers = list(case.slices)
         if gaps := sorted(set(range(numbers[0], numbers[-1])) - set(numbers)):
@@ -229,19 +228,19 @@ class Lgg(Layout[Patient | BadFile]):
         volumes = {
             name: Volume(pixels[..., channel].astype(np.float32), (1.0, 1.0, 1.0), _AFFINE)
             for channel, name in enumerate(_SEQUENCES)
-            if there[channel]
+            if available[channel]
         }
         prepared = apply(recipe, volumes, masks)
         assert prepared.mask is not None
         image = np.zeros((len(_SEQUENCES), *prepared.image.shape[1:]), np.float32)
-        image[np.array(there)] = prepared.image
+        image[np.array(available)] = prepared.image
         yield {
             "sample_id": opaque(self.name, "volume", case.folder.name),
             "image": image,
             "mask": prepared.mask,
             "source": case.folder,
             "notes": (
-                *_absent(there),
+                *_absent(available),
                 *prepared.notes,
                 *self._lost("tumour", masks, prepared.mask),
             ),
@@ -268,7 +267,7 @@ class Lgg(Layout[Patient | BadFile]):
             "present": (not np.isnan(clusters).all(),),
         }
 
-    def _clusters(self, row: Row) -> NDArray[np.float32]:
+    def _clusters(self, row: TableRow) -> NDArray[np.float32]:
         """(7,) indices into the vocabularies, NaN where unknown."""
         values = [
             np.nan if (code := row[f.name]) is None else f.vocabulary.index(str(code))
@@ -300,7 +299,7 @@ def _cluster(table: Table, name: str) -> Feature:
     return Feature(name=name, vocabulary=tuple(map(str, codes)))
 
 
-def _groups(table: Table, row: Row) -> dict[str, str | float | None]:
+def _groups(table: Table, row: TableRow) -> dict[str, str | float | None]:
     age = row["age_at_initial_pathologic"]
     if age is not None and not 0 <= age <= _OLDEST:
         raise table.bad(row, "age_at_initial_pathologic", f"is 0 to {_OLDEST} years, or empty.")
@@ -313,7 +312,7 @@ def _patient(folder: Path) -> str:
     return "_".join(folder.name.split("_")[:3])
 
 
-def _listed(folder: Path) -> tuple[Patient, list[BadFile]]:
+def _listed(folder: Path) -> tuple[PatientFolder, list[BadFile]]:
     """The pairs of a folder in the order of their numbers, and a refusal for every other file."""
     images: dict[int, Path] = {}
     masks: dict[int, Path] = {}
@@ -334,7 +333,7 @@ def _listed(folder: Path) -> tuple[Patient, list[BadFile]]:
     for number in sorted(masks.keys() - images.keys()):
         problems.append(BadFile(masks[number], "a mask without its image. Add it, or remove this."))
     pairs = {n: (images[n], masks[n]) for n in sorted(images.keys() & masks.keys())}
-    return Patient(folder, pairs), problems
+    return PatientFolder(folder, pairs), problems
 
 
 def _slice(image: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -342,9 +341,9 @@ def _slice(image: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     return pixels, read_mask(mask, pixels.shape[:2])
 
 
-def _absent(there: tuple[bool, ...]) -> tuple[str, ...]:
+def _absent(available: tuple[bool, ...]) -> tuple[str, ...]:
     return tuple(
         f"images have no {name} sequence (the publisher put FLAIR there); set to 0"
-        for name, present in zip(_SEQUENCES, there, strict=True)
+        for name, present in zip(_SEQUENCES, available, strict=True)
         if not present
     )

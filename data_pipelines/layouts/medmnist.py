@@ -172,7 +172,7 @@ _STEM = re.compile(r"(?P<flag>[a-z]+mnist(?:3d)?)(?:_(?:28|64|128|224))?")
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArrayEntry:
     """One image: its split and its place there."""
 
     split: Split
@@ -182,7 +182,7 @@ class Entry:
 class _Rows:
     """The rows of an array in an .npz file, of which a piece is in memory at a time.
 
-    The largest file unpacks to 12 GB. Quick where rows are asked for in order; going back starts
+    The largest file unpacks to 12 GB. Quick where rows are read in order; going back starts
     over. What the file is refused for is kept, so that it is not unpacked once for every row.
     """
 
@@ -219,7 +219,7 @@ class _Rows:
         self._first, self._piece = self._first + len(self._piece), piece
 
 
-class MedMnist(Layout[Entry]):
+class MedMnist(Layout[ArrayEntry]):
     """MedMNIST v2 and MedMNIST+: one `<flag>.npz` or `<flag>_{28,64,128,224}.npz`.
 
     `folder` is such a file, or a folder that holds some; the option `flag` then names the one to
@@ -253,12 +253,12 @@ class MedMnist(Layout[Entry]):
         # `prepare` reads in threads, each of which goes forwards.
         self._open = threading.local()
 
-    def cases(self) -> Iterator[Entry]:
+    def cases(self) -> Iterator[ArrayEntry]:
         for split in _SPLITS:
             for index in range(len(self._labels[split])):
-                yield Entry(split, index)
+                yield ArrayEntry(split, index)
 
-    def load(self, case: Entry) -> Iterator[Sample]:
+    def load(self, case: ArrayEntry) -> Iterator[Sample]:
         label = self._label(case)
         pixels = self._rows(case.split)[case.index]
         if pixels.dtype != np.uint8:
@@ -287,12 +287,12 @@ class MedMnist(Layout[Entry]):
         return digest(self._path.parent, [self._path])
 
     def remarks(self) -> list[str]:
-        found = []
+        remarks = []
         if self._flag.ordinal:
-            found.append("the grades are ordered; they are read as classes without an order")
+            remarks.append("the grades are ordered; they are read as classes without an order")
         if self._unread:
-            found.append(f"not read, as another flag was asked for: {', '.join(self._unread)}")
-        return found
+            remarks.append(f"not read, as another flag was chosen: {', '.join(self._unread)}")
+        return remarks
 
     def _read_labels(self) -> dict[Split, NDArray[np.integer[Any]]]:
         """(N,) class numbers of each split, or (N, K) of 0 and 1."""
@@ -314,7 +314,7 @@ class MedMnist(Layout[Entry]):
             labels[split] = array
         return labels
 
-    def _label(self, case: Entry) -> int | NDArray[np.float32]:
+    def _label(self, case: ArrayEntry) -> int | NDArray[np.float32]:
         value = self._labels[case.split][case.index]
         highest = 1 if value.ndim else len(self.classes) - 1
         if (value < 0).any() or (value > highest).any():
@@ -395,5 +395,5 @@ def _flag_of(stem: str) -> str:
 
 
 def _known(word: str) -> str:
-    asked = f"No flag {word!r}{nearest(word, list(FLAGS))} " if word else ""
-    return f"{asked}Known flags: {', '.join(FLAGS)}."
+    unknown = f"No flag {word!r}{nearest(word, list(FLAGS))} " if word else ""
+    return f"{unknown}Known flags: {', '.join(FLAGS)}."

@@ -13,8 +13,7 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque
-from trustsweep.data_pipelines.readers.tables import Kind as Column
-from trustsweep.data_pipelines.readers.tables import read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, read_table
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, TaskName
@@ -26,7 +25,7 @@ _COLUMNS = (
 )
 #: "?" in the published processed files, -9 in the raw ones that they come from.
 _MISSING = ("", "?", "NaN", "nan", "-9", "-9.0")
-#: Zero stands for missing here: nobody sits at 0 mm Hg or has 0 mg/dl of cholesterol.
+#: Zero means missing here: no patient has 0 mm Hg, or 0 mg/dl of cholesterol.
 _ZERO_MISSING = ("trestbps", "chol")
 _SEVERITIES = 5
 
@@ -60,7 +59,7 @@ _TARGETS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class HospitalRow:
     """One line of a hospital's file: numbers in the order of the columns, None where missing."""
 
     path: Path
@@ -70,11 +69,11 @@ class Row:
     repeats: bool
 
 
-class UciHeart(Layout[Row]):
+class UciHeart(Layout[HospitalRow]):
     """UCI heart disease, the four `processed.*.data` files with 14 columns and no header.
 
     `folder` holds at least one of them. The hospital is the site. Each row counts as a patient of
-    its own, as the publisher tells no patients; files are read on their own, so that a hospital
+    its own, as the publisher gives no patients; files are read on their own, so that a hospital
     can be left out by taking its file away. There are no images: all is in `tabular`, in the
     published coding, as four modalities of which each is absent where none of its entries is known.
     Oddities of the published files, read as missing: `?` and -9, and a `chol` or `trestbps` of 0
@@ -126,10 +125,10 @@ class UciHeart(Layout[Row]):
         self._target = target
         self._rows = [row for hospital in self._paths for row in self._read(hospital)]
 
-    def cases(self) -> Iterator[Row]:
+    def cases(self) -> Iterator[HospitalRow]:
         yield from self._rows
 
-    def load(self, case: Row) -> Iterator[Sample]:
+    def load(self, case: HospitalRow) -> Iterator[Sample]:
         numbers = {
             column: np.nan if value is None else value
             for column, value in zip(_COLUMNS, case.values, strict=True)
@@ -167,9 +166,9 @@ class UciHeart(Layout[Row]):
         return digest(self._folder, self._paths.values())
 
     def remarks(self) -> list[str]:
-        said = []
+        remarks = []
         if absent := [_file(hospital) for hospital in _HOSPITALS if hospital not in self._paths]:
-            said.append(f"not here, and so left out: {', '.join(absent)}")
+            remarks.append(f"not here, and so left out: {', '.join(absent)}")
         known = {path.name for path in self._paths.values()}
         unread = sorted(
             entry.name
@@ -177,23 +176,23 @@ class UciHeart(Layout[Row]):
             if entry.name not in known and not entry.name.startswith(".")
         )
         if unread:
-            said.append(f"not read, not part of the layout: {', '.join(unread)}")
+            remarks.append(f"not read, not part of the layout: {', '.join(unread)}")
         if self._target == "severity":
-            said += [
+            remarks += [
                 f"{self._paths[hospital].name} grades no severity: its num is 0 or 1, disease or "
                 "not, so that its 1 is another class than the others'"
                 for hospital in self._paths
                 if self._ungraded(hospital)
             ]
-        return said
+        return remarks
 
-    def _read(self, hospital: str) -> Iterator[Row]:
+    def _read(self, hospital: str) -> Iterator[HospitalRow]:
         path = self._paths[hospital]
-        columns = dict.fromkeys(_COLUMNS, Column.NUMBER)
+        columns = dict.fromkeys(_COLUMNS, ColumnKind.NUMBER)
         seen = set()
         for row in read_table(path, columns, header=_COLUMNS, missing=_MISSING):
             values = tuple(row[column] for column in _COLUMNS)
-            yield Row(path, hospital, row.line, values, repeats=values in seen)
+            yield HospitalRow(path, hospital, row.line, values, repeats=values in seen)
             seen.add(values)
 
     def _present(self, tabular: NDArray[np.float32]) -> tuple[bool, ...]:
@@ -226,7 +225,7 @@ def _find(name: str, folder: Path | None) -> tuple[Path, dict[str, Path]]:
     return folder, paths
 
 
-def _entry(case: Row, column: str, number: float) -> float:
+def _entry(case: HospitalRow, column: str, number: float) -> float:
     """As stored: the number, or the index of a code in its vocabulary."""
     if column not in _CODES or np.isnan(number):
         return number
@@ -236,7 +235,7 @@ def _entry(case: Row, column: str, number: float) -> float:
     return codes.index(number)
 
 
-def _bad(case: Row, column: str, rule: str) -> BadFile:
+def _bad(case: HospitalRow, column: str, rule: str) -> BadFile:
     value = case.values[_COLUMNS.index(column)]
     shown = "missing" if value is None else f"{value:g}"
     return BadFile(case.path, f"line {case.line}: {column} {rule}, not {shown}. Correct it.")

@@ -40,7 +40,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListEntry:
     """A name of the lists, and the split that the publisher put it in."""
 
     name: str
@@ -55,7 +55,7 @@ class Annotated:
     difficult: bool
 
 
-class Voc(Layout[Entry | BadFile]):
+class Voc(Layout[ListEntry | BadFile]):
     """Pascal VOC's layout: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/{train,...}.txt`.
 
     `folder` holds these three, or one folder that does (VOCdevkit/VOC2007). The task is to tell
@@ -100,11 +100,11 @@ class Voc(Layout[Entry | BadFile]):
         self.classes = self.box_classes = self._learn_classes()
         self._number = {name: index for index, name in enumerate(self.classes)}
 
-    def cases(self) -> Iterator[Entry | BadFile]:
+    def cases(self) -> Iterator[ListEntry | BadFile]:
         yield from self._entries
         yield from self._refused
 
-    def load(self, case: Entry | BadFile) -> Iterator[Sample]:
+    def load(self, case: ListEntry | BadFile) -> Iterator[Sample]:
         if isinstance(case, BadFile):
             raise case
         path, image = self._files(case)
@@ -147,15 +147,15 @@ class Voc(Layout[Entry | BadFile]):
         return digest(self._root, [*lists, *files])
 
     def remarks(self) -> list[str]:
-        found = []
+        remarks = []
         if unlisted := len(set(self._annotations) - {entry.name for entry in self._entries}):
-            found.append(f"{unlisted} annotations are in no list of {_SETS} and not read")
-        return found
+            remarks.append(f"{unlisted} annotations are in no list of {_SETS} and not read")
+        return remarks
 
     def _list(self, name: str) -> Path:
         return self._root / _SETS / f"{name}.txt"
 
-    def _listed(self) -> tuple[list[Entry], list[BadFile]]:
+    def _listed(self) -> tuple[list[ListEntry], list[BadFile]]:
         lists = {name: read_names(p) for name in _LISTS if (p := self._list(name)).is_file()}
         if not lists:
             strays = [
@@ -163,20 +163,20 @@ class Voc(Layout[Entry | BadFile]):
                 for stem, path in self._images.items()
                 if stem not in self._annotations
             ]
-            return [Entry(stem, None) for stem in self._annotations], strays
-        entries: dict[str, Entry] = {}
+            return [ListEntry(stem, None) for stem in self._annotations], strays
+        entries: dict[str, ListEntry] = {}
         refused: dict[str, BadFile] = {}
         for name, members in lists.items():
             for member in members:
                 split = _LISTS[name]
-                earlier = entries.setdefault(member, Entry(member, split)).split
+                earlier = entries.setdefault(member, ListEntry(member, split)).split
                 if split not in (None, earlier):
                     reason = f"{member} is in {earlier}.txt as well. Leave it in one."
                     refused[member] = BadFile(self._list(name), reason)
         usable = [entry for name, entry in entries.items() if name not in refused]
         return usable, list(refused.values())
 
-    def _files(self, case: Entry) -> tuple[Path, Path]:
+    def _files(self, case: ListEntry) -> tuple[Path, Path]:
         if (path := self._annotations.get(case.name)) is None:
             missing = self._root / _XML / f"{case.name}.xml"
             raise BadFile(missing, f"no such file, but a list of {_SETS} names it. Add it.")
@@ -197,7 +197,7 @@ class Voc(Layout[Entry | BadFile]):
         return tuple(sorted(names))
 
     def _objects(self, path: Path, root: Element) -> list[Annotated]:
-        found = []
+        objects = []
         for place, element in enumerate(root.iter("object"), start=1):
             where = f"object {place}"
             name, box = _text(element, "name"), element.find("bndbox")
@@ -208,8 +208,8 @@ class Voc(Layout[Entry | BadFile]):
             flag = _text(element, "difficult") or "0"
             if flag not in ("0", "1"):
                 raise BadFile(path, f"{where}: difficult is 0 or 1, not {flag[:20]!r}.")
-            found.append(Annotated(rectangle, flag == "1"))
-        return found
+            objects.append(Annotated(rectangle, flag == "1"))
+        return objects
 
     def _label(self, objects: list[Annotated]) -> NDArray[np.float32]:
         label = np.zeros(len(self.classes), np.float32)
@@ -238,14 +238,14 @@ def _find_root(folder: Path) -> Path:
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """Files by name without suffix, sorted. Raises `UserError` for two of one name."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        if path.stem in found:
-            raise UserError(f"{path}: {found[path.stem].name} has the same name. Remove one.")
-        found[path.stem] = path
-    return found
+        if path.stem in files:
+            raise UserError(f"{path}: {files[path.stem].name} has the same name. Remove one.")
+        files[path.stem] = path
+    return files
 
 
 def _check_size(path: Path, root: Element, shape: tuple[int, ...]) -> None:
@@ -270,4 +270,4 @@ def _number(path: Path, box: Element, corner: str, where: str) -> float:
     try:
         return float(_text(box, corner) or "")
     except ValueError as error:
-        raise BadFile(path, f"{where}: {corner} is no number. Correct it.") from error
+        raise BadFile(path, f"{where}: {corner} is not a number. Correct it.") from error

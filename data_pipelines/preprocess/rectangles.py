@@ -32,24 +32,24 @@ class Rectangle:
 
 
 def to_boxes(
-    found: Sequence[Rectangle], shape: tuple[int, ...], size: int
+    rectangles: Sequence[Rectangle], shape: tuple[int, ...], size: int
 ) -> tuple[Boxes, tuple[str, ...]]:
-    """The rectangles of an (H, W) image at `size`, cut at its edges, and what is to be noted.
+    """The rectangles of an (H, W) image at `size`, cut at its edges, and notes.
 
     Raises `BadFile` for a rectangle without an area, off the image, or not finite.
     """
     height, width = shape[:2]
     edges = np.array([width, height, width, height], np.float64)
-    corners = np.array([r.xyxy for r in found], np.float64).reshape(-1, 4)
+    corners = np.array([r.xyxy for r in rectangles], np.float64).reshape(-1, 4)
     inside = np.clip(corners, 0, edges)
-    for rectangle, given, cut in zip(found, corners, inside, strict=True):
+    for rectangle, given, cut in zip(rectangles, corners, inside, strict=True):
         if reason := _refusal(given, cut):
             raise BadFile(rectangle.path, f"{rectangle.where}: {reason}")
     # Scaled in single precision, an edge of the image could come to lie just behind it.
     scaled = resize_boxes(inside.astype(np.float32), shape, size).clip(0, size)
     boxes = Boxes(
         xyxy=scaled,
-        classes=np.array([r.cls for r in found], np.int32),
+        classes=np.array([r.cls for r in rectangles], np.int32),
     )
     return boxes, (BEYOND,) if (inside != corners).any() else ()
 

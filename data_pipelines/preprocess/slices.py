@@ -11,7 +11,7 @@ _RULES = ("all", "tumour")
 
 
 def check_options(dims: int, slices: str | int, depth: int) -> None:
-    """Raises `UserError` for values that cannot be, and for those that would not be used.
+    """Raises `UserError` for invalid values, and for those that would not be used.
 
     `dims` is 2 (slices, of which `slices` says which) or 3 (volumes of `depth` slices, 0 for as
     many as pixels a side).

@@ -24,14 +24,14 @@ _LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class VolumeRecipe:
     """What is done to every scan of a data set.
 
     Attributes:
         size: Target (D, H, W) in voxels, D along the body's axis; None for D keeps the slices that
             there are.
         spacing: Voxel (D, H, W) in mm to resample to, before `size`; None keeps the scan's.
-        crop: Keep only the bounding box of what is above 0 in any sequence.
+        crop: Keep only the bounding box of the voxels above 0 in any sequence.
         margin: Voxels around that box, as far as the scan goes.
         clip: Percentiles of a sequence's voxels other than 0 that become 0 and 1.
         stretch_depth: Scale D on its own, for slices whose thickness is unknown; else all axes
@@ -39,7 +39,7 @@ class Recipe:
         template: NIfTI file that every scan is registered to.
         registration: "rigid" or "affine".
 
-    Raises `UserError` for values that cannot be.
+    Raises `UserError` for invalid values.
     """
 
     size: tuple[int | None, int, int]
@@ -68,7 +68,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedVolume:
     """A scan on its final grid.
 
     Attributes:
@@ -85,8 +85,8 @@ class Prepared:
 
 
 def apply(
-    recipe: Recipe, volumes: Mapping[str, Volume], mask: NDArray[np.uint8] | None = None
-) -> Prepared:
+    recipe: VolumeRecipe, volumes: Mapping[str, Volume], mask: NDArray[np.uint8] | None = None
+) -> PreparedVolume:
     """Register, orient, resample, crop, scale to [0, 1] and resize, in this order.
 
     Images are interpolated linearly (averaged where they shrink to `size`), masks by the nearest
@@ -120,7 +120,7 @@ def apply(
         image = image[:, *box]
         labels = labels if labels is None else labels[:, *box]
     scaled, notes = _scaled(image, tuple(volumes), recipe.clip)
-    return Prepared(
+    return PreparedVolume(
         image=np.clip(_resized(recipe, scaled, labels=False), 0, 1),
         mask=None if labels is None else _resized(recipe, labels, labels=True).astype(np.uint8),
         notes=notes,
@@ -128,7 +128,7 @@ def apply(
 
 
 def _on_one_grid(
-    recipe: Recipe, volumes: Mapping[str, Volume], mask: NDArray[np.uint8] | None
+    recipe: VolumeRecipe, volumes: Mapping[str, Volume], mask: NDArray[np.uint8] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """The sequences (C, D, H, W) and the mask (1, D, H, W), oriented and resampled."""
     import torch
@@ -176,7 +176,9 @@ def _scaled(
     return out, tuple(notes)
 
 
-def _resized(recipe: Recipe, values: NDArray[np.float32], *, labels: bool) -> NDArray[np.float32]:
+def _resized(
+    recipe: VolumeRecipe, values: NDArray[np.float32], *, labels: bool
+) -> NDArray[np.float32]:
     """(C, D, H, W) at the recipe's size: scaled as a whole, the rest padded with 0."""
     import torch
     from monai.transforms import Resize, ResizeWithPadOrCrop

@@ -41,7 +41,7 @@ _TAGS = (
     *("PixelSpacing", "ImagerPixelSpacing"),
     *("ViewPosition", "Modality", "PatientSex", "PatientAge"),
 )
-#: Without these nobody can tell what the pixels are.
+#: Without these the pixels cannot be interpreted.
 _REQUIRED = (
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "PixelRepresentation"),
@@ -59,12 +59,12 @@ _SEX = {"F": "female", "M": "male", "O": "other"}
 
 @dataclass(frozen=True)
 class DicomImage:
-    """A frame as it is meant to be seen.
+    """A frame as it is meant to be displayed.
 
     Attributes:
         pixels: (H, W) float32 in [0, 1]; air is dark (MONOCHROME1 is inverted).
         spacing: Distance of rows and of columns in mm: in the patient, or on the detector where the
-            file tells only that. None where it tells neither.
+            file gives only that. None where it gives neither.
         view: Such as "PA", "AP", "LL"; None where unknown.
         modality: Such as "DX", "CR", "CT"; None where unknown.
         sex: "female", "male" or "other"; None where unknown.
@@ -164,7 +164,7 @@ def _dataset(path: Path) -> tuple[Dataset, str]:
             raise BadFile(path, "no DICOM file. Convert it, or take it away.") from None
         syntax = str(meta.get("TransferSyntaxUID", ""))
         if not syntax:
-            raise BadFile(path, "does not tell its transfer syntax. Export it again.")
+            raise BadFile(path, "states no transfer syntax. Export it again.")
         if syntax == _DEFLATED:
             start = _META_START + int(meta.FileMetaInformationGroupLength)
             inflated = BytesIO(_inflated(path, content[start:]))
@@ -361,5 +361,5 @@ def _code(dataset: Dataset, keyword: str) -> str | None:
 
 
 def _age(text: str) -> float | None:
-    found = _AGE.fullmatch(text.strip())
-    return int(found[1]) / _PER_YEAR[found[2]] if found else None
+    match = _AGE.fullmatch(text.strip())
+    return int(match[1]) / _PER_YEAR[match[2]] if match else None

@@ -1,4 +1,4 @@
-"""Folders and files as such: found, identified, and named without naming anyone."""
+"""Finding and identifying folders and files, and naming them without naming a patient."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trustsweep.data_pipelines.problems import BadFile
 def checked_size(path: Path, limit: int | None = None) -> int:
     """Bytes of a regular, readable file that holds something.
 
-    Raises `BadFile` for what is missing, empty, unreadable, larger than `limit` bytes, or no
+    Raises `BadFile` for a file that is missing, empty, unreadable, larger than `limit` bytes, or no
     regular file: opening a pipe or a device may block for ever.
     """
     _regular(path)

@@ -110,15 +110,15 @@ def read_mask(
             f"the mask is {pixels.shape[1]} x {pixels.shape[0]} pixels, its image "
             f"{shape[1]} x {shape[0]}. Give both the same size.",
         )
-    found = np.unique(pixels).tolist()
+    stored = np.unique(pixels).tolist()
     if values is None:
-        return _binary(path, pixels, set(found))
-    return _classes(path, pixels, found, values)
+        return _binary(path, pixels, set(stored))
+    return _classes(path, pixels, stored, values)
 
 
-def _binary(path: Path, pixels: Pixels, found: set[int]) -> Pixels:
-    if not (found <= {0, 1} or found <= {0, 255}):
-        odd = min(found - {0, 255})
+def _binary(path: Path, pixels: Pixels, stored: set[int]) -> Pixels:
+    if not (stored <= {0, 1} or stored <= {0, 255}):
+        odd = min(stored - {0, 255})
         raise BadFile(
             path,
             f"a mask holds 0 and 255 (or 0 and 1) alone, this one {odd} as well. "
@@ -127,15 +127,15 @@ def _binary(path: Path, pixels: Pixels, found: set[int]) -> Pixels:
     return (pixels > 0).astype(np.uint8)
 
 
-def _classes(path: Path, pixels: Pixels, found: list[int], values: Mapping[int, int]) -> Pixels:
-    if unknown := [value for value in found if value not in values]:
+def _classes(path: Path, pixels: Pixels, stored: list[int], values: Mapping[int, int]) -> Pixels:
+    if unknown := [value for value in stored if value not in values]:
         known = ", ".join(map(str, sorted(values)))
         raise BadFile(
             path,
             f"the mask holds {_some(unknown)}, which stands for no class. Known: {known}.",
         )
     classes = np.zeros(pixels.shape, np.uint8)
-    for value in found:
+    for value in stored:
         classes[pixels == value] = values[value]
     return classes
 

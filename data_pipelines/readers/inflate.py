@@ -18,7 +18,7 @@ _MAX_RATIO = 1032
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
-    """The content, told to be gzipped by its first bytes, and by how much it may have grown.
+    """The content, unpacked if it begins as gzip does, and the largest ratio by which it may grow.
 
     What goes wrong while it is read, checksums at the end included, becomes a `BadFile`.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import checked_size
 
-#: The lists of a million images stay far below this; what is larger is no list.
+#: The lists of a million images stay far below this; a larger file is no list.
 MAX_BYTES = 64 * 2**20
 
 

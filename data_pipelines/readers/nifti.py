@@ -53,7 +53,7 @@ def read_nifti(path: Path, *, dims: int = 3) -> Volume:
     """A .nii or .nii.gz file, reoriented to the nearest RAS+ axes without resampling.
 
     Args:
-        path: Told by its content, not by its name.
+        path: Recognised by its content, not by its name.
         dims: 3, or 4 for a file with several volumes. Axes of length 1 beyond them are dropped.
 
     The affine is the file's sform, else its qform, else nibabel's guess from the voxel sizes; units
@@ -107,8 +107,8 @@ def read_labels(path: Path, reference: Volume, values: Collection[int]) -> NDArr
             f"the labels lie up to {apart:.3g} voxels beside their image (other affine). "
             "Resample them to the image.",
         )
-    found = np.unique(labels.values)
-    if unknown := [value for value in found.tolist() if value not in set(values)]:
+    stored = np.unique(labels.values)
+    if unknown := [value for value in stored.tolist() if value not in set(values)]:
         listed = ", ".join(f"{value:g}" for value in unknown[:5])
         known = ", ".join(map(str, sorted(values)))
         raise BadFile(path, f"labels {listed} are unknown. Known: {known}.")
@@ -210,7 +210,7 @@ def _voxels(
     count: int,
     dtype: np.dtype[np.generic],
 ) -> NDArray[np.float32]:
-    """(count,) rescaled. Holds what is stored in pieces alone."""
+    """(count,) rescaled. Holds the stored values in pieces alone."""
     slope, intercept = _scaling(path, header)
     values = np.empty(count, np.float32)
     bad = 0

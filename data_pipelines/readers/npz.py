@@ -89,7 +89,7 @@ def stream_npz(path: Path, name: str, *, rows: int = 256) -> Iterator[NDArray[An
             length, *rest = header.shape
             row_bytes = prod(rest) * header.dtype.itemsize
             if row_bytes * rows > MAX_BYTES:
-                raise BadFile(path, f"a row of {name!r} is larger than what is read at a time.")
+                raise BadFile(path, f"a row of {name!r} is larger than the reader holds at a time.")
             for start in range(0, length, rows):
                 count = min(rows, length - start)
                 content = _exactly(path, member, stream, count * row_bytes)
@@ -122,18 +122,18 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    found = [info for info in archive.infolist() if info.filename == name + _SUFFIX]
-    if not found:
+    members = [info for info in archive.infolist() if info.filename == name + _SUFFIX]
+    if not members:
         known = _names(archive)
         raise BadFile(
             path,
             f"no array {name!r}{nearest(name, known)} It has: {', '.join(known[:20]) or 'none'}.",
         )
-    if len(found) > 1:
+    if len(members) > 1:
         raise BadFile(path, f"several arrays {name!r}. Store it anew.")
-    if found[0].compress_type not in _METHODS:
+    if members[0].compress_type not in _METHODS:
         raise BadFile(path, f"array {name!r} is packed in a way that NumPy does not write.")
-    return found[0]
+    return members[0]
 
 
 def _header(path: Path, member: zipfile.ZipInfo, stream: IO[bytes]) -> _Header:
@@ -172,7 +172,7 @@ def _array(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDA
 
 
 def _exactly(path: Path, member: zipfile.ZipInfo, stream: IO[bytes], count: int) -> bytearray:
-    """Grows with what is there, so that a false size reserves nothing."""
+    """Grows with the data read, so that a false size reserves nothing."""
     content = bytearray()
     while len(content) < count:
         piece = stream.read(min(_CHUNK, count - len(content)))

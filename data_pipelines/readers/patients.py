@@ -1,4 +1,4 @@
-"""A user's list of who is in which image, for folders whose publisher does not say it."""
+"""A user's list of the patient of each image, for folders whose publisher does not give it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.problems import BadFile
-from trustsweep.data_pipelines.readers.tables import Kind, Row, read_header, read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, TableRow, read_header, read_table
 
 #: Headers that are understood, as `_plain` writes them.
 _FILES = (
@@ -140,7 +140,7 @@ class PatientList:
         return self._known[image]
 
     def digest(self) -> str:
-        """Hex digest of who is in which image, whatever the list's name, place and order."""
+        """Hex digest of the patient of each image, whatever the list's name, place and order."""
         # Below what they share, so that it does not matter which folder above was given.
         above = os.path.commonpath(self._known) if self._known else "."
         known = sorted(
@@ -167,7 +167,7 @@ class _Index:
         stems = {last.name.casefold()}
         if last.suffix.lower() in _PICTURES:
             stems.add(last.stem.casefold())
-        found = [
+        matches = [
             (image, theirs)
             for stem in stems
             for image, theirs in self._by_stem.get(stem, ())
@@ -177,18 +177,18 @@ class _Index:
             lambda own: own == last.name,
             lambda own: own.casefold() == last.name.casefold(),
         ):
-            if best := [(image, theirs) for image, theirs in found if same(theirs[-1])]:
-                found = best
+            if best := [(image, theirs) for image, theirs in matches if same(theirs[-1])]:
+                matches = best
                 break
-        if not found:
+        if not matches:
             raise ValueError(f"no image {name!r} is read here. Correct it, or remove the line.")
-        if len(found) > 1:
-            fitting = " or ".join("/".join(theirs) for _, theirs in found[:2])
+        if len(matches) > 1:
+            fitting = " or ".join("/".join(theirs) for _, theirs in matches[:2])
             raise ValueError(f"{name!r} may be {fitting}. Write the whole of it.")
-        return found[0][0]
+        return matches[0][0]
 
 
-def _read(path: Path) -> tuple[Iterator[Row], str, str]:
+def _read(path: Path) -> tuple[Iterator[TableRow], str, str]:
     """The rows, and the columns of the file name and of the patient."""
     headers = {delimiter: read_header(path, delimiter=delimiter) for delimiter in _DELIMITERS}
     delimiter = max(headers, key=lambda one: _fit(headers[one]))
@@ -196,7 +196,7 @@ def _read(path: Path) -> tuple[Iterator[Row], str, str]:
     file_column, patient_column = columns
     table = read_table(
         path,
-        dict.fromkeys(columns, Kind.TEXT),
+        dict.fromkeys(columns, ColumnKind.TEXT),
         delimiter=delimiter,
         private=(patient_column,),
     )
@@ -212,16 +212,16 @@ def _fit(header: Sequence[str]) -> tuple[int, int]:
     return known, len(header)
 
 
-def _column(path: Path, header: Sequence[str], known: Sequence[str]) -> str:
-    found = [name for name in header if _plain(name) in known]
-    if len(found) == 1:
-        return found[0]
-    what = "file names" if known is _FILES else "patients"
-    if not found:
+def _column(path: Path, header: Sequence[str], accepted: Sequence[str]) -> str:
+    columns = [name for name in header if _plain(name) in accepted]
+    if len(columns) == 1:
+        return columns[0]
+    what = "file names" if accepted is _FILES else "patients"
+    if not columns:
         listed = ", ".join(name for name in header if name)
         raise UserError(f"{path}: no column of {what}. {_EXPECTED}. It has: {listed}.")
     raise UserError(
-        f"{path}: {' and '.join(map(repr, found))} may each be the column of {what}. "
+        f"{path}: {' and '.join(map(repr, columns))} may each be the column of {what}. "
         "Rename or remove all but one."
     )
 
@@ -235,9 +235,9 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _within(listed: Sequence[str], there: Sequence[str]) -> bool:
+def _within(listed: Sequence[str], folders: Sequence[str]) -> bool:
     """Whether the two chains of folders agree as far as both go, from the image upwards."""
-    pairs = zip(reversed(listed), reversed(there), strict=False)
+    pairs = zip(reversed(listed), reversed(folders), strict=False)
     return all(a.casefold() == b.casefold() for a, b in pairs)
 
 

@@ -1,4 +1,4 @@
-"""Libraries that talk while they read: what they say may quote a patient's values."""
+"""Silences libraries that print while they read: their output may quote a patient's values."""
 
 from __future__ import annotations
 

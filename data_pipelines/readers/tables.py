@@ -30,7 +30,7 @@ _TRUE, _FALSE = ("1", "true", "t", "yes", "y"), ("0", "false", "f", "no", "n")
 _EXACT = 2**53
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What a column holds."""
 
     TEXT = "text"
@@ -40,7 +40,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One row; `row["age"]` is a str, float, int or bool after its kind, or None where empty.
 
     Attributes:
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The columns that were asked for, of every row.
+    """The requested columns of every row.
 
     Attributes:
         path: The file.
@@ -66,16 +66,16 @@ class Table:
     """
 
     path: Path
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     header: tuple[str, ...]
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[TableRow]:
         return iter(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def bad(self, row: Row, column: str, rule: str) -> BadFile:
+    def bad(self, row: TableRow, column: str, rule: str) -> BadFile:
         """For a value that a layout cannot use: `rule` is the end of "column 'age' ...".
 
         Quotes no value; let `rule` do so where the column identifies nobody.
@@ -85,10 +85,10 @@ class Table:
 
 @dataclass(frozen=True)
 class _Format:
-    """What a caller said of a file."""
+    """How to read a file."""
 
     path: Path
-    columns: Mapping[str, Kind]
+    columns: Mapping[str, ColumnKind]
     delimiter: str
     missing: frozenset[str]
     required: Collection[str]
@@ -97,7 +97,7 @@ class _Format:
 
 def read_table(
     path: Path,
-    columns: Mapping[str, Kind],
+    columns: Mapping[str, ColumnKind],
     *,
     unique: str | None = None,
     delimiter: str = ",",
@@ -109,12 +109,12 @@ def read_table(
     """The named columns of a file of at most `MAX_TABLE_BYTES`, in UTF-8 with or without BOM.
 
     Args:
-        path: Plain or gzipped, told by its content.
-        columns: The columns to read and what they hold. Others are passed over.
+        path: Plain or gzipped, recognised by its content.
+        columns: The columns to read and what they hold. Others are ignored.
         unique: A column whose values differ in all rows; it must not be empty either.
         delimiter: Between fields.
         header: The file's columns, for one without a line that names them.
-        missing: What stands for no value, exactly. Without "nan" in it, NaN is no number.
+        missing: The exact texts of a missing value. Without "nan" in it, NaN is refused.
         required: Columns that must not be empty.
         private: Columns whose values no message quotes; `unique` is always among them.
 
@@ -122,17 +122,20 @@ def read_table(
     true/false, t/f, yes/no and y/n. Empty lines are no rows, and neither are empty fields behind
     the last named column. Raises `BadFile` with line and column for anything else.
     """
-    wanted = _format(path, columns, delimiter, missing, required, private, unique)
-    names, found = _open(wanted, header)
-    rows: list[Row] = []
-    seen: dict[Any, int] = {}
+    spec = _format(path, columns, delimiter, missing, required, private, unique)
+    names, stream = _open(spec, header)
+    rows: list[TableRow] = []
+    first_lines: dict[Any, int] = {}
     total = 0
-    for block in found:
+    for block in stream:
         total += len(block.text)
         if total > MAX_TABLE_BYTES:
             raise BadFile(path, f"more than {MAX_TABLE_BYTES:,} bytes of text. Split the file.")
-        for row in _rows(wanted, names, block):
-            if unique is not None and (first := seen.setdefault(row[unique], row.line)) != row.line:
+        for row in _rows(spec, names, block):
+            if (
+                unique is not None
+                and (first := first_lines.setdefault(row[unique], row.line)) != row.line
+            ):
                 raise BadFile(
                     path,
                     f"line {row.line}, column {unique!r}: the same value as in line {first}. "
@@ -149,7 +152,7 @@ def read_header(path: Path, *, delimiter: str = ",") -> tuple[str, ...]:
 
 def stream_table(
     path: Path,
-    columns: Mapping[str, Kind],
+    columns: Mapping[str, ColumnKind],
     *,
     batch_rows: int = 65_536,
     delimiter: str = ",",
@@ -163,19 +166,19 @@ def stream_table(
     Columns come in the order of `columns` as string, double, int64 and bool. What is wrong raises
     `BadFile` when the iteration arrives there, a missing column with the first batch.
     """
-    wanted = _format(path, columns, delimiter, missing, required, private)
-    names, found = _open(wanted, header)
-    for block in found:
+    spec = _format(path, columns, delimiter, missing, required, private)
+    names, stream = _open(spec, header)
+    for block in stream:
         # Arrow is fast and strict, but neither names lines nor keeps values to itself: what it
         # refuses is read again the slow way, which accepts it or says what is wrong.
-        batch = _fast(wanted, names, block) or _slow(wanted, names, block)
+        batch = _fast(spec, names, block) or _slow(spec, names, block)
         for start in range(0, batch.num_rows, batch_rows):
             yield batch.slice(start, batch_rows)
 
 
 def _format(
     path: Path,
-    columns: Mapping[str, Kind],
+    columns: Mapping[str, ColumnKind],
     delimiter: str,
     missing: Collection[str],
     required: Collection[str],
@@ -189,24 +192,24 @@ def _format(
     return _Format(path, columns, delimiter, frozenset(missing), required, hidden)
 
 
-def _open(wanted: _Format, header: Sequence[str] | None) -> tuple[tuple[str, ...], Iterator[Block]]:
+def _open(spec: _Format, header: Sequence[str] | None) -> tuple[tuple[str, ...], Iterator[Block]]:
     """The file's columns, and its rows in blocks."""
-    found = blocks(wanted.path)
+    stream = blocks(spec.path)
     if header is None:
-        first = next(found, Block(1, ""))
-        header, rest = _header(wanted, first)
-        found = _chained(rest, found)
+        first = next(stream, Block(1, ""))
+        header, rest = _header(spec, first)
+        stream = _chained(rest, stream)
     names = tuple(header)
-    for column in wanted.columns:
+    for column in spec.columns:
         if column not in names:
             known = [name for name in names if name]
             raise BadFile(
-                wanted.path,
+                spec.path,
                 f"no column {column!r}{nearest(column, known)} It has: {', '.join(known)}.",
             )
         if names.count(column) > 1:
-            raise BadFile(wanted.path, f"several columns {column!r}. Rename or remove the others.")
-    return names, found
+            raise BadFile(spec.path, f"several columns {column!r}. Rename or remove the others.")
+    return names, stream
 
 
 def _chained(first: Block, others: Iterator[Block]) -> Iterator[Block]:
@@ -214,109 +217,109 @@ def _chained(first: Block, others: Iterator[Block]) -> Iterator[Block]:
     yield from others
 
 
-def _header(wanted: _Format, block: Block) -> tuple[list[str], Block]:
+def _header(spec: _Format, block: Block) -> tuple[list[str], Block]:
     """The names in the first record that is not empty, and what follows it."""
     source = io.StringIO(block.text, newline="")
-    reader = csv.reader(source, delimiter=wanted.delimiter, strict=True)
+    reader = csv.reader(source, delimiter=spec.delimiter, strict=True)
     try:
         names = next((record for record in reader if record), None)
     except csv.Error as error:
-        raise BadFile(wanted.path, f"line {reader.line_num}: {error}. Correct it.") from error
+        raise BadFile(spec.path, f"line {reader.line_num}: {error}. Correct it.") from error
     if names is None:
-        raise BadFile(wanted.path, "no line names the columns. Fetch it again.")
+        raise BadFile(spec.path, "no line names the columns. Fetch it again.")
     names = [name.strip() for name in names]
     while names and not names[-1]:
         names.pop()
     return names, Block(block.line + reader.line_num, source.read())
 
 
-def _rows(wanted: _Format, names: Sequence[str], block: Block) -> Iterator[Row]:
-    places = [(name, kind, names.index(name)) for name, kind in wanted.columns.items()]
-    for line, record in _records(wanted, len(names), block):
+def _rows(spec: _Format, names: Sequence[str], block: Block) -> Iterator[TableRow]:
+    places = [(name, kind, names.index(name)) for name, kind in spec.columns.items()]
+    for line, record in _records(spec, len(names), block):
         values = {
-            name: _value(wanted, line, name, kind, record[place]) for name, kind, place in places
+            name: _value(spec, line, name, kind, record[place]) for name, kind, place in places
         }
-        yield Row(line, values)
+        yield TableRow(line, values)
 
 
-def _records(wanted: _Format, width: int, block: Block) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(
-        io.StringIO(block.text, newline=""), delimiter=wanted.delimiter, strict=True
-    )
+def _records(spec: _Format, width: int, block: Block) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(block.text, newline=""), delimiter=spec.delimiter, strict=True)
     line = block.line
     try:
         for record in reader:
             if record:
                 if len(record) < width or any(record[width:]):
                     raise BadFile(
-                        wanted.path,
+                        spec.path,
                         f"line {line}: {len(record)} fields where {width} columns are named. "
                         "Correct the line; a field with a delimiter in it stands in quotes.",
                     )
                 yield line, record
             line = block.line + reader.line_num
     except csv.Error as error:
-        raise BadFile(wanted.path, f"line {line}: {error}. Correct it.") from error
+        raise BadFile(spec.path, f"line {line}: {error}. Correct it.") from error
 
 
-def _value(wanted: _Format, line: int, column: str, kind: Kind, text: str) -> Any:
-    stripped = text if kind is Kind.TEXT else text.strip()
-    if stripped in wanted.missing:
-        if column in wanted.required:
-            raise BadFile(wanted.path, f"line {line}, column {column!r}: empty. Fill it in.")
+def _value(spec: _Format, line: int, column: str, kind: ColumnKind, text: str) -> Any:
+    stripped = text if kind is ColumnKind.TEXT else text.strip()
+    if stripped in spec.missing:
+        if column in spec.required:
+            raise BadFile(spec.path, f"line {line}, column {column!r}: empty. Fill it in.")
         return None
     value = _parsed(kind, stripped)
     if value is None:
-        shown = "a value" if column in wanted.private else repr(text[:40])
+        shown = "a value" if column in spec.private else repr(text[:40])
         raise BadFile(
-            wanted.path, f"line {line}, column {column!r}: {shown} is no {kind}. Correct it."
+            spec.path, f"line {line}, column {column!r}: {shown} is no {kind}. Correct it."
         )
     return value
 
 
-def _parsed(kind: Kind, text: str) -> Any:
-    """None for what is none of its kind."""
-    if kind is Kind.TEXT:
+def _parsed(kind: ColumnKind, text: str) -> Any:
+    """None for a text that is not of its kind."""
+    if kind is ColumnKind.TEXT:
         return text
-    if kind is Kind.BOOLEAN:
+    if kind is ColumnKind.BOOLEAN:
         lower = text.lower()
         return lower in _TRUE if lower in _TRUE + _FALSE else None
-    if kind is Kind.INTEGER and _INTEGER.fullmatch(text):
+    if kind is ColumnKind.INTEGER and _INTEGER.fullmatch(text):
         whole = int(text)
         return whole if -(2**63) <= whole < 2**63 else None
     number = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(number):
         return None
-    if kind is Kind.NUMBER:
+    if kind is ColumnKind.NUMBER:
         return number
     return int(number) if number.is_integer() and abs(number) <= _EXACT else None
 
 
 _ARROW = {
-    Kind.TEXT: pa.string(),
-    Kind.NUMBER: pa.float64(),
-    Kind.INTEGER: pa.int64(),
-    Kind.BOOLEAN: pa.bool_(),
+    ColumnKind.TEXT: pa.string(),
+    ColumnKind.NUMBER: pa.float64(),
+    ColumnKind.INTEGER: pa.int64(),
+    ColumnKind.BOOLEAN: pa.bool_(),
 }
 
 
-def _slow(wanted: _Format, names: Sequence[str], block: Block) -> pa.RecordBatch:
-    rows = list(_rows(wanted, names, block))
+def _slow(spec: _Format, names: Sequence[str], block: Block) -> pa.RecordBatch:
+    rows = list(_rows(spec, names, block))
     return pa.record_batch(
         {
             name: pa.array([row[name] for row in rows], _ARROW[kind])
-            for name, kind in wanted.columns.items()
+            for name, kind in spec.columns.items()
         }
     )
 
 
-def _fast(wanted: _Format, names: Sequence[str], block: Block) -> pa.RecordBatch | None:
+def _fast(spec: _Format, names: Sequence[str], block: Block) -> pa.RecordBatch | None:
     """None for a block with anything that `_slow` might refuse, or read differently."""
     if block.text.count('"') % 2:  # Arrow closes an open quote at the end
         return None
     # Integers as floats first: Arrow would refuse "5.0", and take "0x1F".
-    types = {kind: pa.float64() if kind is Kind.INTEGER else _ARROW[kind] for kind in Kind}
-    places = {name: str(names.index(name)) for name in wanted.columns}
+    types = {
+        kind: pa.float64() if kind is ColumnKind.INTEGER else _ARROW[kind] for kind in ColumnKind
+    }
+    places = {name: str(names.index(name)) for name in spec.columns}
     try:
         table = arrow_csv.read_csv(
             pa.BufferReader(block.text.encode()),
@@ -325,11 +328,11 @@ def _fast(wanted: _Format, names: Sequence[str], block: Block) -> pa.RecordBatch
                 block_size=2 * MAX_RECORD,
                 column_names=[str(place) for place in range(len(names))],
             ),
-            arrow_csv.ParseOptions(delimiter=wanted.delimiter, newlines_in_values=True),
+            arrow_csv.ParseOptions(delimiter=spec.delimiter, newlines_in_values=True),
             arrow_csv.ConvertOptions(
                 include_columns=list(places.values()),
-                column_types={places[n]: types[kind] for n, kind in wanted.columns.items()},
-                null_values=list(wanted.missing),
+                column_types={places[n]: types[kind] for n, kind in spec.columns.items()},
+                null_values=list(spec.missing),
                 strings_can_be_null=True,
                 true_values=_spellings(_TRUE),
                 false_values=_spellings(_FALSE),
@@ -338,9 +341,9 @@ def _fast(wanted: _Format, names: Sequence[str], block: Block) -> pa.RecordBatch
     except (pa.ArrowInvalid, pa.ArrowKeyError):
         return None
     arrays = {}
-    for name, kind in wanted.columns.items():
+    for name, kind in spec.columns.items():
         array = table[places[name]].combine_chunks()
-        if not _sound(array, kind, name in wanted.required):
+        if not _sound(array, kind, name in spec.required):
             return None
         arrays[name] = array.cast(_ARROW[kind])
     return pa.record_batch(arrays)
@@ -350,13 +353,13 @@ def _spellings(words: Collection[str]) -> list[str]:
     return sorted({form for word in words for form in (word, word.title(), word.upper())})
 
 
-def _sound(array: pa.Array, kind: Kind, required: bool) -> bool:
+def _sound(array: pa.Array, kind: ColumnKind, required: bool) -> bool:
     if required and array.null_count:
         return False
-    if kind not in (Kind.NUMBER, Kind.INTEGER) or array.null_count == len(array):
+    if kind not in (ColumnKind.NUMBER, ColumnKind.INTEGER) or array.null_count == len(array):
         return True
     sound = pc.is_finite(array)
-    if kind is Kind.INTEGER:
+    if kind is ColumnKind.INTEGER:
         whole = pc.equal(pc.floor(array), array)
         sound = pc.and_(sound, pc.and_(whole, pc.less_equal(pc.abs(array), float(_EXACT))))
     return bool(pc.all(sound).as_py())

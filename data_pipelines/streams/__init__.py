@@ -11,7 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trustsweep.data_pipelines.lazy import exports
-from trustsweep.data_pipelines.streams.modes import TASK_CPUS, Choice, Mode, Source, choose
+from trustsweep.data_pipelines.streams.modes import (
+    TASK_CPUS,
+    Mode,
+    ModeChoice,
+    SampleSource,
+    choose,
+)
 
 if TYPE_CHECKING:
     from trustsweep.data_pipelines.streams.indexed import Indexed, Resident, Samples
@@ -21,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TASK_CPUS",
-    "Choice",
     "Indexed",
     "Mode",
+    "ModeChoice",
     "Resident",
+    "SampleSource",
     "Samples",
-    "Source",
     "Stream",
     "Streamed",
     "Transform",

@@ -33,7 +33,7 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModeChoice:
     """A mode, the bytes that need room, and the room that the mode has. Its text is for logs."""
 
     mode: Mode
@@ -54,7 +54,7 @@ class Choice:
         return text + (f"; over the limit{over}" if self.needed > self.limit else "")
 
 
-def choose(wanted: str, needed: int, *, store: float, device: float) -> Choice:
+def choose(wanted: str, needed: int, *, store: float, device: float) -> ModeChoice:
     """How the train and validation splits reach the workers.
 
     Args:
@@ -72,12 +72,12 @@ def choose(wanted: str, needed: int, *, store: float, device: float) -> Choice:
         mode = Mode.RESIDENT
     else:
         mode = Mode.MATERIALISED if needed <= in_store else Mode.STREAMED
-    return Choice(mode, needed, on_device if mode is Mode.RESIDENT else in_store)
+    return ModeChoice(mode, needed, on_device if mode is Mode.RESIDENT else in_store)
 
 
 @dataclass(frozen=True)
-class Source:
-    """What a worker is told of where its samples come from.
+class SampleSource:
+    """Where a worker's samples come from.
 
     Attributes:
         mode: By `choose`.

@@ -14,7 +14,7 @@ from trustsweep.data_pipelines.schema import Batch
 
 #: The corruption of training: (batch, epoch) to another batch of the same samples.
 Transform = Callable[[Batch, int], Batch]
-#: How much of an epoch is asked for: epoch to a share of its steps, in (0, 1].
+#: How much of an epoch is used: epoch to a share of its steps, in (0, 1].
 Share = Callable[[int], float]
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -63,7 +63,7 @@ class Stream(ABC):
             epoch: From 0 on.
             rank, world: This process among those that train together.
             transform: Applied to the rows of each step, or of each piece of it.
-            epochs: How many this seed and transform will be asked for, where it is known; nothing
+            epochs: How many epochs of this seed and transform there will be, where known; nothing
                 beyond is prepared ahead.
             share: Of each epoch, the first of whose steps are taken; None for whole epochs. What
                 is left out is not prepared.
@@ -84,7 +84,7 @@ class Stream(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End what is being prepared for an epoch to come; the stream may be used again."""
+        """Stop preparing the next epoch; the stream may be used again."""
 
 
 def steps(samples: int, batch_size: int, world: int) -> int:

@@ -28,7 +28,7 @@ from trustsweep.data_pipelines.streams.columns import (
 )
 from trustsweep.data_pipelines.streams.modes import TASK_CPUS
 from trustsweep.data_pipelines.streams.order import Share, Stream, Transform
-from trustsweep.data_pipelines.streams.windows import WINDOW_BYTES, Group, Piece, Shards
+from trustsweep.data_pipelines.streams.windows import WINDOW_BYTES, Piece, RowGroup, Shards
 
 #: Tasks that one pipeline is planned for, in whole epochs. Starting one costs 0.3 to 2 seconds.
 _PLANNED_TASKS = 256
@@ -139,14 +139,14 @@ class Streamed(Stream):
         """The samples at these places of `sample_ids`; for a few, as row groups are read whole."""
         wanted = list(indices)
         chunks: list[Columns] = []
-        found: dict[int, tuple[int, int]] = {}
+        places: dict[int, tuple[int, int]] = {}
         for start, group in zip(self._edges[:-1], self._shards.groups, strict=True):
             mine = [i for i in wanted if start <= i < start + group.rows]
             if mine:
                 rows = self._shards.read(group).take(pa.array([i - start for i in mine]))
-                found |= {index: (len(chunks), row) for row, index in enumerate(mine)}
+                places |= {index: (len(chunks), row) for row, index in enumerate(mine)}
                 chunks += self._columns(rows)
-        return assemble(gather(chunks, [found[i] for i in wanted]), self.manifest)
+        return assemble(gather(chunks, [places[i] for i in wanted]), self.manifest)
 
     @property
     def _edges(self) -> list[int]:
@@ -169,7 +169,7 @@ class Streamed(Stream):
         ]
         with ThreadPoolExecutor(1) as pool:
 
-            def read(group: Group, rows: np.ndarray) -> pa.Table:
+            def read(group: RowGroup, rows: np.ndarray) -> pa.Table:
                 table = self._shards.read(group)
                 return table if len(rows) == group.rows else table.take(pa.array(rows))
 
@@ -345,10 +345,10 @@ def _prepare(
 
 def _user_error(error: BaseException) -> UserError | None:
     """The `UserError` that a task raised, from among its causes."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UserError):
-            kind = StorageError if isinstance(seen, StorageError) else UserError
-            return kind(str(seen).splitlines()[0] if str(seen) else str(seen))
-        seen = getattr(seen, "cause", None) or seen.__cause__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            kind = StorageError if isinstance(cause, StorageError) else UserError
+            return kind(str(cause).splitlines()[0] if str(cause) else str(cause))
+        cause = getattr(cause, "cause", None) or cause.__cause__
     return None

@@ -29,7 +29,7 @@ WINDOW_BYTES = 64 * 2**20
 LEAST_GROUPS = 4
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """A row group: the file in the data set, its number there, its rows."""
 
     part: str
@@ -52,7 +52,7 @@ class Shards:
 
     folder: Folder
     manifest: Manifest
-    groups: tuple[Group, ...]
+    groups: tuple[RowGroup, ...]
     row_bytes: int
     window_bytes: int = WINDOW_BYTES
 
@@ -67,19 +67,19 @@ class Shards:
         """Raises `UserError` for missing or damaged files, or fewer rows than the manifest says."""
         folder = Folder(location).resolved()
         groups = tuple(
-            Group(part.name, number, rows)
+            RowGroup(part.name, number, rows)
             for part in parts(folder, split)
             for number, rows in enumerate(part.rows)
             if rows
         )
-        found, stated = sum(g.rows for g in groups), manifest.split_counts.get(split, 0)
-        if found != stated or not found:
+        total, stated = sum(g.rows for g in groups), manifest.split_counts.get(split, 0)
+        if total != stated or not total:
             raise UserError(
-                f"{folder}: {found} rows in the {split} split, the manifest says {stated}. "
+                f"{folder}: {total} rows in the {split} split, the manifest says {stated}. "
                 "Prepare it again."
             )
         stored = manifest.stored_bytes.get(split, 0)
-        return cls(folder, manifest, groups, max(1, stored // found), window_bytes)
+        return cls(folder, manifest, groups, max(1, stored // total), window_bytes)
 
     def __len__(self) -> int:
         return sum(group.rows for group in self.groups)
@@ -95,7 +95,7 @@ class Shards:
         """Of a window, at most."""
         return self.groups_per_window * max(group.rows for group in self.groups)
 
-    def read(self, group: Group, columns: Sequence[str] | None = None) -> pa.Table:
+    def read(self, group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a group, the columns that a batch is made of or those named.
 
         Raises `UserError` for a missing or damaged file.
@@ -104,7 +104,7 @@ class Shards:
             names = wanted(file.schema_arrow.names, self.manifest)
             return file.read_row_group(group.number, columns=list(columns or names))
 
-    def windows(self, seed: int, epoch: int) -> list[tuple[Group, ...]]:
+    def windows(self, seed: int, epoch: int) -> list[tuple[RowGroup, ...]]:
         """The row groups of an epoch in their shuffled order."""
         order = np.random.default_rng((seed, epoch)).permutation(len(self.groups))
         size = self.groups_per_window

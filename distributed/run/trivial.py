@@ -45,7 +45,7 @@ def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> Trivial:
             state = TRIVIAL[task](prior)
             for truth in read_column(data, split, column):
                 state.add(truth)
-            figures[split] = state.figures()
+            figures[split] = state.metrics()
     return Trivial(prior, figures)
 
 

@@ -250,7 +250,7 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
 
 
 def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
-    from trustsweep.data_pipelines.streams import Source
+    from trustsweep.data_pipelines.streams import SampleSource
     from trustsweep.distributed.workers.board import WorkerSettings
     from trustsweep.distributed.workers.slot import PATIENCE, SlotSettings
 
@@ -265,7 +265,7 @@ def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
             fidelity=prepared.study.fidelity,
             scheduler=prepared.study.search.scheduler,
             prior=prepared.trivial.prior,
-            source=Source(
+            source=SampleSource(
                 mode=plan.data.mode,
                 location=str(Folder(prepared.study.data).resolved()),
                 tasks=plan.stream_tasks,

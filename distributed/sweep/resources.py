@@ -18,7 +18,7 @@ from typing import Any
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.machine import cpu_count, free_memory
 from trustsweep.data_pipelines.plugins import PLUGINS
-from trustsweep.data_pipelines.streams.modes import TASK_CPUS, Choice, Mode, choose
+from trustsweep.data_pipelines.streams.modes import TASK_CPUS, Mode, ModeChoice, choose
 from trustsweep.search_spaces.study import Resources
 
 #: How a Ray cluster is named to this process; `ray job submit` sets it.
@@ -44,7 +44,7 @@ class ResourcePlan:
     workers: int
     per_worker: dict[str, float]
     cluster: dict[str, float]
-    data: Choice
+    data: ModeChoice
 
     @property
     def ranks(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from trustsweep.data_pipelines.schema import Batch
 from trustsweep.data_pipelines.streams import Stream
 from trustsweep.distributed.workers.model import Model
-from trustsweep.search_spaces.study import Evaluation as EvaluationSettings
+from trustsweep.search_spaces.study import EvaluationSettings
 from trustsweep.trainables.attacks.masking import SIGNS, Effort
 from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.evaluation import Evaluation

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trustsweep.data_pipelines.schema import Manifest
-from trustsweep.data_pipelines.streams.modes import Source
+from trustsweep.data_pipelines.streams.modes import SampleSource
 from trustsweep.distributed.workers.fidelity import Level, Levels
 from trustsweep.search_spaces.study import Fidelity, Scheduler
 from trustsweep.trainables.evaluation.plan import EvaluationPlan
@@ -38,7 +38,7 @@ class WorkerSettings:
     plan: EvaluationPlan
     evaluation_batch_size: int
     threads: int
-    source: Source = field(default_factory=Source)
+    source: SampleSource = field(default_factory=SampleSource)
     fidelity: Fidelity = field(default_factory=Fidelity)
     scheduler: Scheduler = field(default_factory=Scheduler)
     prior: Prior | None = None

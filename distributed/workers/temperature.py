@@ -73,7 +73,7 @@ def fit_temperature(method: Method, network: nn.Module, batches: Iterable[Batch]
     kept: list[tuple[Tensor, Tensor]] = []
     with frozen(network), torch.inference_mode():
         for batch in batches:
-            kept.append(method.task.decisions(method.scores(network, batch), batch))
+            kept.append(method.task.labelled_scores(method.scores(network, batch), batch))
     scores = torch.cat([part for part, _ in kept]).clamp(-_LARGEST, _LARGEST)
     truth = torch.cat([part for _, part in kept])
     numbers = ~scores.isnan().any(dim=1)

@@ -27,7 +27,7 @@ from trustsweep.data_pipelines.readers.dicom import read_dicom
 from trustsweep.data_pipelines.readers.images import read_colour, read_grey, read_mask
 from trustsweep.data_pipelines.readers.nifti import read_nifti
 from trustsweep.data_pipelines.readers.npz import npz_shapes, read_npz, stream_npz
-from trustsweep.data_pipelines.readers.tables import Kind, read_table, stream_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, read_table, stream_table
 from trustsweep.data_pipelines.readers.xml import read_xml
 
 #: Reads of each seed file.
@@ -99,7 +99,11 @@ def _npz(path: Path) -> None:
     read_npz(path, ["images", "labels"])
 
 
-COLUMNS = {"Image Index": Kind.TEXT, "Patient ID": Kind.INTEGER, "Patient Age": Kind.NUMBER}
+COLUMNS = {
+    "Image Index": ColumnKind.TEXT,
+    "Patient ID": ColumnKind.INTEGER,
+    "Patient Age": ColumnKind.NUMBER,
+}
 
 
 def _table(path: Path) -> None:

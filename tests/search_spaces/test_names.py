@@ -9,7 +9,7 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import Registry, registered
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest
 from trustsweep.search_spaces.names import GROUPS, group
-from trustsweep.search_spaces.space import Kind, Parameter, Space
+from trustsweep.search_spaces.space import Parameter, Space, ValueKind
 from trustsweep.trainables.registry import ATTACKS, METHODS, REGIMES, RISKS
 
 REGISTRIES = {
@@ -108,10 +108,10 @@ def test_a_grid_has_the_numbers_that_were_written():
 
 
 def test_kinds_are_those_of_what_ships():
-    assert Kind.of(Parameter.model_validate({"low": 1, "high": 2})) is Kind.WHOLE
-    assert Kind.of(Parameter.model_validate({"low": 0.0, "high": 1})) is Kind.NUMBER
-    assert Kind.of(Parameter.model_validate(False)) is Kind.FLAG
-    assert Kind.of(Parameter.model_validate("none")) is Kind.WORD
+    assert ValueKind.of(Parameter.model_validate({"low": 1, "high": 2})) is ValueKind.WHOLE
+    assert ValueKind.of(Parameter.model_validate({"low": 0.0, "high": 1})) is ValueKind.NUMBER
+    assert ValueKind.of(Parameter.model_validate(False)) is ValueKind.FLAG
+    assert ValueKind.of(Parameter.model_validate("none")) is ValueKind.WORD
 
 
 def test_the_data_say_which_corruptions_change_anything(phantoms):

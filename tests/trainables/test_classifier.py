@@ -150,7 +150,7 @@ def test_labels_are_attacked_however_sure_the_model_is(attack: str, factor: int)
     task = model.task
 
     def right(at: Batch) -> float:
-        return float(task.performance(task.answer(model.scores(network, at), at)).mean())
+        return float(task.performance(task.decisions(model.scores(network, at), at)).mean())
 
     assert right(data) == 1
     reached = right(worse)

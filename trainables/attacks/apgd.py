@@ -43,7 +43,7 @@ class APGD(Attack):
     def default_step_size(self, epsilon: Tensor) -> Tensor:
         return 2 * epsilon
 
-    def judged(self, victim: Victim, batch: Batch) -> Tensor:
+    def selection_score(self, victim: Victim, batch: Batch) -> Tensor:
         with torch.no_grad():
             return victim.look(batch)[1]
 

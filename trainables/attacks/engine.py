@@ -38,9 +38,9 @@ class Attack(ABC):
     the clean image is kept for each sample, so more restarts never do less harm.
 
     Args:
-        steps: Gradient steps; attacks of a single step take one whatever is asked.
+        steps: Gradient steps; attacks of a single step ignore it.
         step_size: In the unit of ε; None for the attack's own default.
-        restarts: Random starts; attacks that start at the image take one whatever is asked.
+        restarts: Random starts; attacks that start at the image ignore it.
         norm: "linf", ε the most that a pixel may change; or "l2", ε the length of the change of a
             whole image.
         draws: Gradients averaged for each step (expectation over transformation, Athalye et al.
@@ -49,7 +49,7 @@ class Attack(ABC):
 
     #: Whether `steps` and `step_size` mean something to it.
     iterative: ClassVar[bool] = True
-    #: Whether it asks for gradients, or for answers alone.
+    #: Whether it uses gradients, or predictions alone.
     follows_gradients: ClassVar[bool] = True
     #: What `norm` may be.
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
@@ -132,15 +132,15 @@ class Attack(ABC):
 
     @abstractmethod
     def default_step_size(self, epsilon: Tensor) -> Tensor:
-        """The step where none was asked for."""
+        """The step size if none is given."""
 
-    def judged(self, victim: Victim, batch: Batch) -> Tensor:
-        """(B,): what decides between restarts."""
+    def selection_score(self, victim: Victim, batch: Batch) -> Tensor:
+        """(B,): the value that picks the best restart."""
         with torch.no_grad():
             return victim.loss(batch)
 
     def objective(self, victim: Victim, batch: Batch, step: int) -> Tensor:
-        """(B,): what is raised at `step`, counted from 0."""
+        """(B,): the objective to maximise at `step`, counted from 0."""
         return victim.loss(batch)
 
     def _worst(
@@ -149,10 +149,10 @@ class Attack(ABC):
         if self.restarts == 1:
             return self._ascend(victim, batch, ball, draws, begin)
         worst = batch.image
-        highest = self.judged(victim, batch)
+        highest = self.selection_score(victim, batch)
         for restart in range(self.restarts):
             end = self._ascend(victim, batch, ball, draws, None if restart else begin)
-            figure = self.judged(victim, batch.with_image(end))
+            figure = self.selection_score(victim, batch.with_image(end))
             higher = figure > highest  # never true of NaN
             worst = torch.where(wide(higher, worst), end, worst)
             highest = torch.where(higher, figure, highest)

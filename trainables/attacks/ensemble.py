@@ -1,8 +1,8 @@
 """Several attacks at once, the worst of each sample: what *attacked* means in every figure.
 
 One attack can be blind where another is not, and a search finds the models that it is blind for. So
-a model is judged by an ensemble: a **fast** one at every rung of a search, a **full** one where
-figures are published. How far they lie apart is told beside the figures (see `masking`).
+a model is evaluated with an ensemble: a **fast** one at every rung of a search, a **full** one
+where results are published. The gap between the two is reported beside them (see `masking`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Member:
 
     Attributes:
         name: As the card has it.
-        thorough: Also attacks samples whose answer is wrong already, which moves figures of
+        thorough: Also attacks samples whose prediction is wrong already, which moves metrics of
             ranking and calibration, where others leave them.
         onward: Goes on from the worst images so far, where others start on their own.
     """
@@ -59,9 +59,9 @@ class Member:
 class Ensemble:
     """The worst images that any of several attacks finds, sample by sample.
 
-    What is worst is decided by the harm done to the answer (`Task.harm`), never by a loss.
-    So no member, alone, makes more answers wrong (or less of an overlap) than the ensemble does,
-    and a sample is never left less harmed than it came.
+    The worst is the one of most harm to the prediction (`Task.harm`), not of the largest loss. So
+    no member alone makes more predictions wrong (or overlaps smaller) than the ensemble does, and
+    no sample ends with less harm than the images it started from.
 
     Attributes:
         gradients: Gradient evaluations so far, counted by image.
@@ -95,11 +95,11 @@ class Ensemble:
                 continue
             onward = member.onward or (start is not None and member is self.members[0])
             begin = worst.image if onward else None
-            found = member.attack(member.victim, batch, epsilon, chosen, seeds, begin)
+            attacked = member.attack(member.victim, batch, epsilon, chosen, seeds, begin)
             self.gradients += len(chosen) * member.attack.gradients
-            new = self._harm(found)
+            new = self._harm(attacked)
             better = new > harm  # never of NaN
-            image = torch.where(wide(better, worst.image), found.image, worst.image)
+            image = torch.where(wide(better, worst.image), attacked.image, worst.image)
             worst, harm = worst.with_image(image), torch.where(better, new, harm)
         return worst
 
@@ -109,7 +109,7 @@ class Ensemble:
 
 
 class Single:
-    """One attack alone, as its paper has it: to compare with, not to be judged by."""
+    """One attack alone, as in its paper: for comparison, not for the evaluation itself."""
 
     def __init__(self, victim: ScoreVictim, attack: Attack) -> None:
         self._victim, self._attack = victim, attack
@@ -139,7 +139,7 @@ def make_ensemble(
 ) -> Ensemble:
     """The ensemble called `name`, one of `ENSEMBLES`.
 
-    - fast: APGD on what the task is judged by: Dice (segmentation) or the margin. `steps` and
+    - fast: APGD on the measure of the task: Dice (segmentation) or the margin. `steps` and
       `restarts` are its own.
     - full: the fast one; then, each with the steps that `STEPS` gives for the size of the image,
       APGD onward from there, on the other losses and on the method's own training loss; of

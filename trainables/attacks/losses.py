@@ -3,7 +3,7 @@
 A loss of probabilities has no gradient where float32 rounds them to 0 or 1, and a network that is
 sure of itself then passes for a robust one. So everything here starts from `Prediction.scores`, and
 most of it from **margins**: how far the score of the truth lies above the best other one, above 0
-where the answer is right. A margin never saturates.
+where the prediction is right. A margin never saturates.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _MOST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What was said of B samples, and what is true of them, in n decisions each.
+class Decisions:
+    """The predictions for B samples beside their ground truth, in n decisions each.
 
     A decision is a sample (classification), one of its labels (several labels) or a pixel.
 
@@ -69,98 +69,98 @@ class Answer:
         return margin / torch.where(usable, extent, 1.0)
 
 
-def decision_losses(said: Answer) -> Tensor:
+def decision_losses(decisions: Decisions) -> Tensor:
     """(B, n): the cross-entropy −ln p(truth) of each decision, in nats.
 
     Of log-odds as softplus(−margin): −ln σ(z) has a gradient of σ(−z), which float32 holds down to
     e^−88, where that of ln(σ(z)) is 0 from z = 17 on.
     """
-    if said.truth.dtype == torch.long:
+    if decisions.truth.dtype == torch.long:
         # Σ_{k≠y} e^(s_k − s_y), for the same reason.
-        own = said.scores.gather(1, said.truth.unsqueeze(1))
-        others = (said.scores - own).scatter(1, said.truth.unsqueeze(1), -math.inf)
+        own = decisions.scores.gather(1, decisions.truth.unsqueeze(1))
+        others = (decisions.scores - own).scatter(1, decisions.truth.unsqueeze(1), -math.inf)
         return F.softplus(others.logsumexp(dim=1))
-    loss = F.softplus(-said.margin)
-    return loss.masked_fill(said.truth.isnan(), 0)
+    loss = F.softplus(-decisions.margin)
+    return loss.masked_fill(decisions.truth.isnan(), 0)
 
 
-def margin_harm(said: Answer) -> Tensor:
+def margin_harm(decisions: Decisions) -> Tensor:
     """(B,): minus the mean margin of the decisions, larger is worse.
 
-    Of one decision, above 0 where it is wrong, and the surer of it the worse. Of a score that is no
-    number, inf: a model that breaks there must not pass for a robust one.
+    Of one decision, above 0 where it is wrong, and the surer of it the worse. Inf for a
+    NaN score: a model that breaks there must not pass for a robust one.
     """
-    return _broken_worst(-said.margin.mean(dim=1))
+    return _broken_worst(-decisions.margin.mean(dim=1))
 
 
-def overlap_harm(said: Answer) -> Tensor:
+def overlap_harm(decisions: Decisions) -> Tensor:
     """(B,): 1 − Dice of each image, larger is worse; inf as in `margin_harm`.
 
     Between images of equal Dice (those without lesion have 0 or 1) the least margin decides, which
     counts for less than any pixel does.
     """
-    predicted, lesion = said.scores.squeeze(1) > 0, said.truth > 0.5
+    predicted, lesion = decisions.scores.squeeze(1) > 0, decisions.truth > 0.5
     both = (predicted & lesion).sum(dim=1)
     either = predicted.sum(dim=1) + lesion.sum(dim=1)
     # float32 would round away what decides between equals.
     dice = torch.where(either == 0, 1.0, 2 * both.double() / either.clamp(min=1))
     # 2/n² is less than the least difference of two values of Dice of n pixels.
-    least = said.margin.double().amin(dim=1).clamp(-_MOST, _MOST)
+    least = decisions.margin.double().amin(dim=1).clamp(-_MOST, _MOST)
     # Never flat, other than a tanh, and within (−1, 1).
     depth = least / (1 + least.abs())
-    return _broken_worst(1 - dice - depth / said.margin.shape[1] ** 2)
+    return _broken_worst(1 - dice - depth / decisions.margin.shape[1] ** 2)
 
 
 def _broken_worst(harm: Tensor) -> Tensor:
     return harm.nan_to_num(math.inf, math.inf, -math.inf)
 
 
-def cross_entropy(said: Answer) -> Tensor:
+def cross_entropy(decisions: Decisions) -> Tensor:
     """Mean cross-entropy of the decisions, in nats, less 1e-12 of the mean margin.
 
     That little decides where the cross-entropy has no gradient left that float32 could hold.
     """
-    return decision_losses(said).mean(dim=1) - 1e-12 * said.margin.mean(dim=1)
+    return decision_losses(decisions).mean(dim=1) - 1e-12 * decisions.margin.mean(dim=1)
 
 
-def masked_cross_entropy(said: Answer) -> Tensor:
-    """Cross-entropy of tempered margins over what is still right, mean over all decisions.
+def masked_cross_entropy(decisions: Decisions) -> Tensor:
+    """Cross-entropy of tempered margins over the decisions still right, mean over all.
 
-    Croce et al. 2024, arXiv 2306.12941: what is wrong already needs no further push.
+    Croce et al. 2024, arXiv 2306.12941: wrong decisions need no further push.
     """
-    return (F.softplus(-said.tempered) * said.right).mean(dim=1)
+    return (F.softplus(-decisions.tempered) * decisions.right).mean(dim=1)
 
 
-def jensen_shannon(said: Answer) -> Tensor:
-    """Jensen-Shannon divergence of the tempered answer and the truth, mean, in [0, ln 2].
+def jensen_shannon(decisions: Decisions) -> Tensor:
+    """Jensen-Shannon divergence of the tempered prediction and the truth, mean, in [0, ln 2].
 
     Croce et al. 2024: flat where a decision is far on either side, so that the ascent works on what
     can be turned. With q the probability of the truth, ½ ln(2/(1 + q)) + ½ [q ln(2q/(1 + q)) +
     (1 − q) ln 2].
     """
-    q = torch.sigmoid(2 * said.tempered)
+    q = torch.sigmoid(2 * decisions.tempered)
     middle = torch.log1p(q)
     kept = torch.xlogy(q, q) - q * middle
     return (0.5 * (2 * math.log(2) - middle + kept)).mean(dim=1)
 
 
-def margin(said: Answer) -> Tensor:
+def margin(decisions: Decisions) -> Tensor:
     """Minus the mean margin of the decisions (Carlini & Wagner 2017, arXiv 1608.04644)."""
-    return -said.margin.mean(dim=1)
+    return -decisions.margin.mean(dim=1)
 
 
-def dlr(said: Answer) -> Tensor:
+def dlr(decisions: Decisions) -> Tensor:
     """Difference of logits ratio, −margin / (s₍₁₎ − s₍₃₎), mean (Croce & Hein 2020, 2003.01690).
 
     Of fewer than three columns, which have no third score, minus the margin.
     """
-    if said.scores.shape[1] < 3:
-        return margin(said)
-    ordered = said.scores.sort(dim=1, descending=True).values
-    return -(said.margin / (ordered[:, 0] - ordered[:, 2] + 1e-12)).mean(dim=1)
+    if decisions.scores.shape[1] < 3:
+        return margin(decisions)
+    ordered = decisions.scores.sort(dim=1, descending=True).values
+    return -(decisions.margin / (ordered[:, 0] - ordered[:, 2] + 1e-12)).mean(dim=1)
 
 
-def dice(said: Answer) -> Tensor:
+def dice(decisions: Decisions) -> Tensor:
     """1 − Dice, as `overlap_harm` has it, with a gradient of the pixels nearest to turning.
 
     Pixels count by the rank q (in [0, 1]) of their |margin|, not by its height: with
@@ -169,17 +169,17 @@ def dice(said: Answer) -> Tensor:
     the scores are multiplied by, and whatever power they are raised to: a method that flattens its
     scores around the decision hides nothing.
     """
-    margin, lesion = said.margin, said.truth > 0.5
+    margin, lesion = decisions.margin, decisions.truth > 0.5
     height = margin.detach().abs()
     size = margin.shape[1]
     # As a second argsort would give it, which takes as long as the first.
     order = height.argsort(dim=1)
     places = torch.arange(size, device=order.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, places).to(margin) / size
-    predicted = said.right == lesion
+    predicted = decisions.right == lesion
     both = (predicted & lesion).sum(dim=1, keepdim=True)
     either = predicted.sum(dim=1, keepdim=True) + lesion.sum(dim=1, keepdim=True)
-    # Of 2B/E: what is lost with a pixel of the lesion, and with one of the background. One pixel
+    # Of 2B/E: the loss with a pixel of the lesion, and with one of the background. One pixel
     # is added, so that an image without either has a gradient.
     missed, alarm = (
         (2 * (either - both) + 1) / (either + 1) ** 2,
@@ -190,18 +190,18 @@ def dice(said: Answer) -> Tensor:
     floor = 1e-30 * height.mean(dim=1, keepdim=True) + torch.finfo(height.dtype).tiny
     held = weight / torch.maximum(height, floor)
     surrogate = -(torch.where(usable, held, 0) * torch.where(usable, margin, 0)).sum(dim=1)
-    return surrogate - surrogate.detach() + overlap_harm(said).detach()
+    return surrogate - surrogate.detach() + overlap_harm(decisions).detach()
 
 
-def soft_dice(said: Answer) -> Tensor:
+def soft_dice(decisions: Decisions) -> Tensor:
     """1 − Dice of σ(16 · tempered score) in place of 0 or 1: bends at fixed heights, unlike `dice`.
 
     One pixel is added to both sides, so that an image without lesion has a gradient.
     """
-    lesion = (said.truth > 0.5).to(said.scores)
+    lesion = (decisions.truth > 0.5).to(decisions.scores)
     # Of the wrong side, as σ of what is surely right rounds to 1, where it has no gradient.
-    wrong = torch.sigmoid(-16 * said.tempered)
-    predicted = torch.where(said.truth > 0.5, 1 - wrong, wrong)
+    wrong = torch.sigmoid(-16 * decisions.tempered)
+    predicted = torch.where(decisions.truth > 0.5, 1 - wrong, wrong)
     both, either = (predicted * lesion).sum(dim=1), (predicted + lesion).sum(dim=1)
     return 1 - (2 * both + 1) / (either + 1)
 

@@ -1,7 +1,7 @@
 """Signs that a model looks robust because its gradients are hidden (gradient masking).
 
 After Athalye et al. 2018 (arXiv 1802.00420) and Carlini et al. 2019 (1902.06705). A sign proves
-nothing; a model with one is to be looked at before its figures are believed.
+nothing, but a model with one needs a closer look before its results are trusted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trustsweep.data_pipelines.schema import Batch, Manifest
 from trustsweep.trainables.attacks.apgd import APGD
 from trustsweep.trainables.attacks.engine import Attack, frozen
-from trustsweep.trainables.attacks.losses import Answer
+from trustsweep.trainables.attacks.losses import Decisions
 from trustsweep.trainables.attacks.pgd import PGD
 from trustsweep.trainables.attacks.registry import make_attack
 from trustsweep.trainables.attacks.victims import ScoreVictim
@@ -30,7 +30,7 @@ SIGNS: Mapping[str, str] = {
     "single-step": "one gradient step does more harm than many",
     "black-box": "an attack without gradients finds what those with gradients miss",
     "more-steps": "twice the steps and another restart still do more harm",
-    "large-radius": "within ε = 0.5 some answers still stand",
+    "large-radius": "within ε = 0.5 some predictions are still right",
     "zero-gradient": "the gradient is exactly 0 for some samples",
     "no-ascent": "the loss does not rise along the attack",
 }
@@ -58,13 +58,14 @@ class Effort:
 
 @dataclass(frozen=True)
 class Masking:
-    """What the checks found.
+    """The results of the checks.
 
     Attributes:
         samples: How many were attacked.
         epsilon: The radius of all checks but "large-radius".
-        figures: What each sign was read off, by name. A *performance* is the share of samples with
-            the right answer, or the mean Dice of the images with a lesion (of all, if none has).
+        figures: The values that the signs are derived from, by name. A *performance* is the share
+            of samples with the right prediction, or the mean Dice of the images with a lesion (of
+            all, if none has).
         signs: Those of `SIGNS` that are set.
     """
 
@@ -101,7 +102,7 @@ def masking(
     Samples whose image is absent are left out where any other has one: no attack can move them.
 
     Args:
-        epsilon: > 0; what the model is judged at.
+        epsilon: > 0; the attack budget of the evaluation.
         seeds: (B,) integers, see `Attack`.
         batch_size: How many samples pass the network at once; None for all.
     """
@@ -131,7 +132,7 @@ def masking(
     }
     # A single sample is no sign.
     some = max(SHARE, 1.5 / len(batch))
-    found = {
+    criteria = {
         "single-step": figures["many_steps"] - figures["single_step"] > some,
         "black-box": figures["black_box_beyond"] > some,
         "more-steps": figures["many_steps"] - figures["more_steps"] > some,
@@ -139,7 +140,7 @@ def masking(
         "zero-gradient": figures["zero_gradient"] > some,
         "no-ascent": figures["no_ascent"] > some,
     }
-    signs = tuple(name for name, here in found.items() if here)
+    signs = tuple(name for name, met in criteria.items() if met)
     return Masking(len(batch), epsilon, figures, signs)
 
 
@@ -149,8 +150,8 @@ def _attackable(batch: Batch, manifest: Manifest) -> list[int]:
     if batch.present is None or not manifest.modalities:
         return everyone
     columns = [place for place, m in enumerate(manifest.modalities) if m.column == "image"]
-    there = (batch.present[:, columns] > 0).any(dim=1)
-    return [row for row in everyone if there[row]] or everyone
+    attackable = (batch.present[:, columns] > 0).any(dim=1)
+    return [row for row in everyone if attackable[row]] or everyone
 
 
 class _Check:
@@ -167,7 +168,7 @@ class _Check:
         self.clean = self._each(lambda part, _: self._score(part))
 
     def after(self, attack: Attack, epsilon: float) -> Tensor:
-        """(B,): how right each answer still is."""
+        """(B,): how right each prediction still is."""
 
         def score(part: Batch, seeds: Tensor | None) -> Tensor:
             return self._score(attack(self._victim, part, epsilon, seeds=seeds))
@@ -180,7 +181,7 @@ class _Check:
 
     def chance(self) -> float:
         """What a model that never looks at the image can reach, and a little room above it."""
-        outputs = self._said(self._parts[0][0]).scores.shape[1]
+        outputs = self._decisions(self._parts[0][0]).scores.shape[1]
         return self._task.chance(self._batch, outputs, self._counted) + POINT
 
     def zero_gradient(self) -> float:
@@ -200,12 +201,12 @@ class _Check:
 
         return float(self._each(level).double().mean())
 
-    def _each(self, found: Callable[[Batch, Tensor | None], Tensor]) -> Tensor:
+    def _each(self, function: Callable[[Batch, Tensor | None], Tensor]) -> Tensor:
         """(B,) on the CPU, of parts that the memory holds."""
-        return torch.cat([found(part, seeds).cpu() for part, seeds in self._parts])
+        return torch.cat([function(part, seeds).cpu() for part, seeds in self._parts])
 
     def _still(self, batch: Batch) -> Tensor:
-        """(B,) float64: 1 where nothing says which way to go."""
+        """(B,) float64: 1 where the gradient is 0 or not finite throughout."""
         with torch.inference_mode(False), torch.enable_grad(), frozen(self._victim.network):
             image = batch.image.detach().clone().requires_grad_()
             loss = self._victim.loss(batch.with_image(image)).sum()
@@ -219,9 +220,9 @@ class _Check:
     def _counted(self) -> Tensor:
         return self._task.counted(self._batch)
 
-    def _said(self, batch: Batch) -> Answer:
+    def _decisions(self, batch: Batch) -> Decisions:
         with torch.inference_mode(False), torch.no_grad(), frozen(self._victim.network):
-            return self._victim.answer(batch)
+            return self._victim.decisions(batch)
 
     def _score(self, batch: Batch) -> Tensor:
-        return self._task.performance(self._said(batch)).cpu()
+        return self._task.performance(self._decisions(batch)).cpu()

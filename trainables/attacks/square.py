@@ -1,4 +1,4 @@
-"""Random search by the answers alone: an attack that no gradient can hide from."""
+"""Random search by the predictions alone: an attack that no gradient can hide from."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Square(Attack):
     All of this is torchattacks 3.5.1's, to which the search of 2-D images is equal on the same seed
     (tested).
 
-    It sees what a network answers and nothing of how. Where it does more harm than an attack by
+    It sees the predictions of a network alone. Where it does more harm than an attack by
     gradients, these gradients are masked.
 
-    Returned is, for each sample, the most harmful image that was asked about, the clean one
-    included. A classifier's sample is searched until its answer is wrong; one that is wrong from
-    the start stays as it is.
+    Returns, for each sample, the most harmful image that was tried, the clean one included. A
+    classifier's sample is searched until its prediction is wrong; one that is wrong from the start
+    stays as it is.
 
     Args:
         steps: Boxes tried, one query (forward pass) each instead of a gradient; the paper takes
             thousands. A box that would change nothing costs none.
         step_size: How far a box moves; None for 2 ε, from one face of the ball to the other.
-        restarts: Searches from other stripes, for samples whose answer is still right.
+        restarts: Searches from other stripes, for samples whose prediction is still right.
         norm: "linf".
-        draws: Queries averaged for each answer, for methods whose every prediction is another draw.
+        draws: Queries averaged for each prediction, for stochastic methods.
     """
 
     norms = ("linf",)
@@ -65,7 +65,7 @@ class Square(Attack):
     def default_step_size(self, epsilon: Tensor) -> Tensor:
         return 2 * epsilon
 
-    def judged(self, victim: Victim, batch: Batch) -> Tensor:
+    def selection_score(self, victim: Victim, batch: Batch) -> Tensor:
         return mean_harm(victim, batch, self.draws)
 
     def _worst(
@@ -73,7 +73,7 @@ class Square(Attack):
     ) -> Tensor:
         classes = isinstance(victim, ScoreVictim) and victim.method.task.losses.to_boundary
         enough = 0.0 if classes else math.inf
-        worst, most = batch.image, self.judged(victim, batch)
+        worst, most = batch.image, self.selection_score(victim, batch)
         for restart in range(self.restarts):
             # Drawn for all: a sample's numbers are its own, whatever has become of the others.
             stripes = self.start(ball, draws)
@@ -111,9 +111,9 @@ class _Search:
         )
 
     def ask(self, rows: Tensor, images: Tensor) -> None:
-        """Keep those of `images` that do more harm than what is known of `rows`."""
-        asked = self.batch if len(rows) == len(self.batch) else self.batch.select(rows.tolist())
-        harm = self.attack.judged(self.victim, asked.with_image(images)).double()
+        """Keep those of `images` that do more harm than the worst so far of `rows`."""
+        batch = self.batch if len(rows) == len(self.batch) else self.batch.select(rows.tolist())
+        harm = self.attack.selection_score(self.victim, batch.with_image(images)).double()
         more = harm > self.harm[rows]
         self.image[rows[more]], self.harm[rows[more]] = images[more], harm[more]
 

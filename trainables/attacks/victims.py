@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.schema import Batch
-from trustsweep.trainables.attacks.losses import LOSSES, Answer, decision_losses
+from trustsweep.trainables.attacks.losses import LOSSES, Decisions, decision_losses
 from trustsweep.trainables.contract import Method, Progress
 
 #: A batch to scores, with gradient; see `Prediction.scores`.
@@ -31,11 +31,11 @@ class Victim(Protocol):
         ...
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """`loss`, and (B,) without gradient: the harm that is done, the more the worse."""
+        """`loss`, and (B,) without gradient: `Task.harm`, larger is worse."""
         ...
 
     def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(B, n) losses whose mean per sample is maximised, and (B, n) bool: is it right?"""
+        """(B, n) losses whose mean per sample is maximised, and (B, n) bool, which are right."""
         ...
 
 
@@ -63,20 +63,20 @@ class ScoreVictim:
         self._scores = scores or (lambda batch: method.scores(network, batch))
 
     def loss(self, batch: Batch) -> Tensor:
-        loss: Tensor = self._loss(self.answer(batch))
+        loss: Tensor = self._loss(self.decisions(batch))
         return loss
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        said = self.answer(batch)
-        return self._loss(said), self.method.task.harm(said).detach()
+        decisions = self.decisions(batch)
+        return self._loss(decisions), self.method.task.harm(decisions).detach()
 
     def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        said = self.answer(batch)
-        return decision_losses(said), said.right
+        decisions = self.decisions(batch)
+        return decision_losses(decisions), decisions.right
 
-    def answer(self, batch: Batch) -> Answer:
-        """What is said of a batch, beside its truth."""
-        return self.method.task.answer(self._scores(batch), batch)
+    def decisions(self, batch: Batch) -> Decisions:
+        """The predictions for a batch beside its ground truth."""
+        return self.method.task.decisions(self._scores(batch), batch)
 
 
 class TrainingVictim(ScoreVictim):
@@ -91,7 +91,7 @@ class TrainingVictim(ScoreVictim):
 
     def look(self, batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            done = self.method.task.harm(self.answer(batch))
+            done = self.method.task.harm(self.decisions(batch))
         return self.loss(batch), done
 
 

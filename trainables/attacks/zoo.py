@@ -1,7 +1,8 @@
 """Attacks of torchattacks, of classifiers, under the rules of the engine.
 
-They look for the nearest image with another answer rather than for the worst one of a ball, and so
-check the others in another way. torchattacks is an extra; `available` says whether it is there.
+They look for the nearest image with another prediction rather than for the worst one of a ball, and
+so check the others in another way. torchattacks is an extra; `available` says whether it is
+installed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class _Borrowed(Attack):
 
     On one sample at a time, as torchattacks has one seed for a batch, stops where the batch as a
     whole does no better, and picks samples out of it without saying which; together where none of
-    that happens (FAB without restarts, of a network whose answers repeat themselves).
+    that happens (FAB without restarts, of a network whose predictions repeat).
 
     Its result is brought into the ball, and taken where it does more **harm** (`Victim.look`) there
     than the clean image; pixels that are no numbers are the clean image's. Samples that are wrong
@@ -42,7 +43,7 @@ class _Borrowed(Attack):
         steps: torchattacks' steps, at most, and what `gradients` counts: in each, FAB and DeepFool
             take the gradient of every class.
         step_size: None, as these attacks choose their steps.
-        draws: Scores averaged for each answer, for methods whose every prediction is another draw.
+        draws: Scores averaged for each prediction, for stochastic methods.
 
     Raises:
         UserError: When built, without torchattacks or with a step size. When called, on anything
@@ -86,10 +87,10 @@ class _Borrowed(Attack):
         return ball.clean
 
     def default_step_size(self, epsilon: Tensor) -> Tensor:
-        """Asked by nobody: torchattacks chooses."""
+        """Unused: torchattacks chooses its own."""
         return epsilon
 
-    def judged(self, victim: Victim, batch: Batch) -> Tensor:
+    def selection_score(self, victim: Victim, batch: Batch) -> Tensor:
         return mean_harm(victim, batch, self.draws)
 
     @abstractmethod
@@ -105,23 +106,23 @@ class _Borrowed(Attack):
         if begin is not None:
             raise ValueError(f"{name} begins at the image")
         assert batch.label is not None
-        clean = self.judged(victim, batch)
+        clean = self.selection_score(victim, batch)
         # For all, so that a sample's seed is its own whatever the others are answered.
         seeds = (draws.numbers(1)[:, 0].double() * 2**24).long().tolist()
-        found = batch.image.clone()
+        attacked = batch.image.clone()
         right = (clean <= 0).nonzero().flatten().tolist()
         together = self.separable and self.restarts == 1
         for rows in [right] if together and right else [[row] for row in right]:
             try:
-                found[rows] = self._found(victim, batch, ball, rows, seeds[rows[0]])
+                attacked[rows] = self._attacked(victim, batch, ball, rows, seeds[rows[0]])
             except _Scattered:
                 for row in rows:
-                    found[row] = self._found(victim, batch, ball, [row], seeds[row])[0]
-        found = ball.project(torch.where(found.isfinite(), found, ball.clean))
-        harm = self.judged(victim, batch.with_image(found))
-        return torch.where(wide(harm > clean, found), found, batch.image)
+                    attacked[row] = self._attacked(victim, batch, ball, [row], seeds[row])[0]
+        attacked = ball.project(torch.where(attacked.isfinite(), attacked, ball.clean))
+        harm = self.selection_score(victim, batch.with_image(attacked))
+        return torch.where(wide(harm > clean, attacked), attacked, batch.image)
 
-    def _found(
+    def _attacked(
         self, victim: ScoreVictim, batch: Batch, ball: Ball, rows: Sequence[int], seed: int
     ) -> Tensor:
         import torchattacks
@@ -133,8 +134,8 @@ class _Borrowed(Attack):
             torch.manual_seed(seed)
             attack = self.peer(torchattacks, logits, ball.epsilon[rows].flatten(), seed)
             # It takes views that other memory formats do not have.
-            found: Tensor = attack(part.image.contiguous(), part.label.reshape(-1).long())
-        return found.detach()
+            attacked: Tensor = attack(part.image.contiguous(), part.label.reshape(-1).long())
+        return attacked.detach()
 
 
 class FAB(_Borrowed):
@@ -181,7 +182,7 @@ class DeepFool(_Borrowed):
 
 
 class _Scattered(Exception):
-    """torchattacks asks about some samples of the batch, and it is not known which."""
+    """torchattacks queries some samples of the batch without saying which."""
 
 
 class _Logits(nn.Module):
@@ -203,7 +204,8 @@ class _Logits(nn.Module):
         if len(image) != len(self._batch):
             raise _Scattered
         at = self._batch.with_image(image)
-        scores = torch.stack([self._victim.answer(at).scores for _ in range(self._draws)]).mean(0)
+        draws = [self._victim.decisions(at).scores for _ in range(self._draws)]
+        scores = torch.stack(draws).mean(0)
         scores = scores.squeeze(2)
         if scores.shape[1] == 1:
             scores = torch.cat([torch.zeros_like(scores), scores], dim=1)

@@ -1,4 +1,4 @@
-"""How models are judged: the plan, free of torch, and what carries it out."""
+"""How models are evaluated: the plan, free of torch, and the code that carries it out."""
 
 from __future__ import annotations
 

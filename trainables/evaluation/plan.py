@@ -1,4 +1,4 @@
-"""What a model is judged under. Free of torch, as a study is checked against it."""
+"""The conditions of an evaluation. Free of torch, as a study is checked against them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from trustsweep.trainables.conditions import CLEAN, Condition, ConditionName, at
 from trustsweep.trainables.metrics.names import SHIFT
 from trustsweep.trainables.registry import CONDITIONS, FAST, Norm
 
-__all__ = ["CLEAN", "EvaluationPlan", "Member"]
+__all__ = ["CLEAN", "EvaluationPlan", "PlannedCondition"]
 
 
-class Member(NamedTuple):
+class PlannedCondition(NamedTuple):
     """One condition of a plan.
 
     Attributes:
         name: Such as "attacked@0.01".
         condition: Its kind.
-        value: What `Condition.perturb` is told of it.
+        value: The `member` that `Condition.perturb` gets.
     """
 
     name: str
@@ -40,8 +40,8 @@ class EvaluationPlan:
         corruptions: (name, severity) pairs.
         suite: Gives the parameters of the severities, for whoever corrupts.
         conditions: Names of further members of registered conditions ("blurred@2").
-        sites: Whether the split of sites that training never saw is judged as well ("ood").
-        uncertainty: The map that ause and shift judge; None for each method's own first.
+        sites: Whether the split of unseen sites is evaluated as well ("ood").
+        uncertainty: The map that ause and shift evaluate; None for each method's own first.
     """
 
     epsilons: tuple[float, ...] = (0.0,)
@@ -67,15 +67,15 @@ class EvaluationPlan:
         return tuple(e for e in self.epsilons if e > 0)
 
     @property
-    def members(self) -> Iterator[Member]:
+    def members(self) -> Iterator[PlannedCondition]:
         """Every condition, kind by kind in the order of the registry."""
         for name in CONDITIONS:
             condition: Condition = CONDITIONS[name]()
             for detail, value in condition.members(self).items():
-                yield Member(str(ConditionName(name, detail)), condition, value)
+                yield PlannedCondition(str(ConditionName(name, detail)), condition, value)
 
-    def of_split(self, split: Split | None = None) -> list[Member]:
-        """Those under which a split is judged: one with conditions of its own, or any other."""
+    def of_split(self, split: Split | None = None) -> list[PlannedCondition]:
+        """The conditions with this `Condition.split`; for None, those of any split."""
         return [member for member in self.members if member.condition.split is split]
 
     @property

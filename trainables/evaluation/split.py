@@ -15,9 +15,9 @@ from trustsweep.data_pipelines.schema import Batch, Split
 from trustsweep.trainables.attacks.engine import frozen
 from trustsweep.trainables.conditions import ConditionName, Tools, attacked_name
 from trustsweep.trainables.contract import Method, Prediction
-from trustsweep.trainables.evaluation.plan import CLEAN, EvaluationPlan, Member
+from trustsweep.trainables.evaluation.plan import CLEAN, EvaluationPlan, PlannedCondition
 from trustsweep.trainables.metrics.base import MetricState, uncertainty_map
-from trustsweep.trainables.metrics.calibration import Calibration
+from trustsweep.trainables.metrics.calibration import CalibrationBins
 from trustsweep.trainables.metrics.catalog import (
     AREAS,
     METRICS,
@@ -48,9 +48,9 @@ class Evaluation:
     Args:
         plan: Fixes the conditions.
         task: Fixes the metrics.
-        prior: What the trivial predictors, which skills are against, know of the train split;
-            without one, only those are asked that need no training.
-        scores: Gathers what each sample scored, beside the states; stays in this process.
+        prior: What the trivial predictors, the references of skills, learned from the train split;
+            without one, only those that need no training are evaluated.
+        scores: Gathers the scores of each sample, beside the states; stays in this process.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Evaluation:
         self.task = task
         self._scores = scores
         self._members = list(plan.members)
-        #: By the split that is judged: that of the conditions which have one, and any other.
+        #: By split: that of the conditions with a split of their own, and None for any other.
         self._trivial = {member.condition.split: task.trivial(prior) for member in self._members}
         self._metrics = [name for name, info in METRICS.items() if task.name in info.tasks]
         states: list[type[MetricState]] = state_classes(METRICS, task.name)
@@ -115,8 +115,8 @@ class Evaluation:
         result: dict[str, float] = {}
         for name in self.plan.condition_names:
             mean = name not in values
-            found = _mean([values[m] for m in self._members_of(name)]) if mean else values[name]
-            result |= _prefixed(name, found)
+            metrics = _mean([values[m] for m in self._members_of(name)]) if mean else values[name]
+            result |= _prefixed(name, metrics)
         if self.plan.budgets:
             result |= self._areas()
         if self._shifts:
@@ -124,14 +124,14 @@ class Evaluation:
                 str(ConditionName(SHIFT, ConditionName.parse(condition).detail)): shift.compute()
                 for condition, shift in self._shifts.items()
             }
-            for name, found in {SHIFT: _mean(list(shifts.values())), **shifts}.items():
-                result |= _prefixed(name, found)
+            for name, metrics in {SHIFT: _mean(list(shifts.values())), **shifts}.items():
+                result |= _prefixed(name, metrics)
         return result | self._skills(result)
 
     def trivial(self, split: Split | None = None) -> dict[str, dict[str, float]]:
         """What each predictor that ignores the image gives, under every condition of a split
         alike."""
-        return self._trivial[split].figures()
+        return self._trivial[split].metrics()
 
     def curves(self) -> dict[str, list[float]]:
         """The metrics of the task that have an area, against ε.
@@ -147,9 +147,9 @@ class Evaluation:
         return {"epsilon": list(self.plan.epsilons), **curves}
 
     def reliability(self, condition: str = CLEAN) -> dict[str, list[float | None]]:
-        """The reliability diagram of a condition; see `Calibration.curve`."""
+        """The reliability diagram of a condition; see `CalibrationBins.curve`."""
         for state in self._states[condition]:
-            if isinstance(state, Calibration) and "ece" in state.names:
+            if isinstance(state, CalibrationBins) and "ece" in state.names:
                 return state.curve()
         raise ValueError(f"{self.task} has no reliability diagram")
 
@@ -161,7 +161,7 @@ class Evaluation:
         for state in self._states[condition]:
             if isinstance(state, Ranking | Referral | LabelMetrics):
                 return state.answers
-        raise ValueError(f"{self.task} has no answers to images")
+        raise ValueError(f"{self.task} has no predictions of images")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything gathered, as plain values and arrays, for another process."""
@@ -212,14 +212,14 @@ class Evaluation:
 
     def _skills(self, values: Mapping[str, float]) -> dict[str, float]:
         """Of all values by full name that have one."""
-        figures = {split: trivial.figures() for split, trivial in self._trivial.items()}
-        found = {}
+        trivial_metrics = {split: trivial.metrics() for split, trivial in self._trivial.items()}
+        skills = {}
         for name in map(MetricName.parse, skill_names(values)):
             split = None if name.condition is None else self._split_of(str(name.condition))
-            whole = str(name.plain)
-            trivial = best_trivial(figures[split], name.metric)[1]
-            found[str(name)] = skill(values[whole], trivial, metric_info(whole))
-        return found
+            plain = str(name.plain)
+            trivial = best_trivial(trivial_metrics[split], name.metric)[1]
+            skills[str(name)] = skill(values[plain], trivial, metric_info(plain))
+        return skills
 
     def _areas(self) -> dict[str, float]:
         """Trapezoids under the curves over the largest ε, so that a flat curve keeps its height."""
@@ -246,19 +246,19 @@ def evaluate(
     scores: SampleScores | None = None,
     split: Split | None = None,
 ) -> Evaluation:
-    """Judge a network on every batch under every condition of the plan.
+    """Evaluate a network on every batch under every condition of the plan.
 
     The network is put into evaluation mode, and every module's mode and every parameter's
-    `requires_grad` are left as found. Batches lie on the network's device. `scores` gathers what
-    each sample scored. `split` is that of the batches where the plan has conditions of its own for
-    it (`Condition.split`): these alone are judged.
+    `requires_grad` are left as found. Batches lie on the network's device. `scores` gathers the
+    scores of each sample. `split` is that of the batches; where the plan has conditions of its own
+    for it (`Condition.split`), only these are evaluated.
     """
     evaluation = Evaluation(plan, method.task, prior, scores)
     members, tools = plan.of_split(split), Tools(corrupt, attack)
     with frozen(network):
         for batch in batches:
             evaluation.update_truth(batch, split)
-            _judge(method, network, batch, evaluation, members, tools)
+            _evaluate_batch(method, network, batch, evaluation, members, tools)
     return evaluation
 
 
@@ -290,17 +290,17 @@ def panel(
                 prediction = method.predict(network, shown)
             doubt = uncertainty_map(prediction, uncertainty)
             result["image" + suffix] = picture(shown.image)
-            said = method.task.shown(prediction, batch, doubt)
-            result |= {name + suffix: values for name, values in said.items()}
+            arrays = method.task.shown(prediction, batch, doubt)
+            result |= {name + suffix: values for name, values in arrays.items()}
     return result
 
 
-def _judge(
+def _evaluate_batch(
     method: Method,
     network: nn.Module,
     batch: Batch,
     evaluation: Evaluation,
-    members: Sequence[Member],
+    members: Sequence[PlannedCondition],
     tools: Tools,
 ) -> None:
     clean: Prediction | None = None

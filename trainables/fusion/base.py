@@ -24,7 +24,7 @@ from trustsweep.trainables.uncertainty import categorical_maps, ensemble_maps
 
 @dataclass(frozen=True)
 class Fused:
-    """What a fusion network says of a batch; modalities in the order of `inputs.sources`.
+    """Output of a fusion network for a batch; modalities in the order of `inputs.sources`.
 
     Attributes:
         logits: (T, B, K) of T passes; the prediction is the mean of their softmax.
@@ -56,7 +56,7 @@ class FusionNetwork(nn.Module):
 
     @abstractmethod
     def forward(self, values: tuple[Tensor, ...], present: Tensor) -> Fused:
-        """`inputs.gather`'s tensors and (B, M) bool to what is said of them."""
+        """From the tensors of `inputs.gather` and its (B, M) bool `present` to the output."""
 
 
 class FusionMethod(Method):
@@ -79,7 +79,7 @@ class FusionMethod(Method):
         """Raises `UserError` for a missing or impossible config value, or data that do not fit."""
         super().__init__(config, manifest)
         if len(manifest.classes) < 2:
-            raise UserError(f"{manifest.name}: a single class leaves nothing to tell apart.")
+            raise UserError(f"{manifest.name}: a single class. A classifier needs at least two.")
         self.classes = len(manifest.classes)
         self.width = whole(config, "width", low=1)
         self.depth = whole(config, "depth", low=1)
@@ -95,7 +95,7 @@ class FusionMethod(Method):
         return {}
 
     def combine(self, fused: Fused, present: Tensor) -> Tensor:
-        """(B, K) log-probabilities, for samples of which something is there."""
+        """(B, K) log-probabilities, for samples with at least one present modality."""
         return log_mean(fused.logits.log_softmax(dim=2))
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
@@ -159,7 +159,7 @@ def labels(batch: Batch) -> Tensor:
 
 
 def over_present(values: Tensor, present: Tensor) -> Tensor:
-    """Mean over the modalities that are there, (B, M, ...) to (B, ...); 0 where none is.
+    """Mean over the present modalities, (B, M, ...) to (B, ...); 0 where none is.
 
     `present` is (B, M, ...) bool, broadcastable.
     """
@@ -167,7 +167,7 @@ def over_present(values: Tensor, present: Tensor) -> Tensor:
 
 
 def sum_present(values: Tensor, present: Tensor) -> Tensor:
-    """Sum over the modalities that are there; see `over_present`."""
+    """Sum over the present modalities; see `over_present`."""
     return torch.where(present, values, 0).sum(dim=1)
 
 
@@ -177,11 +177,11 @@ def log_mean(log_probability: Tensor) -> Tensor:
 
 
 def softmax_present(scores: Tensor, present: Tensor) -> Tensor:
-    """Softmax over the modalities that are there, along the last axis; exactly 0 for the absent.
+    """Softmax over the present modalities, along the last axis; exactly 0 for the absent.
 
     Args:
         scores: (..., M).
-        present: (..., M) bool, broadcastable. Where nothing is there all weights are 0.
+        present: (..., M) bool, broadcastable. Where none is present all weights are 0.
     """
     masked = scores.masked_fill(~present, -torch.inf)
     nothing = ~present.any(dim=-1, keepdim=True)

@@ -48,13 +48,13 @@ class Draf(FusionMethod):
 
         CE(p, y) + λ · mean_m BCE(ĉ_m, c_m) + λ_u · mean_m CE(p_m, y)
 
-    with means over the present m and c_m = 1 where training made the modality worse.
+    with means over the present m and c_m = 1 where training corrupted the modality.
 
     Departures from the proposal: its U_m is the epistemic variance alone and has neither head nor
     loss; with variances (at most 0.25, mostly 1e-3) any usual α gives equal weights, hence
     entropies over ln K; U is detached unless `through_uncertainty`, as the network could lower it
-    to no purpose; feature vectors have a fixed length, as a head could undo r; what is absent is
-    masked, not zero; terms over modalities are each sample's own mean, so that an attack on one
+    to no purpose; feature vectors have a fixed length, as a head could undo r; absent modalities
+    are masked, not zero; terms over modalities are each sample's own mean, so that an attack on one
     sample does not move another; dropout stands in the encoders' tails (see `encoders`).
 
     r is relative: where all modalities are bad it is as it is where all are good. Abstain on the
@@ -120,7 +120,7 @@ class Draf(FusionMethod):
 class DrafNetwork(FusionNetwork):
     """See `Draf`. Gradients pass the weights where `through` says so.
 
-    `more` of what it says: "unimodal" (T, B, M, K) and "corruption" (B, M) logits, "uncertainty"
+    `more` of its output: "unimodal" (T, B, M, K) and "corruption" (B, M) logits, "uncertainty"
     (B, M) in [0, 1].
     """
 

@@ -31,7 +31,7 @@ class DrFuse(FusionMethod):
     Each modality's features become a shared part h_m, through an MLP of three layers of which the
     first is the modality's own and the others are common to all, and a distinct part d_m. The
     shared parts of the present modalities are pooled to s (see `logit_pool`). The tokens d_1 ...
-    d_M and s get one query, a projection of the mean over those that are there, and for each class
+    d_M and s get one query, a projection of the mean over the present ones, and for each class
     c a key k_c and weights a_c = softmax(q · k_c / √D); the logit of c is row c of a linear layer
     on Σ a_c v. The loss is
 
@@ -82,7 +82,7 @@ class DrFuse(FusionMethod):
 
 
 class DrFuseNetwork(FusionNetwork):
-    """See `DrFuse`. `more` of what it says: "shared" and "distinct" (B, M, D) features, the logits
+    """See `DrFuse`. `more` of its output: "shared" and "distinct" (B, M, D) features, the logits
     "unimodal" (1, B, M, K) of the distinct and "pooled" (B, K) of the pooled shared ones, and
     "attention" (B, K, M + 1), the shared token last.
     """
@@ -134,14 +134,14 @@ class DrFuseNetwork(FusionNetwork):
 
 
 def logit_pool(shared: Tensor, present: Tensor) -> Tensor:
-    """Elementwise logit of the mean of the sigmoids over the modalities that are there.
+    """Elementwise logit of the mean of the sigmoids over the present modalities.
 
     Of two this is the paper's lse(h1 + h2, h1 + h2, h1, h2) − lse(0, 0, h1, h2), and of one the
     features themselves. In terms of log σ, as it is finite there for any h.
 
     Args:
         shared: (..., M, D).
-        present: (..., M) bool. Where nothing is there, the mean is over all.
+        present: (..., M) bool. Where none is present, the mean is over all.
 
     Returns:
         (..., D).
@@ -160,7 +160,7 @@ def divergence(shared: Tensor, present: Tensor) -> Tensor:
         present: (B, M) bool.
 
     Returns:
-        (B,) in nats, in [0, ln 2]; 0 where fewer than two modalities are there.
+        (B,) in nats, in [0, ln 2]; 0 where fewer than two modalities are present.
     """
     first, second = _pairs(present)
     pairs = torch.stack([shared[:, first], shared[:, second]], dim=2)
@@ -178,15 +178,15 @@ def rank_loss(attention: Tensor, errors: Tensor, streams: Tensor) -> Tensor:
     Args:
         attention: (B, K, S), in [0, 1].
         errors: (B, S), without gradient.
-        streams: (B, S) bool, which are there.
+        streams: (B, S) bool, which are present.
 
     Returns:
-        (B,) in [0, 1]; 0 where fewer than two streams are there.
+        (B,) in [0, 1]; 0 where fewer than two streams are present.
     """
     first, second = _pairs(streams)
-    worse = (errors[:, first] - errors[:, second]).sign()
+    sign = (errors[:, first] - errors[:, second]).sign()
     gap = attention[..., first] - attention[..., second]
-    wrong = (worse[:, None] * gap).clamp(min=0).mean(dim=1)
+    wrong = (sign[:, None] * gap).clamp(min=0).mean(dim=1)
     return over_present(wrong, streams[:, first] & streams[:, second])
 
 

@@ -175,7 +175,7 @@ def pooled_sum(branches: list[Tensor], present: Tensor) -> Tensor:
     """(B, L, C) of each branch to (3, B, C): min, mean and max over tokens, summed over branches.
 
     Args:
-        present: (B, M) bool; what is not there adds exactly nothing.
+        present: (B, M) bool; an absent modality adds exactly nothing.
     """
     pools = [torch.stack([b.amin(dim=1), b.mean(dim=1), b.amax(dim=1)]) for b in branches]
     return torch.where(present.T[:, None, :, None], torch.stack(pools), 0).sum(dim=0)

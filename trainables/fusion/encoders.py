@@ -160,7 +160,7 @@ class SeriesStem(Stem):
 
 
 class TabularStem(Stem):
-    """One token of a table: standardised numbers, categories as one-hot, and what is missing."""
+    """One token of a table: standardised numbers, one-hot categories, flags of missing values."""
 
     def __init__(self, features: Sequence[Feature], channels: int) -> None:
         super().__init__(channels)
@@ -189,7 +189,7 @@ class TabularStem(Stem):
 
 
 class _Scale(nn.Module):
-    """z-score in the last axis; NaN, and so what is missing, becomes the mean, 0.
+    """z-score in the last axis; missing values (NaN) become the mean, 0.
 
     A feature that never varies (deviation 0) is centred only.
     """

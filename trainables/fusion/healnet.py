@@ -41,7 +41,7 @@ class HealNet(FusionMethod):
     network are each layer's and modality's own, self-attention is shared by a layer's modalities.
 
     A sample skips the whole update, self-attention included, of each modality that it lacks. The
-    published code means to, for whole batches, but still runs self-attention for what is missing.
+    published code means to, for whole batches, but runs self-attention for missing modalities.
 
     Departures from the paper: tokens are those of the encoders that all fusion models here share
     (`encoders`), not raw pixels; the loss is cross-entropy without an L1 penalty, as classes are

@@ -1,4 +1,4 @@
-"""From a batch to one tensor for each modality, and to what of it is there."""
+"""One tensor for each modality of a batch, and which modalities are present."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ def sources(manifest: Manifest) -> tuple[Modality, ...]:
 
 
 def gather(batch: Batch, manifest: Manifest) -> tuple[tuple[Tensor, ...], Tensor]:
-    """What each of the `sources` holds, and which of them are there.
+    """The values of each of the `sources`, and which of them are present.
 
-    A modality is there where `batch.present` says so and at least one of its values is a number:
-    one that is NaN throughout was never observed. Whatever the batch holds of what is not there is
-    replaced by what was never observed: NaN, with a mask and hours of 0 in series.
+    A modality is present where `batch.present` is above 0 and at least one of its values is finite:
+    one that is NaN throughout was never observed. The values of an absent modality are replaced by
+    NaN, with a mask and hours of 0 in series.
 
     Returns:
         One tensor each: an image (B, C, *spatial), NaN where absent; a table (B, F), NaN where
         missing; a series (B, T, 3F), value (NaN where unobserved), mask and hours since the last
         observation. And (B, M) bool, in the same order.
     """
-    values, there = [], []
+    values, masks = [], []
     for modality in sources(manifest):
         value = _values(batch, modality)
-        here = _here(value, modality, batch, manifest)
+        mask = _is_present(value, modality, batch, manifest)
         shape = (-1, *(1,) * (value.ndim - 1))
-        values.append(torch.where(here.view(shape), value, _nothing(value, modality.kind)))
-        there.append(here)
-    return tuple(values), torch.stack(there, dim=1)
+        values.append(torch.where(mask.view(shape), value, _nothing(value, modality.kind)))
+        masks.append(mask)
+    return tuple(values), torch.stack(masks, dim=1)
 
 
 def observed(batch: Batch, manifest: Manifest) -> Tensor:
-    """(B, M) bool as the manifest lists the modalities: which of them are there; see `gather`."""
-    there = [_here(_values(batch, m), m, batch, manifest) for m in manifest.sources]
-    return torch.stack(there, dim=1)
+    """(B, M) bool, whether each modality is present, in the order of the manifest; see `gather`."""
+    masks = [_is_present(_values(batch, m), m, batch, manifest) for m in manifest.sources]
+    return torch.stack(masks, dim=1)
 
 
 def flags(batch: Batch, manifest: Manifest) -> Tensor:
-    """(B, M) float, 1 where a modality was corrupted on its own; nowhere if nobody said."""
+    """(B, M) float, 1 where a modality was corrupted on its own; 0 without `batch.severity`."""
     if batch.severity is None:
         return batch.image.new_zeros(len(batch), len(manifest.sources), dtype=torch.float32)
     known = list(manifest.sources)
@@ -68,13 +68,13 @@ def _values(batch: Batch, modality: Modality) -> Tensor:
     return torch.cat([_picked(_held(p, modality), modality.indices, dim=2) for p in parts], dim=2)
 
 
-def _here(value: Tensor, modality: Modality, batch: Batch, manifest: Manifest) -> Tensor:
-    """(B,) bool: whether the modality, whose `_values` are given, is there."""
+def _is_present(value: Tensor, modality: Modality, batch: Batch, manifest: Manifest) -> Tensor:
+    """(B,) bool: whether the modality with these `_values` is present."""
     numbers = value.chunk(3, dim=2)[0] if modality.kind is Kind.SERIES else value
-    here = numbers.isfinite().flatten(1).any(dim=1)
+    present = numbers.isfinite().flatten(1).any(dim=1)
     if batch.present is not None and manifest.modalities:
-        here = here & (batch.present[:, list(manifest.sources).index(modality)] > 0)
-    return here
+        present = present & (batch.present[:, list(manifest.sources).index(modality)] > 0)
+    return present
 
 
 def _nothing(value: Tensor, kind: Kind) -> Tensor:

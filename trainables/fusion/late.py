@@ -59,7 +59,7 @@ class LateFusion(FusionMethod):
 
 
 class LateNetwork(FusionNetwork):
-    """See `LateFusion`. `more` of what it says: "unimodal" (1, B, M, K) logits."""
+    """See `LateFusion`. `more` of its output: "unimodal" (1, B, M, K) logits."""
 
     def __init__(self, encoders: dict[str, Encoder], method: LateFusion) -> None:
         super().__init__(encoders)

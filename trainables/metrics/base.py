@@ -2,7 +2,7 @@
 
 States hold float64 numpy arrays alone, so that workers can send them to each other. The order of
 batches and their split over workers changes a result by rounding of float64 sums at most. torch is
-loaded by what judges predictions alone: a study is checked with these figures, which must be quick.
+imported only where predictions are evaluated, as checking a study must be quick.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 StateDict = dict[str, np.ndarray]
 
 
-class State(ABC):
+class MergeableState(ABC):
     """Something that is gathered over batches and merged over workers.
 
     Args:
-        uncertainty: The map of `Prediction.uncertainty` to judge; None for the method's first.
+        uncertainty: The map of `Prediction.uncertainty` to evaluate; None for the method's first.
     """
 
     #: What `compute` gives, in order.
@@ -63,8 +63,8 @@ class State(ABC):
         return restored
 
 
-class MetricState(State):
-    """A state that judges predictions one batch at a time."""
+class MetricState(MergeableState):
+    """A state that takes in predictions one batch at a time."""
 
     @abstractmethod
     def update(self, prediction: Prediction, batch: Batch) -> None:

@@ -20,7 +20,7 @@ from trustsweep.trainables.metrics.catalog import CALIBRATION_BINS
 _SIDE_PER_RADIUS = 32
 
 
-class Calibration(SumState):
+class CalibrationBins(SumState):
     """ECE = Σ n_b/n |accuracy_b − confidence_b| and MCE = max_b of the same difference.
 
     Bins are the 15 equal parts ((b−1)/15, b/15] of top-label confidence max(p, 1 − p), the pixels
@@ -51,7 +51,7 @@ class Calibration(SumState):
     }
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
-        confidence, correct, image = self._judged(prediction, batch)
+        confidence, correct, image = self._confidences(prediction, batch)
         cells = image * CALIBRATION_BINS + bin_of(confidence)
         # A row for each image.
         count, sure, right = (
@@ -107,20 +107,20 @@ class Calibration(SumState):
             "count": [float(n) for n in count],
         }
 
-    def _judged(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _confidences(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Top-label confidence, whether that label is right (0 or 1), (n,) float64 each, and the
         row of the batch that they are of, (n,) long."""
         p, truth, image = self._pixels(prediction, batch)
         return torch.maximum(p, 1 - p), (label(p) == (truth > 0.5)).to(torch.float64), image
 
     def _pixels(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Probability and truth of the pixels to judge and the row that they are of, flat."""
+        """Probability and truth of the pixels to evaluate and their rows, flat."""
         p, truth = foreground(prediction, batch)
         rows = torch.arange(len(p), device=p.device).repeat_interleave(p.shape[1])
         return p.flatten(), truth.flatten(), rows
 
 
-class RegionCalibration(Calibration):
+class RegionCalibration(CalibrationBins):
     """The same over lesion ∪ prediction and what lies around them; far background hides errors.
 
     The union is dilated by a box whose radius is 1/32 of the shorter side (2 pixels of 64, at
@@ -136,7 +136,7 @@ class RegionCalibration(Calibration):
         return p.flatten()[chosen], truth.flatten()[chosen], chosen // p.shape[1]
 
 
-class ClassCalibration(Calibration):
+class ClassCalibration(CalibrationBins):
     """The same of images: the confidence is the probability of the most probable class.
 
     Images are independent, so the floor is exact but for the width of a bin: the mean absolute
@@ -145,7 +145,7 @@ class ClassCalibration(Calibration):
     predicted probabilities again and again would average to.
     """
 
-    def _judged(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _confidences(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         p, truth = classes(prediction, batch)
         rows = torch.arange(len(p), device=p.device)
         return p.amax(dim=1), (p.argmax(dim=1) == truth).to(torch.float64), rows
@@ -167,7 +167,7 @@ def bin_of(confidence: Tensor) -> Tensor:
 
 
 def region_of(p: Tensor, truth: Tensor, spatial: Sequence[int]) -> Tensor:
-    """(B, n) bool: the pixels that `RegionCalibration` judges, of probability and truth (B, n)."""
+    """(B, n) bool: the pixels of `RegionCalibration`, from probability and truth (B, n)."""
     union = label(p) | (truth > 0.5) | p.isnan()
     radius = max(1, round(min(spatial) / _SIDE_PER_RADIUS))
     return dilate(union.reshape(len(p), *spatial), radius).reshape(p.shape)

@@ -50,7 +50,7 @@ class MetricInfo:
         unit: "" for a pure number.
         meaning: One line for a reader who has not met it.
         states: The class of the streaming state that computes it, or its "module:Class", for each
-            task that it can judge; empty for what no state computes and every task has.
+            task that it applies to; empty for what no state computes and every task has.
         skilled: Whether it is set against the trivial predictors' as a skill.
         blind: Whether a model that ignores the image can reach its best value, as a constant
             answer with the right confidence has an ECE of 0.
@@ -68,7 +68,7 @@ class MetricInfo:
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
-        """What it can judge."""
+        """The tasks it applies to."""
         return tuple(self.states) or tuple(TaskName)
 
 
@@ -94,7 +94,7 @@ _RANKING = _states(classification="ranking:Ranking")
 _AUROC = _states(classification="ranking:Ranking", multilabel=_LABELS)
 _PRECISION = _states(multilabel=_LABELS)
 _CALIBRATION = _states(
-    "calibration:Calibration", "calibration:ClassCalibration", "labels:LabelCalibration"
+    "calibration:CalibrationBins", "calibration:ClassCalibration", "labels:LabelCalibration"
 )
 _REGION = _states("calibration:RegionCalibration")
 _SCORES = _states("scores:ProperScores", "scores:ClassScores", _LABELS)
@@ -103,11 +103,11 @@ _SHIFT = _states("shift:Shift", "shift:ClassShift", "labels:LabelShift")
 _REFERRAL = _states("referral:Referral", "ranking:Ranking", _LABELS)
 
 
-class Table(Mapping[str, MetricInfo]):
+class MetricTable(Mapping[str, MetricInfo]):
     """Metrics by name, in an order of their own.
 
     Args:
-        group: The entry points by which installed packages add to it; None for what nobody adds to.
+        group: The entry points by which installed packages add to it; None for a closed table.
     """
 
     def __init__(self, *rows: MetricInfo, group: str | None = None) -> None:
@@ -161,8 +161,8 @@ def _blind(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInf
     return replace(_least(name, states, meaning), blind=True)
 
 
-def _told(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
-    """What describes a model, from 0 to 1."""
+def _descriptive(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
+    """A description of a model, from 0 to 1, neither good nor bad."""
     return MetricInfo(name, None, 0.0, 1.0, "", meaning, states)
 
 
@@ -177,7 +177,7 @@ _FLOOR = "Expected calibration error that perfect calibration would show with"
 _DEBIASED = "Expected calibration error less the bias that it has with so few"
 
 #: What is measured under each condition.
-METRICS = Table(
+METRICS = MetricTable(
     _merit(
         "dice",
         _OVERLAP,
@@ -193,7 +193,7 @@ METRICS = Table(
         _OVERLAP,
         "Share of the pixels predicted to be lesion, mean over the images without one",
     ),
-    _told(
+    _descriptive(
         "empty_share",
         _OVERLAP,
         "Share of the images in which nothing is predicted; 1 for a model that predicts nothing",
@@ -202,19 +202,19 @@ METRICS = Table(
     _merit(
         "balanced_accuracy",
         _CONFUSION,
-        "Share of a class's images that is found, mean over classes",
+        "Recall of a class, mean over classes",
     ),
     _merit("f1", _CONFUSION, "Harmonic mean of a class's precision and recall, mean over classes"),
-    _told(
+    _descriptive(
         "top_class_share",
         _CONFUSION,
-        "Share of images said to be of the class that is said most; 1 for a model that says one "
-        "class for every image",
+        "Share of images in the class predicted most; 1 for a model that predicts one class for "
+        "every image",
     ),
     _merit(
         "auroc",
         _AUROC,
-        "How well the probability of a class tells its images from the rest, mean over classes",
+        "Area under the ROC curve of a class against the rest, mean over classes",
     ),
     _merit(
         "average_precision",
@@ -223,12 +223,12 @@ METRICS = Table(
     ),
     _blind("ece", _CALIBRATION, f"Expected calibration error, {_BINS}, {_ALL}"),
     _blind("mce", _CALIBRATION, f"Calibration error of the worst of {_BINS}, {_ALL}"),
-    _told("ece_floor", _CALIBRATION, f"{_FLOOR} so many images"),
+    _descriptive("ece_floor", _CALIBRATION, f"{_FLOOR} so many images"),
     _blind("ece_debiased", _CALIBRATION, f"{_DEBIASED} images"),
     _blind("ece_adaptive", _RANKING, f"Expected calibration error, {_BINS} of equally many images"),
     _blind("ece_region", _REGION, f"Expected calibration error, {_BINS}, {_NEAR}"),
     _blind("mce_region", _REGION, f"Calibration error of the worst of {_BINS}, {_NEAR}"),
-    _told("ece_region_floor", _REGION, f"{_FLOOR} so many images, {_NEAR}"),
+    _descriptive("ece_region_floor", _REGION, f"{_FLOOR} so many images, {_NEAR}"),
     _blind("ece_region_debiased", _REGION, f"{_DEBIASED} images, {_NEAR}"),
     replace(
         _least(
@@ -270,7 +270,7 @@ def _area(name: str, states: Mapping[TaskName, str], what: str) -> MetricInfo:
 
 
 #: What is computed from a metric's curve against ε.
-AREAS = Table(
+AREAS = MetricTable(
     _area("dice", _OVERLAP, "Dice"),
     _area("dice_lesion", _OVERLAP, "Dice of the images with a lesion"),
     _area("iou", _OVERLAP, "IoU"),
@@ -280,7 +280,7 @@ AREAS = Table(
 )
 
 #: What compares each attacked image with itself before the attack.
-SHIFTS = Table(
+SHIFTS = MetricTable(
     MetricInfo(
         "spearman",
         "min",
@@ -291,11 +291,15 @@ SHIFTS = Table(
         "of the true class; -1 means that uncertainty rises where these fall",
         _SHIFT,
     ),
-    _most("auroc", _SHIFT, "How well an image's uncertainty tells attacked from clean images"),
+    _most(
+        "auroc",
+        _SHIFT,
+        "Area under the ROC curve of attacked against clean images by their uncertainty",
+    ),
 )
 
 #: What a trial took, whatever its task; counted by the training loop.
-COSTS = Table(
+COSTS = MetricTable(
     _cost("seconds", "Seconds of training and evaluation, without waiting for a slot", "s"),
     _cost("gpu_seconds", "Seconds times GPUs held; 0 without a GPU", "s"),
     _cost("images", "Images seen by training steps, over all epochs"),

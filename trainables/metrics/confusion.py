@@ -18,11 +18,11 @@ class Confusion(MetricState):
     """Counts of images by true and predicted class, the most probable one (the first of equals).
 
     - accuracy: share of images with the right class.
-    - balanced_accuracy: mean over the classes that occur of the share of theirs that is found.
+    - balanced_accuracy: mean recall over the classes that occur.
     - f1: 2 hits / (true + predicted) of each class that occurs in truth or prediction, their mean
       (macro).
-    - top_class_share: share of the images that are said to be of the class that is said most; 1
-      for a model that says the same of every image.
+    - top_class_share: share of the images in the class that is predicted most; 1 for a model that
+      predicts one class for every image.
     """
 
     names = ("accuracy", "balanced_accuracy", "f1", "top_class_share")
@@ -46,12 +46,12 @@ class Confusion(MetricState):
     def compute(self) -> dict[str, float]:
         hits = self.counts.diagonal()
         true, predicted = self.counts.sum(axis=1), self.counts.sum(axis=0)
-        found = [ratio(h, n) for h, n in zip(hits, true, strict=True) if n != 0]
-        overlap = [ratio(2 * h, n) for h, n in zip(hits, true + predicted, strict=True) if n != 0]
+        recalls = [ratio(h, n) for h, n in zip(hits, true, strict=True) if n != 0]
+        f1_scores = [ratio(2 * h, n) for h, n in zip(hits, true + predicted, strict=True) if n != 0]
         return {
             "accuracy": ratio(hits.sum(), true.sum()),
-            "balanced_accuracy": ratio(sum(found), len(found)),
-            "f1": ratio(sum(overlap), len(overlap)),
+            "balanced_accuracy": ratio(sum(recalls), len(recalls)),
+            "f1": ratio(sum(f1_scores), len(f1_scores)),
             "top_class_share": ratio(predicted.max(initial=0.0), predicted.sum()),
         }
 

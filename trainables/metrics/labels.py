@@ -1,4 +1,4 @@
-"""Metrics of several labels, each a question of its own; a label that is not known counts nowhere.
+"""Metrics of several labels, each on its own; unknown labels are left out.
 
 Means over labels are over those of which anything is known (macro).
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics.base import MetricState, findings, uncertainty_map
-from trustsweep.trainables.metrics.calibration import Calibration
+from trustsweep.trainables.metrics.calibration import CalibrationBins
 from trustsweep.trainables.metrics.resampled import MULTILABEL
 from trustsweep.trainables.metrics.samples import SampleState
 from trustsweep.trainables.metrics.shift import Shift
@@ -24,7 +24,7 @@ from trustsweep.trainables.metrics.sparsification import mean_risks
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a model said of n images, and what is true of them.
+    """The predictions of a model for n images, and the ground truth.
 
     Attributes:
         truth: (n, K) float64: 0, 1, or NaN where it is not known.
@@ -99,7 +99,7 @@ class LabelMetrics(SampleState, MetricState):
         }
 
 
-class LabelCalibration(Calibration):
+class LabelCalibration(CalibrationBins):
     """The confidence max(p, 1 − p) in each known label, those of all images pooled.
 
     Labels of an image are not independent, so images are the units of the floor, as of pixels.

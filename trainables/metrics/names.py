@@ -43,8 +43,7 @@ class MetricName:
 
     @classmethod
     def parse(cls, text: str) -> MetricName:
-        """Any text has a reading; whether there is such a metric is for `catalog.metric_info` to
-        say."""
+        """Parses any text; `catalog.metric_info` raises for a metric that does not exist."""
         if match := _GROUP.fullmatch(text):
             return replace(cls.parse(match["name"]), group=(match["column"], match["value"]))
         if text.startswith(f"{SKILL}."):

@@ -69,7 +69,7 @@ class Overlap(SumState):
     ) -> None:
         """Take in images of so many `pixels` by what `image_counts` gives of them."""
         overlap = _share(2 * both, predicted + lesion)
-        said = (predicted > 0).astype(np.float64)
+        positive = (predicted > 0).astype(np.float64)
         clear = lesion == 0
         # A NaN probability anywhere makes every figure NaN, also those of the other images.
         broken = 0 * both.sum()
@@ -82,9 +82,9 @@ class Overlap(SumState):
             lesion=lesion.sum(),
             with_lesion=(~clear).sum(),
             dice_lesion=overlap[~clear].sum() + broken,
-            alarms=said[clear].sum() + broken,
+            alarms=positive[clear].sum() + broken,
             alarm_volume=predicted[clear].sum() / pixels + broken,
-            empty=(1 - said).sum() + broken,
+            empty=(1 - positive).sum() + broken,
         )
 
     def compute(self) -> dict[str, float]:

@@ -1,4 +1,5 @@
-"""What a train split tells without its images. Free of torch: it travels with settings."""
+"""What can be learned from a train split without its images. Free of torch, as it travels with
+settings."""
 
 from __future__ import annotations
 

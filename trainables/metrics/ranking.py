@@ -19,7 +19,7 @@ from trustsweep.trainables.metrics.sparsification import mean_risks
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said of n images, and what is true of them.
+    """The predictions of a model for n images, and the ground truth.
 
     Attributes:
         truth: (n,) int, the class.
@@ -46,11 +46,11 @@ class Answers:
         return Answers(self.truth[kept], self.uncertainty[kept], self.probability[kept])
 
     def quality(self) -> dict[str, float]:
-        """How good the answers are, each of 0 to 1.
+        """Quality of the predictions, each in [0, 1].
 
         - accuracy: share of images with the right class.
-        - precision: share of the images said to be of a class that are, mean over the classes
-          that were said (macro).
+        - precision: share of the images predicted as a class that are of it, mean over the
+          predicted classes (macro).
         - auroc: see `Ranking`; NaN where fewer than two classes occur.
 
         All are NaN without an image, or with a probability that is NaN.
@@ -58,11 +58,13 @@ class Answers:
         p, truth = self.probability, self.truth
         if not len(self) or np.isnan(p).any():
             return dict.fromkeys(("accuracy", "precision", "auroc"), math.nan)
-        said = p.argmax(axis=1)
-        right = said == truth
+        predicted = p.argmax(axis=1)
+        right = predicted == truth
         return {
             "accuracy": float(right.mean()),
-            "precision": float(np.mean([right[said == k].mean() for k in np.unique(said)])),
+            "precision": float(
+                np.mean([right[predicted == k].mean() for k in np.unique(predicted)])
+            ),
             "auroc": macro_auroc(p, truth),
         }
 
@@ -128,7 +130,7 @@ def auroc(negative: np.ndarray, positive: np.ndarray) -> float:
 
 
 def macro_auroc(p: np.ndarray, truth: np.ndarray) -> float:
-    """Of probabilities (n, K >= 2) for classes (n,), n > 0; see `Ranking` for what is averaged."""
+    """Of probabilities (n, K >= 2) for classes (n,), n > 0; see `Ranking` for the average."""
     # 1 − p of the first of two classes has ties that p, near 0, has not.
     members = [1] if p.shape[1] == 2 else np.unique(truth)
     values = [auroc(p[truth != k, k], p[truth == k, k]) for k in members]

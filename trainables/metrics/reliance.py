@@ -20,7 +20,7 @@ PERMUTATIONS = 999
 class Reliance(SampleState):
     """Rank correlation of the weights r_m with the severity to which each modality was corrupted.
 
-    Less than 0 means that the model turns away from what is bad.
+    Below 0, the model gives less weight to what is corrupted.
 
     - overall: over all pairs of a sample and a modality that is present there. As the weights of
       a sample sum to 1, it also sees in how many modalities a sample has.
@@ -30,11 +30,11 @@ class Reliance(SampleState):
       know nothing of severity: the severities of each sample permuted among its present modalities,
       999 times, from a fixed seed.
     - overall_p, within_p: the two-sided p-value of that permutation test, (1 + b) / 1000 with b the
-      permutations at least as far from their mean as what was found (Phipson & Smyth 2010, Stat.
-      Appl. Genet. Mol. Biol. 9).
+      permutations at least as far from their mean as the observed value (Phipson & Smyth 2010,
+      Stat. Appl. Genet. Mol. Biol. 9).
     - pairs, samples: How many either was computed from.
 
-    A modality counts as present where `batch.present` says so. One whose values a corruption has
+    A modality counts as present where `batch.present` is above 0. One whose values a corruption has
     blanked is absent for a model that masks what it cannot see: its weight of 0 beside a severity
     above 0 would be a correlation that no weighing made (-0.09 for equal weights on UCI heart).
     `trustsweep.trainables.reliance.reliance` takes care of this.
@@ -62,13 +62,13 @@ class Reliance(SampleState):
         self.add(batch.sample_id, [weight, severity, present])
 
     def compute(self) -> dict[str, float]:
-        found = dict.fromkeys(self.names, math.nan)
+        metrics = dict.fromkeys(self.names, math.nan)
         if not len(self.rows):
-            return {**found, "pairs": 0.0, "samples": 0.0}
+            return {**metrics, "pairs": 0.0, "samples": 0.0}
         weight, severity, present = np.split(self.rows, 3, axis=1)
         there = present > 0
         single = _within(weight, severity, there)
-        found |= {
+        metrics |= {
             "overall": spearman(weight[there], severity[there]),
             "within": float(single.mean()) if len(single) else math.nan,
             "pairs": float(there.sum()),
@@ -76,9 +76,9 @@ class Reliance(SampleState):
         }
         if not np.isnan(weight[there]).any():
             overall, within = _permuted(weight, severity, there)
-            found |= _tested("overall", found["overall"], overall)
-            found |= _tested("within", found["within"], within)
-        return found
+            metrics |= _tested("overall", metrics["overall"], overall)
+            metrics |= _tested("within", metrics["within"], within)
+        return metrics
 
 
 def _permuted(
@@ -115,14 +115,14 @@ def _permuted(
     return overall, within
 
 
-def _tested(name: str, found: float, null: np.ndarray) -> dict[str, float]:
-    """The null's interval, and the p-value of what was found."""
-    if math.isnan(found) or np.isnan(null).any():
+def _tested(name: str, observed: float, null: np.ndarray) -> dict[str, float]:
+    """The interval of the null distribution, and the p-value of the observed statistic."""
+    if math.isnan(observed) or np.isnan(null).any():
         return {}
     low, high = np.quantile(null, [0.025, 0.975])
     centre = null.mean()
-    # Rounding must not tell what is equally far apart.
-    further = np.abs(null - centre) >= abs(found - centre) - 1e-12
+    # Rounding must not separate equal distances.
+    further = np.abs(null - centre) >= abs(observed - centre) - 1e-12
     p = (1 + further.sum()) / (1 + len(null))
     return {f"{name}_low": float(low), f"{name}_high": float(high), f"{name}_p": float(p)}
 

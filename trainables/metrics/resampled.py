@@ -1,4 +1,4 @@
-"""What samples' scores tell of a split and of resamples of it: statistics of weighted samples.
+"""Metrics of a split and of resamples of it, as statistics of weighted samples.
 
 A statistic is made of columns (n, ...), one row a sample, and maps weights (r, n), how often each
 sample stands in each of r resamples, to (r,) values; of weights 1, it is the metric itself. So a
@@ -43,7 +43,7 @@ def _micro(part: NDArray[Any], whole: NDArray[Any]) -> Statistic:
 
 
 def _both(columns: Columns) -> NDArray[Any]:
-    """Pixels of each image that are both lesion and prediction: Dice tells them."""
+    """Pixels of each image that are both lesion and prediction, from its Dice."""
     return columns["dice"] * (columns["lesion_pixels"] + columns["predicted_pixels"]) / 2
 
 
@@ -67,7 +67,7 @@ def _class_ece(columns: Columns) -> Statistic:
 
 
 def _balanced(columns: Columns) -> Statistic:
-    """Mean over the classes that a resample holds of the share of their images that is found."""
+    """Mean recall over the classes that a resample holds."""
     truth = columns["truth"]
     member = (truth[:, None] == np.unique(truth)).astype(np.float64)
     hit = member * columns["correct"][:, None]
@@ -116,7 +116,7 @@ def _over_labels(
     one: Callable[[NDArray[Any], NDArray[np.bool_]], Statistic],
 ) -> Callable[[Columns], Statistic]:
     """The mean over the labels of a statistic of one label's (probability, truth), of the samples
-    where it is known; labels of which a resample tells nothing are left out."""
+    where it is known; labels undefined in a resample are left out."""
 
     def make(columns: Columns) -> Statistic:
         truth, p = columns["truth"], columns["probability"]

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trustsweep.trainables.metrics.base import State, StateDict
+from trustsweep.trainables.metrics.base import MergeableState, StateDict
 
 #: Images kept per state; above it, a sample that depends on the identifiers alone.
 CAPACITY = 65_536
 
 
-class SampleState(State):
+class SampleState(MergeableState):
     """A row of numbers for each image.
 
     Exact up to 65,536 images. Above that the images with the smallest hashes of `sample_id` are
     kept, so that the sample is the same for every order of batches and split over workers. A row
-    with a NaN is kept before all others: what is no number is never sampled away.
+    with a NaN is kept before all others: NaN is never sampled away.
     """
 
     def __init__(self, uncertainty: str | None = None) -> None:
@@ -63,7 +63,7 @@ class SampleState(State):
             self._sort()
 
     def _sort(self) -> None:
-        """Take in what is waiting, and keep the first `CAPACITY` rows."""
+        """Take in the waiting rows, and keep the first `CAPACITY` rows."""
         if not self._waiting:
             return
         known = [(self._keys, self._rows)] if len(self._keys) else []

@@ -1,4 +1,4 @@
-"""Selective prediction: how good the answers are that a model does not abstain from.
+"""Selective prediction: the quality of the predictions that a model does not abstain from.
 
 An image is accepted where its uncertainty is at most a threshold (El-Yaniv & Wiener 2010,
 JMLR 11; Geifman & El-Yaniv 2017, arXiv:1705.08500). The threshold is chosen on one set of images,

@@ -1,4 +1,4 @@
-"""Does a model's uncertainty notice the attack that changes its answer?"""
+"""Does a model's uncertainty notice the attack that changes its prediction?"""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Shift(SampleState):
         }
 
     def _merit(self, prediction: Prediction, batch: Batch) -> Tensor:
-        """(B,): how right the answer is for each image."""
+        """(B,): how right the prediction is for each image."""
         return dice(*foreground(prediction, batch))
 
 

@@ -1,13 +1,13 @@
 """Is a model better than one that ignores the image? Free of torch.
 
-A trivial predictor says the same of every image. With M a model's value of a metric, M_t that of a
-trivial predictor on the same samples and `best` the end of the metric's range that is perfect,
+A trivial predictor predicts the same for every image. With M a model's value of a metric, M_t that
+of a trivial predictor on the same samples and `best` the end of the metric's range that is perfect,
 
     skill = (M − M*) / (best − M*),   M* the best of all M_t,
 
-1 for perfection, 0 for the best trivial predictor and below 0 for what is worse. This is the skill
+1 for perfection, 0 for the best trivial predictor and below 0 for anything worse. This is the skill
 score of forecasting (Murphy 1988, Mon. Weather Rev. 116) with the strongest of several references.
-Trivial predictors do not see what is done to an image, so theirs is one figure for all conditions.
+Trivial predictors do not see perturbations of an image, so theirs is one value for all conditions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EMPTY_MASK, FULL_MASK, MEAN_MASK, FIXED_MASK = "empty mask", "full mask", "mean 
 CLASS_PRIOR, MAJORITY_CLASS = "class prior", "majority class"
 #: Several labels: how often each occurs in the train split.
 LABEL_PRIOR = "label prior"
-#: All: the constant probability that is best on the very split that it is judged on.
+#: All: the constant probability that is best on the split it is evaluated on.
 BEST_CONSTANT = "best constant"
 
 #: What decides whether a model is better than a trivial predictor, the first that exists.
@@ -37,9 +37,9 @@ DECISIVE = ("dice_lesion", "dice", "balanced_accuracy", "auroc")
 _LEAST_ROOM = 1e-6
 
 
-def best_trivial(figures: TrivialMetrics, metric: str) -> tuple[str, float]:
+def best_trivial(trivial: TrivialMetrics, metric: str) -> tuple[str, float]:
     """The predictor that is best at a metric, and its value; ("", NaN) where it is undefined."""
-    values = {name: row.get(metric, math.nan) for name, row in figures.items()}
+    values = {name: row.get(metric, math.nan) for name, row in trivial.items()}
     values = {name: value for name, value in values.items() if not math.isnan(value)}
     if not values:
         return "", math.nan
@@ -54,12 +54,12 @@ def skill(value: float, trivial: float, info: MetricInfo) -> float:
     return math.nan if abs(room) < _LEAST_ROOM else (value - trivial) / room
 
 
-def triviality(metrics: Mapping[str, float], figures: TrivialMetrics | None = None) -> str:
+def triviality(metrics: Mapping[str, float], trivial: TrivialMetrics | None = None) -> str:
     """What is trivial about a model, as a phrase ("predicts nothing"); "" for a model that is not.
 
     Args:
-        metrics: Its figures by full name, of the clean images of a split.
-        figures: The trivial predictors' on the same split, to name the best of them.
+        metrics: Its metrics by full name, of the clean images of a split.
+        trivial: The trivial predictors' on the same split, to name the best of them.
     """
     if metrics.get("clean.empty_share") == 1:
         return "predicts nothing"
@@ -68,7 +68,7 @@ def triviality(metrics: Mapping[str, float], figures: TrivialMetrics | None = No
     for metric in DECISIVE:
         value = metrics.get(f"{SKILL}.clean.{metric}", math.nan)
         if not math.isnan(value):
-            name = best_trivial(figures or {}, metric)[0]
+            name = best_trivial(trivial or {}, metric)[0]
             what = f"the {name}" if name else "the best trivial predictor"
             return f"no better than {what} ({metric})" if value <= 0 else ""
     return ""

@@ -32,7 +32,7 @@ from trustsweep.trainables.metrics.skill import (
 )
 
 
-class Trivial(ABC):
+class TrivialPredictors(ABC):
     """The trivial predictors of a task, gathered over batches and merged over workers.
 
     Args:
@@ -45,12 +45,12 @@ class Trivial(ABC):
     @staticmethod
     @abstractmethod
     def truth(batch: Batch) -> np.ndarray:
-        """What they see of a batch. Raises ValueError where it has none."""
+        """The ground truth of a batch, as numpy. Raises ValueError where it has none."""
 
     @staticmethod
     @abstractmethod
     def learn(truths: Iterable[np.ndarray]) -> Prior:
-        """What the train split tells without its images, of whose batches these are the truths.
+        """What can be learned from the train split without its images, given its ground truths.
 
         Raises ValueError for none.
         """
@@ -68,7 +68,7 @@ class Trivial(ABC):
         """Take in what another worker gathered."""
 
     @abstractmethod
-    def figures(self) -> dict[str, dict[str, float]]:
+    def metrics(self) -> dict[str, dict[str, float]]:
         """Predictor to metric to value; every metric with a skill. NaN before the first image."""
 
     @abstractmethod
@@ -80,11 +80,11 @@ class Trivial(ABC):
         """Replace what was gathered, by that of a state with or without a prior."""
 
 
-class TrivialClasses(Trivial):
+class TrivialClasses(TrivialPredictors):
     """Class prior, majority class and the best constant, in closed form from the class counts.
 
-    A constant probability q says the class k of its largest entry of every image: its accuracy is
-    the share of k, its balanced accuracy 1 / the number of classes that occur, its AUROC ½, its
+    A constant probability q predicts the class k of its largest entry for every image: its accuracy
+    is the share of k, its balanced accuracy 1 / the number of classes that occur, its AUROC ½, its
     Brier score ½ Σ_k s_k |q − e_k|² and its NLL −Σ_k s_k ln q_k with s_k the share of class k.
     """
 
@@ -115,14 +115,14 @@ class TrivialClasses(Trivial):
     def merge(self, other: Self) -> None:
         self._counts = _added(self._counts, other._counts)
 
-    def figures(self) -> dict[str, dict[str, float]]:
-        said: dict[str, np.ndarray] = {}
+    def metrics(self) -> dict[str, dict[str, float]]:
+        constants: dict[str, np.ndarray] = {}
         if self._learned is not None:
-            said[CLASS_PRIOR] = self._learned / self._learned.sum()
-            said[MAJORITY_CLASS] = np.eye(len(self._learned))[self._learned.argmax()]
+            constants[CLASS_PRIOR] = self._learned / self._learned.sum()
+            constants[MAJORITY_CLASS] = np.eye(len(self._learned))[self._learned.argmax()]
         total = self._counts.sum()
-        said[BEST_CONSTANT] = self._counts / total if total else self._counts
-        return {name: _constant_figures(q, self._counts) for name, q in said.items()}
+        constants[BEST_CONSTANT] = self._counts / total if total else self._counts
+        return {name: _constant_metrics(q, self._counts) for name, q in constants.items()}
 
     def state_dict(self) -> dict[str, Any]:
         learned = {} if self._learned is None else {"learned": self._learned.copy()}
@@ -134,12 +134,12 @@ class TrivialClasses(Trivial):
         self._learned = None if learned is None else np.array(learned, dtype=np.float64)
 
 
-class TrivialLabels(Trivial):
+class TrivialLabels(TrivialPredictors):
     """Prior and best constant of several labels, in closed form from how often each occurs.
 
     With r the share of the images that have a label among those where it is known, a constant
     probability q has an AUROC of ½, an average precision of r, a Brier score of
-    r(1 − q)² + (1 − r)q² and an NLL of −r ln q − (1 − r) ln(1 − q); figures are means over the
+    r(1 − q)² + (1 − r)q² and an NLL of −r ln q − (1 − r) ln(1 − q); metrics are means over the
     labels of which anything is known (AUROC: that some images have and some have not; average
     precision: that some image has). Its accuracy is that of all known labels, r where q > ½ and
     1 − r elsewhere.
@@ -154,7 +154,7 @@ class TrivialLabels(Trivial):
     def truth(batch: Batch) -> np.ndarray:
         """The labels of the images, (B, K): 0 or 1, NaN where unknown."""
         if batch.label is None or batch.label.ndim != 2:
-            raise ValueError("trivial answers to several labels need a batch with them")
+            raise ValueError("trivial predictions of several labels need a batch with labels")
         return batch.label.detach().double().cpu().numpy()
 
     @staticmethod
@@ -173,11 +173,11 @@ class TrivialLabels(Trivial):
         if other._total.size:
             self._total = other._total + (self._total if self._total.size else 0)
 
-    def figures(self) -> dict[str, dict[str, float]]:
+    def metrics(self) -> dict[str, dict[str, float]]:
         rates = _rates(self._total)
-        said = {} if self._learned is None else {LABEL_PRIOR: self._learned}
-        said[BEST_CONSTANT] = rates
-        return {name: _label_figures(q, rates, self._total) for name, q in said.items()}
+        constants = {} if self._learned is None else {LABEL_PRIOR: self._learned}
+        constants[BEST_CONSTANT] = rates
+        return {name: _label_metrics(q, rates, self._total) for name, q in constants.items()}
 
     def state_dict(self) -> dict[str, Any]:
         learned = {} if self._learned is None else {"learned": self._learned.copy()}
@@ -189,8 +189,8 @@ class TrivialLabels(Trivial):
         self._learned = None if learned is None else np.array(learned, dtype=np.float64)
 
 
-class _Said(NamedTuple):
-    """What a predictor says of every image of n pixels.
+class _ConstantMask(NamedTuple):
+    """The prediction of a trivial predictor for every image of n pixels.
 
     Attributes:
         mask: (n / 8,) uint8, the pixels called lesion, eight to a byte.
@@ -212,10 +212,10 @@ class _Said(NamedTuple):
         return cls(np.packbits(mask), int(mask.sum()), -np.log(likelihood), brier)
 
 
-class TrivialMasks(Trivial):
+class TrivialMasks(TrivialPredictors):
     """Empty and full mask, the train split's mean mask and its best fixed mask, the best constant.
 
-    As they say the same of every image, Brier score and NLL follow from how many images have a
+    As they predict the same for every image, Brier score and NLL follow from how many images have a
     lesion at each pixel, and overlaps from counts of bits. The best constant probability is the
     share of lesion pixels among all, so that its Brier score is r(1 − r); as a mask it is empty, or
     full where r > ½.
@@ -227,7 +227,7 @@ class TrivialMasks(Trivial):
         if prior is not None:
             names += [MEAN_MASK, FIXED_MASK]
         self._states = {name: (Overlap(), ProperScores()) for name in names}
-        self._masks: dict[tuple[int, ...], dict[str, _Said]] = {}
+        self._masks: dict[tuple[int, ...], dict[str, _ConstantMask]] = {}
 
     @staticmethod
     def truth(batch: Batch) -> np.ndarray:
@@ -254,14 +254,14 @@ class TrivialMasks(Trivial):
         images = np.stack([len(rows) - with_lesion, with_lesion])
         bits = np.packbits(rows, axis=1)
         lesion = _ones(bits)
-        for name, said in self._said(truth.shape[2:]).items():
+        for name, constant in self._constant_masks(truth.shape[2:]).items():
             overlap, scores = self._states[name]
-            predicted = np.full(len(rows), said.area, np.float64)
-            overlap.count(_ones(bits & said.mask), predicted, lesion, pixels=pixels)
+            predicted = np.full(len(rows), constant.area, np.float64)
+            overlap.count(_ones(bits & constant.mask), predicted, lesion, pixels=pixels)
             scores.add(
                 pixels=rows.size,
-                nll=(images * said.nll).sum(),
-                brier=(images * said.brier).sum(),
+                nll=(images * constant.nll).sum(),
+                brier=(images * constant.brier).sum(),
             )
 
     def merge(self, other: Self) -> None:
@@ -269,20 +269,20 @@ class TrivialMasks(Trivial):
             for mine, theirs in zip(states, other._states[name], strict=True):
                 mine.merge(theirs)
 
-    def figures(self) -> dict[str, dict[str, float]]:
-        found = {
+    def metrics(self) -> dict[str, dict[str, float]]:
+        metrics = {
             name: {**overlap.compute(), **scores.compute()}
             for name, (overlap, scores) in self._states.items()
         }
         overlap, scores = self._states[EMPTY_MASK]
         rate = ratio(overlap.sums["lesion"], scores.sums["pixels"])
         likely = np.clip([1 - rate, rate], NLL_CLAMP, 1 - NLL_CLAMP)
-        found[BEST_CONSTANT] = {
-            **found[FULL_MASK if rate > 0.5 else EMPTY_MASK],
+        metrics[BEST_CONSTANT] = {
+            **metrics[FULL_MASK if rate > 0.5 else EMPTY_MASK],
             "nll": float(-(np.array([1 - rate, rate]) * np.log(likely)).sum()),
             "brier": rate * (1 - rate),
         }
-        return found
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         return {n: [s.state_dict() for s in states] for n, states in self._states.items()}
@@ -293,8 +293,8 @@ class TrivialMasks(Trivial):
             for name, (overlap, scores) in state.items()
         }
 
-    def _said(self, size: tuple[int, ...]) -> dict[str, _Said]:
-        """What each predictor says of images of this size."""
+    def _constant_masks(self, size: tuple[int, ...]) -> dict[str, _ConstantMask]:
+        """The prediction of each predictor for images of this size."""
         if size not in self._masks:
             zeros = np.zeros(math.prod(size))
             given = {EMPTY_MASK: zeros, FULL_MASK: zeros + 1}
@@ -304,12 +304,12 @@ class TrivialMasks(Trivial):
                 given[MEAN_MASK] = _resized(self._prior.mean, size, "area")
                 # The mask at another size is the one that its truth has there, too.
                 given[FIXED_MASK] = _resized(self._prior.fixed, size, "nearest-exact")
-            self._masks[size] = {name: _Said.of(p) for name, p in given.items()}
+            self._masks[size] = {name: _ConstantMask.of(p) for name, p in given.items()}
         return self._masks[size]
 
 
 #: By task; each is its task's own `trivial`, found without loading torch.
-TRIVIAL: dict[TaskName, type[Trivial]] = {
+TRIVIAL: dict[TaskName, type[TrivialPredictors]] = {
     TaskName.SEGMENTATION: TrivialMasks,
     TaskName.CLASSIFICATION: TrivialClasses,
     TaskName.MULTILABEL: TrivialLabels,
@@ -352,7 +352,7 @@ def _rates(total: np.ndarray) -> np.ndarray:
     return np.divide(total[0], total[1], out=np.full(total.shape[1], math.nan), where=total[1] > 0)
 
 
-def _label_figures(q: np.ndarray, rates: np.ndarray, total: np.ndarray) -> dict[str, float]:
+def _label_metrics(q: np.ndarray, rates: np.ndarray, total: np.ndarray) -> dict[str, float]:
     """What the probabilities q of the labels give; `total` as `_asked` has it."""
     known = ~np.isnan(rates) & ~np.isnan(q) if q.shape == rates.shape else np.zeros(0, dtype=bool)
     if not known.any():
@@ -385,7 +385,7 @@ def _fixed(total: np.ndarray, images: int) -> np.ndarray:
     return fixed.reshape(total.shape)
 
 
-def _constant_figures(q: np.ndarray, counts: np.ndarray) -> dict[str, float]:
+def _constant_metrics(q: np.ndarray, counts: np.ndarray) -> dict[str, float]:
     """What the probabilities q give on images of which there are `counts` of each class."""
     classes = max(len(q), len(counts))
     q, counts = _added(q, np.zeros(classes)), _added(counts, np.zeros(classes))
@@ -393,14 +393,14 @@ def _constant_figures(q: np.ndarray, counts: np.ndarray) -> dict[str, float]:
     if not total:
         names = ("accuracy", "balanced_accuracy", "f1", "auroc", "nll", "brier")
         return dict.fromkeys(names, math.nan)
-    shares, said = counts / total, int(q.argmax())
+    shares, predicted = counts / total, int(q.argmax())
     # F1 averages over the classes that occur in truth or prediction.
-    averaged = occurring + (counts[said] == 0)
+    averaged = occurring + (counts[predicted] == 0)
     distance = ((q - np.eye(classes)) ** 2).sum(axis=1)
     return {
-        "accuracy": float(shares[said]),
-        "balanced_accuracy": float(counts[said] > 0) / occurring,
-        "f1": float(2 * shares[said] / (1 + shares[said]) / averaged),
+        "accuracy": float(shares[predicted]),
+        "balanced_accuracy": float(counts[predicted] > 0) / occurring,
+        "f1": float(2 * shares[predicted] / (1 + shares[predicted]) / averaged),
         "auroc": 0.5 if occurring > 1 else math.nan,
         "nll": float(-(shares * np.log(np.clip(q, NLL_CLAMP, 1 - NLL_CLAMP))).sum()),
         "brier": float((shares * distance).sum() / 2),

@@ -1,4 +1,4 @@
-"""Tasks, one object each: what is asked of a model, and everything that hangs on it.
+"""Tasks, one object each: what a model predicts, and everything that depends on it.
 
 `trainables.registry.TASKS` lists them, free of torch.
 """

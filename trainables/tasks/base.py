@@ -1,4 +1,4 @@
-"""What is asked of a model, and everything that hangs on it."""
+"""What a model predicts, and everything that depends on it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from torch import Tensor
 
 from trustsweep.data_pipelines.schema import Batch, TaskName
-from trustsweep.trainables.attacks.losses import Answer
+from trustsweep.trainables.attacks.losses import Decisions
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.resampled import Columns, Statistic
-from trustsweep.trainables.metrics.trivial import Trivial
+from trustsweep.trainables.metrics.trivial import TrivialPredictors
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,13 @@ class AttackLosses:
     """What the ensembles raise for a task, by names of `attacks.losses.LOSSES`.
 
     Attributes:
-        first: What the task is judged by; the fast ensemble's, and the masking checks'.
+        first: The loss of the fast ensemble and of the masking checks, that of the task's own
+            measure.
         others: The full ensemble's further ones.
         thorough: Whether samples that are wrong already are attacked on the others too, as there
             are degrees of wrong.
         to_boundary: Whether a sample is one decision, so that attacks that look for the nearest
-            other answer can run.
+            other class can run.
     """
 
     first: str
@@ -38,26 +39,25 @@ class AttackLosses:
 
 
 class Task(ABC):
-    """A kind of question, such as "which class is this image of?"; it has no state.
+    """A kind of prediction, such as one class for each image; it has no state.
 
-    Whatever a model is asked, what is true of a batch, what counts as right and how it is shown is
-    said here and nowhere else. Which metrics fit a task stands with the metrics
-    (`metrics.catalog`).
+    The only place that defines a task's ground truth, what counts as correct, and how the report
+    shows it. Which metrics apply to a task stands with the metrics (`metrics.catalog`).
     """
 
     name: ClassVar[TaskName]
-    #: The measure whose skill a study asks for: 0 for every model that ignores the image.
+    #: The metric whose skill a study may optimise: 0 for every model that ignores the image.
     skill: ClassVar[str]
     #: Whether each image has one class, by which it can be weighed.
     classed: ClassVar[bool]
     losses: ClassVar[AttackLosses]
-    #: What predictors that ignore the image reach.
-    trivial: ClassVar[type[Trivial]]
-    #: What samples' scores (`columns`) tell of a split, by a metric's own name.
+    #: The predictors that ignore the image.
+    trivial: ClassVar[type[TrivialPredictors]]
+    #: Metrics of a split from the scores of its samples (`columns`), by the metric's own name.
     statistics: ClassVar[Mapping[str, Callable[[Columns], Statistic]]]
-    #: Whether a sample has several answers, each of which is told of on its own (`of_label`).
+    #: Whether a sample has several labels, each with metrics of its own (`of_label`).
     labelled: ClassVar[bool] = False
-    #: What is told of groups, of `statistics`; the first decides which condition is the worst.
+    #: The `statistics` reported for groups; the first decides which condition is the worst.
     group_metrics: ClassVar[tuple[str, ...]]
 
     def __repr__(self) -> str:
@@ -65,20 +65,20 @@ class Task(ABC):
 
     @abstractmethod
     def truth(self, batch: Batch) -> Tensor:
-        """What is true of a batch. Raises ValueError for a batch without it."""
+        """The ground truth of a batch. Raises ValueError for a batch without it."""
 
     @abstractmethod
-    def answer(self, scores: Tensor, batch: Batch) -> Answer:
+    def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
         """The scores (`Prediction.scores`) of a batch beside its truth."""
 
     @abstractmethod
-    def harm(self, said: Answer) -> Tensor:
-        """(B,): how bad the answers are by what models are judged by; larger is worse, inf for a
-        score that is no number. Above 0 where the answer is wrong."""
+    def harm(self, decisions: Decisions) -> Tensor:
+        """(B,): how wrong the predictions are by the task's own measure; larger is worse, inf for
+        a NaN score. Above 0 where the prediction is wrong."""
 
     @abstractmethod
-    def performance(self, said: Answer) -> Tensor:
-        """(B,) float64 in [0, 1]: how right each answer is."""
+    def performance(self, decisions: Decisions) -> Tensor:
+        """(B,) float64 in [0, 1]: how right each prediction is."""
 
     @abstractmethod
     def counted(self, batch: Batch) -> Tensor:
@@ -86,24 +86,24 @@ class Task(ABC):
 
     @abstractmethod
     def chance(self, batch: Batch, outputs: int, counted: Tensor) -> float:
-        """The mean `performance` over the `counted` that one answer for every sample of a batch can
-        have, of a model with so many columns of scores."""
+        """The best mean `performance` over the `counted` of one prediction for all samples of a
+        batch, by a model with `outputs` columns of scores."""
 
     @abstractmethod
     def columns(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, Tensor]:
-        """What each sample scored, (B, ...) by name; `doubt` is the uncertainty that judges."""
+        """The scores of each sample, (B, ...) by name; `doubt` is the uncertainty to evaluate."""
 
     def of_label(self, columns: Columns, label: int) -> Columns:
         """The columns of one label alone, and of the samples where it is known."""
-        raise NotImplementedError(f"{self} has one answer for each sample")
+        raise NotImplementedError(f"{self} predicts one label for each sample")
 
     @abstractmethod
-    def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What a temperature is fitted on: scores (n, K) float64 and classes (n,) long, of K = 1
+    def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What a temperature is fitted to: scores (n, K) float64 and classes (n,) long, of K = 1
         log-odds and 0 or 1, on the CPU. Of large images evenly spaced pixels are enough."""
 
     def read_prior(self, batches: Iterable[Batch]) -> Prior:
-        """What the train split tells without its images. Raises ValueError without a batch."""
+        """The prior from the truths of the train split. Raises ValueError without a batch."""
         return self.trivial.learn(map(self.trivial.truth, batches))
 
     @abstractmethod

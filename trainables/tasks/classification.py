@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trustsweep.data_pipelines.schema import Batch, TaskName
-from trustsweep.trainables.attacks.losses import Answer, margin_harm
+from trustsweep.trainables.attacks.losses import Decisions, margin_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import classes
@@ -20,8 +20,8 @@ from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
 class Classification(Task):
     """One class of K, which exclude each other: scores (B, K), or log-odds (B, 1) of the second.
 
-    Columns by sample: `truth`, `predicted` (-1 where nothing is said), `probability_of_truth`,
-    `correct` (0 or 1) and `probability` (K >= 2); NaN for what is no number.
+    Columns by sample: `truth`, `predicted` (-1 where a score is NaN), `probability_of_truth`,
+    `correct` (0 or 1) and `probability` (K >= 2), NaN where a score is.
     """
 
     name = TaskName.CLASSIFICATION
@@ -39,17 +39,17 @@ class Classification(Task):
             raise ValueError(f"{self} needs a batch with labels")
         return batch.label
 
-    def answer(self, scores: Tensor, batch: Batch) -> Answer:
+    def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
         size, truth = len(scores), self.truth(batch).reshape(len(scores), -1)
         if scores.shape[1] > 1:
-            return Answer(scores.reshape(size, scores.shape[1], -1), truth.long())
-        return Answer(scores.reshape(size, 1, -1), truth.float())
+            return Decisions(scores.reshape(size, scores.shape[1], -1), truth.long())
+        return Decisions(scores.reshape(size, 1, -1), truth.float())
 
-    def harm(self, said: Answer) -> Tensor:
-        return margin_harm(said)
+    def harm(self, decisions: Decisions) -> Tensor:
+        return margin_harm(decisions)
 
-    def performance(self, said: Answer) -> Tensor:
-        return said.right.double().mean(dim=1)
+    def performance(self, decisions: Decisions) -> Tensor:
+        return decisions.right.double().mean(dim=1)
 
     def counted(self, batch: Batch) -> Tensor:
         return torch.ones(len(batch), dtype=torch.bool)
@@ -70,7 +70,7 @@ class Classification(Task):
             "probability": p,
         }
 
-    def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return scores.double().cpu(), self.truth(batch).long().cpu()
 
     def shown_truth(self, batch: Batch) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trustsweep.data_pipelines.schema import Batch, TaskName
-from trustsweep.trainables.attacks.losses import Answer, margin_harm
+from trustsweep.trainables.attacks.losses import Decisions, margin_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import findings
@@ -19,8 +19,8 @@ from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
 
 
 class Multilabel(Task):
-    """K questions, each answered yes or no by its log-odds: scores and labels (B, K), NaN where the
-    truth is unknown; such a label counts nowhere.
+    """K labels, each present or absent by its log-odds: scores and labels (B, K), NaN where the
+    truth is unknown; unknown labels are left out of everything.
 
     Columns by sample: `truth` (K; 0, 1 or NaN) and `probability` (K).
     """
@@ -44,26 +44,26 @@ class Multilabel(Task):
             raise ValueError(f"{self} needs a batch with labels")
         return batch.label
 
-    def answer(self, scores: Tensor, batch: Batch) -> Answer:
+    def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
         size = len(scores)
-        return Answer(scores.reshape(size, 1, -1), self.truth(batch).reshape(size, -1).float())
+        return Decisions(scores.reshape(size, 1, -1), self.truth(batch).reshape(size, -1).float())
 
-    def harm(self, said: Answer) -> Tensor:
-        return margin_harm(said)
+    def harm(self, decisions: Decisions) -> Tensor:
+        return margin_harm(decisions)
 
-    def performance(self, said: Answer) -> Tensor:
+    def performance(self, decisions: Decisions) -> Tensor:
         """The share of the known labels that are right."""
-        known = ~said.truth.isnan()
-        right = (said.right & known).double().sum(dim=1)
+        known = ~decisions.truth.isnan()
+        right = (decisions.right & known).double().sum(dim=1)
         return right / known.sum(dim=1).clamp(min=1)
 
     def counted(self, batch: Batch) -> Tensor:
-        """Those of which anything is known."""
+        """The samples with a known label."""
         known = (~self.truth(batch).isnan()).any(dim=1).cpu()
         return known if bool(known.any()) else torch.ones_like(known)
 
     def chance(self, batch: Batch, outputs: int, counted: Tensor) -> float:
-        """Of the likelier answer to each question."""
+        """The probability of the likelier value of each label."""
         truth = self.truth(batch).double().cpu()[counted]
         rate = truth.nanmean(dim=0)
         likelier = torch.where(rate > 0.5, truth, 1 - truth)
@@ -77,7 +77,7 @@ class Multilabel(Task):
         known = ~np.isnan(columns["truth"][:, label])
         return {name: columns[name][known, label : label + 1] for name in ("truth", "probability")}
 
-    def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         truth = self.truth(batch)
         known = ~truth.isnan()
         return scores[known].unsqueeze(1).double().cpu(), truth[known].long().cpu()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trustsweep.data_pipelines.schema import Batch, TaskName
-from trustsweep.trainables.attacks.losses import Answer, overlap_harm
+from trustsweep.trainables.attacks.losses import Decisions, overlap_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import foreground
@@ -28,8 +28,8 @@ class Segmentation(Task):
 
     Columns by image: `dice`, `lesion_pixels` and `predicted_pixels`, `pixels`, `brier` (mean of its
     pixels), `ause` (see `Sparsification`), `gap` (15: Σ (correct − confidence) of the pixels of
-    each bin of confidence), and `region_pixels` and `region_gap` (15), the same of the pixels that
-    `RegionCalibration` judges.
+    each bin of confidence), and `region_pixels` and `region_gap` (15), the same of the pixels of
+    `RegionCalibration`.
     """
 
     name = TaskName.SEGMENTATION
@@ -50,17 +50,19 @@ class Segmentation(Task):
             raise ValueError(f"{self} needs a batch with masks")
         return batch.mask
 
-    def answer(self, scores: Tensor, batch: Batch) -> Answer:
+    def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
         size, truth = len(scores), self.truth(batch)
         if scores.shape[1] > 1:
-            return Answer(scores.reshape(size, scores.shape[1], -1), truth.reshape(size, -1).long())
-        return Answer(scores.reshape(size, 1, -1), truth.reshape(size, -1).float())
+            return Decisions(
+                scores.reshape(size, scores.shape[1], -1), truth.reshape(size, -1).long()
+            )
+        return Decisions(scores.reshape(size, 1, -1), truth.reshape(size, -1).float())
 
-    def harm(self, said: Answer) -> Tensor:
-        return overlap_harm(said)
+    def harm(self, decisions: Decisions) -> Tensor:
+        return overlap_harm(decisions)
 
-    def performance(self, said: Answer) -> Tensor:
-        return (1 - overlap_harm(said)).clamp(0, 1)
+    def performance(self, decisions: Decisions) -> Tensor:
+        return (1 - overlap_harm(decisions)).clamp(0, 1)
 
     def counted(self, batch: Batch) -> Tensor:
         """The images with a lesion; all, if none has one."""
@@ -89,7 +91,7 @@ class Segmentation(Task):
             "region_gap": image_gaps(p, truth, region),
         }
 
-    def decisions(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         step = -(-scores[0, 0].numel() // _PIXELS)
         flat = scores.flatten(2)[..., ::step].transpose(1, 2).flatten(0, 1)
         truth = self.truth(batch).flatten(1)[:, ::step].flatten()

@@ -14,7 +14,7 @@ from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.layouts.mimic.alignment import HOUR
 from trustsweep.data_pipelines.layouts.mimic.events import EventStore
 from trustsweep.data_pipelines.layouts.mimic.items import CHANNELS, INDEX, LABS, VITALS, possible
-from trustsweep.data_pipelines.layouts.mimic.plan import DICOM, Case, Rules, plan
+from trustsweep.data_pipelines.layouts.mimic.plan import DICOM, MimicCase, Rules, plan
 from trustsweep.data_pipelines.layouts.mimic.tables import CHEXPERT, Tables
 from trustsweep.data_pipelines.preprocess.images import resize_image
 from trustsweep.data_pipelines.preprocess.series import to_grid
@@ -40,7 +40,7 @@ _MOST_HOURS = 24 * 31
 _NAMES = tuple(CHANNELS)
 
 
-class Mimic(Layout[Case]):
+class Mimic(Layout[MimicCase]):
     """MIMIC-CXR-JPG 2.x and MIMIC-IV 2 or 3, both below `folder`, each as downloaded.
 
     `folder` is searched, to the depth of a download with its `physionet.org/files`, for
@@ -52,7 +52,7 @@ class Mimic(Layout[Case]):
 
     Images and events are brought together by patient and time. Of several images the last is
     taken; frontal views alone (AP, PA). Events are of the stay itself; their `itemid` fixes the
-    unit (see `items`), values that cannot be count as missing. Each of the modalities xray, vitals,
+    unit (see `items`), impossible values count as missing. Each of the modalities xray, vitals,
     labs and demographics may be absent. Race and insurance are groups for fairness, no inputs.
     Ages above 89 are published as 91. What is known of the layout was taken from the publisher's
     descriptions and from MIT-LCP's mimic-code; the data themselves are under a use agreement and
@@ -141,10 +141,10 @@ class Mimic(Layout[Case]):
             self._tables.chartevents, self._tables.labevents, self._plan.spans
         )
 
-    def cases(self) -> Iterator[Case]:
+    def cases(self) -> Iterator[MimicCase]:
         yield from self._plan.cases
 
-    def load(self, case: Case) -> Iterator[Sample]:
+    def load(self, case: MimicCase) -> Iterator[Sample]:
         if case.problem is not None:
             raise case.problem
         notes = list(case.notes)
@@ -199,18 +199,18 @@ class Mimic(Layout[Case]):
         return digest(self.folder, [*self._tables.all(), *images, *strays])
 
     def remarks(self) -> list[str]:
-        said = [*self._plan.remarks]
+        remarks = [*self._plan.remarks]
         if timeless := self._events.timeless:
-            said.append(f"{timeless} rows of events have no charttime; left out")
+            remarks.append(f"{timeless} rows of events have no charttime; left out")
         items = {item for channel in CHANNELS.values() for item in channel.items}
         if unlisted := self._tables.unlisted(items):
-            said.append(
+            remarks.append(
                 f"the dictionaries of items lack {', '.join(map(str, unlisted))}, which are looked "
                 "for: another version of MIMIC-IV?"
             )
-        return said
+        return remarks
 
-    def _series(self, case: Case, notes: list[str]) -> Series:
+    def _series(self, case: MimicCase, notes: list[str]) -> Series:
         """On the grid that starts at the case's origin; adds what was found to `notes`."""
         if case.stay is None:
             second, channel, value = np.zeros(0), np.zeros(0, np.int16), np.zeros(0, np.float32)
@@ -226,7 +226,7 @@ class Mimic(Layout[Case]):
         if blank.any():
             notes.append("samples have events without a number; those are left out")
         notes += [
-            f"samples have values of {_NAMES[c]} that cannot be; those are read as missing"
+            f"samples have impossible values of {_NAMES[c]}, which are read as missing"
             for c in np.unique(channel[wrong])
         ]
         series, _ = to_grid(
@@ -240,7 +240,7 @@ class Mimic(Layout[Case]):
         return series
 
     def _present(
-        self, case: Case, series: Series, tabular: NDArray[np.float32]
+        self, case: MimicCase, series: Series, tabular: NDArray[np.float32]
     ) -> tuple[bool, ...]:
         observed = set(np.flatnonzero(np.isfinite(series.value).any(axis=0)).tolist())
         return (
@@ -249,7 +249,7 @@ class Mimic(Layout[Case]):
             bool(np.isfinite(tabular).any()),
         )
 
-    def _label(self, case: Case) -> int | NDArray[np.float32]:
+    def _label(self, case: MimicCase) -> int | NDArray[np.float32]:
         if not self._rules.of_findings:
             assert case.stay is not None
             return int(bool(self._plan.admissions[case.stay.admission].died))

@@ -24,7 +24,7 @@ from trustsweep.data_pipelines.layouts.mimic.items import (
 )
 from trustsweep.data_pipelines.layouts.mimic.tables import IcuStay
 from trustsweep.data_pipelines.problems import BadFile
-from trustsweep.data_pipelines.readers.tables import Kind, stream_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, stream_table
 
 #: Stays whose rows share a file of the spool: some hundred thousand rows of 14 bytes.
 _BUCKET = 1024
@@ -47,15 +47,15 @@ class Span:
 class EventStore:
     """The vital signs and laboratory values of some stays.
 
-    The tables are streamed once, when the first stay is asked for. Of them only the wanted rows are
+    The tables are streamed once, when the first stay is requested. Of them only the wanted rows are
     kept, 14 bytes each, in a temporary folder (TMPDIR): some hundred megabytes for all of MIMIC-IV.
-    In memory are one batch, or the rows of some thousand stays. May be asked by several threads.
+    In memory are one batch, or the rows of some thousand stays. Safe to use from several threads.
 
     Rows of `chartevents` name their stay. Those of `labevents` often name no admission, even in the
     ICU: they belong to the stay of their patient within which they were taken.
 
     Attributes:
-        timeless: Rows without a time, which are left out; 0 before anything was asked for.
+        timeless: Rows without a time, which are left out; 0 before the first request.
     """
 
     def __init__(self, chartevents: Path, labevents: Path, wanted: Mapping[IcuStay, Span]) -> None:
@@ -145,13 +145,13 @@ class EventStore:
         channel: NDArray[np.int16],
         value: NDArray[np.float64],
     ) -> NDArray[np.void]:
-        """Rows within what is wanted of their stay; `stay` is -1 for those of none."""
+        """Rows within the span of their stay; `stay` is -1 for rows of no stay."""
         since = second - self._start[stay]
         inside = (stay >= 0) & (since >= self._span[stay, 0]) & (since < self._span[stay, 1])
         rows = np.zeros(int(inside.sum()), _ROW)
         rows["stay"], rows["second"] = stay[inside], since[inside]
         rows["channel"] = channel[inside]
-        with np.errstate(over="ignore"):  # what is infinite then cannot be, and is found so later
+        with np.errstate(over="ignore"):  # infinite values are out of bounds, and left out later
             rows["value"] = value[inside]
         return rows
 
@@ -178,12 +178,12 @@ def _key(subject: Any, second: Any) -> Any:
     return subject * _SECONDS + second
 
 
-def _columns(owner: str) -> dict[str, Kind]:
+def _columns(owner: str) -> dict[str, ColumnKind]:
     return {
-        owner: Kind.INTEGER,
-        "charttime": Kind.TEXT,
-        "itemid": Kind.INTEGER,
-        "valuenum": Kind.NUMBER,
+        owner: ColumnKind.INTEGER,
+        "charttime": ColumnKind.TEXT,
+        "itemid": ColumnKind.INTEGER,
+        "valuenum": ColumnKind.NUMBER,
     }
 
 

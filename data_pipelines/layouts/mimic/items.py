@@ -15,7 +15,7 @@ class Channel:
 
     Attributes:
         unit: Of the stored values.
-        least, greatest: Values outside cannot be, and count as missing. Chosen wide.
+        least, greatest: Values outside are impossible and count as missing. Chosen wide.
         items: `itemid` of MIMIC-IV, each of which fixes its unit.
         fahrenheit: Those of `items` that are in °F.
     """

@@ -21,8 +21,8 @@ from trustsweep.data_pipelines.layouts.mimic.tables import (
     Findings,
     IcuStay,
     Image,
-    Images,
-    Patient,
+    ImageList,
+    MimicPatient,
     Tables,
 )
 from trustsweep.data_pipelines.problems import BadFile
@@ -51,8 +51,8 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One sample to be, or the reason why there is none.
+class MimicCase:
+    """A sample to load, or the reason why it is left out.
 
     Attributes:
         identity: Unique among the cases.
@@ -77,11 +77,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cases, and what is known of their patients; `spans` are the events to read."""
+    """All cases, and the facts of their patients; `spans` are the events to read."""
 
-    cases: Sequence[Case]
+    cases: Sequence[MimicCase]
     spans: Mapping[IcuStay, Span]
-    patients: Mapping[int, Patient]
+    patients: Mapping[int, MimicPatient]
     admissions: Mapping[int, Admission]
     splits: Mapping[int, Split]
     findings: Mapping[int, Findings]
@@ -118,7 +118,7 @@ class _Planner:
     def plan(self) -> Plan:
         cases = list(self._of_images() if self._rules.by_image else self._of_stays())
         return Plan(
-            cases=[*cases, *(Case(("stray", str(p.path)), problem=p) for p in self._strays)],
+            cases=[*cases, *(MimicCase(("stray", str(p.path)), problem=p) for p in self._strays)],
             spans=self._spans(cases),
             patients=self._patients,
             admissions=self._admissions,
@@ -127,7 +127,7 @@ class _Planner:
             remarks=self._remarks(),
         )
 
-    def _of_stays(self) -> Iterator[Case]:
+    def _of_stays(self) -> Iterator[MimicCase]:
         used = 0
         for subject in sorted(self._stays):
             for stay in self._stays[subject]:
@@ -142,10 +142,10 @@ class _Planner:
         everything = sum(map(len, self._available.values()))
         self._left["frontal images lie in no stay's time"] = max(everything - used, 0)
 
-    def _of_stay(self, stay: IcuStay, images: Sequence[Image]) -> Case:
+    def _of_stay(self, stay: IcuStay, images: Sequence[Image]) -> MimicCase:
         image = images[-1] if images else None
         notes = ["stays have several frontal images in time; the last is used"]
-        return Case(
+        return MimicCase(
             identity=("stay", str(stay.stay_id)),
             subject=stay.subject,
             time=stay.start,
@@ -157,7 +157,7 @@ class _Planner:
             problem=self._problem(stay, image),
         )
 
-    def _of_images(self) -> Iterator[Case]:
+    def _of_images(self) -> Iterator[MimicCase]:
         for subject in sorted(self._available):
             for image in self._available[subject]:
                 stay = covering(image, self._stays.get(subject, ()))
@@ -166,13 +166,13 @@ class _Planner:
                 else:
                     yield self._of_image(image, stay)
 
-    def _of_image(self, image: Image, stay: IcuStay | None) -> Case:
+    def _of_image(self, image: Image, stay: IcuStay | None) -> MimicCase:
         notes = [*self._unlabelled(image)]
         if stay is None:
             notes.append("images were taken outside of all ICU stays; they have no measurements")
         if image.subject not in self._patients:
             notes.append("images are of a patient whom MIMIC-IV lacks; age and sex are unknown")
-        return Case(
+        return MimicCase(
             identity=("image", image.name),
             subject=image.subject,
             time=image.second,
@@ -195,7 +195,7 @@ class _Planner:
             yield "images are of a study without a line of labels; all its labels are unknown"
 
     def _problem(self, stay: IcuStay | None, image: Image | None) -> BadFile | None:
-        """Why a case is none: an identifier that its table lacks."""
+        """Why a case is left out: an identifier that its table lacks."""
         tables = self._tables
         if stay is not None:
             line = f"line {stay.line}: its"
@@ -219,7 +219,7 @@ class _Planner:
             )
         return None
 
-    def _spans(self, cases: Sequence[Case]) -> dict[IcuStay, Span]:
+    def _spans(self, cases: Sequence[MimicCase]) -> dict[IcuStay, Span]:
         spans: dict[IcuStay, Span] = {}
         for case in cases:
             if case.stay is None or case.problem is not None:
@@ -235,21 +235,23 @@ class _Planner:
 
     def _remarks(self) -> list[str]:
         images = self._images
-        said = []
+        remarks = []
         if absent := len(images.places) - len(self._here):
-            said.append(
+            remarks.append(
                 f"{absent} of {len(images.places)} listed images are not on disk (a part of the "
                 "download); left out"
             )
         if images.others:
             views = " or ".join(FRONTAL)
-            said.append(f"{images.others} listed images state no view {views}; not read")
+            remarks.append(f"{images.others} listed images state no view {views}; not read")
         if images.timeless:
-            said.append(f"{images.timeless} frontal images state no date or time; left out")
-        return said + [f"{count} {what}; left out" for what, count in self._left.items() if count]
+            remarks.append(f"{images.timeless} frontal images state no date or time; left out")
+        return remarks + [
+            f"{count} {what}; left out" for what, count in self._left.items() if count
+        ]
 
 
-def _on_disk(tables: Tables, images: Images) -> tuple[dict[str, Path], list[BadFile]]:
+def _on_disk(tables: Tables, images: ImageList) -> tuple[dict[str, Path], list[BadFile]]:
     """Name to file of the listed images that are here, and the files that are no such images."""
     here: dict[str, Path] = {}
     strays = []
@@ -262,6 +264,6 @@ def _on_disk(tables: Tables, images: Images) -> tuple[dict[str, Path], list[BadF
             reason = f"not where its line of {tables.metadata.name} says (patient, study)."
             strays.append(BadFile(path, f"{reason} Move it there."))
         elif (first := here.setdefault(path.stem, path)) != path:
-            reason = f"the image is there as {first.name} as well. Keep one of the two."
+            reason = f"the image also exists as {first.name}. Keep one of the two."
             strays.append(BadFile(path, reason))
     return here, strays

@@ -1,4 +1,4 @@
-"""The tables of MIMIC-CXR-JPG and MIMIC-IV that say who was where and when."""
+"""The tables of MIMIC-CXR-JPG and MIMIC-IV of patients, stays and images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.readers.tables import Kind, Row, Table, read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, Table, TableRow, read_table
 from trustsweep.data_pipelines.schema import Split
 
 #: As in the published tables, in their order.
@@ -56,7 +56,7 @@ class IcuStay:
 
 
 @dataclass(frozen=True)
-class Patient:
+class MimicPatient:
     """A row of patients: sex, and the age in the anchor year."""
 
     sex: str | None
@@ -100,7 +100,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageList:
     """What the metadata list.
 
     Attributes:
@@ -160,12 +160,12 @@ class Tables:
         ]
 
     def read_stays(self) -> list[IcuStay]:
-        """By patient and time. Raises `BadFile` for what is no time, or an end before its start."""
+        """By patient and time. Raises `BadFile` for an invalid time, or an end before its start."""
         table = read_table(
             self.icustays,
             {
                 **_ids("subject_id", "hadm_id", "stay_id"),
-                **dict.fromkeys(("first_careunit", "intime", "outtime"), Kind.TEXT),
+                **dict.fromkeys(("first_careunit", "intime", "outtime"), ColumnKind.TEXT),
             },
             unique="stay_id",
             required=("subject_id", "hadm_id", "intime", "outtime"),
@@ -174,19 +174,19 @@ class Tables:
         stays = [_stay(table, row) for row in table]
         return sorted(stays, key=lambda stay: (stay.subject, stay.start, stay.stay_id))
 
-    def read_patients(self, wanted: Collection[int]) -> dict[int, Patient]:
+    def read_patients(self, wanted: Collection[int]) -> dict[int, MimicPatient]:
         table = read_table(
             self.patients,
             {
-                "subject_id": Kind.INTEGER,
-                "gender": Kind.TEXT,
-                "anchor_age": Kind.INTEGER,
-                "anchor_year": Kind.INTEGER,
+                "subject_id": ColumnKind.INTEGER,
+                "gender": ColumnKind.TEXT,
+                "anchor_age": ColumnKind.INTEGER,
+                "anchor_year": ColumnKind.INTEGER,
             },
             unique="subject_id",
         )
         return {
-            row["subject_id"]: Patient(
+            row["subject_id"]: MimicPatient(
                 _known(table, row, "gender", _SEXES), row["anchor_age"], row["anchor_year"]
             )
             for row in table
@@ -197,10 +197,10 @@ class Tables:
         table = read_table(
             self.admissions,
             {
-                "hadm_id": Kind.INTEGER,
-                "race": Kind.TEXT,
-                "insurance": Kind.TEXT,
-                "hospital_expire_flag": Kind.BOOLEAN,
+                "hadm_id": ColumnKind.INTEGER,
+                "race": ColumnKind.TEXT,
+                "insurance": ColumnKind.TEXT,
+                "hospital_expire_flag": ColumnKind.BOOLEAN,
             },
             unique="hadm_id",
         )
@@ -214,16 +214,16 @@ class Tables:
             if row["hadm_id"] in wanted
         }
 
-    def read_images(self) -> Images:
-        """Raises `BadFile` for a date or time that is none."""
+    def read_images(self) -> ImageList:
+        """Raises `BadFile` for an invalid date or time."""
         table = read_table(
             self.metadata,
             {
-                "dicom_id": Kind.TEXT,
+                "dicom_id": ColumnKind.TEXT,
                 **_ids("subject_id", "study_id"),
-                "ViewPosition": Kind.TEXT,
-                "StudyDate": Kind.INTEGER,
-                "StudyTime": Kind.NUMBER,
+                "ViewPosition": ColumnKind.TEXT,
+                "StudyDate": ColumnKind.INTEGER,
+                "StudyTime": ColumnKind.NUMBER,
             },
             unique="dicom_id",
             required=("subject_id", "study_id"),
@@ -244,13 +244,17 @@ class Tables:
                 frontal.setdefault(image.subject, []).append(image)
         for images in frontal.values():
             images.sort()
-        return Images(frontal, places, others, timeless)
+        return ImageList(frontal, places, others, timeless)
 
     def read_splits(self) -> dict[int, Split]:
         """By patient. Raises `BadFile` for a patient in two of them."""
         table = read_table(
             self.split,
-            {"dicom_id": Kind.TEXT, "subject_id": Kind.INTEGER, "split": Kind.TEXT},
+            {
+                "dicom_id": ColumnKind.TEXT,
+                "subject_id": ColumnKind.INTEGER,
+                "split": ColumnKind.TEXT,
+            },
             unique="dicom_id",
             required=("subject_id", "split"),
             private=("subject_id",),
@@ -267,7 +271,7 @@ class Tables:
         """Raises `UserError` where the table is not here."""
         table = read_table(
             self._cxr("chexpert"),
-            {**_ids("study_id"), **dict.fromkeys(CHEXPERT, Kind.NUMBER)},
+            {**_ids("study_id"), **dict.fromkeys(CHEXPERT, ColumnKind.NUMBER)},
             unique="study_id",
         )
         return {
@@ -281,7 +285,7 @@ class Tables:
         """Those of `items` that the dictionaries lack, where those are here."""
         if len(self.items) < 2:
             return []
-        columns = {"itemid": Kind.INTEGER}
+        columns = {"itemid": ColumnKind.INTEGER}
         known = {row["itemid"] for path in self.items for row in read_table(path, columns)}
         return sorted(set(items) - known)
 
@@ -296,10 +300,10 @@ def _root(folder: Path, stem: str, what: str) -> Path:
     """The one table of that name below `folder`."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder. Give the one that holds both data sets.")
-    found = []
+    paths = []
     level = [folder]
     for _ in range(_DEPTH + 1):
-        found += [path for place in level if (path := _table(place, stem)) is not None]
+        paths += [path for place in level if (path := _table(place, stem)) is not None]
         level = [
             entry
             for place in level
@@ -307,15 +311,15 @@ def _root(folder: Path, stem: str, what: str) -> Path:
             if entry.is_dir() and not entry.name.startswith(".")
             if not _PATIENTS.fullmatch(entry.name)
         ]
-    if not found:
+    if not paths:
         raise UserError(
             f"{folder}: no {what} below it ({stem}{_SUFFIXES[0]}). Give both data sets."
         )
-    if len(found) > 1:
+    if len(paths) > 1:
         raise UserError(
-            f"{folder}: {what} is here twice ({found[0]}, {found[1]}). Give a folder with one."
+            f"{folder}: {what} is here twice ({paths[0]}, {paths[1]}). Give a folder with one."
         )
-    return found[0]
+    return paths[0]
 
 
 def _table(folder: Path, stem: str) -> Path | None:
@@ -331,11 +335,11 @@ def _needed(folder: Path, stem: str) -> Path:
     return path
 
 
-def _ids(*columns: str) -> dict[str, Kind]:
-    return dict.fromkeys(columns, Kind.INTEGER)
+def _ids(*columns: str) -> dict[str, ColumnKind]:
+    return dict.fromkeys(columns, ColumnKind.INTEGER)
 
 
-def _stay(table: Table, row: Row) -> IcuStay:
+def _stay(table: Table, row: TableRow) -> IcuStay:
     stay = IcuStay(
         line=row.line,
         subject=row["subject_id"],
@@ -350,7 +354,7 @@ def _stay(table: Table, row: Row) -> IcuStay:
     return stay
 
 
-def _second(table: Table, row: Row, column: str) -> int:
+def _second(table: Table, row: TableRow, column: str) -> int:
     # strptime takes ten times as long, which half a million rows would feel.
     text = row[column]
     time: datetime | None = None
@@ -361,7 +365,7 @@ def _second(table: Table, row: Row, column: str) -> int:
     return int((time - _EPOCH).total_seconds())
 
 
-def _study_second(table: Table, row: Row) -> int | None:
+def _study_second(table: Table, row: TableRow) -> int | None:
     """StudyDate is yyyymmdd, StudyTime hhmmss.fff without leading zeros."""
     if row["StudyDate"] is None or row["StudyTime"] is None:
         return None
@@ -377,7 +381,7 @@ def _study_second(table: Table, row: Row) -> int | None:
     return int((time - _EPOCH).total_seconds())
 
 
-def _known(table: Table, row: Row, column: str, known: Mapping[str, Value]) -> Value | None:
+def _known(table: Table, row: TableRow, column: str, known: Mapping[str, Value]) -> Value | None:
     text = row[column]
     if text is None or text in known:
         return None if text is None else known[text]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.layouts.phantoms.thorax import (
-    Patient,
+    PhantomPatient,
     draw_infections,
     draw_patient,
     render,
@@ -39,7 +39,7 @@ class Visit:
     """One image to draw: its index and whose it is."""
 
     index: int
-    patient: Patient
+    patient: PhantomPatient
 
 
 class Phantoms(Layout[Visit]):
@@ -106,7 +106,7 @@ class Phantoms(Layout[Visit]):
     def source_digest(self) -> str:
         return hashlib.sha256(f"phantoms {VERSION} {self._count}".encode()).hexdigest()
 
-    def _patient(self, index: int) -> Patient:
+    def _patient(self, index: int) -> PhantomPatient:
         block, place = divmod(index, 3)
         chances, patterns = zip(*_VISITS, strict=True)
         pattern = default_rng((self.seed, 2, block)).choice(len(patterns), p=chances)

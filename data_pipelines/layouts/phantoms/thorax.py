@@ -49,7 +49,7 @@ SITES: dict[str, Detector] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patient:
+class PhantomPatient:
     """Who is drawn; lengths in units of the half image width, angles in radians."""
 
     key: str
@@ -78,13 +78,13 @@ class Infection:
     ragged: float
 
 
-def draw_patient(key: str, draw: Generator) -> Patient:
+def draw_patient(key: str, draw: Generator) -> PhantomPatient:
     """Anatomy of a patient: women have smaller lungs and breast shadows, hearts grow with age."""
     site = str(draw.choice(list(SITES), p=(0.45, 0.3, 0.25)))
     sex = str(draw.choice(("female", "male")))
     age = float(np.clip(draw.normal(58, 17), 18, 95).round())
     male = sex == "male"
-    return Patient(
+    return PhantomPatient(
         key=key,
         site=site,
         sex=sex,
@@ -117,7 +117,7 @@ def draw_infections(draw: Generator) -> list[Infection]:
 
 
 def render(
-    size: int, patient: Patient, infections: list[Infection], draw: Generator
+    size: int, patient: PhantomPatient, infections: list[Infection], draw: Generator
 ) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
     """The X-ray (size, size) as uint8, and the masks (size, size) of 0 and 1 of its infections.
 
@@ -144,7 +144,7 @@ def render(
     return _expose(film, SITES[patient.site], draw), masks
 
 
-def _grid(size: int, patient: Patient, draw: Generator) -> tuple[Field, Field]:
+def _grid(size: int, patient: PhantomPatient, draw: Generator) -> tuple[Field, Field]:
     """Pixel centres in the patient's coordinates: no two images are placed quite alike."""
     centres = (np.arange(size) + 0.5) * 2 / size - 1
     x, y = np.meshgrid(centres, centres)
@@ -163,11 +163,11 @@ def _bump(distance: Field, width: float) -> Field:
     return np.exp(-((distance / width) ** 2))
 
 
-def _lung_centre(side: int, patient: Patient) -> tuple[float, float]:
+def _lung_centre(side: int, patient: PhantomPatient) -> tuple[float, float]:
     return side * (0.11 + patient.lung_width), -0.08
 
 
-def _lung(x: Field, y: Field, side: int, patient: Patient) -> Field:
+def _lung(x: Field, y: Field, side: int, patient: PhantomPatient) -> Field:
     """1 inside a lung: narrow at the apex, domed below, hollowed by the heart on its side."""
     centre, middle = _lung_centre(side, patient)
     along = (y - middle) / patient.lung_height
@@ -178,13 +178,13 @@ def _lung(x: Field, y: Field, side: int, patient: Patient) -> Field:
     return inside * _step(dome - y, 0.02) * (1 - 0.97 * _heart(x, y, patient))
 
 
-def _heart(x: Field, y: Field, patient: Patient) -> Field:
+def _heart(x: Field, y: Field, patient: PhantomPatient) -> Field:
     u, v = x - 0.09, y - 0.29
     u, v = 0.88 * u + 0.47 * v, 0.88 * v - 0.47 * u
     return _step(1 - (u / (patient.heart * 1.2)) ** 2 - (v / (patient.heart * 0.9)) ** 2, 0.25)
 
 
-def _tissue(x: Field, y: Field, patient: Patient) -> Field:
+def _tissue(x: Field, y: Field, patient: PhantomPatient) -> Field:
     """Body wall, mediastinum, heart, abdomen, breasts; air outside the body."""
     shoulders = y + 1.02 - 0.75 * np.clip(np.abs(x) - 0.28, 0, None) ** 1.3
     body = _step(1.04 - np.abs(x) ** 3, 0.05) * _step(shoulders, 0.04)
@@ -200,7 +200,7 @@ def _tissue(x: Field, y: Field, patient: Patient) -> Field:
     return film * body
 
 
-def _bones(x: Field, y: Field, patient: Patient) -> Field:
+def _bones(x: Field, y: Field, patient: PhantomPatient) -> Field:
     """Spine, nine ribs (their back parts falling, their front parts rising) and clavicles."""
     spine = _bump(x, 0.075) * (0.05 + 0.02 * np.cos(2 * np.pi * y / 0.2))
     chest = _step(0.93 - np.abs(x), 0.04) * _step(np.abs(x) - 0.1, 0.04) * _step(0.72 - y, 0.08)
@@ -227,8 +227,8 @@ def _edged(distance: Field, half_width: float) -> Field:
     return inside * (0.75 + 0.25 * (np.abs(distance) / half_width).clip(0, 1) ** 2)
 
 
-def _vessels(x: Field, y: Field, patient: Patient, draw: Generator) -> Field:
-    """Hilar shadows and branching texture: what resembles an infection and is none."""
+def _vessels(x: Field, y: Field, patient: PhantomPatient, draw: Generator) -> Field:
+    """Hilar shadows and branching texture: they resemble an infection."""
     film = 0.035 * _clouds(len(x), 6, draw) + 0.02 * _clouds(len(x), 16, draw)
     film += 0.0006 * (patient.age - 50)
     for side in _SIDES:
@@ -241,7 +241,9 @@ def _vessels(x: Field, y: Field, patient: Patient, draw: Generator) -> Field:
     return film
 
 
-def _shadow(x: Field, y: Field, infection: Infection, patient: Patient, draw: Generator) -> Field:
+def _shadow(
+    x: Field, y: Field, infection: Infection, patient: PhantomPatient, draw: Generator
+) -> Field:
     """0 to 1: an ellipse whose edge is soft and irregular."""
     centre, middle = _lung_centre(infection.side, patient)
     u = x - centre - infection.side * infection.across * patient.lung_width

@@ -20,11 +20,10 @@ from trustsweep.data_pipelines.layouts.physionet2012.parameters import (
     SERIES,
     VITALS,
 )
-from trustsweep.data_pipelines.layouts.physionet2012.record import Record
+from trustsweep.data_pipelines.layouts.physionet2012.record import StayRecord
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk
-from trustsweep.data_pipelines.readers.tables import Kind as Column
-from trustsweep.data_pipelines.readers.tables import read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, read_table
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Sample, Series
 from trustsweep.data_pipelines.schema import Feature, Kind, Modality, PatientSource, Split, TaskName
@@ -36,9 +35,9 @@ _SITES = ("unstated", "icu")
 
 Outcome = Mapping[str, float | None]
 _OUTCOMES = {
-    RECORD: Column.TEXT,
-    "Survival": Column.INTEGER,
-    "In-hospital_death": Column.INTEGER,
+    RECORD: ColumnKind.TEXT,
+    "Survival": ColumnKind.INTEGER,
+    "In-hospital_death": ColumnKind.INTEGER,
 }
 
 
@@ -76,7 +75,7 @@ class Physionet2012(Layout[Stay]):
 
     Times are hours and minutes since admission to the ICU. Of the 37 parameters the measurements
     at one time, and within one step, are averaged (urine: the mean of the volumes recorded). -1 is
-    the publisher's code for an unknown descriptor; values that cannot be count as missing as well
+    the publisher's code for an unknown descriptor; impossible values count as missing as well
     (see `parameters`). Stays name no patient and no hospital: each counts as one patient. SAPS-I
     and SOFA are scores worked out for the table of outcomes, and no inputs. The files of the
     challenge's first weeks have no ICUType; it is unknown then.
@@ -157,7 +156,7 @@ class Physionet2012(Layout[Stay]):
 
     def load(self, case: Stay) -> Iterator[Sample]:
         label = self._label(case)
-        record = Record(case.path)
+        record = StayRecord(case.path)
         tabular = record.descriptors()
         series = record.grid(self._steps, self.series_hours)
         present = self._present(tabular, series)
@@ -190,21 +189,21 @@ class Physionet2012(Layout[Stay]):
         return digest(self._root, [*tables, *(p for s in self._outcomes for p in self._files(s))])
 
     def remarks(self) -> list[str]:
-        said = [
+        remarks = [
             f"set-{letter}: {len(self._files(letter))} stays are left out, as there is no "
             f"{self._table(letter).name}"
             for letter in self._without
         ]
         for letter, outcomes in self._outcomes.items():
-            here = {path.stem for path in self._files(letter)}
+            stays = {path.stem for path in self._files(letter)}
             table = self._table(letter).name
-            if absent := len(outcomes.keys() - here):
-                said.append(f"{table} lists {absent} stays that set-{letter} lacks; left out")
+            if absent := len(outcomes.keys() - stays):
+                remarks.append(f"{table} lists {absent} stays that set-{letter} lacks; left out")
             if unknown := sum(
-                self._target(outcomes[key]) is None for key in outcomes.keys() & here
+                self._target(outcomes[key]) is None for key in outcomes.keys() & stays
             ):
-                said.append(f"{table} lacks the outcome of {unknown} stays; left out")
-        return said
+                remarks.append(f"{table} lacks the outcome of {unknown} stays; left out")
+        return remarks
 
     def _table(self, letter: str) -> Path:
         return self._root / f"Outcomes-{letter}.txt"

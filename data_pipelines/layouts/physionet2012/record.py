@@ -17,15 +17,19 @@ from trustsweep.data_pipelines.layouts.physionet2012.parameters import (
     RECORD,
     SERIES,
     UNKNOWN,
-    Parameter,
+    ClinicalParameter,
 )
 from trustsweep.data_pipelines.preprocess.series import to_grid
 from trustsweep.data_pipelines.problems import BadFile
-from trustsweep.data_pipelines.readers.tables import Kind, read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, read_table
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.sample import Series
 
-_COLUMNS = {"Time": Kind.TEXT, "Parameter": Kind.TEXT, "Value": Kind.NUMBER}
+_COLUMNS = {
+    "Time": ColumnKind.TEXT,
+    "Parameter": ColumnKind.TEXT,
+    "Value": ColumnKind.NUMBER,
+}
 _TIME = re.compile(r"(\d{1,3}):([0-5]\d)")
 
 
@@ -37,15 +41,15 @@ class Measurements:
     values: NDArray[np.float64]
 
 
-class Record:
-    """A stay's measurements, without those that cannot be.
+class StayRecord:
+    """A stay's measurements, without impossible ones.
 
     Attributes:
-        notes: What was found, as `Sample.notes`.
+        notes: As `Sample.notes`.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises `BadFile` for an unknown parameter, a time that is none, another stay's number."""
+        """Raises `BadFile` for an unknown parameter, an invalid time, another stay's number."""
         self.notes: list[str] = []
         rows = self._read(path)
         self._descriptors = {
@@ -95,7 +99,7 @@ class Record:
     def _possible(
         self,
         name: str,
-        parameter: Parameter,
+        parameter: ClinicalParameter,
         rows: list[tuple[float, float]],
         *,
         admission: bool = False,
@@ -105,7 +109,7 @@ class Record:
         if admission:
             table = table[table[:, 0] == 0]
         possible = (table[:, 1] >= parameter.least) & (table[:, 1] <= parameter.greatest)
-        note = f"stays have values of {name} that cannot be; those are read as missing"
+        note = f"stays have impossible values of {name}, which are read as missing"
         if not possible.all() and note not in self.notes:
             self.notes.append(note)
         return Measurements(table[possible, 0], table[possible, 1])

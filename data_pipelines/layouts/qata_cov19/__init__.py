@@ -35,7 +35,7 @@ _SETS = {"Test Set": Split.TEST, "Train Set": None}
 _NAMELESS = "images do not name their patient; each case counts as one"
 #: Names of the images that come from BIMCV-COVID19+ start with the subject.
 _SUBJECT = re.compile(r"^(sub-S\d+)_")
-#: What tells images of one case apart: the day, the hours since admission, the view.
+#: The part that differs between images of one case: the day, the hours since admission, the view.
 _MOMENT = re.compile(r"-(?:day-?\d+|\d+-(?:hours|days)|admission|PA|AP|L|lateral)$", re.IGNORECASE)
 
 
@@ -52,14 +52,14 @@ class QataCov19(Layout[Pair | Control]):
     """QaTa-COV19-v2: chest X-rays of COVID-19 patients with infection masks, as on Kaggle.
 
     `folder` is `QaTa-COV19-v2`, or one that contains it. The published test set is kept; validation
-    is split off the train set by patient, where the file name tells the patient (BIMCV subjects,
-    series such as `...-day3`). Names tell only some of them: `--patients` takes the true ones.
+    is split off the train set by patient, where the file name gives the patient (BIMCV subjects,
+    series such as `...-day3`). Only some names do: `--patients` takes a list of the true ones.
 
     Args:
         controls: Which controls to read from `Control_Group`, beside `QaTa-COV19-v2`: false, "I"
             (12,544 normal images), "II" (116,365 images of ChestX-ray14 and of children with
             pneumonia) or "all". Controls have masks of background alone and the label 0, the
-            infected the label 1; "cohort" tells them apart. ChestX-ray14's published test set is
+            infected the label 1; "cohort" separates them. ChestX-ray14's published test set is
             kept. Of the others, which the publisher does not divide, the same share of patients
             is tested as of the infected, drawn by the seed.
 
@@ -205,18 +205,18 @@ class QataCov19(Layout[Pair | Control]):
             for entry in place.iterdir()
             if entry.name not in known and not entry.name.startswith(".")
         )
-        found = []
+        remarks = []
         if self._controls is not None:
             unread += self._controls.unread()
-            found.append(
-                "infected and controls were imaged at different hospitals: what tells these apart "
-                "tells the label as well"
+            remarks.append(
+                "infected and controls were imaged at different hospitals: a model can predict the "
+                "label from the hospital alone"
             )
             if missing := self._controls.missing():
-                found.append(f"controls without images here: {', '.join(missing)}")
+                remarks.append(f"controls without images here: {', '.join(missing)}")
         if unread:
-            found.append(f"not read, not part of the layout: {_some(unread)}")
-        return found
+            remarks.append(f"not read, not part of the layout: {_some(unread)}")
+        return remarks
 
     def _files(self, name: str, kind: str) -> Iterator[Path]:
         for path in sorted((self._root / name / kind).iterdir()):

@@ -62,7 +62,7 @@ class Controls:
         root: The folder that holds `FOLDER`.
         groups: Of `GROUPS`.
 
-    Raises `UserError` where a group that is asked for holds no image.
+    Raises `UserError` where a requested group holds no image.
     """
 
     def __init__(self, root: Path, groups: tuple[str, ...]) -> None:
@@ -88,20 +88,20 @@ class Controls:
         """Files and folders below `FOLDER` that are not read, as paths below its parent."""
         known = {self.folder / cohort.place for cohort in self._cohorts}
         above = {place for path in known for place in path.parents}
-        found = []
+        unread = []
         for folder in sorted({self.folder, *above}):
             if folder != self.folder and self.folder not in folder.parents:
                 continue
             if folder.is_dir():
-                found += [p for p in folder.iterdir() if p not in known and p not in above]
+                unread += [p for p in folder.iterdir() if p not in known and p not in above]
         for cohort in self._cohorts:
             place = self.folder / cohort.place
             if place.is_dir():
                 images = set(self._images(cohort))
-                found += [path for path in place.iterdir() if path not in images]
+                unread += [path for path in place.iterdir() if path not in images]
         return sorted(
             path.relative_to(self.folder.parent).as_posix()
-            for path in found
+            for path in unread
             if not path.name.startswith(".")
         )
 
@@ -130,7 +130,7 @@ def parse_groups(controls: bool | str) -> tuple[str, ...]:
 
 
 def origin(stem: str) -> tuple[str, str | None]:
-    """The site that a file name tells, else "unstated", and its patient, else None."""
+    """The site in a file name, else "unstated", and its patient, else None."""
     for site, pattern in _ORIGINS:
         if match := pattern.fullmatch(stem):
             return site, f"{site}/{match[1].lower()}"

@@ -21,7 +21,7 @@ from trustsweep.data_pipelines.layouts.tcga.gdc import (
 from trustsweep.data_pipelines.layouts.tcga.gdc import read_genomics as read_genes
 from trustsweep.data_pipelines.preprocess import resize_image
 from trustsweep.data_pipelines.preprocess.slices import is_whole
-from trustsweep.data_pipelines.preprocess.volumes import Recipe, apply
+from trustsweep.data_pipelines.preprocess.volumes import VolumeRecipe, apply
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk
 from trustsweep.data_pipelines.readers.images import read_colour
@@ -37,7 +37,7 @@ _SEQUENCES = 8
 
 
 @dataclass(frozen=True)
-class Patient:
+class TcgaPatient:
     """What there is of one patient: tiles that were drawn, sequence to volume."""
 
     barcode: str
@@ -45,7 +45,7 @@ class Patient:
     mri: Mapping[str, Path]
 
 
-class Tcga(Layout[Patient | BadFile]):
+class Tcga(Layout[TcgaPatient | BadFile]):
     """A TCGA cohort in the form in which studies assemble it from GDC and TCIA.
 
     TCGA publishes no folder of this kind; this is the convention that the layout reads:
@@ -69,8 +69,8 @@ class Tcga(Layout[Patient | BadFile]):
         genes: Columns of `genomics` at most. More are refused, as choosing among them, for instance
             by variance, must not look at test patients.
         depth: Slices of a volume; 0 stands for `size`.
-        spacing: Voxel width in mm to resample to; 0 keeps what is.
-        crop: Cut away what is 0 in all sequences.
+        spacing: Voxel width in mm to resample to; 0 keeps the spacing.
+        crop: Cut away the border that is 0 in all sequences.
         template: NIfTI file to register every MRI to (affine; needs trustsweep[registration]).
     """
 
@@ -106,7 +106,7 @@ class Tcga(Layout[Patient | BadFile]):
             if not is_whole(value, least):
                 raise UserError(f"{option}: a whole number from {least}, not {value!r}.")
         if isinstance(spacing, bool) or not isinstance(spacing, int | float) or not spacing >= 0:
-            raise UserError(f"spacing: a width in mm, or 0 to keep what is, not {spacing!r}.")
+            raise UserError(f"spacing: a width in mm, or 0 to keep the spacing, not {spacing!r}.")
         if crop not in (True, False):
             raise UserError(f"crop: True or False, not {crop!r}.")
         if folder is None or not folder.is_dir():
@@ -116,7 +116,7 @@ class Tcga(Layout[Patient | BadFile]):
         self._clinical = _table(folder, "clinical")
         if self._clinical is None:
             raise UserError(f"{folder}: no clinical.csv or clinical.tsv here. Export it from GDC.")
-        self._recipe = Recipe(
+        self._recipe = VolumeRecipe(
             size=(depth or size, size, size),
             spacing=(float(spacing),) * 3 if spacing else None,
             crop=crop,
@@ -132,16 +132,16 @@ class Tcga(Layout[Patient | BadFile]):
         self._sequences = self._name_sequences()
         self._describe(label)
 
-    def cases(self) -> Iterator[Patient | BadFile]:
+    def cases(self) -> Iterator[TcgaPatient | BadFile]:
         yield from self._strays
         yield from self._genes.strays
         for patient in sorted(self._data - self._people.keys()):
             where = self._where(patient)
             yield BadFile(where, "data of a patient without a clinical row. Add it, or remove it.")
         for patient in self._usable:
-            yield Patient(patient, self._tiles.get(patient, ()), self._mri.get(patient, {}))
+            yield TcgaPatient(patient, self._tiles.get(patient, ()), self._mri.get(patient, {}))
 
-    def load(self, case: Patient | BadFile) -> Iterator[Sample]:
+    def load(self, case: TcgaPatient | BadFile) -> Iterator[Sample]:
         if isinstance(case, BadFile):
             raise case
         person = self._people[case.barcode]
@@ -223,9 +223,9 @@ class Tcga(Layout[Patient | BadFile]):
 
     def _find_tiles(self, count: int) -> dict[str, tuple[Path, ...]]:
         """Patient to the tiles that are drawn."""
-        found = self._by_patient(_TILES, _TILE_SUFFIXES)
+        tiles = self._by_patient(_TILES, _TILE_SUFFIXES)
         drawn = {}
-        for patient, paths in found.items():
+        for patient, paths in tiles.items():
             draw = np.random.default_rng((self.seed, int(opaque(self.name, patient), 16)))
             chosen = draw.choice(len(paths), min(count, len(paths)), replace=False)
             drawn[patient] = tuple(paths[index] for index in sorted(chosen.tolist()))
@@ -233,7 +233,7 @@ class Tcga(Layout[Patient | BadFile]):
 
     def _find_mri(self) -> dict[str, dict[str, Path]]:
         """Patient to sequence to file."""
-        found: dict[str, dict[str, Path]] = {}
+        volumes: dict[str, dict[str, Path]] = {}
         for patient, paths in self._by_patient(_MRI, _MRI_SUFFIXES).items():
             files: dict[str, Path] = {}
             for path in paths:
@@ -243,15 +243,15 @@ class Tcga(Layout[Patient | BadFile]):
                     rule = f"a second {sequence} of one patient, beside {files[sequence]}."
                     self._strays.append(BadFile(path, f"{rule} Remove one of them."))
                 files.setdefault(sequence, path)
-            found[patient] = files
-        return found
+            volumes[patient] = files
+        return volumes
 
     def _by_patient(self, name: str, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
         """Patient to files of `<name>/<barcode>/`, in order."""
-        found: dict[str, list[Path]] = defaultdict(list)
+        files: dict[str, list[Path]] = defaultdict(list)
         root = self._root / name
         if not root.is_dir():
-            return found
+            return files
         for path in walk(root, suffixes):
             first, *rest = path.relative_to(root).parts
             patient = patient_of(first) if rest else None
@@ -259,8 +259,8 @@ class Tcga(Layout[Patient | BadFile]):
                 rule = f"not below a folder {name}/TCGA-XX-YYYY. Move it, or take it away."
                 self._strays.append(BadFile(path, rule))
             else:
-                found[patient].append(path)
-        return found
+                files[patient].append(path)
+        return files
 
     def _name_sequences(self) -> tuple[str, ...]:
         names = sorted({name for files in self._mri.values() for name in files})
@@ -285,8 +285,8 @@ class Tcga(Layout[Patient | BadFile]):
             return np.zeros((3, self.size, self.size), np.uint8)
         return resize_image(read_colour(path), self.size)
 
-    def _volume(self, case: Patient) -> tuple[NDArray[np.float32] | None, tuple[str, ...]]:
-        """(C, D, H, W) in [0, 1], 0 for what is absent; None where no patient has any."""
+    def _volume(self, case: TcgaPatient) -> tuple[NDArray[np.float32] | None, tuple[str, ...]]:
+        """(C, D, H, W) in [0, 1], 0 where absent; None where no patient has any."""
         if not self._sequences:
             return None, ()
         depth, height, width = self._recipe.size
@@ -294,21 +294,21 @@ class Tcga(Layout[Patient | BadFile]):
         image = np.zeros((len(self._sequences), depth, height, width), np.float32)
         if not case.mri:
             return image, ()
-        there = [name for name in self._sequences if name in case.mri]
+        available = [name for name in self._sequences if name in case.mri]
         try:
-            prepared = apply(self._recipe, {name: read_nifti(case.mri[name]) for name in there})
+            prepared = apply(self._recipe, {name: read_nifti(case.mri[name]) for name in available})
         except ValueError as error:
-            raise BadFile(self._mri[case.barcode][there[0]], str(error)) from error
-        image[[self._sequences.index(name) for name in there]] = prepared.image
+            raise BadFile(self._mri[case.barcode][available[0]], str(error)) from error
+        image[[self._sequences.index(name) for name in available]] = prepared.image
         return image, prepared.notes
 
 
 def _table(root: Path, name: str) -> Path | None:
-    found = [root / f"{name}{suffix}" for suffix in _TABLE_SUFFIXES]
-    found = [path for path in found if path.is_file()]
-    if len(found) > 1:
-        raise UserError(f"{found[1]}: also here as {found[0].name}. Remove one of the two.")
-    return found[0] if found else None
+    paths = [root / f"{name}{suffix}" for suffix in _TABLE_SUFFIXES]
+    paths = [path for path in paths if path.is_file()]
+    if len(paths) > 1:
+        raise UserError(f"{paths[1]}: also here as {paths[0].name}. Remove one of the two.")
+    return paths[0] if paths else None
 
 
 def _sequence(path: Path, folder: str, patient: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables of the Genomic Data Commons: what they say of a patient, and a row of gene values."""
+"""Tables of the Genomic Data Commons: clinical data and gene values of a patient."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.problems import BadFile
-from trustsweep.data_pipelines.readers.tables import Kind as Column
-from trustsweep.data_pipelines.readers.tables import Row, Table, read_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, Table, TableRow, read_table
 from trustsweep.data_pipelines.registry import nearest
 
 #: GDC's mark for no value, and those of its forerunner and of data frames.
 MISSING = ("", "'--", "--", "NA", "NaN", "nan", "[Not Available]", "[Not Applicable]")
-#: Words that say that nobody knows.
+#: Words for an unknown value.
 _UNKNOWN = ("not reported", "unknown", "unspecified", "not evaluated", "[unknown]")
 _IDS = ("case_submitter_id", "cases.submitter_id", "bcr_patient_barcode", "submitter_id")
 _BARCODE = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(?:-(\d\d)[A-Z]?)?(?:-.*)?")
@@ -34,7 +33,7 @@ _PRIMARY = 1
 
 @dataclass(frozen=True)
 class Person:
-    """What the clinical table says of a patient; None where it does not."""
+    """The clinical data of a patient; None where missing."""
 
     label: str | None
     sex: str | None
@@ -60,13 +59,13 @@ class Genomics:
 
 
 def patient_of(barcode: str) -> str | None:
-    """The patient's part (TCGA-XX-YYYY) of a barcode of any length; None for what is none."""
+    """The patient's part (TCGA-XX-YYYY) of a barcode of any length; None for any other text."""
     match = _BARCODE.fullmatch(barcode)
     return match[1] if match else None
 
 
 def read_clinical(path: Path, label: str) -> tuple[dict[str, Person], list[BadFile]]:
-    """Patient to what is known, and a refusal for every row that cannot be used.
+    """Patient to clinical data, and a refusal for every row that cannot be used.
 
     GDC writes a row a treatment, so a patient may have several; they must agree. Columns may carry
     GDC's newer prefixes (`demographic.vital_status`).
@@ -90,11 +89,11 @@ def read_clinical(path: Path, label: str) -> tuple[dict[str, Person], list[BadFi
         raise UserError(f"{path}: {label!r} is a measurement. Choose a column of classes by label.")
     numbers = ("years", "days")
     kinds = {
-        column: Column.NUMBER if key in numbers else Column.TEXT
+        column: ColumnKind.NUMBER if key in numbers else ColumnKind.TEXT
         for key, column in columns.items()
         if column is not None
     }
-    table = _read(path, {own: Column.TEXT, **kinds}, private=(own, *kinds))
+    table = _read(path, {own: ColumnKind.TEXT, **kinds}, private=(own, *kinds))
     people: dict[str, Person] = {}
     refused = []
     for row in table:
@@ -114,7 +113,8 @@ def read_genomics(path: Path, limit: int) -> Genomics:
     Rows of normal tissue (sample types from 10) are left out; of several tumour samples the one of
     the lowest type counts (primary before recurrent before metastatic).
 
-    Raises `BadFile` for what is no table of numbers, `UserError` for more columns than `limit`.
+    Raises `BadFile` for a file that is no table of numbers, `UserError` for more than `limit`
+    columns.
     """
     header = _read(path, {}).header
     own = _id_column(path, header)
@@ -126,8 +126,10 @@ def read_genomics(path: Path, limit: int) -> Genomics:
             f"{path}: {len(names):,} columns, more than genes={limit:,}. Choose columns on grounds "
             "that the test patients have no part in (a gene panel, a publication), or raise genes."
         )
-    table = _read(path, {own: Column.TEXT, **dict.fromkeys(names, Column.NUMBER)}, private=(own,))
-    best: dict[str, tuple[int, Row]] = {}
+    table = _read(
+        path, {own: ColumnKind.TEXT, **dict.fromkeys(names, ColumnKind.NUMBER)}, private=(own,)
+    )
+    best: dict[str, tuple[int, TableRow]] = {}
     normals = 0
     strays = []
     for row in table:
@@ -162,7 +164,7 @@ def classes_of(path: Path, label: str, values: Sequence[str]) -> tuple[str, ...]
     return classes
 
 
-def _read(path: Path, columns: Mapping[str, Column], private: Sequence[str] = ()) -> Table:
+def _read(path: Path, columns: Mapping[str, ColumnKind], private: Sequence[str] = ()) -> Table:
     delimiter = "\t" if ".tsv" in path.suffixes else ","
     return read_table(path, columns, delimiter=delimiter, missing=MISSING, private=private)
 
@@ -179,7 +181,7 @@ def _column(header: Sequence[str], name: str) -> str | None:
     return next((c for c in header if c == name or c.endswith(f".{name}")), None)
 
 
-def _person(table: Table, row: Row, columns: Mapping[str, str | None]) -> Person:
+def _person(table: Table, row: TableRow, columns: Mapping[str, str | None]) -> Person:
     def value(key: str) -> Any:
         column = columns[key]
         return None if column is None else row[column]

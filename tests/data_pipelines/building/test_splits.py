@@ -7,12 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trustsweep.data_pipelines.building.splits import RATIOS, Member, assert_disjoint, assign, fold
+from trustsweep.data_pipelines.building.splits import (
+    RATIOS,
+    SplitMember,
+    assert_disjoint,
+    assign,
+    fold,
+)
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Split
 
 MEMBER = st.builds(
-    Member,
+    SplitMember,
     patient=st.integers(0, 25).map("p{}".format),
     site=st.sampled_from(["a", "b"]),
     strata=st.sampled_from([(0,), (1,), (0, 1), ()]),
@@ -20,25 +26,25 @@ MEMBER = st.builds(
 )
 
 
-def _population(count: int, seed: int = 0) -> list[Member]:
+def _population(count: int, seed: int = 0) -> list[SplitMember]:
     """Patients of one to four images; three sites, two labels, both uneven."""
     draw = np.random.default_rng(seed)
     members = []
     for patient in range(count):
         site = str(draw.choice(["a", "b", "c"], p=[0.6, 0.3, 0.1]))
         for _ in range(draw.integers(1, 5)):
-            members.append(Member(f"p{patient}", site, (int(draw.random() < 0.2),)))
+            members.append(SplitMember(f"p{patient}", site, (int(draw.random() < 0.2),)))
     return members
 
 
-def _by_split(members, assigned) -> dict[Split, list[Member]]:
+def _by_split(members, assigned) -> dict[Split, list[SplitMember]]:
     return {s: [m for m, a in zip(members, assigned, strict=True) if a is s] for s in Split}
 
 
 @given(st.lists(MEMBER, min_size=1, max_size=60), st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
 def test_no_patient_is_in_two_splits(members, seed):
-    every = [Member(f"extra{i}", "a", (0,), split) for i, split in enumerate(Split)]
+    every = [SplitMember(f"extra{i}", "a", (0,), split) for i, split in enumerate(Split)]
     members = [*members, *every]
     assigned = assign(members, seed=seed)
     assert assigned[-len(every) :] == list(Split)
@@ -65,7 +71,7 @@ def test_sites_and_labels_are_in_proportion(seed):
                 assert share == pytest.approx(count / len(members), abs=0.02)
 
 
-@given(st.lists(st.builds(Member, st.integers(0, 9).map(str), st.just("a"), st.just((0,)))))
+@given(st.lists(st.builds(SplitMember, st.integers(0, 9).map(str), st.just("a"), st.just((0,)))))
 @settings(max_examples=60, deadline=None)
 def test_every_split_is_filled_whenever_there_are_patients_enough(members):
     if len({m.patient for m in members}) < len(RATIOS):
@@ -84,16 +90,16 @@ def test_the_seed_alone_decides():
 
 
 def test_published_test_set_is_kept_and_the_rest_divided():
-    members = [Member(f"t{i}", "a", (0,), Split.TEST) for i in range(10)]
-    members += [Member(f"p{i}", "a", (0,)) for i in range(85)]
+    members = [SplitMember(f"t{i}", "a", (0,), Split.TEST) for i in range(10)]
+    members += [SplitMember(f"p{i}", "a", (0,)) for i in range(85)]
     counts = Counter(assign(members))
     # 15 of the 85 % that are not test
     assert counts == {Split.TEST: 10, Split.TRAIN: 70, Split.VAL: 15}
 
 
 def test_a_patient_of_the_test_set_leaves_the_train_set():
-    members = [Member("shared", "a", (0,), Split.TEST), Member("shared", "a", (0,))]
-    members += [Member(f"p{i}", "a", (0,)) for i in range(20)]
+    members = [SplitMember("shared", "a", (0,), Split.TEST), SplitMember("shared", "a", (0,))]
+    members += [SplitMember(f"p{i}", "a", (0,)) for i in range(20)]
     assert assign(members)[:2] == [Split.TEST, None]
 
 
@@ -105,7 +111,7 @@ def test_a_site_can_be_held_out():
 
 
 def test_unknown_site_is_named_with_the_nearest():
-    members = [Member(f"p{i}", "portable", (0,)) for i in range(20)]
+    members = [SplitMember(f"p{i}", "portable", (0,)) for i in range(20)]
     with pytest.raises(UserError, match="no site 'portabel', did you mean 'portable'"):
         assign(members, ood_sites=["portabel"])
 
@@ -118,13 +124,13 @@ def test_a_split_without_share_is_absent():
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_too_few_patients_are_an_error(count):
-    members = [Member(f"p{i}", "a", (0,)) for i in range(count)] * 10
+    members = [SplitMember(f"p{i}", "a", (0,)) for i in range(count)] * 10
     with pytest.raises(UserError, match=f"split is empty: {10 * count} images of {count} patients"):
         assign(members)
 
 
 def test_three_patients_suffice():
-    assert set(assign([Member(f"p{i}", "a", (0,)) for i in range(3)])) == set(RATIOS)
+    assert set(assign([SplitMember(f"p{i}", "a", (0,)) for i in range(3)])) == set(RATIOS)
 
 
 def test_assert_disjoint_names_the_splits():
@@ -143,7 +149,7 @@ def test_each_of_several_labels_is_in_proportion(seed):
         site = str(draw.choice(["a", "b", "c"], p=[0.6, 0.3, 0.1]))
         for _ in range(draw.integers(1, 5)):
             found = tuple(np.flatnonzero(draw.random(14) < prevalence).tolist())
-            members.append(Member(f"p{patient}", site, found or (-1,)))
+            members.append(SplitMember(f"p{patient}", site, found or (-1,)))
     parts = _by_split(members, assign(members, seed=seed))
     for split, ratio in RATIOS.items():
         for label in (-1, *range(14)):
@@ -173,14 +179,14 @@ def test_folds_hold_every_patient_out_once_and_are_alike(count):
 
 
 def test_a_published_test_set_stays_and_folds_divide_the_rest():
-    members = [Member(f"t{i}", "a", (0,), Split.TEST) for i in range(10)]
-    members += [Member(f"p{i}", "a", (0,)) for i in range(40)]
+    members = [SplitMember(f"t{i}", "a", (0,), Split.TEST) for i in range(10)]
+    members += [SplitMember(f"p{i}", "a", (0,)) for i in range(40)]
     validated = Counter()
     for index in range(4):
         parts = _by_split(members, fold(members, index, 4))
         assert {m.patient for m in parts[Split.TEST]} == {f"t{i}" for i in range(10)}
         validated.update(m.patient for m in parts[Split.VAL])
     assert validated == {f"p{i}": 1 for i in range(40)}
-    both = [*members, *(Member(f"v{i}", "a", (0,), Split.VAL) for i in range(9))]
+    both = [*members, *(SplitMember(f"v{i}", "a", (0,), Split.VAL) for i in range(9))]
     with pytest.raises(UserError, match="nothing to fold"):
         fold(both, 0, 4)

@@ -12,7 +12,7 @@ import ray.train.torch
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.schema import Batch, Manifest, Split, TaskName
-from trustsweep.data_pipelines.streams import Mode, Source, materialise
+from trustsweep.data_pipelines.streams import Mode, SampleSource, materialise
 from trustsweep.distributed.sweep.job import sweep
 from trustsweep.search_spaces.study import load
 
@@ -52,7 +52,7 @@ def _work(config: dict[str, Any]) -> None:
     wrong = []
     for name, manifest in manifests.items():
         for mode in (Mode.MATERIALISED, Mode.STREAMED):
-            stream = Source(mode, config["folders"][name], tasks=1).open(
+            stream = SampleSource(mode, config["folders"][name], tasks=1).open(
                 Split.TRAIN, manifest, "cpu", lambda _, name=name: ray.train.get_dataset_shard(name)
             )
             batch, _ = next(iter(stream.epoch(4, seed=0, epoch=0, epochs=1)))

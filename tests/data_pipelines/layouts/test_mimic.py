@@ -169,7 +169,7 @@ def test_what_cannot_be_or_is_blank_is_missing_and_noted(miniature, deaths):
     assert np.isnan(sample.series.value[[41, 42], INDEX["heart_rate"]]).all()
     assert sample.notes == (
         "samples have events without a number; those are left out",
-        "samples have values of heart_rate that cannot be; those are read as missing",
+        "samples have impossible values of heart_rate, which are read as missing",
     )
     layout = _layout(miniature("mimic"), target="mortality")
     for case in layout.cases():
@@ -357,7 +357,7 @@ def test_an_image_in_both_editions_is_refused(copy):
     scanned = _as_dicom(path, "AP")
     path.write_bytes(content)
     (problem,) = [p for p in _problems(copy) if p.path in (path, scanned)]
-    assert f"the image is there as {scanned.name} as well" in problem.reason
+    assert f"the image also exists as {scanned.name}" in problem.reason
 
 
 def test_an_image_in_no_line_or_in_another_place_is_refused(copy):

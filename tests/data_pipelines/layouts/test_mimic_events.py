@@ -29,7 +29,7 @@ from trustsweep.data_pipelines.layouts.mimic.items import (
     channels_of,
     in_unit,
 )
-from trustsweep.data_pipelines.layouts.mimic.tables import IcuStay, Image, Patient
+from trustsweep.data_pipelines.layouts.mimic.tables import IcuStay, Image, MimicPatient
 
 START = 4_102_444_800  # 2100-01-01
 
@@ -139,8 +139,8 @@ def test_images_of_a_stay_are_those_in_time(hours, length, window):
 )
 def test_age(anchor, years, age):
     second = int((datetime(2150 + years, 6, 1) - datetime(1970, 1, 1)).total_seconds())
-    assert Patient("male", anchor, 2150).age(second) == age
-    assert Patient("male", None, 2150).age(second) is None
+    assert MimicPatient("male", anchor, 2150).age(second) == age
+    assert MimicPatient("male", None, 2150).age(second) is None
 
 
 def test_threads_see_the_same_rows(tmp_path):

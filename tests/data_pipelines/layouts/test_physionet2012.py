@@ -84,8 +84,8 @@ def test_outcomes_are_the_tables(real_data):
 @pytest.mark.slow
 def test_values_that_cannot_be_are_counted_on_real_stays(real_data):
     notes = [n for s in _samples(real_data / "physionet_challenge2012") for n in s.notes]
-    assert notes.count("stays have values of Age that cannot be; those are read as missing") == 3
-    assert notes.count("stays have values of Height that cannot be; those are read as missing") == 1
+    assert notes.count("stays have impossible values of Age, which are read as missing") == 3
+    assert notes.count("stays have impossible values of Height, which are read as missing") == 1
 
 
 @pytest.mark.parametrize(("index", "place", "name"), [(0, HEIGHT, "Height"), (3, WEIGHT, "Weight")])
@@ -93,16 +93,14 @@ def test_an_impossible_descriptor_is_missing_and_noted(miniature, index, place, 
     sample = _odd(miniature, index)
     assert np.isnan(sample.tabular[place])
     assert np.isfinite(sample.tabular[AGE])
-    assert f"stays have values of {name} that cannot be; those are read as missing" in sample.notes
+    assert f"stays have impossible values of {name}, which are read as missing" in sample.notes
 
 
 @pytest.mark.parametrize(("index", "name"), [(1, "pH"), (2, "Temp")])
 def test_an_impossible_measurement_is_missing_and_noted(miniature, index, name):
     sample = _odd(miniature, index)
     assert np.isnan(sample.series.value[47, CHANNEL[name]])
-    assert sample.notes == (
-        f"stays have values of {name} that cannot be; those are read as missing",
-    )
+    assert sample.notes == (f"stays have impossible values of {name}, which are read as missing",)
 
 
 def test_minus_one_is_unknown_and_no_oddity(miniature):

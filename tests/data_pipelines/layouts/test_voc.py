@@ -153,7 +153,7 @@ def test_an_image_without_objects_is_kept_and_noted(kit):
         (_object("dog", (9, 9, 3, 12)), "object 1: the box has no area"),
         (_object("dog", (50, 9, 60, 12)), "object 1: the box is off the image"),
         (_object("dog", ("nan", 9, 60, 12)), "no finite number"),
-        (_object("dog", ("x", 9, 60, 12)), "xmin is no number"),
+        (_object("dog", ("x", 9, 60, 12)), "xmin is not a number"),
         (_object("dog", (1, 9, 6, 12), difficult=2), "difficult is 0 or 1"),
         ("<object><name>dog</name></object>", "no name or no bndbox"),
         (_object(" ", (1, 9, 6, 12)), "no name or no bndbox"),

@@ -10,12 +10,12 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, ornt2axcodes
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.preprocess.registration import to_template
-from trustsweep.data_pipelines.preprocess.volumes import Recipe, apply
+from trustsweep.data_pipelines.preprocess.volumes import VolumeRecipe, apply
 from trustsweep.data_pipelines.readers.nifti import Volume
 
 SHAPE = (14, 18, 10)
 VALUES = np.random.default_rng(0).random(SHAPE, np.float32) + 0.5
-WHOLE = Recipe(size=(10, 18, 14), crop=False)
+WHOLE = VolumeRecipe(size=(10, 18, 14), crop=False)
 
 
 def _volume(values, spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0)) -> Volume:
@@ -43,7 +43,7 @@ def test_slices_are_axial_and_lie_as_radiologists_look_at_them():
         values = np.zeros(SHAPE)
         values[tuple(slice(None) if a != axis else corner[axis] for a in range(3))] = 1
         values[0, 0, 0] += 0.1  # Contrast: all else is one value.
-        recipe = Recipe(size=(10, 18, 14), crop=False, clip=(0, 100))
+        recipe = VolumeRecipe(size=(10, 18, 14), crop=False, clip=(0, 100))
         image = apply(recipe, {"t1": _volume(values)}).image[0]
         assert image.shape == (10, 18, 14)
         assert np.take(image, end, axis=place).mean() > 0.9
@@ -67,7 +67,7 @@ def test_a_scan_comes_out_alike_however_it_was_stored(axes, flips):
     spacing = tuple(float(s) for s in nibabel.affines.voxel_sizes(affine))
     assert ornt2axcodes(nibabel.io_orientation(affine)) is not None
     mask = (stored > 1).astype(np.uint8)
-    recipe = Recipe(size=(20, 20, 20), spacing=(2.0, 2.0, 2.0))
+    recipe = VolumeRecipe(size=(20, 20, 20), spacing=(2.0, 2.0, 2.0))
     expected = apply(recipe, {"t1": straight}, (VALUES > 1).astype(np.uint8))
     found = apply(recipe, {"t1": Volume(stored, spacing, affine)}, mask)
     np.testing.assert_allclose(found.image, expected.image, atol=2e-3)
@@ -100,12 +100,12 @@ def test_a_sequence_without_contrast_becomes_zero_and_is_noted(value):
     assert not prepared.image[1].any()
     assert prepared.image[0].any()
     assert prepared.notes == ("images have a flair of one value alone; set to 0",)
-    assert not apply(Recipe(size=(8, 8, 8)), {"t1": _volume(flat)}).image.any()
+    assert not apply(VolumeRecipe(size=(8, 8, 8)), {"t1": _volume(flat)}).image.any()
 
 
 def test_resampling_halves_what_is_twice_as_wide_and_keeps_a_ramp():
     ramp = np.broadcast_to(np.arange(20, dtype=np.float32)[:, None, None], (20, 20, 20)) + 1
-    recipe = Recipe(size=(10, 10, 10), spacing=(2.0, 2.0, 2.0), crop=False, clip=(0, 100))
+    recipe = VolumeRecipe(size=(10, 10, 10), spacing=(2.0, 2.0, 2.0), crop=False, clip=(0, 100))
     image = apply(recipe, {"t1": _volume(ramp)}).image[0]
     row = image[5, 5]
     np.testing.assert_allclose(row, np.linspace(row[0], row[-1], 10), atol=1e-5)
@@ -117,7 +117,7 @@ def test_the_crop_is_the_box_of_all_sequences_with_the_mask():
     first[3:6, 4:9, 2:4] = VALUES[3:6, 4:9, 2:4]
     second[5:11, 6:10, 3:8] = VALUES[5:11, 6:10, 3:8]
     mask[5, 6, 3] = 1
-    recipe = Recipe(size=(6, 6, 8))
+    recipe = VolumeRecipe(size=(6, 6, 8))
     prepared = apply(recipe, {"a": _volume(first), "b": _volume(second)}, mask.astype(np.uint8))
     # The box is x 3-10, y 4-9, z 2-7: 8 x 6 x 6 voxels, so that nothing is scaled.
     expected = (first[3:11, 4:10, 2:8] > 0)[::-1, ::-1].transpose(2, 1, 0)
@@ -129,7 +129,7 @@ def test_the_crop_is_the_box_of_all_sequences_with_the_mask():
 def test_the_margin_stops_at_the_edge_of_the_scan():
     values = np.zeros(SHAPE, np.float32)
     values[0:4, 5:9, 3:7] = VALUES[0:4, 5:9, 3:7]
-    image = apply(Recipe(size=(8, 8, 8), margin=2), {"t1": _volume(values)}).image[0]
+    image = apply(VolumeRecipe(size=(8, 8, 8), margin=2), {"t1": _volume(values)}).image[0]
     # 6 x 8 x 8 voxels are kept, two of them air on every side but one; x is padded to 8.
     occupied = np.argwhere(image > 0)
     assert occupied.min(axis=0).tolist() == [2, 2, 3]
@@ -139,7 +139,7 @@ def test_the_margin_stops_at_the_edge_of_the_scan():
 @pytest.mark.parametrize("size", [(20, 20, 20), (16, 32, 48), (60, 50, 64)])
 def test_a_ball_stays_a_ball_in_the_middle(size):
     ball = _ball((20, 20, 20), 14)
-    prepared = apply(Recipe(size=size), {"t1": _volume(ball)}, (ball > 5).astype(np.uint8))
+    prepared = apply(VolumeRecipe(size=size), {"t1": _volume(ball)}, (ball > 5).astype(np.uint8))
     assert prepared.image.shape == prepared.mask.shape == (1, *size)
     inside = np.argwhere(prepared.mask[0])
     extent = inside.max(axis=0) - inside.min(axis=0) + 1
@@ -150,31 +150,33 @@ def test_a_ball_stays_a_ball_in_the_middle(size):
 @pytest.mark.parametrize("size", [(20, 20, 20), (64, 64, 64)])
 def test_a_mask_lies_where_its_image_does(size):
     ball = _ball((17, 22, 19), 16) + 1
-    recipe = Recipe(size=size, clip=(0, 100))
+    recipe = VolumeRecipe(size=size, clip=(0, 100))
     prepared = apply(recipe, {"t1": _volume(ball)}, (ball > 5).astype(np.uint8))
     assert _dice(prepared.image[0] > 0.25, prepared.mask[0] == 1) > 0.93
 
 
 def test_mask_values_are_kept():
     mask = np.random.default_rng(3).choice(np.array([0, 1, 2, 4], np.uint8), SHAPE)
-    prepared = apply(Recipe(size=(7, 11, 23)), {"t1": _volume(VALUES)}, mask)
+    prepared = apply(VolumeRecipe(size=(7, 11, 23)), {"t1": _volume(VALUES)}, mask)
     assert prepared.mask.dtype == np.uint8
     assert set(np.unique(prepared.mask)) == {0, 1, 2, 4}
 
 
 def test_depth_is_kept_or_scaled_on_its_own_where_asked():
-    kept = apply(Recipe(size=(None, 7, 7)), {"t1": _volume(VALUES)}).image
+    kept = apply(VolumeRecipe(size=(None, 7, 7)), {"t1": _volume(VALUES)}).image
     assert kept.shape == (1, 10, 7, 7)
     assert (kept[0].max(axis=(1, 2)) > 0).all()
-    stretched = apply(Recipe(size=(30, 7, 7), stretch_depth=True), {"t1": _volume(VALUES)}).image
+    stretched = apply(
+        VolumeRecipe(size=(30, 7, 7), stretch_depth=True), {"t1": _volume(VALUES)}
+    ).image
     assert (stretched[0].max(axis=(1, 2)) > 0).all()
-    padded = apply(Recipe(size=(30, 7, 7)), {"t1": _volume(VALUES)}).image
+    padded = apply(VolumeRecipe(size=(30, 7, 7)), {"t1": _volume(VALUES)}).image
     assert (padded[0].max(axis=(1, 2)) > 0).sum() == 4  # 10 x 7 / 18, rounded
 
 
 def test_shrinking_averages():
     board = (np.indices((32, 32, 32)).sum(axis=0) % 2 + 1).astype(np.float32)
-    image = apply(Recipe(size=(8, 8, 8), clip=(0, 100)), {"t1": _volume(board)}).image
+    image = apply(VolumeRecipe(size=(8, 8, 8), clip=(0, 100)), {"t1": _volume(board)}).image
     np.testing.assert_allclose(image, 0.5, atol=1e-5)
 
 
@@ -183,7 +185,7 @@ def test_a_sequence_on_another_grid_is_put_where_it_belongs():
     fine = _volume(_ball(centre, radius))
     shape, spacing, origin = (24, 30, 20), (2.0, 1.5, 2.0), (-3.0, -2.0, 1.0)
     coarse = _volume(_ball(centre, radius, shape, spacing, origin), spacing, origin)
-    recipe = Recipe(size=(40, 40, 40), crop=False)
+    recipe = VolumeRecipe(size=(40, 40, 40), crop=False)
     image = apply(recipe, {"flair": fine, "t1": coarse}).image
     assert np.abs(image[0] - image[1]).max() < 0.15
     assert _dice(image[0] > 0.3, image[1] > 0.3) > 0.97
@@ -208,12 +210,12 @@ def test_a_mask_on_another_grid_is_refused():
 )
 def test_a_recipe_that_cannot_be_is_refused(change, message):
     with pytest.raises(UserError, match=message):
-        Recipe(**{"size": (8, 8, 8), **change})
+        VolumeRecipe(**{"size": (8, 8, 8), **change})
 
 
 def test_a_template_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such template"):
-        Recipe(size=(8, 8, 8), template=tmp_path / "mni.nii")
+        VolumeRecipe(size=(8, 8, 8), template=tmp_path / "mni.nii")
 
 
 def test_a_turned_and_shifted_scan_registers_back(tmp_path):
@@ -223,11 +225,11 @@ def test_a_turned_and_shifted_scan_registers_back(tmp_path):
     nibabel.save(nibabel.Nifti1Image(template.values, template.affine), tmp_path / "template.nii")
     truth, drawn = template.values > 150, (moving.values > 150).astype(np.uint8)
     size = tuple(reversed(template.values.shape))
-    straight = Recipe(size=size, crop=False)
+    straight = VolumeRecipe(size=size, crop=False)
     before = apply(straight, {"t1": moving}, drawn)
     seen = apply(straight, {"t1": template}, truth.astype(np.uint8))
     for model in ("rigid", "affine"):
-        recipe = Recipe(
+        recipe = VolumeRecipe(
             size=size, crop=False, template=tmp_path / "template.nii", registration=model
         )
         after = apply(recipe, {"t1": moving, "t2": moving}, drawn)
@@ -265,7 +267,7 @@ def test_what_cannot_be_registered_is_refused(tmp_path):
     pytest.importorskip("SimpleITK")
     template = _head(0, (0, 0, 0))
     nibabel.save(nibabel.Nifti1Image(template.values, template.affine), tmp_path / "template.nii")
-    recipe = Recipe(size=(8, 8, 8), template=tmp_path / "template.nii")
+    recipe = VolumeRecipe(size=(8, 8, 8), template=tmp_path / "template.nii")
     with pytest.raises(ValueError, match="cannot be registered to the template"):
         apply(recipe, {"t1": _volume(np.zeros((20, 20, 20)))})
     sheared = template.affine.copy()
@@ -279,7 +281,7 @@ def test_registration_without_simpleitk_says_what_to_install(tmp_path, monkeypat
     nibabel.save(nibabel.Nifti1Image(template.values, template.affine), tmp_path / "template.nii")
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(UserError, match=r"pip install 'trustsweep\[registration\]'"):
-        apply(Recipe(size=(8, 8, 8), template=tmp_path / "template.nii"), {"t1": template})
+        apply(VolumeRecipe(size=(8, 8, 8), template=tmp_path / "template.nii"), {"t1": template})
 
 
 def _head(degrees, shift, *, scale=1.0, shape=(40, 44, 36), width=2.0) -> Volume:

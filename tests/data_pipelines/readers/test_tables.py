@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers import records, tables
-from trustsweep.data_pipelines.readers.tables import Kind, read_table, stream_table
+from trustsweep.data_pipelines.readers.tables import ColumnKind, read_table, stream_table
 
-COLUMNS = {"id": Kind.INTEGER, "name": Kind.TEXT, "age": Kind.NUMBER, "ill": Kind.BOOLEAN}
+COLUMNS = {
+    "id": ColumnKind.INTEGER,
+    "name": ColumnKind.TEXT,
+    "age": ColumnKind.NUMBER,
+    "ill": ColumnKind.BOOLEAN,
+}
 WHOLE = "id,name,age,ill\n1,ann,40.5,yes\n2,,,\n3,bob,-1e2,0\n"
 
 
@@ -99,7 +104,7 @@ def test_what_csv_writes_comes_back(tmp_path, rows, delimiter):
     writer.writerow(["whole", "text", "number"])
     writer.writerows(["" if value is None else value for value in row] for row in rows)
     path = _write(tmp_path, content.getvalue())
-    kinds = {"whole": Kind.INTEGER, "text": Kind.TEXT, "number": Kind.NUMBER}
+    kinds = {"whole": ColumnKind.INTEGER, "text": ColumnKind.TEXT, "number": ColumnKind.NUMBER}
     found = _both(path, kinds, delimiter=delimiter)
     assert [tuple(row.values()) for row in found] == rows
 
@@ -107,32 +112,34 @@ def test_what_csv_writes_comes_back(tmp_path, rows, delimiter):
 @pytest.mark.parametrize(
     ("kind", "text", "value"),
     [
-        (Kind.INTEGER, "007", 7),
-        (Kind.INTEGER, "5.0", 5),
-        (Kind.INTEGER, "+5", 5),
-        (Kind.INTEGER, " 5 ", 5),
-        (Kind.INTEGER, str(2**60 + 1), 2**60 + 1),
-        (Kind.INTEGER, "1e3", 1000),
-        (Kind.INTEGER, "0x1F", None),
-        (Kind.INTEGER, "5.5", None),
-        (Kind.INTEGER, str(2**63), None),
-        (Kind.INTEGER, "1_000", None),
-        (Kind.INTEGER, "٣", None),
-        (Kind.NUMBER, ".5", 0.5),
-        (Kind.NUMBER, "5.", 5.0),
-        (Kind.NUMBER, "-1E-3", -0.001),
-        (Kind.NUMBER, "nan", None),
-        (Kind.NUMBER, "inf", None),
-        (Kind.NUMBER, "1e999", None),
-        (Kind.NUMBER, "1,5", None),
-        (Kind.NUMBER, "12 cm", None),
-        (Kind.BOOLEAN, "True", True),
-        (Kind.BOOLEAN, "N", False),
-        (Kind.BOOLEAN, "2", None),
+        (ColumnKind.INTEGER, "007", 7),
+        (ColumnKind.INTEGER, "5.0", 5),
+        (ColumnKind.INTEGER, "+5", 5),
+        (ColumnKind.INTEGER, " 5 ", 5),
+        (ColumnKind.INTEGER, str(2**60 + 1), 2**60 + 1),
+        (ColumnKind.INTEGER, "1e3", 1000),
+        (ColumnKind.INTEGER, "0x1F", None),
+        (ColumnKind.INTEGER, "5.5", None),
+        (ColumnKind.INTEGER, str(2**63), None),
+        (ColumnKind.INTEGER, "1_000", None),
+        (ColumnKind.INTEGER, "٣", None),
+        (ColumnKind.NUMBER, ".5", 0.5),
+        (ColumnKind.NUMBER, "5.", 5.0),
+        (ColumnKind.NUMBER, "-1E-3", -0.001),
+        (ColumnKind.NUMBER, "nan", None),
+        (ColumnKind.NUMBER, "inf", None),
+        (ColumnKind.NUMBER, "1e999", None),
+        (ColumnKind.NUMBER, "1,5", None),
+        (ColumnKind.NUMBER, "12 cm", None),
+        (ColumnKind.BOOLEAN, "True", True),
+        (ColumnKind.BOOLEAN, "N", False),
+        (ColumnKind.BOOLEAN, "2", None),
     ],
 )
 def test_spellings(tmp_path, kind, text, value):
-    path = _write(tmp_path, f'first,x\na,{"1" if kind is Kind.BOOLEAN else "3"}\nb,"{text}"\n')
+    path = _write(
+        tmp_path, f'first,x\na,{"1" if kind is ColumnKind.BOOLEAN else "3"}\nb,"{text}"\n'
+    )
     if value is None:
         _refused(path, {"x": kind}, rf"line 3, column 'x': .* is no {kind}")
     else:
@@ -141,28 +148,32 @@ def test_spellings(tmp_path, kind, text, value):
 
 def test_other_marks_of_missing_values(tmp_path):
     path = _write(tmp_path, "a,b,c\n?,NaN,x\n,1,?\n")
-    kinds = {"a": Kind.INTEGER, "b": Kind.NUMBER, "c": Kind.TEXT}
+    kinds = {"a": ColumnKind.INTEGER, "b": ColumnKind.NUMBER, "c": ColumnKind.TEXT}
     found = _both(path, kinds, missing=("", "?", "NaN"))
     assert found == [{"a": None, "b": None, "c": "x"}, {"a": None, "b": 1.0, "c": None}]
 
 
 def test_files_without_a_header(tmp_path):
     path = _write(tmp_path, "1,2\n3,4\n")
-    found = read_table(path, {"b": Kind.INTEGER}, header=["a", "b"])
+    found = read_table(path, {"b": ColumnKind.INTEGER}, header=["a", "b"])
     assert [(row.line, row["b"]) for row in found] == [(1, 2), (2, 4)]
-    assert _both(path, {"b": Kind.INTEGER}, header=["a", "b"]) == [{"b": 2}, {"b": 4}]
+    assert _both(path, {"b": ColumnKind.INTEGER}, header=["a", "b"]) == [{"b": 2}, {"b": 4}]
 
 
 def test_lines_are_counted_over_quoted_line_ends_and_empty_lines(tmp_path):
     path = _write(tmp_path, '\nid,note\n1,"two\nlines"\n\n\n2,x\nthree,y\n')
-    message = _refused(path, {"id": Kind.INTEGER, "note": Kind.TEXT}, "line 8, column 'id'")
+    message = _refused(
+        path, {"id": ColumnKind.INTEGER, "note": ColumnKind.TEXT}, "line 8, column 'id'"
+    )
     assert "'three' is no whole number" in message
 
 
 def test_missing_columns_come_with_the_nearest(tmp_path):
     path = _write(tmp_path, WHOLE)
     _refused(
-        path, {"agee": Kind.NUMBER}, r"no column 'agee', did you mean 'age'\? It has: id, name"
+        path,
+        {"agee": ColumnKind.NUMBER},
+        r"no column 'agee', did you mean 'age'\? It has: id, name",
     )
 
 
@@ -183,12 +194,12 @@ def test_missing_columns_come_with_the_nearest(tmp_path):
     ],
 )
 def test_damage_is_named(tmp_path, text, reason):
-    _refused(_write(tmp_path, text), {"id": Kind.INTEGER, "name": Kind.TEXT}, reason)
+    _refused(_write(tmp_path, text), {"id": ColumnKind.INTEGER, "name": ColumnKind.TEXT}, reason)
 
 
 def test_empty_fields_behind_the_named_columns_are_passed_over(tmp_path):
     path = _write(tmp_path, "id,name,,\n1,a\n2,b,\n3,c,,\n")
-    assert [row["name"] for row in _both(path, {"name": Kind.TEXT})] == ["a", "b", "c"]
+    assert [row["name"] for row in _both(path, {"name": ColumnKind.TEXT})] == ["a", "b", "c"]
 
 
 def test_required_columns_must_be_filled(tmp_path):
@@ -199,24 +210,24 @@ def test_required_columns_must_be_filled(tmp_path):
 def test_repeated_identifiers_are_named_by_line_alone(tmp_path):
     path = _write(tmp_path, "id,x\nsecret1,1\nsecret2,2\nsecret1,3\n")
     with pytest.raises(BadFile, match="line 4, column 'id': the same value as in line 2") as raised:
-        read_table(path, {"id": Kind.TEXT}, unique="id")
+        read_table(path, {"id": ColumnKind.TEXT}, unique="id")
     assert "secret" not in str(raised.value)
     with pytest.raises(BadFile, match="line 3, column 'id': empty"):
-        read_table(_write(tmp_path, "id,x\na,1\n,2\n"), {"id": Kind.TEXT}, unique="id")
+        read_table(_write(tmp_path, "id,x\na,1\n,2\n"), {"id": ColumnKind.TEXT}, unique="id")
 
 
 def test_private_values_are_not_quoted(tmp_path):
     path = _write(tmp_path, "id,age\nsecret,40\n1,old\n")
     message = _refused(
-        path, {"id": Kind.INTEGER}, "line 2, column 'id': a value is no", private=["id"]
+        path, {"id": ColumnKind.INTEGER}, "line 2, column 'id': a value is no", private=["id"]
     )
     assert "secret" not in message
-    assert "'old'" in _refused(path, {"age": Kind.INTEGER}, "line 3, column 'age'")
+    assert "'old'" in _refused(path, {"age": ColumnKind.INTEGER}, "line 3, column 'age'")
 
 
 def test_columns_that_are_not_read_cannot_be_unique(tmp_path):
     with pytest.raises(ValueError, match="not among the columns"):
-        read_table(_write(tmp_path, WHOLE), {"id": Kind.TEXT}, unique="name")
+        read_table(_write(tmp_path, WHOLE), {"id": ColumnKind.TEXT}, unique="name")
 
 
 def test_a_layouts_own_rules_name_line_and_column(tmp_path):
@@ -232,7 +243,11 @@ def test_tables_without_rows_are_tables(tmp_path):
 
 def test_real_tables_are_read(real_data):
     path = real_data / "nih_chestxray14" / "Data_Entry_2017_v2020.csv"
-    kinds = {"Image Index": Kind.TEXT, "Patient Age": Kind.INTEGER, "Finding Labels": Kind.TEXT}
+    kinds = {
+        "Image Index": ColumnKind.TEXT,
+        "Patient Age": ColumnKind.INTEGER,
+        "Finding Labels": ColumnKind.TEXT,
+    }
     with path.open(encoding="utf-8-sig", newline="") as file:
         oracle = [
             {"Image Index": r["Image Index"], "Patient Age": int(r["Patient Age"])}
@@ -243,7 +258,7 @@ def test_real_tables_are_read(real_data):
     assert _both(path, kinds) == oracle
     boxes = read_table(
         real_data / "nih_chestxray14" / "BBox_List_2017.csv",
-        {"Bbox [x": Kind.NUMBER, "h]": Kind.NUMBER},
+        {"Bbox [x": ColumnKind.NUMBER, "h]": ColumnKind.NUMBER},
     )
     assert len(boxes) == 12
 
@@ -256,14 +271,14 @@ def test_blocks_end_where_records_do(tmp_path, monkeypatch):
     path = _write(tmp_path, content.getvalue())
     for size in (1, 2, 3, 5, 8, 13, 64, 1000):
         monkeypatch.setattr(records, "_BLOCK", size)
-        found = _both(path, {"id": Kind.INTEGER, "text": Kind.TEXT})
+        found = _both(path, {"id": ColumnKind.INTEGER, "text": ColumnKind.TEXT})
         assert [(str(row["id"]), row["text"] or "") for row in found] == rows
 
 
 def test_lines_are_right_in_later_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "_BLOCK", 64)
     path = _write(tmp_path, "id\n" + "1\n" * 500 + "x\n")
-    _refused(path, {"id": Kind.INTEGER}, "line 502, column 'id'")
+    _refused(path, {"id": ColumnKind.INTEGER}, "line 502, column 'id'")
 
 
 def test_a_quote_that_is_not_closed_does_not_fill_the_memory(tmp_path):
@@ -273,7 +288,7 @@ def test_a_quote_that_is_not_closed_does_not_fill_the_memory(tmp_path):
         for _ in range(24):
             file.write(b"x" * 2**20)
     with pytest.raises(BadFile, match="line 2: goes on for more than 16,777,216 bytes"):
-        _streamed(path, {"id": Kind.INTEGER})
+        _streamed(path, {"id": ColumnKind.INTEGER})
 
 
 def test_streams_of_any_length_need_little_memory(tmp_path):
@@ -282,7 +297,11 @@ def test_streams_of_any_length_need_little_memory(tmp_path):
     line = b"10000032,2180-07-23 14:00:00,220045,88,bpm\n"
     part = gzip.compress(line * 50_000)
     path.write_bytes(gzip.compress(b"subject_id,charttime,itemid,valuenum,unit\n") + part * 80)
-    columns = {"subject_id": Kind.INTEGER, "charttime": Kind.TEXT, "valuenum": Kind.NUMBER}
+    columns = {
+        "subject_id": ColumnKind.INTEGER,
+        "charttime": ColumnKind.TEXT,
+        "valuenum": ColumnKind.NUMBER,
+    }
     next(stream_table(path, columns))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rows = sum(batch.num_rows for batch in stream_table(path, columns))
@@ -294,4 +313,4 @@ def test_tables_in_memory_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 10_000)
     path = _write(tmp_path, gzip.compress(b"id\n" + b"1\n" * 10_000))
     with pytest.raises(BadFile, match="more than 10,000 bytes of text"):
-        read_table(path, {"id": Kind.INTEGER})
+        read_table(path, {"id": ColumnKind.INTEGER})

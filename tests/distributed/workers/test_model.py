@@ -93,6 +93,6 @@ def test_an_attack_stays_within_its_radius_and_does_harm(
     task = model.method.task
 
     def harm(at: Batch) -> float:
-        return float(task.harm(task.answer(model.predict(at).scores, at)).mean())
+        return float(task.harm(task.decisions(model.predict(at).scores, at)).mean())
 
     assert harm(worse) > harm(batch)

@@ -15,7 +15,7 @@ import ray
 from ray import tune
 
 from trustsweep.data_pipelines.schema import Manifest, Split
-from trustsweep.data_pipelines.streams import Mode, Samples, Source, materialise
+from trustsweep.data_pipelines.streams import Mode, Samples, SampleSource, materialise
 from trustsweep.distributed.run.checkpoints import finished_card, load_model
 from trustsweep.distributed.workers.board import WorkerSettings
 from trustsweep.distributed.workers.outcome import FAILED, FINISHED, OUTSIDE, RUNG, metrics_of
@@ -70,11 +70,11 @@ def run(
     configs: dict[str, dict],
     workers: int = 1,
     results: Results | None = None,
-    source: Source | None = None,
+    source: SampleSource | None = None,
     stop: int | None = None,
 ) -> Results:
     """The configs one after the other through one slot, each for `stop` epochs at most."""
-    source = source or Source()
+    source = source or SampleSource()
     shared = source.mode is not Mode.STREAMED
     settings = SlotSettings(
         worker=WorkerSettings(
@@ -317,8 +317,8 @@ def streaming(phantoms, tmp_path_factory) -> Iterator[Results]:
     ray.shutdown()
 
 
-def stream(data: Path) -> Source:
-    return Source(Mode.STREAMED, str(data), tasks=2, store_bytes=100 * 2**20)
+def stream(data: Path) -> SampleSource:
+    return SampleSource(Mode.STREAMED, str(data), tasks=2, store_bytes=100 * 2**20)
 
 
 def test_streamed_trials_give_the_same_figures_for_the_same_config(streaming):

@@ -290,7 +290,7 @@ def test_small_images_train_and_are_judged_at_their_rung(data):
         judged = task_named(TaskName.SEGMENTATION).trivial(prior)
         for batch in val.sweep(8, share=level.validation):
             judged.update(resized(batch, level))
-        figures = judged.figures()
+        figures = judged.metrics()
         assert evaluation.trivial() == figures
         best = max(row["dice_lesion"] for row in figures.values())
         expected = (values["clean.dice_lesion"] - best) / (1 - best)

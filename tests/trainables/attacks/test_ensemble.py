@@ -212,7 +212,7 @@ def test_sure_scores_have_a_gradient_of_the_same_direction(name: str, columns: i
     for factor in (1.0, 100.0):
         at = (scores * factor).requires_grad_()
         (gradient,) = torch.autograd.grad(
-            LOSSES[name](task_named(task).answer(at, batch)).sum(), at
+            LOSSES[name](task_named(task).decisions(at, batch)).sum(), at
         )
         assert bool(gradient.isfinite().all())
         signs.append(gradient.sign())
@@ -224,7 +224,7 @@ def test_cross_entropy_keeps_a_gradient_where_float32_rounds_the_probability() -
     for margin in (20.0, 80.0, 500.0):
         score = torch.tensor([[margin]], requires_grad=True)
         batch = Batch(sample_id=("a",), image=torch.zeros(1, 1), label=torch.ones(1).long())
-        loss = LOSSES["cross-entropy"](task_named(TaskName.CLASSIFICATION).answer(score, batch))
+        loss = LOSSES["cross-entropy"](task_named(TaskName.CLASSIFICATION).decisions(score, batch))
         (gradient,) = torch.autograd.grad(loss.sum(), score)
         assert float(score.detach().sigmoid()) == 1 or margin < 17
         assert float(gradient) < 0
@@ -237,7 +237,7 @@ def test_dice_keeps_a_gradient_where_a_lesion_is_surely_found(name: str) -> None
     mask[..., :2, :2] = 1
     scores = torch.where(mask > 0, 14.0, -2.0).requires_grad_()
     batch = Batch(sample_id=("a",), image=mask, mask=mask)
-    loss = LOSSES[name](SEGMENTATION.answer(scores, batch))
+    loss = LOSSES[name](SEGMENTATION.decisions(scores, batch))
     (gradient,) = torch.autograd.grad(loss.sum(), scores)
     assert bool((gradient[mask > 0] < 0).all())
     assert bool((gradient[mask == 0] > 0).all())
@@ -255,10 +255,10 @@ def test_dice_points_the_same_way_whatever_power_the_scores_are_raised_to() -> N
         at = image.clone().requires_grad_()
         scores = (at.flatten(1) @ mixing).view_as(at)
         scores = scores * scores.abs() ** (power - 1)
-        loss = LOSSES["dice"](SEGMENTATION.answer(scores, batch))
+        loss = LOSSES["dice"](SEGMENTATION.decisions(scores, batch))
         assert torch.allclose(
             loss,
-            SEGMENTATION.harm(SEGMENTATION.answer(scores, batch)),
+            SEGMENTATION.harm(SEGMENTATION.decisions(scores, batch)),
         )
         (gradient,) = torch.autograd.grad(loss.sum(), at)
         found.append(gradient / gradient.flatten(1).norm(dim=1).view(3, 1, 1, 1))
@@ -272,9 +272,9 @@ def test_harm_knows_infinite_scores() -> None:
     scores = torch.tensor([[[[torch.inf, -torch.inf], [-torch.inf, 1.0]]]])
     mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
     batch = Batch(sample_id=("a",), image=mask, mask=mask)
-    found = SEGMENTATION.harm(SEGMENTATION.answer(scores, batch))
+    found = SEGMENTATION.harm(SEGMENTATION.decisions(scores, batch))
     torch.testing.assert_close(found, torch.tensor([0.5]).double(), atol=0.07, rtol=0)
-    broken = SEGMENTATION.answer(scores.index_fill(3, torch.tensor([1]), torch.nan), batch)
+    broken = SEGMENTATION.decisions(scores.index_fill(3, torch.tensor([1]), torch.nan), batch)
     assert SEGMENTATION.harm(broken).tolist() == [torch.inf]
 
 
@@ -282,12 +282,12 @@ def test_harm_is_the_measure_itself() -> None:
     scores = torch.tensor([[[[3.0, -1.0], [2.0, -4.0]]], [[[-1.0, -1.0], [-2.0, -4.0]]]])
     mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]], [[[0.0, 0.0], [0.0, 0.0]]]])
     batch = Batch(sample_id=("a", "b"), image=mask, mask=mask)
-    found = SEGMENTATION.harm(SEGMENTATION.answer(scores, batch))
+    found = SEGMENTATION.harm(SEGMENTATION.decisions(scores, batch))
     # One of two lesion pixels found, one false alarm: Dice ½. Nothing in nothing: 1.
     torch.testing.assert_close(found, torch.tensor([0.5, 0.0]).double(), atol=0.07, rtol=0)
     task = task_named(TaskName.CLASSIFICATION)
     labelled = Batch(sample_id=("a",), image=mask[:1], label=torch.tensor([2]))
-    assert task.harm(task.answer(torch.tensor([[1.0, 4.0, 2.0]]), labelled)).tolist() == [2.0]
+    assert task.harm(task.decisions(torch.tensor([[1.0, 4.0, 2.0]]), labelled)).tolist() == [2.0]
 
 
 # Signs of masking

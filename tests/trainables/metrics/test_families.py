@@ -17,7 +17,7 @@ from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import samples
 from trustsweep.trainables.metrics.base import uncertainty_map
-from trustsweep.trainables.metrics.calibration import Calibration, RegionCalibration, dilate
+from trustsweep.trainables.metrics.calibration import CalibrationBins, RegionCalibration, dilate
 from trustsweep.trainables.metrics.overlap import Overlap
 from trustsweep.trainables.metrics.scores import ProperScores
 from trustsweep.trainables.metrics.shift import Shift
@@ -130,7 +130,7 @@ def test_calibration_against_monai(lesion: float) -> None:
     p, y = field(1, images=8, lesion=lesion)
     confidence = torch.maximum(p, 1 - p)
     correct = ((p > 0.5) == (y > 0.5)).float()
-    state = Calibration()
+    state = CalibrationBins()
     state.update(*pair(p, y))
     found = state.compute()
     assert found["ece"] == pytest.approx(
@@ -156,7 +156,7 @@ def test_known_calibration() -> None:
     # 10 pixels sure at 0.9 of which 7 are right, 10 at 0.7 of which 7 are right.
     p = torch.tensor([[0.9] * 10 + [0.3] * 10], dtype=torch.float64)
     y = torch.tensor([[1.0] * 7 + [0.0] * 3 + [0.0] * 7 + [1.0] * 3], dtype=torch.float64)
-    state = Calibration()
+    state = CalibrationBins()
     state.update(*pair(p, y))
     found = state.compute()
     assert (found["ece"], found["mce"]) == pytest.approx((0.1, 0.2))
@@ -171,14 +171,14 @@ def test_known_calibration() -> None:
 
 def test_edges_belong_to_the_bin_below_and_one_to_the_last() -> None:
     p = torch.tensor([[1.0, 0.0, 0.6, 0.5]], dtype=torch.float64)
-    state = Calibration()
+    state = CalibrationBins()
     state.update(*pair(p, torch.ones_like(p)))
     assert [i for i, n in enumerate(state.curve()["count"]) if n] == [7, 8, 14]
 
 
 def test_a_probability_that_rounding_carried_past_one_is_sure() -> None:
     p = torch.tensor([[1 + 2e-7, -1e-7]], dtype=torch.float64)
-    state = Calibration()
+    state = CalibrationBins()
     state.update(*pair(p, torch.tensor([[1.0, 0.0]], dtype=torch.float64)))
     assert state.curve()["count"][14] == 2
     assert state.compute()["ece"] < 1e-6
@@ -188,7 +188,7 @@ def test_far_background_does_not_flatter_the_region() -> None:
     p, y = torch.zeros(1, 64, 64), torch.zeros(1, 64, 64)
     y[0, 30:34, 30:34] = 1
     p[0, 28:32, 28:32] = 0.99
-    whole, region = Calibration(), RegionCalibration()
+    whole, region = CalibrationBins(), RegionCalibration()
     whole.update(*pair(p, y))
     region.update(*pair(p, y))
     # Radius 2: the 4 x 4 squares meet in 2 x 2 pixels, and grow to 8 x 8 meeting in 6 x 6.

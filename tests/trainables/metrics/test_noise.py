@@ -9,7 +9,7 @@ import torch
 from tests.trainables.metrics.test_families import pair
 from tests.trainables.metrics.test_states import labelled
 from trustsweep.trainables.metrics.calibration import (
-    Calibration,
+    CalibrationBins,
     ClassCalibration,
     RegionCalibration,
 )
@@ -91,8 +91,10 @@ def blobs(seed: int, images: int, shift: float = 0.0) -> tuple[torch.Tensor, tor
     return sure.expand(images, 8, 8), right.double().expand(images, 8, 8)
 
 
-@pytest.mark.parametrize(("cls", "name"), [(Calibration, "ece"), (RegionCalibration, "ece_region")])
-def test_the_floor_of_pixels_counts_images(cls: type[Calibration], name: str) -> None:
+@pytest.mark.parametrize(
+    ("cls", "name"), [(CalibrationBins, "ece"), (RegionCalibration, "ece_region")]
+)
+def test_the_floor_of_pixels_counts_images(cls: type[CalibrationBins], name: str) -> None:
     """Pixels that are right or wrong together: the floor is that of images, 64 times fewer."""
     found = []
     for seed in range(200):
@@ -105,7 +107,7 @@ def test_the_floor_of_pixels_counts_images(cls: type[Calibration], name: str) ->
 
 
 def test_debiased_pixels_keep_a_true_error() -> None:
-    state = Calibration()
+    state = CalibrationBins()
     state.update(*pair(*blobs(0, 4000, shift=-0.3)))
     found = state.compute()
     assert found["ece_debiased"] == pytest.approx(0.3, abs=0.02)

@@ -63,7 +63,7 @@ def labels(*classes: int) -> Batch:
 def figures_of(task: TaskName, batch: Batch, prior: Prior | None = None) -> dict:
     state = task_named(task).trivial(prior)
     state.update(batch)
-    return state.figures()
+    return state.metrics()
 
 
 # Segmentation
@@ -215,8 +215,8 @@ def test_order_split_and_the_way_to_another_process_do_not_matter(
             sent = task_named(task).trivial()
             sent.load(worker.state_dict())
             merged.merge(sent)
-        assert merged.figures().keys() == expected.keys()
-        for name, row in merged.figures().items():
+        assert merged.metrics().keys() == expected.keys()
+        for name, row in merged.metrics().items():
             assert row == pytest.approx(expected[name], abs=1e-12)
 
 
@@ -224,7 +224,7 @@ def test_order_split_and_the_way_to_another_process_do_not_matter(
 def test_nothing_seen_is_no_number(task: TaskName) -> None:
     assert all(
         math.isnan(row[name])
-        for row in task_named(task).trivial().figures().values()
+        for row in task_named(task).trivial().metrics().values()
         for name in SKILLED[task]
     )
 
