@@ -25,7 +25,7 @@ from typing import Any
 from comparing.figures import rows
 from comparing.models import Unit
 from comparing.protocol import Budget, Source, Told, parser, pool, read, run
-from evidence.claims import judge_claims
+from evidence.claims import tested_claims
 from evidence.document import Result, document
 from evidence.figures import CARD_COLUMNS, COLUMNS
 from evidence.models import (
@@ -44,16 +44,16 @@ from evidence.models import (
     configs,
     drawn,
     judged,
-    judged_fully,
+    evaluate_fully,
 )
 
 from trustsweep.data_pipelines.machine import write_atomically
 from trustsweep.data_pipelines.schema import Manifest
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "evidential.md"
-#: Judged at their defaults as well.
+#: EvaluatedModel at their defaults as well.
 UNTUNED = tuple(arm_of(form, NONE) for form in (CLASSICAL, ACE, EVIDENTIAL))
-#: Judged under the full ensemble as well, where a data set asks for it.
+#: EvaluatedModel under the full ensemble as well, where a data set asks for it.
 THOROUGH = tuple(arm_of(EVIDENTIAL, regime) for regime in (RANDOM, UNCERTAIN))
 
 
@@ -117,7 +117,7 @@ def main() -> None:
             name: _result(name, source, arguments.data, arguments.out, workers)
             for name, source in sources.items()
         }
-    claims = judge_claims({name: one.judgements for name, one in results.items()})
+    claims = tested_claims({name: one.evaluated_arms for name, one in results.items()})
     text = document(results, claims)
     table = arguments.out / "evidential.md" if arguments.quick else TABLE
     table.write_text(text, encoding="utf-8")
@@ -155,7 +155,7 @@ def _result(
     )
     fully = {arm: units.tuned[arm] for arm in THOROUGH} if source.thorough else {}
     flat = [one for folds in fully.values() for fold in folds for one in fold]
-    for _ in workers.map(judged_fully, flat):
+    for _ in workers.map(evaluate_fully, flat):
         pass
     manifests = [Manifest.load(fold) for fold in data]
     return Result(

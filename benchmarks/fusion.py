@@ -24,7 +24,7 @@ from typing import Any
 from comparing.figures import rows
 from comparing.models import Unit, candidates
 from comparing.protocol import Budget, Source, Told, parser, pool, read, run
-from fused.claims import judge_claims
+from fused.claims import tested_claims
 from fused.document import document
 from fused.figures import BASELINES, CARD_COLUMNS, COLUMNS, METHOD
 from fused.models import CHOSEN_BY, judged
@@ -67,7 +67,7 @@ def main() -> None:
             name: _told(name, source, budget, arguments.data, arguments.out, workers)
             for name, source in sources.items()
         }
-    claims = judge_claims(
+    claims = tested_claims(
         {name: one.tuned for name, one in told.items()},
         {name: one.sizes for name, one in told.items()},
     )

@@ -29,7 +29,7 @@ from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.streams import Samples, materialise
 from trustsweep.distributed.sweep.resources import ray_session
 from trustsweep.distributed.workers.board import WorkerSettings
-from trustsweep.distributed.workers.outcome import CONFIG, JUDGED, TRIAL, metrics_of
+from trustsweep.distributed.workers.outcome import CONFIG, STOPPABLE, TRIAL, metrics_of
 from trustsweep.distributed.workers.rank import Rank
 from trustsweep.distributed.workers.slot import REQUEST, Slot, SlotSettings
 from trustsweep.distributed.workers.training import Training, merge_ranks
@@ -106,7 +106,7 @@ def measure(
             tune.with_parameters(method, settings=settings, datasets=datasets),
             tune.PlacementGroupFactory([REQUEST]),
         ),
-        param_space={TRIAL: tune.grid_search(names), CONFIG: config, JUDGED: False},
+        param_space={TRIAL: tune.grid_search(names), CONFIG: config, STOPPABLE: False},
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=method is Slot),
         run_config=tune.RunConfig(storage_path=str(settings.storage), callbacks=[clock], verbose=0),
     ).fit()

@@ -60,7 +60,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedModel:
     """A model on the test samples of its fold.
 
     Attributes:
@@ -121,8 +121,8 @@ def trained(unit: Unit) -> Training:
     return training
 
 
-def keep_judged(unit: Unit, card: Mapping[str, Any], scores: SampleScores, kind: str = "") -> None:
-    """Write what `read_judged` reads, of the test samples."""
+def save_evaluation(unit: Unit, card: Mapping[str, Any], scores: SampleScores, kind: str = "") -> None:
+    """Write what `load_evaluation` reads, of the test samples."""
     patients = origins(Folder(unit.data), Split.TEST, scores.sample_ids, _KEY).patients
     columns = {
         f"{condition}|{name}": values
@@ -136,12 +136,12 @@ def keep_judged(unit: Unit, card: Mapping[str, Any], scores: SampleScores, kind:
     _keep(unit.file(".json", kind), card)  # last: what has a card is done
 
 
-def is_judged(unit: Unit, kind: str = "") -> bool:
+def is_evaluated(unit: Unit, kind: str = "") -> bool:
     return unit.file(".json", kind).is_file()
 
 
-def read_judged(unit: Unit, kind: str = "") -> Judged:
-    """What `keep_judged` has kept."""
+def load_evaluation(unit: Unit, kind: str = "") -> EvaluatedModel:
+    """What `save_evaluation` has kept."""
     card = json.loads(unit.file(".json", kind).read_text(encoding="utf-8"))
     scores: dict[str, dict[str, NDArray[Any]]] = {}
     with np.load(unit.file(".npz", kind), allow_pickle=False) as arrays:
@@ -149,7 +149,7 @@ def read_judged(unit: Unit, kind: str = "") -> Judged:
         for key in (key for key in arrays.files if key != "patients"):
             condition, _, name = key.partition("|")
             scores.setdefault(condition, {})[name] = arrays[key]
-    return Judged(card, scores, patients)
+    return EvaluatedModel(card, scores, patients)
 
 
 def _keep(path: Path, content: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from comparing.figures import Arm
-from comparing.models import Unit, read_judged, validated
+from comparing.models import Unit, load_evaluation, validated
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.schema import INDEX_NAME, Manifest, Split
 
@@ -159,7 +159,7 @@ def _of(chosen: Mapping[tuple[Path, str], int], arm: str) -> list[tuple[Path, in
 def read(units: Mapping[str, Sequence[Sequence[Unit]]], kind: str = "") -> dict[str, Arm]:
     """By arm what was kept of these units, judged in one of several ways."""
     return {
-        arm: Arm([[read_judged(one, kind) for one in fold] for fold in folds])
+        arm: Arm([[load_evaluation(one, kind) for one in fold] for fold in folds])
         for arm, folds in units.items()
     }
 

@@ -32,7 +32,7 @@ _WHERE = {CLEAN: "clean", SMALL: "ε .01"}
 
 
 @dataclass(frozen=True)
-class Judgements:
+class EvaluatedArms:
     """The tuned arms of one data set: as they are, with a temperature, and by entropy.
 
     Attributes:
@@ -45,7 +45,7 @@ class Judgements:
     size: tuple[int, int]
 
 
-def judge_claims(found: Mapping[str, Judgements]) -> list[Claim]:
+def tested_claims(found: Mapping[str, EvaluatedArms]) -> list[Claim]:
     """All claims on all data sets."""
     return adjusted(
         [
@@ -57,7 +57,7 @@ def judge_claims(found: Mapping[str, Judgements]) -> list[Claim]:
     )
 
 
-def _calibration(data: str, told: Judgements) -> Iterator[Case]:
+def _calibration(data: str, told: EvaluatedArms) -> Iterator[Case]:
     """Clean without defence; attacked with the same random defence for all."""
     for condition, regime in ((CLEAN, NONE), (SMALL, RANDOM)):
         mine = told.own[arm_of(EVIDENTIAL, regime)]
@@ -82,7 +82,7 @@ def _no_worse(mine: Arm, theirs: Arm, condition: str) -> bool | None:
     return bool(by_patient(mine, named("dice_lesion", condition), theirs).low > -MARGIN)
 
 
-def _guidance(data: str, told: Judgements) -> Iterator[Case]:
+def _guidance(data: str, told: EvaluatedArms) -> Iterator[Case]:
     for form in (CLASSICAL, EVIDENTIAL):
         guided, bare = told.own[arm_of(form, UNCERTAIN)], told.own[arm_of(form, NONE)]
         for budget, condition in BUDGETS.items():
@@ -98,7 +98,7 @@ def _guidance(data: str, told: Judgements) -> Iterator[Case]:
                 yield replace(case, holds=True if left and lost >= DROP else None)
 
 
-def _usefulness(data: str, told: Judgements) -> Iterator[Case]:
+def _usefulness(data: str, told: EvaluatedArms) -> Iterator[Case]:
     """Of the evidential model without defence on clean images, and guided on attacked ones."""
     bare, guided = told.own[arm_of(EVIDENTIAL, NONE)], told.own[arm_of(EVIDENTIAL, UNCERTAIN)]
     classical = told.own[arm_of(CLASSICAL, NONE)]

@@ -14,7 +14,7 @@ from comparing.figures import Arm, by_patient, of_card
 from comparing.protocol import Budget, Told
 from scipy import stats
 
-from evidence.claims import BUDGETS, DROP, FLOOR, MARGIN, Judgements, trivial_dice
+from evidence.claims import BUDGETS, DROP, FLOOR, MARGIN, EvaluatedArms, trivial_dice
 from evidence.figures import CARD_COLUMNS, CLEAN, COLUMNS, named, region_ece
 from evidence.models import (
     ACE,
@@ -67,8 +67,8 @@ class Result:
     note: str
 
     @property
-    def judgements(self) -> Judgements:
-        return Judgements(self.told.tuned, self.cooled, self.by_entropy, self.told.sizes)
+    def evaluated_arms(self) -> EvaluatedArms:
+        return EvaluatedArms(self.told.tuned, self.cooled, self.by_entropy, self.told.sizes)
 
     def fully_by_seed(self) -> dict[str, dict[str, list[list[float]]]]:
         """Dice under the full ensemble, by arm, budget, fold and seed."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from comparing.models import BATCH, Unit, candidates, is_judged, keep_judged, trained
+from comparing.models import BATCH, Unit, candidates, is_evaluated, save_evaluation, trained
 
 from trustsweep.data_pipelines.schema import Split, TaskName
 from trustsweep.distributed.workers.fidelity import CLEAN
@@ -57,7 +57,7 @@ def _alone(overrides: Sequence[str]) -> list[str]:
 def judged(unit: Unit) -> None:
     """Train a model and judge it on test in every way but the full ensemble, unless it was."""
     torch.set_num_threads(1)
-    if is_judged(unit):
+    if is_evaluated(unit):
         return
     training = trained(unit)
     test, validation = unit.samples(Split.TEST), unit.samples(Split.VAL)
@@ -77,19 +77,19 @@ def judged(unit: Unit) -> None:
         "temperature": temperature,
     }
     metrics = on_test(scores=cooled, temperature=temperature).compute()
-    keep_judged(unit, {**card, "metrics": metrics}, cooled, COOLED)
+    save_evaluation(unit, {**card, "metrics": metrics}, cooled, COOLED)
     metrics = on_test(CLEAN, scores=entropy).compute()
-    keep_judged(unit, {**card, "metrics": metrics}, entropy, BY_ENTROPY)
-    keep_judged(unit, card, own)
+    save_evaluation(unit, {**card, "metrics": metrics}, entropy, BY_ENTROPY)
+    save_evaluation(unit, card, own)
 
 
-def judged_fully(unit: Unit) -> None:
+def evaluate_fully(unit: Unit) -> None:
     """The same model, trained again, under the full ensemble, unless it was."""
     torch.set_num_threads(1)
-    if is_judged(unit, FULLY):
+    if is_evaluated(unit, FULLY):
         return
     scores = SampleScores(_TASK)
     found = trained(unit).model.evaluate(
         unit.samples(Split.TEST), batch_size=BATCH, scores=scores, attack=FULL, attacked_alone=True
     )
-    keep_judged(unit, {"config": dict(unit.config), "metrics": found.compute()}, scores, FULLY)
+    save_evaluation(unit, {"config": dict(unit.config), "metrics": found.compute()}, scores, FULLY)

@@ -18,7 +18,7 @@ LOST, KEPT = 10.0, 5.0
 SHARE = 0.7
 
 
-def judge_claims(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Claim]:
+def tested_claims(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Claim]:
     """All of them, each corrected on its own.
 
     `sizes` are by data set the training and test samples of a fold.

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from comparing.models import BATCH, Judged, Unit, is_judged, keep_judged, trained
+from comparing.models import BATCH, EvaluatedModel, Unit, is_evaluated, save_evaluation, trained
 
 from trustsweep.data_pipelines.corruptions.suite import corrupt
 from trustsweep.data_pipelines.schema import Split, TaskName
@@ -27,7 +27,7 @@ CHOSEN_BY = "corrupted.nll"
 COVERAGE = 0.8
 
 
-def threshold(model: Judged) -> float:
+def threshold(model: EvaluatedModel) -> float:
     """The uncertainty that validation chose for `COVERAGE`."""
     entries = model.card["selective"]["thresholds"]
     return float(next(e["threshold"] for e in entries if e["target"] == COVERAGE))
@@ -36,7 +36,7 @@ def threshold(model: Judged) -> float:
 def judged(unit: Unit) -> None:
     """Train a model and judge it on test, unless that was done."""
     torch.set_num_threads(1)
-    if is_judged(unit):
+    if is_evaluated(unit):
         return
     training = trained(unit)
     manifest = training.manifest
@@ -55,7 +55,7 @@ def judged(unit: Unit) -> None:
         "selective": selective(validation, test, outside),
         "reliance": _reliance(training.model, unit.samples(Split.TEST)),
     }
-    keep_judged(unit, card, scores)
+    save_evaluation(unit, card, scores)
 
 
 def _reliance(model: Model, samples: Samples) -> dict[str, Any]:

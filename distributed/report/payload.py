@@ -10,7 +10,7 @@ from typing import Any
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.distributed.report.contents import Contents
-from trustsweep.distributed.report.judged import search_curves, trivial
+from trustsweep.distributed.report.evaluated import search_curves, trivial
 from trustsweep.distributed.report.palette import PALETTE
 from trustsweep.distributed.report.sections import sections
 from trustsweep.distributed.report.thinning import shown_metrics
@@ -51,7 +51,7 @@ def _shared(run: Run) -> dict[str, Any]:
         "spotlight": [e.id for e in run.spotlight],
         "roles": roles(run),
         "trivial": ignoring.reached if ignoring else {},
-        "evaluations": [_drawn(card) for card in run.judged],
+        "evaluations": [_drawn(card) for card in run.front_cards],
     }
 
 

@@ -126,7 +126,7 @@ def headline(run: Run) -> list[str]:
 
 def attacked(run: Run) -> list[tuple[EvaluationCard, AttackCard]]:
     """The cards of the front's models that say what they were attacked with."""
-    return [(card, card.attack) for card in run.judged if card.attack is not None]
+    return [(card, card.attack) for card in run.front_cards if card.attack is not None]
 
 
 def attack_lines(run: Run) -> list[str]:

@@ -2,8 +2,8 @@
 
 Works from a run folder alone. A model's repeats are the trials that train its configuration again
 under another seed than those of the search: the seed that chose a model flatters it. Figures are
-those on the test split where the models were judged there, else those that the trials ended with,
-on the validation split.
+those of the test split where the models were evaluated on it, else the last validation figures of
+the trials.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Row:
         left_out: Seeds of the study that gave no pair (without a baseline: no figure).
         p_holm: Adjusted over all models and objectives of the comparison.
         verdict: At `ALPHA`, in the objective's own direction. "tie": every pair is equal;
-            "constant difference": every pair differs by the same, which no t-test can judge.
+            "constant difference": every pair differs by the same, which no t-test can handle.
     """
 
     model: str
@@ -124,13 +124,13 @@ class Repeats:
         """Where a metric's figures come from; empty for what is no figure of a split."""
         if metric.startswith(COST_PREFIX):
             return ""
-        return self._judged.get(metric, "val")
+        return self._splits.get(metric, "val")
 
     def value(self, trial: Record | None, metric: str) -> float:
         """A trial's figure on the metric's split; NaN where it has none."""
         if trial is None:
             return math.nan
-        if metric not in self._judged:
+        if metric not in self._splits:
             return trial.metrics.get(metric, math.nan)
         card = self.run.cards.get(trial.id)
         return math.nan if card is None else card.metrics.get(metric, math.nan)
@@ -153,7 +153,7 @@ class Repeats:
 
     @cached_property
     def complete_seeds(self) -> list[int]:
-        """The seeds under which every model of the front has ended and, if it can be, is judged."""
+        """The seeds under which every model of the front has ended and been evaluated on test."""
         return [seed for seed in self.seeds if all(self._settled(m, seed) for m in self.models)]
 
     def front(self, seed: int) -> dict[str, tuple[float, ...]]:
@@ -185,8 +185,8 @@ class Repeats:
         return attainment_surfaces(self.fronts, self.directions)
 
     @cached_property
-    def _judged(self) -> dict[str, str]:
-        """The split of every metric that some of the trials was judged by once it had ended."""
+    def _splits(self) -> dict[str, str]:
+        """The split of each metric in the evaluation cards of these models."""
         models = [*self.models, *self.variants, *([self.baseline] if self.baseline else [])]
         ids = [t.id for model in models for t in model.trials.values()]
         cards = [self.run.cards[i] for i in ids if i in self.run.cards]
@@ -221,7 +221,7 @@ class Repeats:
         if trial is None or trial.state is State.RUNNING:
             return False
         failed = trial.state is State.FAILED
-        return failed or not self._judged or trial.id in self.run.cards
+        return failed or not self._splits or trial.id in self.run.cards
 
     def _feasible(self, trial: Record) -> bool:
         """By the figures of `value`, not those that the trial was searched by."""

@@ -242,7 +242,7 @@ class Run:
 
     @cached_property
     def plan(self) -> EvaluationPlan:
-        """What its models are judged under."""
+        """The conditions that its models are evaluated under."""
         return evaluation_plan(self.study)
 
     @property
@@ -263,7 +263,7 @@ class Run:
 
     @cached_property
     def cards(self) -> dict[str, EvaluationCard]:
-        """Of the judged models, by trial. Raises `UserError` for a card of another version."""
+        """Of the evaluated models, by trial. Raises `UserError` for a card of another version."""
         return read_cards(self.evaluation)
 
     @cached_property
@@ -384,7 +384,7 @@ class Run:
 
     @cached_property
     def masked(self) -> dict[str, str]:
-        """The judged models with a sign of gradient masking, and what the signs are."""
+        """The evaluated models with a sign of gradient masking, and what the signs are."""
         signs = {card.id: "; ".join(card.signs.values()) for card in self.cards.values()}
         return {model: f"{MASKED}: {meanings}" for model, meanings in signs.items() if meanings}
 
@@ -399,16 +399,15 @@ class Run:
         }
 
     @cached_property
-    def judged(self) -> list[EvaluationCard]:
-        """The cards of the front's models, in its order."""
+    def front_cards(self) -> list[EvaluationCard]:
+        """The cards of the front's models that are evaluated on test, in the front's order."""
         return [self.cards[t.id] for t in self.front if t.id in self.cards]
 
     @cached_property
     def spotlight(self) -> list[EvaluationCard]:
-        """Up to three judged models spread over the front: both ends and the middle."""
-        if len(self.judged) <= 3:
-            return self.judged
-        return [self.judged[0], self.judged[len(self.judged) // 2], self.judged[-1]]
+        """The cards of up to three models spread over the front: both ends and the middle."""
+        cards = self.front_cards
+        return cards if len(cards) <= 3 else [cards[0], cards[len(cards) // 2], cards[-1]]
 
     @cached_property
     def _feasible_values(self) -> list[list[float]]:
@@ -427,7 +426,7 @@ def identifier(study: Study, manifest: Manifest) -> Callable[[Mapping[str, Any]]
     Of a file that the network starts from (`encoder`), its content counts, not its name.
     """
     code = code_revision()
-    # What judges the front in the end changes no trial.
+    # The attack of the final evaluation changes no trial.
     evaluation = study.evaluation.model_dump(mode="json", exclude={"final"})
 
     def identify(config: Mapping[str, Any]) -> str:

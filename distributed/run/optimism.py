@@ -112,7 +112,7 @@ def mean_optimism(found: Sequence[Choice]) -> dict[str, float]:
 
 def counts(run: Run) -> dict[str, dict[str, int]]:
     """Images, patients and sites behind the figures of each split, by the split's written name."""
-    for card in run.judged:
+    for card in run.front_cards:
         if card.estimates:
             return {
                 SPLITS.get(split, split): {

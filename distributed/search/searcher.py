@@ -17,11 +17,11 @@ from ray.tune.search import Searcher
 from trustsweep.distributed.run.halt import Halt
 from trustsweep.distributed.run.ledger import SEARCH, Ledger, Record, State
 from trustsweep.distributed.search.sampling import Sampling
-from trustsweep.distributed.workers.outcome import CONFIG, JUDGED, TRIAL
+from trustsweep.distributed.workers.outcome import CONFIG, STOPPABLE, TRIAL
 
 
 class ParetoSearch(Searcher):
-    """Suggests ``{"trial": id, "config": {flat parameters}, "judged": bool}``, each id once.
+    """Suggests ``{"trial": id, "config": {flat parameters}, "stoppable": bool}``, each id once.
 
     First come the trials that the ledger knows as running, which go on from their last epoch; then
     new ones; and when all of these have ended, what `repeats` makes of the front.
@@ -77,7 +77,7 @@ class ParetoSearch(Searcher):
         record = self._waiting.popleft()
         self._ledger.start(record)
         self._flying[trial_id] = record.id
-        return {TRIAL: record.id, CONFIG: record.config, JUDGED: record.stage == SEARCH}
+        return {TRIAL: record.id, CONFIG: record.config, STOPPABLE: record.stage == SEARCH}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: Optuna takes no intermediate values for several objectives."""

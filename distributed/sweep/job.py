@@ -140,7 +140,7 @@ def _go_on(run: Run, checked: Checked, console: Console, changes: list[str]) -> 
             # Once more: as it starts, Ray takes SIGTERM to itself.
             node = checked.nodes[0] if isinstance(checked, Prepared) else None
             with ray_session(run.keep(plugins.files()), node), on_signals(halt, say):
-                _train_and_judge(run, checked, console, changes, halt, earlier)
+                _train_and_evaluate(run, checked, console, changes, halt, earlier)
         except Exception as error:
             if (reason := outside(error)) is None:
                 raise
@@ -159,7 +159,7 @@ def _go_on(run: Run, checked: Checked, console: Console, changes: list[str]) -> 
     return run
 
 
-def _train_and_judge(
+def _train_and_evaluate(
     run: Run, checked: Checked, console: Console, changes: list[str], halt: Halt, earlier: float
 ) -> None:
     prepared = checked if isinstance(checked, Prepared) else checked.on(cluster_nodes())
@@ -172,7 +172,7 @@ def _train_and_judge(
     _say_where(prepared, run, console)
     _search(prepared, run, console, halt, earlier)
     if not halt:
-        _judge_front(prepared, run, console)
+        _evaluate_front(prepared, run, console)
 
 
 def _say_where(prepared: Prepared, run: Run, console: Console) -> None:
@@ -297,9 +297,9 @@ def _settle(run: Run, verdicts: Mapping[str, Verdict]) -> None:
         discard_states(run.checkpoints / name)
 
 
-def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
+def _evaluate_front(prepared: Prepared, run: Run, console: Console) -> None:
     """Evaluate the front's models, and their repeats, on the test split by the same code."""
-    from trustsweep.distributed.sweep.test_evaluation import judge
+    from trustsweep.distributed.sweep.test_evaluation import evaluate_on_test
 
     identify = identifier(prepared.study, prepared.manifest)
     front = run.reread().front
@@ -309,7 +309,7 @@ def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
     models = [record for record in known if record.state is State.COMPLETED]
     if models and prepared.manifest.split_counts.get(Split.TEST):
         with console.status(f"Evaluating {len(models)} model(s) on the test split"):
-            judge(prepared, run, models)
+            evaluate_on_test(prepared, run, models)
 
 
 def _report(run: Run, console: Console) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from trustsweep.distributed.run.ledger import State
 
-#: Keys of a Tune config: a trial's id, its parameters, and whether it is judged at its rungs.
-TRIAL, CONFIG, JUDGED = "trial", "config", "judged"
+#: Keys of a Tune config: a trial's id, its parameters, and whether it may be stopped at its rungs.
+TRIAL, CONFIG, STOPPABLE = "trial", "config", "stoppable"
 #: Keys of a result: the figures so far, whether they are final, the rung that they were measured
 #: at, why the trial failed, and what failed outside of it.
 METRICS, FINISHED, RUNG, FAILED, OUTSIDE = "metrics", "finished", "rung", "failed", "outside"

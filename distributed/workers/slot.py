@@ -39,7 +39,7 @@ from trustsweep.distributed.workers.outcome import (
     EXHAUSTED,
     FAILED,
     FINISHED,
-    JUDGED,
+    STOPPABLE,
     METRICS,
     OUTSIDE,
     RUNG,
@@ -184,7 +184,7 @@ class Slot(tune.Trainable):
     @property
     def _rung(self) -> int | None:
         """The rung that stands at the end of the epoch that was reached."""
-        return self._levels.rung(self._epochs) if self._judged else None
+        return self._levels.rung(self._epochs) if self._stoppable else None
 
     def _result(self, metrics: dict[str, float], last: bool) -> dict[str, Any]:
         return {
@@ -234,7 +234,7 @@ class Slot(tune.Trainable):
         """Have a new trial; the first step begins it."""
         name = config[TRIAL]
         self._trial = Trial(name, config[CONFIG], self._settings.checkpoints / name)
-        self._judged = config[JUDGED]
+        self._stoppable = config[STOPPABLE]
         self._levels = self._settings.worker.levels(config[CONFIG])
         self._begun = None
         self._epochs = 0

@@ -141,7 +141,7 @@ class Forecast(Policy):
         if model is None:
             return Verdict()
         forecast = model.ridge.forecast(np.clip(curve[rung], model.low, model.high))
-        verdict = self._judge(rung, model, forecast)
+        verdict = self._verdict(rung, model, forecast)
         if verdict.stop:
             del self._curves[trial]
             ended = _Ended(trial, curve, forecast.mean, forecast.deviation**2)
@@ -203,7 +203,7 @@ class Forecast(Policy):
         errors = tails * (self._normal @ np.linalg.cholesky(ridge.correlation).T)
         return _Model(low, high, middle, ridge, errors)
 
-    def _judge(self, rung: int, model: _Model, forecast: Forecasts) -> Verdict:
+    def _verdict(self, rung: int, model: _Model, forecast: Forecasts) -> Verdict:
         m = len(self.objectives)
         risk = self._risk * model.ridge.skill.min() ** self._doubt
         draws = forecast.mean + forecast.deviation * model.errors

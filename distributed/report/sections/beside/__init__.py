@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trustsweep.distributed.report.judged import trivial
+from trustsweep.distributed.report.evaluated import trivial
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.folder import Run
 from trustsweep.trainables.metrics.names import SKILL
@@ -54,7 +54,7 @@ def beside(run: Run) -> Beside | None:
     if ignoring is None:
         return None
     shown = list(ignoring.best)
-    judged = [card for card in run.judged if card.trivial]
+    judged = [card for card in run.front_cards if card.trivial]
     models = (
         [(e.id, e.triviality, e.metrics) for e in judged]
         if judged

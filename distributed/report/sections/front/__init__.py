@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trustsweep.data_pipelines.schema import Split
-from trustsweep.distributed.report.judged import fully_attacked
+from trustsweep.distributed.report.evaluated import fully_attacked
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.report.thinning import shown_metrics
 from trustsweep.distributed.run.evaluation_card import EvaluationCard
@@ -38,7 +38,7 @@ class FrontSection(Section[Front]):
 
     def payload(self, run: Run, data: Front) -> dict[str, Any]:
         metrics = shown_metrics(run)
-        return {"tests": {card.id: on_test(card, metrics) for card in run.judged if card.on_test}}
+        return {"tests": {card.id: on_test(card, metrics) for card in run.front_cards if card.on_test}}
 
     def draw(self, run: Run, data: Front) -> Figure | None:
         from trustsweep.distributed.report.sections.front.figure import draw

@@ -9,4 +9,4 @@ from trustsweep.distributed.run.folder import Run
 
 class GroupsSection(Section[list[tuple[EvaluationCard, Groups]]]):
     def gather(self, run: Run) -> list[tuple[EvaluationCard, Groups]] | None:
-        return [(card, card.groups) for card in run.judged if card.groups] or None
+        return [(card, card.groups) for card in run.front_cards if card.groups] or None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.distributed.report.judged import Answer, answer, truth_of
+from trustsweep.distributed.report.evaluated import Answer, answer, truth_of
 from trustsweep.distributed.report.sections.images.panel import IMAGES, Tile, colour, grey
 from trustsweep.distributed.run.evaluation_card import EvaluationCard
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from trustsweep.distributed.report.judged import Answer
+from trustsweep.distributed.report.evaluated import Answer
 from trustsweep.distributed.report.sections.images.class_panel import ClassPanel
 from trustsweep.distributed.report.sections.images.panel import Panel
 

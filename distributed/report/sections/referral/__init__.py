@@ -79,7 +79,7 @@ def abstentions(run: Run) -> list[Abstention]:
 
     Raises `UserError` for a card that lacks part of it.
     """
-    return [found for found in map(abstention, run.judged) if found is not None]
+    return [found for found in map(abstention, run.front_cards) if found is not None]
 
 
 def abstention(card: EvaluationCard) -> Abstention | None:

@@ -37,12 +37,12 @@ class ReliabilitySection(Section[Calibration]):
     figure = "reliability"
 
     def gather(self, run: Run) -> Calibration:
-        known = run.judged[0].metrics if run.judged else {}
+        known = run.front_cards[0].metrics if run.front_cards else {}
         return Calibration(
-            models=run.judged,
+            models=run.front_cards,
             shown=[card for card in run.spotlight if card.reliability],
             floors=[kind for kind in _KINDS if f"clean.{kind}_floor" in known],
-            cooled=[(card, card.temperature) for card in run.judged if card.temperature],
+            cooled=[(card, card.temperature) for card in run.front_cards if card.temperature],
         )
 
     def draw(self, run: Run, data: Calibration) -> Figure | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trustsweep.distributed.report.judged import fully_attacked, trivial
+from trustsweep.distributed.report.evaluated import fully_attacked, trivial
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.evaluation_card import EvaluationCard
 from trustsweep.distributed.run.folder import Run
@@ -35,8 +35,8 @@ class UnderAttackSection(Section[UnderAttack]):
     figure = "under_attack"
 
     def gather(self, run: Run) -> UnderAttack | None:
-        models = [card for card in run.judged if card.curves.get("epsilon")]
-        if run.judged and not models:
+        models = [card for card in run.front_cards if card.curves.get("epsilon")]
+        if run.front_cards and not models:
             return None  # judged without an attack
         ignoring = trivial(run)
         return UnderAttack(models, fully_attacked(run), ignoring.reached if ignoring else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from trustsweep.distributed.report.judged import search_curves
+from trustsweep.distributed.report.evaluated import search_curves
 from trustsweep.distributed.report.palette import QUIET, colour, mark
 from trustsweep.distributed.report.sections.under_attack import UnderAttack
 from trustsweep.distributed.report.wording import roles

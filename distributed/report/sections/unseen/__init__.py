@@ -22,7 +22,7 @@ class AtUnseenSites:
 
 class UnseenSection(Section[AtUnseenSites]):
     def gather(self, run: Run) -> AtUnseenSites | None:
-        models = [(card, card.ood) for card in run.judged if card.ood]
+        models = [(card, card.ood) for card in run.front_cards if card.ood]
         if not models:
             return None
         names = map(MetricName.parse, models[0][0].metrics)

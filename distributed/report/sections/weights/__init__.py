@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.distributed.report.judged import Answer, answer, class_name
+from trustsweep.distributed.report.evaluated import Answer, answer, class_name
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.evaluation_card import EvaluationCard, ModalityWeights
 from trustsweep.distributed.run.folder import Run
@@ -88,7 +88,7 @@ def weighings(run: Run) -> list[Weighing]:
 
     Raises `UserError` as `weighing`.
     """
-    return [found for found in map(weighing, run.judged) if found is not None]
+    return [found for found in map(weighing, run.front_cards) if found is not None]
 
 
 def weighing(card: EvaluationCard) -> Weighing | None:

@@ -65,7 +65,7 @@ def trivial(run: Run) -> Trivial | None:
 
     None for a run that does not know these predictors' figures.
     """
-    judged = [card for card in run.judged if card.trivial]
+    judged = [card for card in run.front_cards if card.trivial]
     figures = judged[0].trivial if judged else run.trivial.get(Split.VAL, {})
     if not figures:
         return None
