@@ -62,7 +62,7 @@ BAR = {"auroc": 0.960, "accuracy": 0.86}
 
 
 @dataclass(frozen=True)
-class Classified:
+class ClassificationAnchor:
     """A data set on which a recipe is searched.
 
     Attributes:
@@ -85,7 +85,7 @@ class Classified:
 
 
 @dataclass(frozen=True)
-class Segmented:
+class SegmentationAnchor:
     """A data set on which networks are compared."""
 
     title: str
@@ -100,7 +100,7 @@ class Segmented:
 
 # No data set has `published` rows yet: each is to be looked up in its paper before it stands here.
 CLASSIFIED = {
-    "pneumonia": Classified(
+    "pneumonia": ClassificationAnchor(
         "PneumoniaMNIST, 28 px",
         "medmnist",
         "medmnist/pneumoniamnist.npz",
@@ -108,7 +108,7 @@ CLASSIFIED = {
         note="Our copy of the train split has 388 of the 1,214 normal images that the published "
         "models learnt from.",
     ),
-    "breast": Classified(
+    "breast": ClassificationAnchor(
         "BreastMNIST, 28 px",
         "medmnist",
         "medmnist/breastmnist.npz",
@@ -116,10 +116,10 @@ CLASSIFIED = {
     ),
 }
 SEGMENTED = {
-    "infection": Segmented(
+    "infection": SegmentationAnchor(
         "Infection on chest X-rays, 64 px", "qata-cov19", "covid19_cxr_qata_layout/QaTa-COV19-v2"
     ),
-    "lung": Segmented(
+    "lung": SegmentationAnchor(
         "Lungs on chest X-rays, 64 px",
         "covid-cxr-segmentations",
         "covid19_cxr_segmentations",
@@ -127,13 +127,13 @@ SEGMENTED = {
     ),
 }
 QUICK_CLASSIFIED = {
-    "phantom-classes": Classified(
+    "phantom-classes": ClassificationAnchor(
         "Generated X-rays, 32 px", "phantoms", "", seeds=2, size=32, options={"count": 60},
         settings=("search.trials=3", "space.epochs=1", "space.width=4"),
     )
 }  # fmt: skip
 QUICK_SEGMENTED = {
-    "phantom-masks": Segmented(
+    "phantom-masks": SegmentationAnchor(
         "Generated X-rays, 32 px", "phantoms", "", seeds=2, size=32, epochs=1, width=4,
         options={"count": 60},
     )
@@ -232,7 +232,7 @@ def main() -> None:
 
 
 def searched(
-    anchor: Classified, sources: Path | None, out: Path, workers: ProcessPoolExecutor
+    anchor: ClassificationAnchor, sources: Path | None, out: Path, workers: ProcessPoolExecutor
 ) -> dict[str, Any]:
     """The search, the retrainings and the figures of one data set."""
     data = _prepared(anchor, sources, out)
@@ -307,7 +307,7 @@ def _told(
 
 
 def compared(
-    anchor: Segmented, sources: Path | None, out: Path, workers: ProcessPoolExecutor
+    anchor: SegmentationAnchor, sources: Path | None, out: Path, workers: ProcessPoolExecutor
 ) -> dict[str, Any]:
     """All arms on one data set, and how far each is from `unet` on the same patients."""
     data = _prepared(anchor, sources, out)
@@ -338,7 +338,9 @@ def compared(
     }
 
 
-def _prepared(anchor: Classified | Segmented, sources: Path | None, out: Path) -> Path:
+def _prepared(
+    anchor: ClassificationAnchor | SegmentationAnchor, sources: Path | None, out: Path
+) -> Path:
     data = out / "data"
     if not (data / MANIFEST_NAME).is_file():
         source = sources / anchor.source if sources and anchor.source else None

@@ -67,7 +67,7 @@ UNDEFENDED = {
 
 
 @dataclass(frozen=True)
-class Problem:
+class SearchSetup:
     """A data set and how a front on it is searched.
 
     Attributes:
@@ -88,7 +88,7 @@ class Problem:
 
 
 PROBLEMS = {
-    "xrays": Problem(
+    "xrays": SearchSetup(
         "Chest X-rays, infection, 64 px",
         "qata-cov19",
         "covid19_cxr_qata_layout/QaTa-COV19-v2",
@@ -97,7 +97,7 @@ PROBLEMS = {
         ("search.trials=6",),
         "dice_lesion",
     ),
-    "mri": Problem(
+    "mri": SearchSetup(
         "Brain MRI, tumour, 64 px",
         "lgg",
         "lgg-mri-segmentation/kaggle_3m",
@@ -106,7 +106,7 @@ PROBLEMS = {
         ("search.trials=6", "space.epochs=10"),
         "dice_lesion",
     ),
-    "pneumonia": Problem(
+    "pneumonia": SearchSetup(
         "PneumoniaMNIST, 28 px",
         "medmnist",
         "medmnist/pneumoniamnist.npz",
@@ -118,7 +118,7 @@ PROBLEMS = {
     ),
 }
 QUICK = {
-    "phantoms": Problem(
+    "phantoms": SearchSetup(
         "Generated X-rays, 32 px",
         "phantoms",
         "",
@@ -183,7 +183,7 @@ def main() -> None:
 
 
 def measured(
-    problem: Problem, sources: Path | None, out: Path, workers: ProcessPoolExecutor
+    problem: SearchSetup, sources: Path | None, out: Path, workers: ProcessPoolExecutor
 ) -> list[dict[str, Any]]:
     """A row for each model of the problem's front, and for the undefended one; kept in `out`."""
     data = out / "data"
@@ -245,7 +245,7 @@ def _trained(
 
 
 def _row(
-    problem: Problem,
+    problem: SearchSetup,
     data: Path,
     out: Path,
     plan: EvaluationPlan,
@@ -307,7 +307,7 @@ def _before(model: Model, samples: Samples) -> Evaluation:
     )
 
 
-def document(rows: Sequence[Mapping[str, Any]], problems: Mapping[str, Problem]) -> str:
+def document(rows: Sequence[Mapping[str, Any]], problems: Mapping[str, SearchSetup]) -> str:
     """docs/results/attacks.md."""
     sides = {steps: round(size**0.5) for size, steps in STEPS.items()}
     budgets = ", ".join(f"{steps} up to {side} x {side} pixels" for steps, side in sides.items())

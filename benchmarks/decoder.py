@@ -54,7 +54,7 @@ DRAWN, GAP = 256, 24
 
 
 @dataclass(frozen=True)
-class Source:
+class DecoderData:
     """A data set: its layout, published folder (None for generated) and options."""
 
     layout: str
@@ -63,9 +63,9 @@ class Source:
 
 
 SETS = {
-    "infection": Source("qata-cov19", "covid19_cxr_qata_layout/QaTa-COV19-v2"),
-    "lung": Source("covid-cxr-segmentations", "covid19_cxr_segmentations", {"target": "lung"}),
-    "phantoms": Source("phantoms", None, {"count": 100}),
+    "infection": DecoderData("qata-cov19", "covid19_cxr_qata_layout/QaTa-COV19-v2"),
+    "lung": DecoderData("covid-cxr-segmentations", "covid19_cxr_segmentations", {"target": "lung"}),
+    "phantoms": DecoderData("phantoms", None, {"count": 100}),
 }
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from comparing.figures import rows
 from comparing.models import Unit
-from comparing.protocol import Budget, Source, Told, parser, pool, read, run
+from comparing.protocol import Budget, ComparisonResults, DataSource, parser, pool, read, run
 from evidence.claims import tested_claims
 from evidence.document import Result, document
 from evidence.figures import CARD_COLUMNS, COLUMNS
@@ -43,22 +43,22 @@ from evidence.models import (
     arm_of,
     configs,
     drawn,
-    judged,
     evaluate_fully,
+    judged,
 )
 
 from trustsweep.data_pipelines.machine import write_atomically
 from trustsweep.data_pipelines.schema import Manifest
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "evidential.md"
-#: EvaluatedModel at their defaults as well.
+#: Arms that are also evaluated at their defaults.
 UNTUNED = tuple(arm_of(form, NONE) for form in (CLASSICAL, ACE, EVIDENTIAL))
-#: EvaluatedModel under the full ensemble as well, where a data set asks for it.
+#: Arms that are also evaluated under the full ensemble, for data sets that are `thorough`.
 THOROUGH = tuple(arm_of(EVIDENTIAL, regime) for regime in (RANDOM, UNCERTAIN))
 
 
 @dataclass(frozen=True)
-class Segmented(Source):
+class EvidentialData(DataSource):
     """A data set with masks, what is spent on it, and what else is set of the study."""
 
     budget: Budget = field(default_factory=lambda: Budget(folds=5, candidates=3, seeds=1))
@@ -68,7 +68,7 @@ class Segmented(Source):
 
 
 SETS = {
-    "xrays": Segmented(
+    "xrays": EvidentialData(
         "covid-cxr-segmentations",
         "covid19_cxr_segmentations",
         64,
@@ -78,7 +78,7 @@ SETS = {
         note="The X-rays of the folder in QaTa-COV19's layout, read from the one that names their "
         "patients: file names do not, and its test set would be that of every fold.",
     ),
-    "mri": Segmented(
+    "mri": EvidentialData(
         "lgg",
         "lgg-mri-segmentation/kaggle_3m",
         64,
@@ -89,7 +89,7 @@ SETS = {
     ),
 }
 QUICK = {
-    "phantoms": Segmented(
+    "phantoms": EvidentialData(
         "phantoms",
         None,
         32,
@@ -131,7 +131,7 @@ def main() -> None:
 
 
 def _result(
-    name: str, source: Segmented, published: Path | None, out: Path, workers: Executor
+    name: str, source: EvidentialData, published: Path | None, out: Path, workers: Executor
 ) -> Result:
     """Every model of one data set, trained and judged unless that was done."""
     budget = source.budget
@@ -159,7 +159,7 @@ def _result(
         pass
     manifests = [Manifest.load(fold) for fold in data]
     return Result(
-        told=Told(manifests, read(units.tuned), read(units.defaults), units.moved),
+        told=ComparisonResults(manifests, read(units.tuned), read(units.defaults), units.moved),
         cooled=read(units.tuned, COOLED),
         by_entropy=read(units.tuned, BY_ENTROPY),
         fully=read(fully, FULLY),

@@ -23,7 +23,7 @@ from typing import Any
 
 from comparing.figures import rows
 from comparing.models import Unit, candidates
-from comparing.protocol import Budget, Source, Told, parser, pool, read, run
+from comparing.protocol import Budget, ComparisonResults, DataSource, parser, pool, read, run
 from fused.claims import tested_claims
 from fused.document import document
 from fused.figures import BASELINES, CARD_COLUMNS, COLUMNS, METHOD
@@ -37,7 +37,7 @@ TABLE = Path(__file__).parents[1] / "docs" / "results" / "fusion.md"
 
 
 @dataclass(frozen=True)
-class Fused(Source):
+class FusionData(DataSource):
     """A data set; `noise` is the corruption of its values or images."""
 
     noise: str = "gaussian-noise"
@@ -45,13 +45,19 @@ class Fused(Source):
 
 
 SETS = {
-    "heart": Fused("uci-heart", "uci_heart_disease", 32, {"ood_site": "va"}, noise="value-noise"),
-    "icu": Fused("physionet2012", "physionet_challenge2012", 32, epochs=32, noise="value-noise"),
-    "phantoms": Fused("phantoms", None, 48, {"count": 800, "ood_site": "portable"}),
-    "lgg": Fused("lgg", "lgg-mri-segmentation/kaggle_3m", 64, {"ood_site": "HT"}, ablated=False),
-    "hannover": Fused("hannover-covid", "hannover_covid", 64, ablated=False),
+    "heart": FusionData(
+        "uci-heart", "uci_heart_disease", 32, {"ood_site": "va"}, noise="value-noise"
+    ),
+    "icu": FusionData(
+        "physionet2012", "physionet_challenge2012", 32, epochs=32, noise="value-noise"
+    ),
+    "phantoms": FusionData("phantoms", None, 48, {"count": 800, "ood_site": "portable"}),
+    "lgg": FusionData(
+        "lgg", "lgg-mri-segmentation/kaggle_3m", 64, {"ood_site": "HT"}, ablated=False
+    ),
+    "hannover": FusionData("hannover-covid", "hannover_covid", 64, ablated=False),
 }
-QUICK = {"phantoms": Fused("phantoms", None, 16, {"count": 90}, epochs=1)}
+QUICK = {"phantoms": FusionData("phantoms", None, 16, {"count": 90}, epochs=1)}
 QUICK_BUDGET = Budget(folds=3, candidates=2, seeds=1)
 
 
@@ -91,8 +97,13 @@ def main() -> None:
 
 
 def _told(
-    name: str, source: Fused, budget: Budget, published: Path | None, out: Path, workers: Executor
-) -> Told:
+    name: str,
+    source: FusionData,
+    budget: Budget,
+    published: Path | None,
+    out: Path,
+    workers: Executor,
+) -> ComparisonResults:
     """Every model of one data set, trained and judged unless that was done."""
     data = source.prepared(name, budget.folds, published, out)
     overrides = (
@@ -115,7 +126,7 @@ def _told(
 
     units = run(data, drawn, compared, arms, unit, judged, budget.seeds, workers)
     manifests = [Manifest.load(fold) for fold in data]
-    return Told(manifests, read(units.tuned), read(units.defaults), units.moved)
+    return ComparisonResults(manifests, read(units.tuned), read(units.defaults), units.moved)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from efficiency.measure import finals_of
 from efficiency.problem import Problem
 from efficiency.problems import FUNCTIONS, PAIRS, Analytic, Recorded
 from efficiency.stopping import RULES
-from efficiency.ways import Trial, Way, sweep
+from efficiency.ways import TrialOutcome, Way, sweep
 
 from trustsweep.data_pipelines.machine import write_atomically
 
@@ -70,16 +70,16 @@ class Searches:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.runs: dict[str, dict[str, dict[int, list[Trial]]]] = defaultdict(
+        self.runs: dict[str, dict[str, dict[int, list[TrialOutcome]]]] = defaultdict(
             lambda: defaultdict(dict)
         )
         if path.is_file():
             for line in path.read_text(encoding="utf-8").splitlines():
                 entry = json.loads(line)
-                history = [Trial(*trial) for trial in entry["history"]]
+                history = [TrialOutcome(*trial) for trial in entry["history"]]
                 self.runs[entry["problem"]][entry["way"]][entry["seed"]] = history
 
-    def run(self, problem: Problem, way: Way, seed: int) -> list[Trial]:
+    def run(self, problem: Problem, way: Way, seed: int) -> list[TrialOutcome]:
         """The search of that seed, done now if it was not done before."""
         known = self.runs[problem.name][way.name]
         if seed not in known:

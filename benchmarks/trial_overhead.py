@@ -40,7 +40,7 @@ WORK = ("train.seconds", "evaluate.seconds")
 SPLITS = (Split.TRAIN, Split.VAL)
 
 
-class Clock(tune.Callback):
+class TrialClock(tune.Callback):
     """When each trial ended, and how long its worker worked."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ def measure(
     method: Any, settings: SlotSettings, datasets: Any, config: dict[str, Any], trials: int
 ) -> list[float]:
     """Fixed seconds of each trial after the first."""
-    clock = Clock()
+    clock = TrialClock()
     names = [f"{method.__name__}-{settings.workers}-{number}" for number in range(trials)]
     results = tune.Tuner(
         tune.with_resources(

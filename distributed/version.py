@@ -59,18 +59,18 @@ def revision_of(root: Path) -> str:
         return f"source-{_digest(root, _sources(root))}"
     short = commit.decode().strip()[:12]
     status = _git(root, "status", "--porcelain", "-z", "--no-renames", "-uall", "--", *PACKAGES)
-    # Lines of two letters and a space; paths are told from the repository's root.
-    told = [line[3:].decode() for line in (status or b"").split(b"\0") if line]
+    # Lines of two letters and a space; paths are changed_paths from the repository's root.
+    changed_paths = [line[3:].decode() for line in (status or b"").split(b"\0") if line]
     top = Path((_git(root, "rev-parse", "--show-toplevel") or b".").decode().strip())
-    changed = sorted(top / path for path in told if path.endswith(_SUFFIXES))
+    changed = sorted(top / path for path in changed_paths if path.endswith(_SUFFIXES))
     return f"{short}+{_digest(top, changed)}" if changed else short
 
 
 def _sources(root: Path) -> Iterator[Path]:
     """Sorted, so that the order of a file system's answers changes nothing."""
     for package in PACKAGES:
-        found = (root / package).rglob("*")
-        yield from sorted(path for path in found if path.suffix in _SUFFIXES)
+        files = (root / package).rglob("*")
+        yield from sorted(path for path in files if path.suffix in _SUFFIXES)
 
 
 def _digest(root: Path, paths: list[Path] | Iterator[Path]) -> str:

@@ -121,7 +121,9 @@ def trained(unit: Unit) -> Training:
     return training
 
 
-def save_evaluation(unit: Unit, card: Mapping[str, Any], scores: SampleScores, kind: str = "") -> None:
+def save_evaluation(
+    unit: Unit, card: Mapping[str, Any], scores: SampleScores, kind: str = ""
+) -> None:
     """Write what `load_evaluation` reads, of the test samples."""
     patients = origins(Folder(unit.data), Split.TEST, scores.sample_ids, _KEY).patients
     columns = {

@@ -22,7 +22,7 @@ MakeUnit = Callable[[Path, str, str, Mapping[str, Any]], Unit]
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A data set: its published folder (None for generated), and what is prepared of it."""
 
     layout: str
@@ -69,7 +69,7 @@ class Units:
 
 
 @dataclass(frozen=True)
-class Told:
+class ComparisonResults:
     """One data set.
 
     Attributes:

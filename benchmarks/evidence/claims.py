@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from comparing.claims import Case, Claim, adjusted, compared
+from comparing.claims import Claim, ClaimTest, adjusted, compared
 from comparing.figures import Arm, by_patient
 
 from evidence.figures import CLEAN, LARGE, SMALL, aurc, fixed_mask, named, region_ece, risk
@@ -57,7 +57,7 @@ def tested_claims(found: Mapping[str, EvaluatedArms]) -> list[Claim]:
     )
 
 
-def _calibration(data: str, told: EvaluatedArms) -> Iterator[Case]:
+def _calibration(data: str, told: EvaluatedArms) -> Iterator[ClaimTest]:
     """Clean without defence; attacked with the same random defence for all."""
     for condition, regime in ((CLEAN, NONE), (SMALL, RANDOM)):
         mine = told.own[arm_of(EVIDENTIAL, regime)]
@@ -82,7 +82,7 @@ def _no_worse(mine: Arm, theirs: Arm, condition: str) -> bool | None:
     return bool(by_patient(mine, named("dice_lesion", condition), theirs).low > -MARGIN)
 
 
-def _guidance(data: str, told: EvaluatedArms) -> Iterator[Case]:
+def _guidance(data: str, told: EvaluatedArms) -> Iterator[ClaimTest]:
     for form in (CLASSICAL, EVIDENTIAL):
         guided, bare = told.own[arm_of(form, UNCERTAIN)], told.own[arm_of(form, NONE)]
         for budget, condition in BUDGETS.items():
@@ -98,7 +98,7 @@ def _guidance(data: str, told: EvaluatedArms) -> Iterator[Case]:
                 yield replace(case, holds=True if left and lost >= DROP else None)
 
 
-def _usefulness(data: str, told: EvaluatedArms) -> Iterator[Case]:
+def _usefulness(data: str, told: EvaluatedArms) -> Iterator[ClaimTest]:
     """Of the evidential model without defence on clean images, and guided on attacked ones."""
     bare, guided = told.own[arm_of(EVIDENTIAL, NONE)], told.own[arm_of(EVIDENTIAL, UNCERTAIN)]
     classical = told.own[arm_of(CLASSICAL, NONE)]

@@ -11,7 +11,7 @@ import numpy as np
 from comparing.claims import ALPHA, VERDICTS, Claim
 from comparing.document import claim_table, counted, interval, made_by, number, table
 from comparing.figures import Arm, by_patient, of_card
-from comparing.protocol import Budget, Told
+from comparing.protocol import Budget, ComparisonResults
 from scipy import stats
 
 from evidence.claims import BUDGETS, DROP, FLOOR, MARGIN, EvaluatedArms, trivial_dice
@@ -58,7 +58,7 @@ class Result:
         note: What a reader has to know of the data.
     """
 
-    told: Told
+    told: ComparisonResults
     cooled: Mapping[str, Arm]
     by_entropy: Mapping[str, Arm]
     fully: Mapping[str, Arm]
@@ -225,7 +225,7 @@ def _label(arm: str) -> str:
     return _FORMS[form] if regime == NONE else f"{_FORMS[form]}, {regime}"
 
 
-def _trivial(told: Told) -> str:
+def _trivial(told: ComparisonResults) -> str:
     """What ignores the image, means over folds."""
     models = [model for fold in told.tuned[arm_of(CLASSICAL, NONE)].folds for model in fold]
     names = ("dice_lesion", "dice", "brier")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from comparing.claims import Arms, Case, Claim, adjusted, compared, over_folds
+from comparing.claims import Arms, Claim, ClaimTest, adjusted, compared, over_folds
 from comparing.figures import by_patient, card_values
 
 from fused.figures import BASELINES, METHOD, clean, drop, gain
@@ -31,7 +31,7 @@ def tested_claims(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]
     ]
 
 
-def _drops(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Case]:
+def _drops(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[ClaimTest]:
     cases = []
     for data, arms in found.items():
         most = by_patient(arms[METHOD], drop).high
@@ -43,7 +43,9 @@ def _drops(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> l
     return cases
 
 
-def _calibrations(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Case]:
+def _calibrations(
+    found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
+) -> list[ClaimTest]:
     return [
         compared(
             "calibration", data, rival, (arms[METHOD], arms[rival]), clean("ece"), sizes[data],
@@ -54,7 +56,9 @@ def _calibrations(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]
     ]  # fmt: skip
 
 
-def _abstentions(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Case]:
+def _abstentions(
+    found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
+) -> list[ClaimTest]:
     cases = []
     for data, arms in found.items():
         arm = arms[METHOD]
@@ -62,7 +66,7 @@ def _abstentions(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
         test = over_folds(values, [0.0] * len(values), sizes[data])
         interval, value = by_patient(arm, gain), float(np.mean(values))
         cases.append(
-            Case("abstention", data, "answering all", value, 0.0, interval, test, below=False)
+            ClaimTest("abstention", data, "answering all", value, 0.0, interval, test, below=False)
         )
         cases += [
             compared("abstention", data, rival, (arm, arms[rival]), gain, sizes[data], below=False)
@@ -71,7 +75,7 @@ def _abstentions(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
     return cases
 
 
-def _reliances(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Case]:
+def _reliances(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[ClaimTest]:
     """Against the null of each fold: severities permuted within each sample."""
     cases = []
     for data, arms in found.items():
@@ -80,7 +84,7 @@ def _reliances(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) 
         test = over_folds(mine, [0.0] * len(mine), sizes[data])
         value = float(np.mean(mine))
         cases.append(
-            Case(
+            ClaimTest(
                 "reliability", data, "permuted severities", value, 0.0,
                 Estimate(value, float("nan"), float("nan")), test, below=True,
                 holds=bool(np.mean(mine) < np.mean(lows)),

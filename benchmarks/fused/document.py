@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from comparing.claims import Claim
 from comparing.document import claim_table, counted, interval, made_by, p_text, table
 from comparing.figures import Arm, by_patient
-from comparing.protocol import Told
+from comparing.protocol import ComparisonResults
 
 from fused.figures import BASELINES, CARD_COLUMNS, COLUMNS, METHOD, corrupted
 from fused.models import CHOSEN_BY, COVERAGE
@@ -40,7 +40,9 @@ _CLAIMS = {
 }
 
 
-def document(told: Mapping[str, Told], claims: Sequence[Claim], candidates: int, seeds: int) -> str:
+def document(
+    told: Mapping[str, ComparisonResults], claims: Sequence[Claim], candidates: int, seeds: int
+) -> str:
     parts = [
         "# Reliability-aware fusion and its baselines",
         made_by("fusion.py"),
@@ -86,7 +88,7 @@ def _claim_tables(claims: Sequence[Claim]) -> list[str]:
     return parts
 
 
-def _tables(name: str, told: Told) -> list[str]:
+def _tables(name: str, told: ComparisonResults) -> list[str]:
     first = told.manifests[0]
     patients = len({*told.tuned[METHOD].patients})
     train, test = told.sizes

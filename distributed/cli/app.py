@@ -211,10 +211,10 @@ def sweep(
     from trustsweep.search_spaces.study import load
 
     items = list(overrides or [])
-    told = [item.partition("=")[0] for item in items]
+    changed = [item.partition("=")[0] for item in items]
     if trials is not None:
         items.append(f"search.trials={trials}")
-        told.append("search.trials")
+        changed.append("search.trials")
     if data is not None:
         items.append(f"data={data}")
     if warm_start is not None:
@@ -222,7 +222,7 @@ def sweep(
     if resume is not None:
         if out is not None or warm_start is not None:
             raise UserError("--resume RUN: goes on in that folder, with what it began with.")
-        _resume(resume, study, items, [*told, *(accept or [])], dry_run)
+        _resume(resume, study, items, [*changed, *(accept or [])], dry_run)
     elif study is None:
         raise UserError("Name a study, or a run to go on with: --resume RUN.")
     else:
@@ -298,17 +298,17 @@ def list_registered(
     from trustsweep.data_pipelines.registry import nearest
     from trustsweep.distributed.cli.catalogue import catalogue, describe
 
-    found = catalogue()
+    kinds = catalogue()
     console = _console()
-    if kind is not None and kind not in found:
+    if kind is not None and kind not in kinds:
         if (text := describe(kind)) is not None:
             console.print(text, highlight=False, markup=False)
             return
-        known = [*found, *(name for entries in found.values() for name in entries)]
+        known = [*kinds, *(name for entries in kinds.values() for name in entries)]
         raise UserError(
-            f"list: nothing is called {kind!r}{nearest(kind, known)} Kinds: {', '.join(found)}."
+            f"list: nothing is called {kind!r}{nearest(kind, known)} Kinds: {', '.join(kinds)}."
         )
-    for name, entries in found.items():
+    for name, entries in kinds.items():
         if kind in (None, name):
             console.print(f"[bold]{name}[/bold]")
             width = max(len(entry) for entry in entries)

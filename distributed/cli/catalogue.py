@@ -31,22 +31,22 @@ _REGISTRIES: dict[str, Registry] = {
 
 def catalogue() -> dict[str, dict[str, str]]:
     """Kind to name to a one-line meaning."""
-    found = {
+    entries = {
         kind: {name: registry.meaning(name) for name in registry}
         for kind, registry in _REGISTRIES.items()
     }
-    found["suites"] = {name: ", ".join(listed) for name, listed in SUITES.items()}
-    found["uncertainties"] = dict(MAPS)
-    found["metrics"] = {name: _meaning(info) for name, info in METRICS.items()}
-    found["whole metrics"] = {
+    entries["suites"] = {name: ", ".join(listed) for name, listed in SUITES.items()}
+    entries["uncertainties"] = dict(MAPS)
+    entries["metrics"] = {name: _meaning(info) for name, info in METRICS.items()}
+    entries["whole metrics"] = {
         name: _meaning(info) for table in (AREAS, COSTS) for name, info in table.items()
     }
-    found["skills"] = {
+    entries["skills"] = {
         name: f"{metric_info(name).meaning}; so of every metric that has one"
         for name in (f"{SKILL}.clean.dice_lesion", f"{SKILL}.balanced_accuracy_area")
     }
-    found["studies"] = {name: ", ".join(read(name)["methods"]) for name in shipped_studies()}
-    return found
+    entries["studies"] = {name: ", ".join(read(name)["methods"]) for name in shipped_studies()}
+    return entries
 
 
 def describe(name: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.distributed.report.contents import Contents
-from trustsweep.distributed.report.evaluated import search_curves, trivial
+from trustsweep.distributed.report.evaluated import search_curves, trivial_results
 from trustsweep.distributed.report.palette import PALETTE
 from trustsweep.distributed.report.sections import sections
 from trustsweep.distributed.report.thinning import shown_metrics
@@ -42,7 +42,7 @@ def embedded_json(contents: Contents) -> str:
 def _shared(run: Run) -> dict[str, Any]:
     """What the scripts of more than one section draw from."""
     metrics = shown_metrics(run)
-    ignoring = trivial(run)
+    ignoring = trivial_results(run)
     return {
         "palette": PALETTE,
         "objectives": [dataclasses.asdict(o) for o in run.objectives],

@@ -11,7 +11,7 @@ from typing import TypeGuard
 from trustsweep.distributed.run.evaluation_card import AttackCard, EvaluationCard
 from trustsweep.distributed.run.folder import MASKED, Run
 from trustsweep.distributed.run.ledger import SEARCH, Record, State
-from trustsweep.distributed.run.optimism import choices, mean_optimism, measured
+from trustsweep.distributed.run.optimism import front_estimates, mean_optimism, measured
 from trustsweep.distributed.run.trivial import trivial_lines
 from trustsweep.distributed.statistics.front import Direction, Objective
 from trustsweep.distributed.statistics.inference import Estimate
@@ -111,8 +111,8 @@ def headline(run: Run) -> list[str]:
     for objective in run.objectives:
         best = _best(run, objective)
         ends.append(best)
-        told = f"{_values(best, run)}{_warned(best, run)}"
-        sentences.append(f"Best {objective.name}: trial {best.id}, with {told}.")
+        values = f"{_values(best, run)}{_warned(best, run)}"
+        sentences.append(f"Best {objective.name}: trial {best.id}, with {values}.")
     if len(run.objectives) == 2:
         first, second = (o.name for o in run.objectives)
         gained = abs(ends[0].metrics[first] - ends[1].metrics[first])
@@ -164,18 +164,18 @@ def _gap_line(run: Run, models: Sequence[Mapping[str, float]], search: str) -> l
     """How much more robust the models look under the attack of the search than under the full."""
     known = list(dict.fromkeys(name for gap in models for name in gap))
     areas = [name for name in known if name in AREAS]
-    asked = [o.name for o in run.objectives if o.name in known]
-    told = []
-    for name in asked or areas:
+    objectives = [o.name for o in run.objectives if o.name in known]
+    gaps_by_metric = []
+    for name in objectives or areas:
         gaps = [gap.get(name, math.nan) for gap in models]
         if gaps := [gap for gap in gaps if not math.isnan(gap)]:
             mean = math.fsum(gaps) / len(gaps)
-            told.append(f"{name} by {mean:.3f} on average, {max(gaps):.3f} at most")
-    if not told:
+            gaps_by_metric.append(f"{name} by {mean:.3f} on average, {max(gaps):.3f} at most")
+    if not gaps_by_metric:
         return []
     return [
         f"Under the attack of the search ({search}) the front looks more robust on test than under "
-        f"the full one: {'; '.join(told)}."
+        f"the full one: {'; '.join(gaps_by_metric)}."
     ]
 
 
@@ -186,12 +186,12 @@ def gap_number(gap: float) -> str:
 
 def optimism(run: Run) -> list[str]:
     """What of the validation figures is left on the test split; empty where nothing was judged."""
-    means = mean_optimism(choices(run))
+    means = mean_optimism(front_estimates(run))
     if not means:
         return []
-    told = ", ".join(f"{name} {'+' * (gap > 0)}{number(gap)}" for name, gap in means.items())
+    gaps = ", ".join(f"{name} {'+' * (gap > 0)}{number(gap)}" for name, gap in means.items())
     return [
-        f"Optimism of choosing: {told}. By so much the validation split looks better (worse, where "
+        f"Optimism of choosing: {gaps}. By so much the validation split looks better (worse, where "
         "negative) than the test split, which no choice has seen; mean over the front."
     ]
 
@@ -201,14 +201,14 @@ def roles(run: Run) -> dict[str, str]:
 
     With it stands what to know of the model: "best clean.ece, predicts nothing".
     """
-    told: dict[str, str] = {}
+    role_of: dict[str, str] = {}
     for trial in run.front:
         ends = [o.name for o in run.objectives if _best(run, o) is trial]
-        told[trial.id] = "best " + " and ".join(ends) if ends else "in between"
+        role_of[trial.id] = "best " + " and ".join(ends) if ends else "in between"
         remark = [run.remarks[trial.id]] if trial.id in run.remarks else []
         masked = [MASKED] if trial.id in run.masked else []
-        told[trial.id] = ", ".join([told[trial.id], *remark, *masked])
-    return told
+        role_of[trial.id] = ", ".join([role_of[trial.id], *remark, *masked])
+    return role_of
 
 
 def unfinished(run: Run) -> list[str]:
@@ -229,8 +229,8 @@ def unfinished(run: Run) -> list[str]:
 
 def _counts(trials: Sequence[Record], noun: str) -> str:
     states = Counter(t.state for t in trials)
-    told = ", ".join(f"{states[s]} {s}" for s in STATES if states[s])
-    return f"{plural(len(trials), noun)}{': ' + told if told else ''}."
+    by_state = ", ".join(f"{states[s]} {s}" for s in STATES if states[s])
+    return f"{plural(len(trials), noun)}{': ' + by_state if by_state else ''}."
 
 
 def _best(run: Run, objective: Objective) -> Record:
@@ -244,21 +244,23 @@ def _warned(trial: Record, run: Run) -> str:
 
 def _values(trial: Record, run: Run) -> str:
     """Its objectives on validation, and on test with intervals where it was judged there."""
-    told = " and ".join(f"{o.name} {number(trial.metrics[o.name])}" for o in run.objectives)
+    values = " and ".join(f"{o.name} {number(trial.metrics[o.name])}" for o in run.objectives)
     card = run.cards.get(trial.id)
     if card is None or not card.on_test or not measured(run):
-        return f"{told} on validation"
-    test = [c for c in choices(run) if c.model == trial.id and not math.isnan(c.quoted.value)]
-    seen = " and ".join(
+        return f"{values} on validation"
+    test = [
+        c for c in front_estimates(run) if c.model == trial.id and not math.isnan(c.quoted.value)
+    ]
+    on_test = " and ".join(
         f"{c.objective.name} {number(c.quoted.value)}{interval(c.quoted)}"
         f"{' under the full attack' if c.attacked else ''}"
         for c in test
     )
-    return f"{told} on validation; on test {seen}" if seen else f"{told} on validation"
+    return f"{values} on validation; on test {on_test}" if on_test else f"{values} on validation"
 
 
-def interval(found: Estimate) -> str:
+def interval(estimate: Estimate) -> str:
     """The interval behind a figure; nothing where there is none."""
-    if math.isnan(found.low):
+    if math.isnan(estimate.low):
         return ""
-    return f" (95 %: {number(found.low)} to {number(found.high)})"
+    return f" (95 %: {number(estimate.low)} to {number(estimate.high)})"

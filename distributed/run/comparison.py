@@ -1,4 +1,4 @@
-"""The front's models under several seeds, and what they are worth against the study's baseline.
+"""The front's models under several seeds, compared with the study's baseline.
 
 Works from a run folder alone. A model's repeats are the trials that train its configuration again
 under another seed than those of the search: the seed that chose a model flatters it. Figures are
@@ -46,7 +46,7 @@ Verdict: TypeAlias = Literal[
 
 
 @dataclass(frozen=True)
-class Model:
+class SeededModel:
     """A model of the front, the baseline or a variant of it (by name), with its trials by seed."""
 
     id: str
@@ -59,7 +59,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One model of the front, or variant of the baseline, on one objective.
 
     Attributes:
@@ -85,7 +85,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Repeats:
-    """What a run's repeats say.
+    """The repeats of a run: models of the front and baseline under several seeds.
 
     Attributes:
         run: Where they were read.
@@ -97,9 +97,9 @@ class Repeats:
     """
 
     run: Run
-    models: list[Model]
-    baseline: Model | None
-    variants: list[Model]
+    models: list[SeededModel]
+    baseline: SeededModel | None
+    variants: list[SeededModel]
     seeds: list[int]
 
     @property
@@ -110,14 +110,14 @@ class Repeats:
 
     @property
     def untuned(self) -> str:
-        """What has to be said of a comparison of tuned models with an untuned one; else empty."""
+        """A caveat where tuned models are compared with an untuned baseline; else empty."""
         tried = len(self.run.search)
         if self.baseline is None or tried < 2:
             return ""
         return (
-            f"The front's models are the best that a search of {tried} trials found; the baseline "
-            "has the parameters that the study gives it, and was not tuned. What stands between "
-            "them is the method and the tuning together."
+            f"The front's models are the best of a search of {tried} trials; the baseline has the "
+            "parameters that the study gives it and was not tuned. The differences therefore "
+            "include the effect of tuning."
         )
 
     def split(self, metric: str) -> str:
@@ -135,12 +135,12 @@ class Repeats:
         card = self.run.cards.get(trial.id)
         return math.nan if card is None else card.metrics.get(metric, math.nan)
 
-    def summary(self, model: Model, metric: str) -> Summary:
+    def summary(self, model: SeededModel, metric: str) -> Summary:
         """Mean and deviation of a model's finished trials under `seeds`."""
         return summarise([self.value(model.finished(seed), metric) for seed in self.seeds])
 
     @cached_property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ComparisonRow]:
         """Every model of the front and every variant on every objective."""
         compared = [*self.models, *self.variants]
         pairs = [(model, objective) for model in compared for objective in self.run.objectives]
@@ -161,10 +161,10 @@ class Repeats:
 
         One that failed under that seed, or breaks a constraint there, is no part of it.
         """
-        found = {model.id: model.finished(seed) for model in self.models}
+        trials = {model.id: model.finished(seed) for model in self.models}
         return {
             model: tuple(self.value(trial, o.name) for o in self.run.objectives)
-            for model, trial in found.items()
+            for model, trial in trials.items()
             if trial is not None and self._feasible(trial)
         }
 
@@ -192,7 +192,7 @@ class Repeats:
         cards = [self.run.cards[i] for i in ids if i in self.run.cards]
         return {metric: card.split for card in cards for metric in card.metrics}
 
-    def _test(self, model: Model, metric: str) -> PairedTest | None:
+    def _test(self, model: SeededModel, metric: str) -> PairedTest | None:
         if self.baseline is None:
             return None
         mine, theirs = (
@@ -201,10 +201,12 @@ class Repeats:
         )
         return paired_t_test(mine, theirs)
 
-    def _row(self, model: Model, objective: Objective, test: PairedTest | None, p: float) -> Row:
+    def _row(
+        self, model: SeededModel, objective: Objective, test: PairedTest | None, p: float
+    ) -> ComparisonRow:
         name, baseline = objective.name, self.baseline
         summary = self.summary(model, name)
-        return Row(
+        return ComparisonRow(
             model=model.id,
             objective=objective,
             split=self.split(name),
@@ -216,7 +218,7 @@ class Repeats:
             verdict=_verdict(test, p, objective.direction),
         )
 
-    def _settled(self, model: Model, seed: int) -> bool:
+    def _settled(self, model: SeededModel, seed: int) -> bool:
         trial = model.trials.get(seed)
         if trial is None or trial.state is State.RUNNING:
             return False
@@ -239,9 +241,9 @@ def repeats(run: Run) -> Repeats:
     for trial in run.trials:
         if trial.state is not State.STOPPED:
             alike.setdefault(_identity(trial.config), {})[_seed(trial)] = trial
-    models = [Model(t.id, alike[_identity(t.config)]) for t in run.front]
+    models = [SeededModel(t.id, alike[_identity(t.config)]) for t in run.front]
     references = {
-        name: Model(name, alike[_identity(config)])
+        name: SeededModel(name, alike[_identity(config)])
         for name, config in run.study.references().items()
         if _identity(config) in alike
     }
@@ -251,24 +253,24 @@ def repeats(run: Run) -> Repeats:
     return Repeats(run, models, baseline, list(references.values()), seeds)
 
 
-def write_comparison(found: Repeats) -> None:
+def write_comparison(results: Repeats) -> None:
     """Write `comparison.csv` and `attainment.csv` into the run's folder.
 
     Neither is left there while no model has been repeated.
     """
-    folder = found.run.path
-    if not found.repeated:
+    folder = results.run.path
+    if not results.repeated:
         for name in (COMPARISON, ATTAINMENT):
             (folder / name).unlink(missing_ok=True)
         return
-    records = [_record(row) for row in found.rows]
+    records = [_record(row) for row in results.rows]
     header = list(records[0]) if records else []
     write_csv(folder / COMPARISON, header, [list(record.values()) for record in records])
-    names = [o.name for o in found.run.objectives]
+    names = [o.name for o in results.run.objectives]
     if len(names) == 2:
-        header, lines = ["attained_by", "seeds", *names], _corners(found)
+        header, lines = ["attained_by", "seeds", *names], _corners(results)
     else:
-        header, lines = ["seed", "share_of_seeds", *names], _points(found)
+        header, lines = ["seed", "share_of_seeds", *names], _points(results)
     write_csv(folder / ATTAINMENT, header, lines)
 
 
@@ -298,7 +300,7 @@ def _verdict(test: PairedTest | None, p_holm: float, direction: Direction) -> Ve
     return "better" if (test.difference > 0) == (direction == "max") else "worse"
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(row: ComparisonRow) -> dict[str, Any]:
     """A line of `comparison.csv`; what does not exist is empty."""
     test, baseline = row.test, row.baseline
     record: dict[str, Any] = {
@@ -327,21 +329,23 @@ def _record(row: Row) -> dict[str, Any]:
     return {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
 
 
-def _corners(found: Repeats) -> list[list[Any]]:
+def _corners(results: Repeats) -> list[list[Any]]:
     """`attainment.csv` of two objectives: the corners of each staircase."""
     return [
-        [k, len(found.surfaces), *corner]
-        for k, surface in enumerate(found.surfaces, start=1)
+        [k, len(results.surfaces), *corner]
+        for k, surface in enumerate(results.surfaces, start=1)
         for corner in surface.tolist()
     ]
 
 
-def _points(found: Repeats) -> list[list[Any]]:
+def _points(results: Repeats) -> list[list[Any]]:
     """`attainment.csv` of any other number: each seed's models, and how many seeds attain them."""
     return [
         [seed, share, *point]
-        for seed, front in zip(found.complete_seeds, found.fronts, strict=True)
+        for seed, front in zip(results.complete_seeds, results.fronts, strict=True)
         for share, point in zip(
-            attainment_share(front, found.fronts, found.directions).tolist(), front, strict=True
+            attainment_share(front, results.fronts, results.directions).tolist(),
+            front,
+            strict=True,
         )
     ]

@@ -1,4 +1,4 @@
-"""`optuna-journal.log`: the ended trials for optuna-dashboard. Only a view of the ledger."""
+"""`optuna-journal.log`: the ended trials for optuna-dashboard. A view of the ledger only."""
 
 from __future__ import annotations
 

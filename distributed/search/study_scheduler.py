@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class StudyScheduler(PolicyScheduler):
-    """Judges the trials of slots at the rungs that their results name.
+    """Applies the study's policy to the trials of slots at the rungs that their results name.
 
     Attributes:
         pending: Verdicts of an earlier session on trials that had not ended when it was left.

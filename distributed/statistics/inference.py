@@ -199,11 +199,11 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     share = np.full(size, 1.0 / size)
     step = max(1, min(CHUNK, _MOST_WEIGHTS // len(index)))
-    found = []
+    batches = []
     for start in range(0, resamples, step):
         drawn = rng.multinomial(size, share, size=min(step, resamples - start))
-        found.append(statistic(drawn[:, index].astype(np.float64)))
-    values = np.concatenate(found)
+        batches.append(statistic(drawn[:, index].astype(np.float64)))
+    values = np.concatenate(batches)
     values = values[~np.isnan(values)]
     if values.size * 2 < resamples:
         return Estimate(value, np.nan, np.nan)

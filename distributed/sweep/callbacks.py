@@ -20,13 +20,13 @@ from trustsweep.distributed.run.halt import Halt
 from trustsweep.distributed.run.ledger import Record, State
 from trustsweep.distributed.search.journal import Journal
 from trustsweep.distributed.search.stopping.policy import Verdict
-from trustsweep.distributed.sweep.progress import Progress
+from trustsweep.distributed.sweep.progress import SweepProgress
 from trustsweep.distributed.workers.outcome import OUTSIDE, RUNG, TRIAL, metrics_of, outcome
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
-    from trustsweep.distributed.sweep.plan import Prepared
+    from trustsweep.distributed.sweep.plan import PreparedSweep
 
 #: Exports are written anew at the end of a trial, but not more than this share of the time.
 _EXPORTS_SHARE = 0.05
@@ -51,9 +51,9 @@ class RunCallback(tune.Callback):
     def __init__(
         self,
         run: Run,
-        prepared: Prepared,
+        prepared: PreparedSweep,
         journal: Journal,
-        progress: Progress,
+        progress: SweepProgress,
         stopped: Mapping[str, Verdict],
         halt: Halt,
         earlier: float,

@@ -31,14 +31,14 @@ from trustsweep.distributed.run.halt import (
     outside,
 )
 from trustsweep.distributed.run.ledger import Record, State
-from trustsweep.distributed.run.optimism import choices, counted, counts
+from trustsweep.distributed.run.optimism import counted, counts, front_estimates
 from trustsweep.distributed.run.trivial import (
     save_figures,
     trivial_lines,
 )
 from trustsweep.distributed.search.stopping.policy import Verdict
-from trustsweep.distributed.sweep.plan import Checked, Prepared, examine
-from trustsweep.distributed.sweep.progress import Progress, front_table, on_test_table
+from trustsweep.distributed.sweep.plan import Checked, PreparedSweep, examine
+from trustsweep.distributed.sweep.progress import SweepProgress, front_table, on_test_table
 from trustsweep.distributed.sweep.repeats import repeats
 from trustsweep.distributed.sweep.resources import cluster_nodes, known_nodes, ray_session
 from trustsweep.distributed.sweep.resume import check_changes, lessons, teach
@@ -138,7 +138,7 @@ def _go_on(run: Run, checked: Checked, console: Console, changes: list[str]) -> 
     with on_signals(halt, say), on_threads(halt):
         try:
             # Once more: as it starts, Ray takes SIGTERM to itself.
-            node = checked.nodes[0] if isinstance(checked, Prepared) else None
+            node = checked.nodes[0] if isinstance(checked, PreparedSweep) else None
             with ray_session(run.keep(plugins.files()), node), on_signals(halt, say):
                 _train_and_evaluate(run, checked, console, changes, halt, earlier)
         except Exception as error:
@@ -162,7 +162,7 @@ def _go_on(run: Run, checked: Checked, console: Console, changes: list[str]) -> 
 def _train_and_evaluate(
     run: Run, checked: Checked, console: Console, changes: list[str], halt: Halt, earlier: float
 ) -> None:
-    prepared = checked if isinstance(checked, Prepared) else checked.on(cluster_nodes())
+    prepared = checked if isinstance(checked, PreparedSweep) else checked.on(cluster_nodes())
     run.ledger.session(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         version=VERSION,
@@ -175,7 +175,7 @@ def _train_and_evaluate(
         _evaluate_front(prepared, run, console)
 
 
-def _say_where(prepared: Prepared, run: Run, console: Console) -> None:
+def _say_where(prepared: PreparedSweep, run: Run, console: Console) -> None:
     study, records = prepared.study, run.ledger.records.values()
     console.print(f"{study.name}: {study.search.trials} trials on {prepared.resources}")
     if records:
@@ -187,7 +187,9 @@ def _say_where(prepared: Prepared, run: Run, console: Console) -> None:
         )
 
 
-def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier: float) -> None:
+def _search(
+    prepared: PreparedSweep, run: Run, console: Console, halt: Halt, earlier: float
+) -> None:
     """Run the trials through slots: those under way, the search, and its repeats."""
     from ray import tune
 
@@ -211,13 +213,13 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
     sampling = Sampling(study, prepared.objectives, identify)
     journal = Journal(run.path, study.name, prepared.objectives, sampling.as_optuna)
     known = run.ledger.records.values()
-    with Progress(console, prepared.objectives, study.search.trials, known) as progress:
+    with SweepProgress(console, prepared.objectives, study.search.trials, known) as progress:
 
         def second_stage() -> list[Record]:
             wanted = repeats(study, run.reread().front, identify)
-            found = [record for record in wanted if record.id not in run.ledger.records]
-            progress.expect(len(found))
-            return found
+            new = [record for record in wanted if record.id not in run.ledger.records]
+            progress.expect(len(new))
+            return new
 
         searcher = ParetoSearch(
             study.search.trials,
@@ -249,7 +251,7 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
     journal.write(run.ledger)
 
 
-def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
+def _slot_settings(prepared: PreparedSweep, run: Run) -> SlotSettings:
     from trustsweep.data_pipelines.streams import Source
     from trustsweep.distributed.workers.board import WorkerSettings
     from trustsweep.distributed.workers.slot import PATIENCE, SlotSettings
@@ -297,7 +299,7 @@ def _settle(run: Run, verdicts: Mapping[str, Verdict]) -> None:
         discard_states(run.checkpoints / name)
 
 
-def _evaluate_front(prepared: Prepared, run: Run, console: Console) -> None:
+def _evaluate_front(prepared: PreparedSweep, run: Run, console: Console) -> None:
     """Evaluate the front's models, and their repeats, on the test split by the same code."""
     from trustsweep.distributed.sweep.test_evaluation import evaluate_on_test
 
@@ -340,7 +342,7 @@ def _say_of_test(run: Run, console: Console) -> None:
     from trustsweep.distributed.report.sections.seeds import findings
     from trustsweep.distributed.report.wording import attack_lines
 
-    if chosen := choices(run):
+    if chosen := front_estimates(run):
         console.print(on_test_table(chosen))
         console.print(counted(counts(run)), highlight=False)
     for line in attack_lines(run):

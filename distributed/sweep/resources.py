@@ -113,13 +113,13 @@ def cluster_nodes() -> list[dict[str, float]]:
     """The living nodes of the Ray cluster that this process is connected to."""
     import ray
 
-    found: dict[str, dict[str, float]] = {
+    nodes: dict[str, dict[str, float]] = {
         node["NodeID"]: {key: node["Resources"].get(key, 0.0) for key in ("CPU", "GPU", STORE)}
         for node in ray.nodes()
         if node["Alive"]
     }
-    _ask_gpus(found)
-    return list(found.values())
+    _ask_gpus(nodes)
+    return list(nodes.values())
 
 
 def _ask_gpus(nodes: Mapping[str, dict[str, float]]) -> None:

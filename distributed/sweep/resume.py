@@ -136,16 +136,16 @@ def _within(key: str, sections: Iterable[str]) -> bool:
 
 def _leaves(study: Study) -> dict[str, Any]:
     """Every value of a study by its dotted key."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, Mapping) and value:
             for key, inner in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), inner)
         else:
-            found[prefix] = value
+            leaves[prefix] = value
 
     walk("", study.model_dump(mode="json"))
     # The same data may lie elsewhere by now; its fingerprint says whether they are the same.
-    del found["data"]
-    return found
+    del leaves["data"]
+    return leaves

@@ -68,8 +68,8 @@ def attack_card(
     part["left_out"] = model.attacks_left_out() if full else []
     part["gap"] = _gap(plan.budgets, fast, full) if full else {}
     effort, size = EFFORT[settings.final], settings.batch_size
-    found = model.masking(few, max(plan.budgets), effort, batch_size=size)
-    part["masking"] = {**found.as_json(), "meanings": dict(SIGNS)}
+    masking = model.masking(few, max(plan.budgets), effort, batch_size=size)
+    part["masking"] = {**masking.as_json(), "meanings": dict(SIGNS)}
     return part
 
 

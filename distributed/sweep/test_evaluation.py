@@ -40,7 +40,7 @@ from trustsweep.trainables.reliance import reliance, weighed_samples
 from trustsweep.trainables.sample_scores import SampleScores
 
 if TYPE_CHECKING:
-    from trustsweep.distributed.sweep.plan import Prepared
+    from trustsweep.distributed.sweep.plan import PreparedSweep
 
 #: Test images that the report shows, and samples with the weights of their modalities.
 PANEL_IMAGES, WEIGHED_SAMPLES = 6, 24
@@ -53,7 +53,7 @@ TEMPERED = ("ece", "mce", "ece_region", "nll", "brier")
 Arrays = dict[str, np.ndarray]
 
 
-def evaluate_on_test(prepared: Prepared, run: Run, records: list[Record]) -> None:
+def evaluate_on_test(prepared: PreparedSweep, run: Run, records: list[Record]) -> None:
     """Write `evaluation/<id>.json` for each model that has no current card.
 
     A model is evaluated again if the study now names a stronger final attack or other objectives.

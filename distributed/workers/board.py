@@ -49,7 +49,7 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True)
-class Trial:
+class AssignedTrial:
     """One trial as the workers know it. `folder` is on storage that every node sees."""
 
     id: str
@@ -64,7 +64,7 @@ class Start:
     The answer is `Begun`.
     """
 
-    trial: Trial
+    trial: AssignedTrial
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,13 @@ class Standing:
     `cost` is what the trial had cost after an evaluation of the last of them, which no state keeps.
     """
 
-    trial: Trial
+    trial: AssignedTrial
     epochs: int
     cost: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
-class Problem:
+class RankError:
     """What went wrong on a rank; `outside` where the trial's config has no part in it."""
 
     reason: str
@@ -145,7 +145,7 @@ class _Pending:
     command: Command
     restarts: int = 0
     answers: dict[int, Any] = field(default_factory=dict)
-    errors: dict[int, Problem] = field(default_factory=dict)
+    errors: dict[int, RankError] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -210,7 +210,7 @@ class Board:
             return self._pending.sequence, self._pending.command
 
     async def acknowledge(
-        self, token: str, rank: int, sequence: int, answer: Any, error: Problem | None
+        self, token: str, rank: int, sequence: int, answer: Any, error: RankError | None
     ) -> None:
         """A rank is done with a command: its answer, or what went wrong."""
         pending = self._pending

@@ -279,9 +279,9 @@ class Model:
     ) -> Batch:
         attack = self.adversary(None, method, plan)
         seeds = draw_seeds(batch.sample_id, "attack")
-        worse = attack(batch, self._radius(epsilon, level), seeds, start)
+        attacked = attack(batch, self._radius(epsilon, level), seeds, start)
         spent.attack_gradients += attack.gradients
-        return worse
+        return attacked
 
     def _radius(self, epsilon: float, level: Level) -> float:
         """ε for images of the level's size: a change of the same height for each pixel."""

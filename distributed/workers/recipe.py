@@ -54,7 +54,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-class Recipe:
+class TrainingRecipe:
     """Optimiser, schedule and loss weights of one trial.
 
     Config: `optimiser` ("adamw"; "sgd" has Nesterov's momentum of 0.9), its `learning_rate` (of

@@ -21,6 +21,7 @@ from ray import tune
 
 from trustsweep.data_pipelines.schema import Split
 from trustsweep.distributed.workers.board import (
+    AssignedTrial,
     Begun,
     Board,
     Command,
@@ -30,7 +31,6 @@ from trustsweep.distributed.workers.board import (
     Finish,
     Leave,
     Start,
-    Trial,
     WorkerSettings,
 )
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
@@ -39,10 +39,10 @@ from trustsweep.distributed.workers.outcome import (
     EXHAUSTED,
     FAILED,
     FINISHED,
-    STOPPABLE,
     METRICS,
     OUTSIDE,
     RUNG,
+    STOPPABLE,
     TRIAL,
 )
 
@@ -233,7 +233,7 @@ class Slot(tune.Trainable):
     def _take(self, config: dict[str, Any]) -> None:
         """Have a new trial; the first step begins it."""
         name = config[TRIAL]
-        self._trial = Trial(name, config[CONFIG], self._settings.checkpoints / name)
+        self._trial = AssignedTrial(name, config[CONFIG], self._settings.checkpoints / name)
         self._stoppable = config[STOPPABLE]
         self._levels = self._settings.worker.levels(config[CONFIG])
         self._begun = None

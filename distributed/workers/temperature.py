@@ -50,8 +50,8 @@ class Scaled(Method):
         return self._inner.loss(network, batch, progress)
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
-        said = self._inner.predict(network, batch)
-        return dataclasses.replace(said, scores=said.scores / self._temperature)
+        prediction = self._inner.predict(network, batch)
+        return dataclasses.replace(prediction, scores=prediction.scores / self._temperature)
 
     def scores(self, network: nn.Module, batch: Batch) -> Tensor:
         return self._inner.scores(network, batch) / self._temperature

@@ -28,7 +28,7 @@ from trustsweep.distributed.workers.cost import Cost, Meter
 from trustsweep.distributed.workers.fidelity import FULL, Level, Levels
 from trustsweep.distributed.workers.model import Model
 from trustsweep.distributed.workers.rank import Rank
-from trustsweep.distributed.workers.recipe import Average, Recipe
+from trustsweep.distributed.workers.recipe import Average, TrainingRecipe
 from trustsweep.search_spaces.study import Fidelity, Scheduler
 from trustsweep.trainables.contract import Method, Progress
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
@@ -94,7 +94,7 @@ class Training:
         )
         # One object for the whole training: streams tell trials apart by it.
         self._transform = partial(_in_turn, (self._augmentation, self.corruption))
-        self._recipe = Recipe(config, self._trained.method.task, prior)
+        self._recipe = TrainingRecipe(config, self._trained.method.task, prior)
         self._average = Average(self.network, self._recipe.ema) if self._recipe.ema else None
         self.epochs_done = 0
         # Gradients are averaged through this wrapper; attacks and evaluation use the bare network,

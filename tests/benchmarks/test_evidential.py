@@ -174,7 +174,9 @@ def test_models_that_do_not_segment_leave_nothing_to_test() -> None:
     assert low["uncertainty", "AURC, ε .01", "random order"] == NOT_TESTABLE
     evaluated_arms = told()
     unhurt = {**evaluated_arms.own, arm_of(CLASSICAL, NONE): arm(0.7, 0.69, 0.66)}
-    found = verdicts(EvaluatedArms(unhurt, evaluated_arms.cooled, evaluated_arms.by_entropy, evaluated_arms.size))
+    found = verdicts(
+        EvaluatedArms(unhurt, evaluated_arms.cooled, evaluated_arms.by_entropy, evaluated_arms.size)
+    )
     assert {
         v for (claim, of, _), v in found.items() if claim == "guidance" and "classical" in of
     } == {NOT_TESTABLE}

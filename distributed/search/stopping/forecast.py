@@ -217,18 +217,18 @@ class Forecast(Policy):
         kept = np.asarray(draws[:, m:] <= 0)
         if (kept.all(axis=1) & ~beaten.any(axis=1)).mean() >= risk:
             return Verdict()
-        told = self._told(model, forecast)
+        values = self._values_text(model, forecast)
         if kept.all(axis=1).mean() < risk:
             metric = self.constraints[int(kept.mean(axis=0).argmin())].metric
-            reason = f"forecast {told} at rung {rung + 1} breaks the bound on {metric}"
+            reason = f"forecast {values} at rung {rung + 1} breaks the bound on {metric}"
             return Verdict(True, reason, tuple(self._front.keys[:NAMED]))
         # Those that are ahead of most of the draws, else the one that is ahead of most.
         shares = beaten.mean(axis=0)
         ahead = np.argsort(-shares, kind="stable")[: max(1, min(NAMED, (shares > 0.5).sum()))]
         names = tuple(self._front.keys[i] for i in ahead)
-        return Verdict(True, f"forecast {told} at rung {rung + 1} is dominated", names)
+        return Verdict(True, f"forecast {values} at rung {rung + 1} is dominated", names)
 
-    def _told(self, model: _Model, forecast: Forecasts) -> str:
+    def _values_text(self, model: _Model, forecast: Forecasts) -> str:
         """The forecast of the objectives as a person reads it."""
         parts = []
         for i, objective in enumerate(self.objectives):

@@ -1,4 +1,4 @@
-"""What robustness rests on, as page and terminal tell it, from cards of models that were evaluated."""
+"""Attacks and signs of gradient masking on page and terminal, from cards of evaluated models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trustsweep.distributed.report.sections.attacks import READINGS, attacks
 from trustsweep.distributed.report.wording import attack_lines, gap_number, headline, number, roles
 from trustsweep.distributed.run.folder import MASKED, Run
 from trustsweep.distributed.run.ledger import Record, State
-from trustsweep.distributed.run.optimism import choices
+from trustsweep.distributed.run.optimism import front_estimates
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.sweep.progress import front_table, on_test_table
 from trustsweep.trainables.attacks.masking import SIGNS
@@ -239,7 +239,7 @@ def test_the_browser_draws_the_mark(edited: Callable[[Edit], Path], tmp_path: Pa
 
 def test_figures_under_the_full_attack_have_a_column_of_their_own(full: Path) -> None:
     run, card = Run.open(full), card_of(full)
-    found = {choice.objective.name: choice for choice in choices(run)}
+    found = {estimate.objective.name: estimate for estimate in front_estimates(run)}
     area, ece = found["dice_lesion_area"], found["clean.ece_region"]
     split = card["estimates"]["test"]
     assert area.test.value == split["figures"]["dice_lesion_area"]["value"]
@@ -270,7 +270,7 @@ def test_an_attacked_figure_without_an_interval_is_not_taken_for_the_searchs(
     def without_intervals(card: Card) -> None:
         del card["estimates"]
 
-    (area, ece) = choices(Run.open(edited(without_intervals)))
+    (area, ece) = front_estimates(Run.open(edited(without_intervals)))
     assert math.isnan(area.test.value)
     assert math.isnan(area.optimism)
     assert area.full.value == area.validation.value  # as `evaluated_run` wrote it
@@ -290,7 +290,7 @@ def test_judged_by_the_attack_of_the_search_alone_is_said_plainly(fast: Path) ->
     assert page.count(ASK) == 2  # in the section, and at the head of the page
     assert "Signs of gradient masking" in page
     assert "full attack" not in page.replace("For the full attack", "")
-    assert "test, full attack" not in printed(on_test_table(choices(run)))
+    assert "test, full attack" not in printed(on_test_table(front_estimates(run)))
 
 
 def test_what_was_left_out_is_named_with_how_to_have_it(edited: Callable[[Edit], Path]) -> None:

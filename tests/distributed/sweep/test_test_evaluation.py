@@ -23,7 +23,7 @@ from trustsweep.distributed.run.sample_table import SALT, salt
 from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.sweep.robustness import EFFORT
 from trustsweep.distributed.sweep.selective import COVERAGES
-from trustsweep.distributed.sweep.test_evaluation import has_card, evaluate_model, panel_batch
+from trustsweep.distributed.sweep.test_evaluation import evaluate_model, has_card, panel_batch
 from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import Study

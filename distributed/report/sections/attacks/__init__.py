@@ -33,7 +33,7 @@ class Settings:
 
     Attributes:
         models: Those of the front that were attacked so.
-        search, final: By the attack of the search; by that which judged the front. One list where
+        search, final: Of the attack of the search and of the final evaluation. One list where
             they are the same.
     """
 
@@ -109,7 +109,7 @@ class AttacksSection(Section[Attacks]):
 
 
 def attacks(run: Run) -> Attacks | None:
-    """None for a run that attacks nothing, or whose front was not judged yet."""
+    """None for a run that attacks nothing, or whose front is not evaluated yet."""
     cards = attacked(run)
     if not cards:
         return None
@@ -117,8 +117,8 @@ def attacks(run: Run) -> Attacks | None:
     grouped: dict[str, Settings] = {}
     for card, attack in cards:
         search, final = attack.search, attack.final
-        found = grouped.setdefault(repr((search, final)), Settings([], search, final))
-        found.models.append(card.id)
+        settings = grouped.setdefault(repr((search, final)), Settings([], search, final))
+        settings.models.append(card.id)
     return Attacks(
         search=first.name.search,
         final=first.name.final,

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.folder import Run
-from trustsweep.distributed.run.optimism import Choice, choices, counted, counts, mean_optimism
+from trustsweep.distributed.run.optimism import (
+    FrontEstimate,
+    counted,
+    counts,
+    front_estimates,
+    mean_optimism,
+)
 
 
 @dataclass(frozen=True)
@@ -18,12 +24,14 @@ class Choosing:
         counted: Images, patients and sites of each split, in a sentence; "" where not known.
     """
 
-    choices: list[Choice]
+    estimates: list[FrontEstimate]
     optimism: dict[str, float]
     counted: str
 
 
 class ChoosingSection(Section[Choosing]):
     def gather(self, run: Run) -> Choosing | None:
-        found = choices(run)
-        return Choosing(found, mean_optimism(found), counted(counts(run))) if found else None
+        estimates = front_estimates(run)
+        if not estimates:
+            return None
+        return Choosing(estimates, mean_optimism(estimates), counted(counts(run)))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Loss:
+class MethodCurves:
     """A method's figures at each severity; None where the trial has none.
 
     Attributes:
@@ -48,7 +48,7 @@ class Worsening:
     parameter: str
     severities: list[int]
     labels: list[str]
-    losses: list[Loss]
+    losses: list[MethodCurves]
 
 
 class CorruptionsSection(Section[list[Worsening]]):
@@ -106,7 +106,7 @@ def _worsening(
         auroc = [trial.metrics.get(f"{c}.auroc") for c in conditions]
         ece = [trial.metrics.get(f"{c}.ece") for c in conditions]
         drop = [_drop(auroc[0], value) for value in auroc]
-        losses.append(Loss(method, trial.id, place, auroc, ece, drop))
+        losses.append(MethodCurves(method, trial.id, place, auroc, ece, drop))
     return Worsening(
         corruption=corruption,
         parameter=_symbol(corruption),

@@ -23,7 +23,7 @@ class Importances:
 
     Attributes:
         parameters: Those that every completed trial has and that vary.
-        shares: Objective name to one share per parameter, or None where it cannot be told.
+        shares: Objective name to one share per parameter, or None where it is undefined.
         left_out: Parameters that vary, but that only some trials have (conditional ones).
         trials: Completed trials used.
     """
@@ -54,8 +54,8 @@ class ImportancesSection(Section[Estimated]):
         return Estimated(importances(run))
 
     def payload(self, run: Run, data: Estimated) -> dict[str, Any]:
-        found = data.importances
-        return {"importances": dataclasses.asdict(found) if found else None}
+        importances = data.importances
+        return {"importances": dataclasses.asdict(importances) if importances else None}
 
     def draw(self, run: Run, data: Estimated) -> Figure | None:
         from trustsweep.distributed.report.sections.importances.figure import draw

@@ -59,15 +59,15 @@ class StoppedSection(Section[Stops]):
 def stops(run: Run) -> Stops:
     """Read what the run's trials and its study say of early stopping."""
     scheduler = run.study.search.scheduler
-    told = []
+    early = []
     for trial in run.stopped:
         length = _length(trial)
         rungs = scheduler.rung_epochs(length) if length else {}
-        told.append(Stop(trial, length, rungs.get(trial.epochs)))
+        early.append(Stop(trial, length, rungs.get(trial.epochs)))
     ended = [t for t in (*run.completed, *run.stopped) if _length(t)]
     return Stops(
         policy=scheduler.policy,
-        stops=told,
+        stops=early,
         trained=sum(t.epochs for t in ended),
         full=sum(_length(t) or 0 for t in ended),
     )

@@ -19,7 +19,7 @@ def draw(run: Run, data: UnderAttack) -> Figure | None:
     names = list(dict.fromkeys(n for m in models for n in m.curves if n != "epsilon"))
     if not names:
         return None
-    shown, told = [m.id for m in run.spotlight], roles(run)
+    shown, role_of = [m.id for m in run.spotlight], roles(run)
     figure = Figure(figsize=(2.2 + 4.2 * len(names), 3.8), layout="constrained")
     grid = figure.subplots(1, len(names), squeeze=False)
     for axes, name in zip(grid[0], names, strict=True):
@@ -30,7 +30,7 @@ def draw(run: Run, data: UnderAttack) -> Figure | None:
                 color=QUIET if place is None else colour(place),
                 marker="." if place is None else mark(place),
                 lw=0.9 if place is None else 1.8, zorder=2 if place is None else 3,
-                label=None if place is None else f"trial {model.id}, {told[model.id]}",
+                label=None if place is None else f"trial {model.id}, {role_of[model.id]}",
             )  # fmt: skip
             if place is not None and name in (searched := search_curves(model)):
                 axes.plot(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.distributed.report.evaluated import Answer, answer, class_name
+from trustsweep.distributed.report.evaluated import ModelAnswer, answer, class_name
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.evaluation_card import EvaluationCard, ModalityWeights
 from trustsweep.distributed.run.folder import Run
@@ -40,7 +40,7 @@ class Weight:
 class Carried:
     """An answer, what carried it, and whether the model would rather abstain."""
 
-    answer: Answer
+    answer: ModelAnswer
     weights: list[Weight]
     doubtful: bool
 
@@ -88,7 +88,7 @@ def weighings(run: Run) -> list[Weighing]:
 
     Raises `UserError` as `weighing`.
     """
-    return [found for found in map(weighing, run.front_cards) if found is not None]
+    return [w for w in map(weighing, run.front_cards) if w is not None]
 
 
 def weighing(card: EvaluationCard) -> Weighing | None:
@@ -141,13 +141,13 @@ def _carried(card: EvaluationCard, i: int, suffix: str, limit: float) -> Carried
     there = shares[present]
     equal = len(there) > 1 and np.ptp(there) < EQUAL
     most = math.nan if equal else max(there, default=math.nan)
-    said = answer(card, i, "sample_", suffix)
+    prediction = answer(card, i, "sample_", suffix)
     return Carried(
-        answer=said,
+        answer=prediction,
         weights=[
             Weight(float(share), float(severity), bool(here), bool(share == most))
             for share, severity, here in zip(shares, severities, present, strict=True)
         ],
         # An uncertainty that is no number is not accepted either.
-        doubtful=not (math.isnan(limit) or said.uncertainty <= limit),
+        doubtful=not (math.isnan(limit) or prediction.uncertainty <= limit),
     )
