@@ -44,7 +44,7 @@ from evidence.models import (
     configs,
     drawn,
     evaluate_fully,
-    judged,
+    evaluate_unit,
 )
 
 from trustsweep.data_pipelines.machine import write_atomically
@@ -133,7 +133,7 @@ def main() -> None:
 def _result(
     name: str, source: EvidentialData, published: Path | None, out: Path, workers: Executor
 ) -> Result:
-    """Every model of one data set, trained and judged unless that was done."""
+    """Every model of one data set, trained and evaluated unless that was done."""
     budget = source.budget
     data = source.prepared(name, budget.folds, published, out)
     overrides = (f"space.epochs={source.epochs}", *source.overrides)
@@ -149,7 +149,7 @@ def _result(
         list(arms),
         {arm: arms[arm] for arm in UNTUNED},
         unit,
-        judged,
+        evaluate_unit,
         budget.seeds,
         workers,
     )
@@ -159,7 +159,9 @@ def _result(
         pass
     manifests = [Manifest.load(fold) for fold in data]
     return Result(
-        told=ComparisonResults(manifests, read(units.tuned), read(units.defaults), units.moved),
+        comparison=ComparisonResults(
+            manifests, read(units.tuned), read(units.defaults), units.moved
+        ),
         cooled=read(units.tuned, COOLED),
         by_entropy=read(units.tuned, BY_ENTROPY),
         fully=read(fully, FULLY),
@@ -171,17 +173,17 @@ def _result(
 
 def _content(one: Result) -> dict[str, Any]:
     kinds = {
-        "tuned": one.told.tuned,
-        "defaults": one.told.defaults,
+        "tuned": one.comparison.tuned,
+        "defaults": one.comparison.defaults,
         "cooled": one.cooled,
     }
     return {
-        "fingerprints": [manifest.fingerprint for manifest in one.told.manifests],
+        "fingerprints": [manifest.fingerprint for manifest in one.comparison.manifests],
         **{kind: rows(arms, COLUMNS, CARD_COLUMNS) for kind, arms in kinds.items()},
         "fully": one.fully_by_seed(),
         "configs": {
             arm: [[model.card["config"] for model in fold] for fold in folds.folds]
-            for arm, folds in one.told.tuned.items()
+            for arm, folds in one.comparison.tuned.items()
         },
     }
 

@@ -27,7 +27,7 @@ from comparing.protocol import Budget, ComparisonResults, DataSource, parser, po
 from fused.claims import tested_claims
 from fused.document import document
 from fused.figures import BASELINES, CARD_COLUMNS, COLUMNS, METHOD
-from fused.models import CHOSEN_BY, judged
+from fused.models import CHOSEN_BY, evaluate_unit
 
 from trustsweep.data_pipelines.machine import write_atomically
 from trustsweep.data_pipelines.schema import Manifest
@@ -69,15 +69,15 @@ def main() -> None:
     if arguments.data is None and any(source.folder for source in sources.values()):
         asked.error("--data is needed: the published folders")
     with pool(arguments.jobs) as workers:
-        told = {
-            name: _told(name, source, budget, arguments.data, arguments.out, workers)
+        by_data = {
+            name: _compare(name, source, budget, arguments.data, arguments.out, workers)
             for name, source in sources.items()
         }
     claims = tested_claims(
-        {name: one.tuned for name, one in told.items()},
-        {name: one.sizes for name, one in told.items()},
+        {name: one.tuned for name, one in by_data.items()},
+        {name: one.sizes for name, one in by_data.items()},
     )
-    text = document(told, claims, budget.candidates, budget.seeds)
+    text = document(by_data, claims, budget.candidates, budget.seeds)
     table = arguments.out / "fusion.md" if arguments.quick else TABLE
     table.write_text(text, encoding="utf-8")
     print(text)
@@ -89,14 +89,14 @@ def main() -> None:
                     "tuned": rows(one.tuned, COLUMNS, CARD_COLUMNS),
                     "defaults": rows(one.defaults, COLUMNS, CARD_COLUMNS),
                 }
-                for name, one in told.items()
+                for name, one in by_data.items()
             },
             "claims": [claim.as_json() for claim in claims],
         }
         write_atomically(arguments.json, json.dumps(content, indent=1) + "\n")
 
 
-def _told(
+def _compare(
     name: str,
     source: FusionData,
     budget: Budget,
@@ -104,7 +104,7 @@ def _told(
     out: Path,
     workers: Executor,
 ) -> ComparisonResults:
-    """Every model of one data set, trained and judged unless that was done."""
+    """Every model of one data set, trained and evaluated unless that was done."""
     data = source.prepared(name, budget.folds, published, out)
     overrides = (
         f"space.epochs={source.epochs}",
@@ -124,7 +124,7 @@ def _told(
         named = study.variants.get(arm, {})
         return candidates("fusion", arms[arm], named, overrides, budget.candidates, fold)
 
-    units = run(data, drawn, compared, arms, unit, judged, budget.seeds, workers)
+    units = run(data, drawn, compared, arms, unit, evaluate_unit, budget.seeds, workers)
     manifests = [Manifest.load(fold) for fold in data]
     return ComparisonResults(manifests, read(units.tuned), read(units.defaults), units.moved)
 

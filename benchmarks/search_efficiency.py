@@ -112,13 +112,13 @@ def main() -> None:
         for way in ways:
             for name in names:
                 _search(searches, Analytic(name), [way], range(arguments.seeds))
-    found = findings(searches.runs, curves)
-    text = document(found)
+    results = findings(searches.runs, curves)
+    text = document(results)
     table = arguments.table or (arguments.out / TABLE.name if arguments.quick else TABLE)
     write_atomically(table, text)
     print(text)
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(_finite(found), indent=1) + "\n")
+        write_atomically(arguments.json, json.dumps(_finite(results), indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -146,13 +146,13 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _finite(found: Any) -> Any:
+def _finite(value: Any) -> Any:
     """JSON has no infinity: what is never reached costs null."""
-    if isinstance(found, dict):
-        return {key: _finite(value) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [_finite(value) for value in found]
-    return None if isinstance(found, float) and math.isinf(found) else found
+    if isinstance(value, dict):
+        return {key: _finite(value) for key, value in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(value) for value in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def _search(

@@ -59,10 +59,10 @@ def revision_of(root: Path) -> str:
         return f"source-{_digest(root, _sources(root))}"
     short = commit.decode().strip()[:12]
     status = _git(root, "status", "--porcelain", "-z", "--no-renames", "-uall", "--", *PACKAGES)
-    # Lines of two letters and a space; paths are changed_paths from the repository's root.
-    changed_paths = [line[3:].decode() for line in (status or b"").split(b"\0") if line]
+    # Lines of two letters and a space, then a path from the repository's root.
+    paths = [line[3:].decode() for line in (status or b"").split(b"\0") if line]
     top = Path((_git(root, "rev-parse", "--show-toplevel") or b".").decode().strip())
-    changed = sorted(top / path for path in changed_paths if path.endswith(_SUFFIXES))
+    changed = sorted(top / path for path in paths if path.endswith(_SUFFIXES))
     return f"{short}+{_digest(top, changed)}" if changed else short
 
 

@@ -27,7 +27,7 @@ class ClaimTest:
         method, other: Means over folds and seeds.
         interval: Of what the claim says is below 0 (above, without `below`), by patient bootstrap;
             NaN ends where it is no figure of samples.
-        holds: What else has to hold; None where nothing can be said.
+        holds: What else has to hold; None where it cannot be tested.
     """
 
     claim: str

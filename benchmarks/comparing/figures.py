@@ -100,10 +100,10 @@ def of_card(*path: str) -> Callable[[EvaluatedModel], float]:
     """A number of the card, NaN where it has none."""
 
     def figure(model: EvaluatedModel) -> float:
-        found: Any = model.card
+        value: Any = model.card
         for key in path:
-            found = found.get(key, {}) if isinstance(found, Mapping) else {}
-        return float(found) if isinstance(found, int | float) else math.nan
+            value = value.get(key, {}) if isinstance(value, Mapping) else {}
+        return float(value) if isinstance(value, int | float) else math.nan
 
     return figure
 

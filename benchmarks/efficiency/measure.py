@@ -123,16 +123,16 @@ def reached(problem: Problem, runs: Runs, baseline: str, weight: float = 1.0) ->
         others = [end for other, end in ends.items() if other != seed or problem.pool]
         return float(np.median(others))
 
-    found = {}
+    by_way = {}
     for way, of_way in traces.items():
         seeds = tuple(sorted(of_way))
-        found[way] = Reached(
+        by_way[way] = Reached(
             seeds,
             np.array([of_way[s].cost_to(ENOUGH * full(s)) for s in seeds]),
             np.array([of_way[s].total for s in seeds]),
             np.array([of_way[s].final / full(s) for s in seeds]),
         )
-    return found
+    return by_way
 
 
 def row(way: Reached, baseline: Reached) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Way:
 
 
 class TrialOutcome(NamedTuple):
-    """What became of a trial.
+    """The outcome of a trial.
 
     Attributes:
         number: In order of the draws.
@@ -127,7 +127,7 @@ def sweep(
 
 
 class ConfigSource(ABC):
-    """Draws configs, and hears what became of each before it draws the next."""
+    """Draws configs, and learns the result of each before it draws the next."""
 
     @abstractmethod
     def draw(self, number: int) -> Config:
@@ -152,7 +152,7 @@ class Shuffled(ConfigSource):
 
 
 class Sampled(ConfigSource):
-    """Optuna, asked and told as a sweep of ours does: stopped trials are pruned ones."""
+    """Optuna with ask and tell, as in a sweep of ours: stopped trials are pruned ones."""
 
     def __init__(
         self, problem: Problem, sampler: Literal["random", "tpe", "gp"], seed: int

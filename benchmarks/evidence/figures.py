@@ -1,4 +1,4 @@
-"""What is told of the models of benchmarks/evidential.py."""
+"""Metrics of the models of benchmarks/evidential.py."""
 
 from __future__ import annotations
 

@@ -18,22 +18,22 @@ LOST, KEPT = 10.0, 5.0
 SHARE = 0.7
 
 
-def tested_claims(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Claim]:
+def tested_claims(by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Claim]:
     """All of them, each corrected on its own.
 
     `sizes` are by data set the training and test samples of a fold.
     """
     return [
-        *adjusted(_drops(found, sizes)),
-        *adjusted(_calibrations(found, sizes)),
-        *adjusted(_abstentions(found, sizes)),
-        *adjusted(_reliances(found, sizes)),
+        *adjusted(_drops(by_data, sizes)),
+        *adjusted(_calibrations(by_data, sizes)),
+        *adjusted(_abstentions(by_data, sizes)),
+        *adjusted(_reliances(by_data, sizes)),
     ]
 
 
-def _drops(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[ClaimTest]:
+def _drops(by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[ClaimTest]:
     cases = []
-    for data, arms in found.items():
+    for data, arms in by_data.items():
         most = by_patient(arms[METHOD], drop).high
         for rival in BASELINES:
             pair = arms[METHOD], arms[rival]
@@ -44,23 +44,23 @@ def _drops(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> l
 
 
 def _calibrations(
-    found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
+    by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
 ) -> list[ClaimTest]:
     return [
         compared(
             "calibration", data, rival, (arms[METHOD], arms[rival]), clean("ece"), sizes[data],
             below=True, share=SHARE,
         )
-        for data, arms in found.items()
+        for data, arms in by_data.items()
         for rival in ("early-fusion", "late-fusion-mean")
     ]  # fmt: skip
 
 
 def _abstentions(
-    found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
+    by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
 ) -> list[ClaimTest]:
     cases = []
-    for data, arms in found.items():
+    for data, arms in by_data.items():
         arm = arms[METHOD]
         values = arm.values(gain)
         test = over_folds(values, [0.0] * len(values), sizes[data])
@@ -75,10 +75,12 @@ def _abstentions(
     return cases
 
 
-def _reliances(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[ClaimTest]:
+def _reliances(
+    by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
+) -> list[ClaimTest]:
     """Against the null of each fold: severities permuted within each sample."""
     cases = []
-    for data, arms in found.items():
+    for data, arms in by_data.items():
         mine = card_values(arms[METHOD], ("reliance", "within"))
         lows = card_values(arms[METHOD], ("reliance", "within_low"))
         test = over_folds(mine, [0.0] * len(mine), sizes[data])

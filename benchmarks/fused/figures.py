@@ -1,4 +1,4 @@
-"""What is told of the models of benchmarks/fusion.py."""
+"""Metrics of the models of benchmarks/fusion.py."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def corrupted(name: str, kind: str = "") -> Figure:
 
 def drop(model: EvaluatedModel) -> Statistic:
     """Loss of AUROC in % of the clean one, mean over every corruption and severity."""
-    worse, whole = corrupted("auroc")(model), clean("auroc")(model)
-    return lambda weights: 100 * (1 - worse(weights) / whole(weights))
+    degraded, whole = corrupted("auroc")(model), clean("auroc")(model)
+    return lambda weights: 100 * (1 - degraded(weights) / whole(weights))
 
 
 def noise(model: EvaluatedModel) -> Statistic:
@@ -63,11 +63,11 @@ def gain(model: EvaluatedModel) -> Statistic:
 def _precision(truth: NDArray[Any], predicted: NDArray[Any], kept: NDArray[np.bool_]) -> Statistic:
     """Mean over the classes that are predicted at all."""
     classes = np.unique(truth)
-    said = (predicted[:, None] == classes) & kept[:, None]
-    right = said & (truth[:, None] == classes)
+    predicted_as = (predicted[:, None] == classes) & kept[:, None]
+    right = predicted_as & (truth[:, None] == classes)
 
     def statistic(weights: Floats) -> Floats:
-        named, hit = weights @ said, weights @ right
+        named, hit = weights @ predicted_as, weights @ right
         there = named > 0
         ratio = np.divide(hit, named, out=np.zeros_like(hit), where=there)
         count = there.sum(axis=1)

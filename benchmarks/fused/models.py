@@ -33,8 +33,8 @@ def threshold(model: EvaluatedModel) -> float:
     return float(next(e["threshold"] for e in entries if e["target"] == COVERAGE))
 
 
-def judged(unit: Unit) -> None:
-    """Train a model and judge it on test, unless that was done."""
+def evaluate_unit(unit: Unit) -> None:
+    """Train a model and evaluate it on test, unless that was done."""
     torch.set_num_threads(1)
     if is_evaluated(unit):
         return
@@ -60,7 +60,7 @@ def judged(unit: Unit) -> None:
 
 def _reliance(model: Model, samples: Samples) -> dict[str, Any]:
     """How the weights follow quality; empty for a method without weights."""
-    worse = partial(
+    degraded = partial(
         corrupt,
         name=MIXED,
         severity=MIXED_SEVERITY,
@@ -69,5 +69,5 @@ def _reliance(model: Model, samples: Samples) -> dict[str, Any]:
     )
     if model.predict(samples.batch([0])).modality_weights is None:
         return {}
-    batches = (worse(batch) for batch in samples.sweep(BATCH))
+    batches = (degraded(batch) for batch in samples.sweep(BATCH))
     return dict(reliance(model.method, model.network, batches).compute())

@@ -1,6 +1,6 @@
-"""Everything that is registered, with a line on each: what `trustsweep list` prints.
+"""All registered implementations with a line on each, as `trustsweep list` prints them.
 
-Nothing is imported for it, so that the list is there at once.
+Implementations are not imported, so that the list is instant.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 
 def describe(name: str) -> str | None:
-    """All that is known of one registered implementation; None for another name."""
+    """The description of a registered implementation; None for an unknown name."""
     for registry in _REGISTRIES.values():
         if name in registry:
             text = registry.docstring(name)

@@ -1,4 +1,4 @@
-"""Numbers and the headline in words."""
+"""Formats numbers and writes the headline of a report."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def headline(run: Run) -> list[str]:
-    """Sentences that say how the sweep went, what stands on the front and what its ends are."""
+    """Sentences on the trials, the front and its two ends."""
     sentences = [_counts(run.search, "trial")]
     if repeats := [t for t in run.trials if t.stage != SEARCH]:
         sentences[0] += f" Under other seeds, {_counts(repeats, 'repeat')}"
@@ -90,18 +90,17 @@ def headline(run: Run) -> list[str]:
     if not run.front:
         needed = {o.name for o in run.objectives}
         measured = any(needed <= t.metrics.keys() for t in run.completed)
-        why = "keeps the constraints" if measured else "has every objective yet"
+        why = "meets the constraints" if measured else "has every objective yet"
         return [*sentences, f"No completed trial {why}: there is no front to show.", *trivial]
     names = " against ".join(f"{o.name} ({BETTER[o.direction]})" for o in run.objectives)
     stand = "stands" if len(run.front) == 1 else "stand"
     sentences.append(
-        f"{plural(len(run.front), 'model')} {stand} on the front of {names}, by figures of the "
-        "validation split."
+        f"{plural(len(run.front), 'model')} {stand} on the front of {names}, by validation metrics."
     )
     if len(run.front) == 1:
         return [
             *sentences,
-            f"Trial {run.front[0].id} is best at all of it: {_values(run.front[0], run)}"
+            f"Trial {run.front[0].id} is best at every objective: {_values(run.front[0], run)}"
             f"{_warned(run.front[0], run)}.",
             *trivial,
             *attack_lines(run),
@@ -125,12 +124,12 @@ def headline(run: Run) -> list[str]:
 
 
 def attacked(run: Run) -> list[tuple[EvaluationCard, AttackCard]]:
-    """The cards of the front's models that say what they were attacked with."""
+    """The cards of the front's attacked models, each with its attack."""
     return [(card, card.attack) for card in run.front_cards if card.attack is not None]
 
 
 def attack_lines(run: Run) -> list[str]:
-    """What to know of the attacks that judged the front; empty where nothing was attacked."""
+    """Caveats on the attacks that the front was evaluated under; empty without an attack."""
     cards = attacked(run)
     if not cards:
         return []
@@ -138,8 +137,8 @@ def attack_lines(run: Run) -> list[str]:
     lines = []
     if name.final != FULL:
         lines.append(
-            f"The front was judged by the attack of the search ({name.search}) alone: a "
-            "stronger one may find its models less robust. For the full one: trustsweep sweep "
+            f"The front was evaluated only under the attack of the search ({name.search}); its "
+            "models may be less robust under a stronger one. For the full one: trustsweep sweep "
             f"--resume RUN --set evaluation.final={FULL}."
         )
     elif name.search != FULL:
@@ -180,26 +179,26 @@ def _gap_line(run: Run, models: Sequence[Mapping[str, float]], search: str) -> l
 
 
 def gap_number(gap: float) -> str:
-    """Three decimals; what a figure loses to another attack is rarely known better."""
+    """Three decimals; gaps between attacks are rarely known more precisely."""
     return "" if math.isnan(gap) else f"{gap:+.3f}".replace("-0.000", "0").replace("+0.000", "0")
 
 
 def optimism(run: Run) -> list[str]:
-    """What of the validation figures is left on the test split; empty where nothing was judged."""
+    """How much better validation looks than test; empty until the front is evaluated."""
     means = mean_optimism(front_estimates(run))
     if not means:
         return []
     gaps = ", ".join(f"{name} {'+' * (gap > 0)}{number(gap)}" for name, gap in means.items())
     return [
-        f"Optimism of choosing: {gaps}. By so much the validation split looks better (worse, where "
-        "negative) than the test split, which no choice has seen; mean over the front."
+        f"Optimism of choosing: {gaps}. So much better do the validation metrics look than those "
+        "of the test split, which the search never used (worse where negative); mean over the front."
     ]
 
 
 def roles(run: Run) -> dict[str, str]:
-    """What each front model is best at: "best dice_area", or "in between" where it is at no end.
+    """What each front model is best at, such as "best dice_area", or "in between".
 
-    With it stands what to know of the model: "best clean.ece, predicts nothing".
+    Warnings follow: "best clean.ece, predicts nothing".
     """
     role_of: dict[str, str] = {}
     for trial in run.front:
@@ -212,15 +211,15 @@ def roles(run: Run) -> dict[str, str]:
 
 
 def unfinished(run: Run) -> list[str]:
-    """What became of a run that is not at its end, and how to go on; empty for a whole one."""
+    """Why a run is incomplete, and its unfinished trials; empty for a complete one."""
     running = [t.id for t in run.trials if t.state is State.RUNNING]
     if run.finished and not running:
         return []
     sentences = []
     if run.interrupted:
-        sentences.append(f"This run stopped before its end: {run.interrupted}.")
+        sentences.append(f"This run was interrupted: {run.interrupted}.")
     else:
-        sentences.append("This run is not at its end: it is still going, or was killed.")
+        sentences.append("This run is incomplete: it is still running, or was killed.")
     if running:
         named = ", ".join(running[:NAMED]) + (", ..." if len(running) > NAMED else "")
         sentences.append(f"{plural(len(running), 'trial')} unfinished: {named}.")
@@ -243,7 +242,7 @@ def _warned(trial: Record, run: Run) -> str:
 
 
 def _values(trial: Record, run: Run) -> str:
-    """Its objectives on validation, and on test with intervals where it was judged there."""
+    """Its objectives on validation, and on test with intervals where it was evaluated there."""
     values = " and ".join(f"{o.name} {number(trial.metrics[o.name])}" for o in run.objectives)
     card = run.cards.get(trial.id)
     if card is None or not card.on_test or not measured(run):
@@ -260,7 +259,7 @@ def _values(trial: Record, run: Run) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """The interval behind a figure; nothing where there is none."""
+    """The interval in brackets; empty where there is none."""
     if math.isnan(estimate.low):
         return ""
     return f" (95 %: {number(estimate.low)} to {number(estimate.high)})"

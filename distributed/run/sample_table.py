@@ -1,4 +1,4 @@
-"""What each sample scored, as Parquet beside a model's card; patients by a hash of the run."""
+"""Per-sample scores as Parquet beside a model's card; patients appear as hashes of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What predictors that ignore the image reach on each split of a data set, once per sweep."""
+"""Metrics of trivial predictors, which ignore the image, on each split; once per sweep."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def load_figures(run: Path) -> dict[str, dict[str, dict[str, float]]]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}). Is this file whole?") from error
+        raise UserError(f"{path}: not valid JSON ({error}). Is the file complete?") from error
     return {
         split: {
             name: {m: math.nan if v is None else v for m, v in row.items()}
@@ -86,7 +86,7 @@ def trivial_lines(remarks: Mapping[str, str], completed: int) -> list[str]:
     """Sentences on the models that are no better than a trivial predictor.
 
     Args:
-        remarks: Trial to what is trivial about it.
+        remarks: Trial to why it is trivial.
         completed: Trials among which they are.
     """
     trials_by_remark: dict[str, list[str]] = {}

@@ -237,7 +237,9 @@ def violations(record: Record, constraints: Sequence[Constraint]) -> dict[str, f
     """How far a completed trial is beyond each bound (at most 0 where it keeps it)."""
     if record.state is not State.COMPLETED:
         return {}
-    by_constraint = {str(c): c.violation(record.metrics.get(c.metric, math.nan)) for c in constraints}
+    by_constraint = {
+        str(c): c.violation(record.metrics.get(c.metric, math.nan)) for c in constraints
+    }
     # NaN violates every constraint; Optuna does not accept it.
     return {name: math.inf if math.isnan(value) else value for name, value in by_constraint.items()}
 

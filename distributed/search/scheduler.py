@@ -97,7 +97,8 @@ class ParetoScheduler(PolicyScheduler):
             the trial. The trial is stopped there.
         policy: A name of `trustsweep.distributed.search.stopping.POLICIES`.
         rungs: Shares of `max_t` at which trials may be stopped, in (0, 1); default: a study's.
-        constraints: Such as ``"accuracy >= 0.7"``; a trial that violates one ranks below all that violate none.
+        constraints: Such as ``"accuracy >= 0.7"``; a trial that violates one ranks below all
+            that violate none.
         time_attr: Counts a trial's progress in its results. Results
             between rungs are ignored.
         seed: Of what a policy draws.

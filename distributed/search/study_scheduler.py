@@ -65,7 +65,7 @@ class StudyScheduler(PolicyScheduler):
 def replay(policy: Policy, ledger: Ledger) -> dict[str, Verdict]:
     """Bring a stopping policy to where the ledger is.
 
-    Returns the verdicts on trials that had been told to stop and had not yet ended.
+    Returns the verdicts on trials that were to stop but had not yet ended.
     """
     pending: dict[str, Verdict] = {}
     for event in ledger.events():

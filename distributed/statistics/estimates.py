@@ -26,7 +26,7 @@ from trustsweep.trainables.metrics.skill import TrivialMetrics, best_trivial, sk
 from trustsweep.trainables.sample_scores import SampleScores
 from trustsweep.trainables.tasks import Task
 
-#: Samples below which nothing is said of a group.
+#: Groups with fewer samples are left out.
 LEAST_IN_GROUP = 50
 
 
@@ -54,18 +54,18 @@ def estimates(
 
     Args:
         scores: Of n samples.
-        plan: What it was judged under.
+        plan: The evaluation plan.
         names: Such as "dice_area", "clean.auroc", "attacked.dice".
         patients: Of each sample.
-        kept: (n,) the samples to judge by; all if None.
-        label: Judge this one alone, of a task with several; `kept` are then those where it is
+        kept: (n,) the samples to use; all if None.
+        label: Use this one alone, of a task with several; `kept` are then those where it is
             known.
         trivial: What the trivial predictors reach on the split, for skills: the interval is that of
             the model against the best of them as it stands.
     """
     there = np.ones(len(patients), dtype=bool) if kept is None else kept
     chosen = [patient for patient, here in zip(patients, there, strict=True) if here]
-    found: dict[str, Estimate] = {}
+    by_name: dict[str, Estimate] = {}
     wanted = [MetricName.parse(name) for name in names]
     for name in dict.fromkeys(each.plain for each in wanted):
         weights = _terms(name, plan)
@@ -76,11 +76,11 @@ def estimates(
             (weight, make(_part(scores, condition, there, label)))
             for condition, weight in weights.items()
         ]
-        found[str(name)] = bootstrap(_combined(parts), chosen)
+        by_name[str(name)] = bootstrap(_combined(parts), chosen)
     for name in wanted:
-        if name.skill and str(name.plain) in found:
-            found[str(name)] = _skill(name.plain, found[str(name.plain)], trivial or {})
-    return {str(name): found[str(name)] for name in wanted if str(name) in found}
+        if name.skill and str(name.plain) in by_name:
+            by_name[str(name)] = _skill(name.plain, by_name[str(name.plain)], trivial or {})
+    return {str(name): by_name[str(name)] for name in wanted if str(name) in by_name}
 
 
 def _part(
@@ -124,8 +124,8 @@ def group_estimates(
         value = float(make(scores.columns(condition))(once)[0])
         return math.inf if math.isnan(value) else value
 
-    worse = [condition for condition in scores.conditions if condition != CLEAN]
-    conditions = [CLEAN, *([min(worse, key=merit)] if worse else [])]
+    shifted = [condition for condition in scores.conditions if condition != CLEAN]
+    conditions = [CLEAN, *([min(shifted, key=merit)] if shifted else [])]
     names = [f"{condition}.{leaf}" for condition in conditions for leaf in (main, *others)]
     rows = []
     truth = scores.columns(CLEAN)["truth"] if scores.task.labelled else np.zeros((0, 0))
@@ -146,9 +146,9 @@ def group_estimates(
     for label, name in enumerate(classes if scores.task.labelled else ()):
         add("label", name, ~np.isnan(truth[:, label]), label)
     for group, values in scores.groups.items():
-        told = np.array([group_value(group, value) for value in values])
-        for value in sorted({*told} - {UNKNOWN}):
-            add(group, str(value), told == value)
+        labels = np.array([group_value(group, value) for value in values])
+        for value in sorted({*labels} - {UNKNOWN}):
+            add(group, str(value), labels == value)
     return {"least": LEAST_IN_GROUP, "conditions": conditions, "rows": rows} if rows else {}
 
 

@@ -1,4 +1,4 @@
-"""What happens beside the trials: the ledger, its exports, TensorBoard and the display."""
+"""Callbacks of a sweep: the ledger, its exports, TensorBoard and the display."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _QUEUE = 1000
 
 
 class RunCallback(tune.Callback):
-    """Writes down what Tune reports, as soon as it is known. Runs in the driver.
+    """Records what Tune reports as it arrives. Runs in the driver.
 
     Args:
         run: Its ledger is locked.
@@ -44,7 +44,7 @@ class RunCallback(tune.Callback):
         journal: Optuna's view of the run.
         progress: The display.
         stopped: What the scheduler has stopped so far, by trial id.
-        halt: Is set where nothing can be written down any more, or storage is away.
+        halt: Requested where the disk is full or storage is away.
         earlier: Seconds that the sweep took in earlier sessions.
     """
 
@@ -156,7 +156,7 @@ class RunCallback(tune.Callback):
         self._export()
 
     def _export(self) -> None:
-        """Where trials end by the second, writing all of them down each time would take over."""
+        """At most `_EXPORTS_SHARE` of the time, as trials may end every second."""
         now = time.monotonic()
         if now >= self._exports_due:
             write_exports(self._run.reread())

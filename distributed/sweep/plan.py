@@ -1,4 +1,4 @@
-"""A study against its data and its cluster: all that can be said before anything is started."""
+"""Checks and plans a study against its data and cluster before anything starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Checked:
     trivial: TrivialPredictors
 
     def on(self, nodes: list[dict[str, float]]) -> PreparedSweep:
-        """The same with its resources on these nodes. Raises `UserError` where they do not fit."""
+        """The study with its resources on these nodes. Raises `UserError` if they do not fit."""
         study, stored = self.study, self.manifest.stored_bytes
         resources = plan(
             study.resources,

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live panel on a terminal, lines in a job's log."""
+"""Progress of a sweep: a live panel on a terminal, lines in a job's log."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class SweepProgress:
         bar = ProgressBar(total=self._trials, completed=self._counts.total(), width=60)
         parts: list[RenderableType] = [Text(self._summary()), bar]
         if self._front:
-            title = "The front so far, by figures of the validation split"
+            title = "The front so far, by validation metrics"
             parts.append(front_table(self._front, self._objectives, title))
         return Group(*parts)
 
@@ -134,7 +134,7 @@ def front_table(
 ) -> Table:
     """The front as a table, best first by the first objective; `remarks` by trial, where any.
 
-    Figures are those that the trials ended with, on the validation split; `title` says so.
+    Values are the trials' last validation metrics; `title` says so.
     """
     remarks = {r.id: remarks[r.id] for r in front if r.id in remarks} if remarks else {}
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
@@ -163,11 +163,11 @@ def front_table(
 
 
 def on_test_table(estimates: Sequence[FrontEstimate]) -> Table:
-    """The front's models on the test split beside the figures that they were chosen by.
+    """The front's test estimates beside the validation estimates that they were chosen by.
 
     Both are under the attack of the search; the last columns, if any, are under the full attack.
     """
-    title = "On the test split, which no e has seen (95 % intervals by patient bootstrap)"
+    title = "On the test split, unused in the search (95 % intervals by patient bootstrap)"
     full = any(e.attacked for e in estimates)
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in ("trial", "objective"):

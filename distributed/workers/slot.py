@@ -118,7 +118,7 @@ class Slot(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch; what was measured, or why the trial failed."""
+        """Train an epoch; returns its metrics, or why the trial failed."""
         self._idle.cancel()
         with self._working:
             if self._left:
@@ -128,7 +128,7 @@ class Slot(tune.Trainable):
         return result
 
     def _patiently(self) -> dict[str, Any]:
-        """An epoch, tried again while storage or network is away."""
+        """An epoch, retried while storage or network is away."""
         waited, wait = 0.0, _FIRST_WAIT
         while isinstance(done := self._advance(), Failure):
             if not (done.outside and done.group_usable):
@@ -160,7 +160,7 @@ class Slot(tune.Trainable):
             self._epochs += 1
         last = self._epochs >= self._trial.config["epochs"]
         if self._trial.config["patience"]:
-            # At rungs too: where a trial ends must not depend on who judges it on its way.
+            # At rungs too: where a trial ends must not depend on whether it may be stopped.
             measured = self._post(Evaluate(CLEAN))
             if isinstance(measured, Failure):
                 return measured
@@ -183,7 +183,7 @@ class Slot(tune.Trainable):
 
     @property
     def _rung(self) -> int | None:
-        """The rung that stands at the end of the epoch that was reached."""
+        """The rung at the end of the last epoch, if there is one."""
         return self._levels.rung(self._epochs) if self._stoppable else None
 
     def _result(self, metrics: dict[str, float], last: bool) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class Slot(tune.Trainable):
         self._epochs = 0
 
     def _post(self, command: Command) -> Any:
-        """Have the group do `command`. Raises `GroupLost` if the group's run has ended."""
+        """Have the group run `command`. Raises `GroupLost` if the group's run has ended."""
         answer = self._board.post.remote(command)
         while not ray.wait([answer], timeout=_POLL_SECONDS)[0]:
             if not self._thread.is_alive():

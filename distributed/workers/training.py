@@ -43,14 +43,14 @@ class Diverged(RuntimeError):
 
 
 class _Objective(NamedTuple):
-    """What a config makes of the network; without state, so made anew for every level."""
+    """Method and regime of a config; stateless, so made again for every level."""
 
     method: Method
     regime: Regime
 
 
 class Training:
-    """A network while it is trained: its optimiser, what its images go through, and a meter."""
+    """A network in training, with its optimiser, image transforms and cost meter."""
 
     def __init__(
         self,
@@ -106,22 +106,22 @@ class Training:
 
     @property
     def network(self) -> nn.Module:
-        """What the optimiser works on."""
+        """The network that the optimiser updates."""
         return self._trained.network
 
     @property
     def model(self) -> Model:
-        """What is judged and kept: of the network, or with `ema` of the mean of its weights."""
+        """The model to evaluate and save: the network, or with `ema` its averaged weights."""
         if self._average is None:
             return self._trained
-        judged = copy.copy(self._trained)
-        judged.network = self._average.network
-        return judged
+        averaged = copy.copy(self._trained)
+        averaged.network = self._average.network
+        return averaged
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer:
-        """Made where it is first asked for: torch loads its compiler with it, which takes seconds
-        that a process which only judges need not wait."""
+        """Made on first use: torch loads its compiler with it, which takes seconds that a process
+        which only evaluates can save."""
         return self._recipe.make_optimiser(self.network)
 
     @property
@@ -169,7 +169,7 @@ class Training:
             )
 
     def cost_metrics(self) -> dict[str, float]:
-        """What the trial took so far, over all ranks and restarts, as ``cost.images``."""
+        """The trial's cost so far, over all ranks and restarts, as ``cost.images``."""
         return self._meter.total.metrics()
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -217,7 +217,7 @@ class Training:
         return _Objective(method, from_config(config))
 
     def _start_from(self, file: Path) -> None:
-        """Where training begins, and only there: a model that is judged needs the file no more."""
+        """Load the initial encoder. Only training does: a trained model needs no file."""
         load_encoder(self.network, file)
         if self._average is not None:
             self._average = Average(self.network, self._recipe.ema)

@@ -73,7 +73,7 @@ def work(config: dict[str, Any]) -> None:
             answer = worker.do(command)
         except Diverged as problem:
             error = RankError(str(problem))
-        except Exception as problem:  # noqa: BLE001 - told to the slot, which fails the trial
+        except Exception as problem:  # noqa: BLE001 - reported to the slot, which fails the trial
             traceback.print_exc()
             error = _rank_error(problem)
         ray.get(board.acknowledge.remote(token, rank.index, done, answer, error))
@@ -143,8 +143,8 @@ class Worker:
             assert self._trial is not None
             self._current().load(load_state(self._trial.folder, epochs), epochs, cost)
             if self._current().patience:
-                progress = find_best(self._trial.folder) if self._rank.index == 0 else None
-                self._best = _from_first_rank(progress, self._rank)
+                best = find_best(self._trial.folder) if self._rank.index == 0 else None
+                self._best = _from_first_rank(best, self._rank)
 
     def _start(self, trial: AssignedTrial) -> None:
         self._end()

@@ -65,8 +65,8 @@ def test_figures_are_those_of_the_library_meaned_over_folds_and_seeds():
     one = arm(worse=0.5, boldness=1.0)
     every = [one_model for fold in one.folds for one_model in fold]
 
-    def auroc(judged: EvaluatedModel, condition: str) -> float:
-        scores = judged.scores[condition]
+    def auroc(model: EvaluatedModel, condition: str) -> float:
+        scores = model.scores[condition]
         return roc_auc_score(scores["truth"], scores["probability"][:, 1])
 
     expected = np.mean([auroc(m, "clean") for m in every])
@@ -79,9 +79,9 @@ def test_figures_are_those_of_the_library_meaned_over_folds_and_seeds():
     ]
     assert by_patient(one, drop).value == pytest.approx(np.mean(lost))
     gains = []
-    for judged in every:
-        scores = judged.scores["clean"]
-        kept = scores["uncertainty"] <= threshold(judged)
+    for model in every:
+        scores = model.scores["clean"]
+        kept = scores["uncertainty"] <= threshold(model)
         told = [
             precision_score(scores["truth"][k], scores["predicted"][k], average="macro")
             for k in (kept, slice(None))

@@ -122,7 +122,7 @@ class Halving(Policy):
 
 
 def _scores(order: Indices, losses: Floats, violations: Floats) -> Floats:
-    """What trials are compared by, higher is better: (n,), NaN for metrics that are none.
+    """The scores that trials are compared by, higher is better: (n,); NaN for missing metrics.
 
     Their places in `order`, but of a single objective its values: ASHA's quantile falls between
     two of them.

@@ -1,4 +1,4 @@
-"""Which trial is ahead of which when several objectives count at once.
+"""Ranks trials by several objectives.
 
 Trials stand in three tiers: those that keep every bound, those that break one (by how much), and
 those with a figure that is no number. The first tier is sorted into fronts, each front by what its

@@ -286,7 +286,7 @@ def test_judged_by_the_attack_of_the_search_alone_is_said_plainly(fast: Path) ->
     assert search_curves(run.cards["model"]) == {}
     assert any(ASK in line and "(fast) alone" in line for line in attack_lines(run))
     page = text_of(fast)
-    assert "No stronger attack than that of the search has evaluated this front" in page
+    assert "This front was evaluated only under the attack of the search" in page
     assert page.count(ASK) == 2  # in the section, and at the head of the page
     assert "Signs of gradient masking" in page
     assert "full attack" not in page.replace("For the full attack", "")
@@ -300,7 +300,7 @@ def test_what_was_left_out_is_named_with_how_to_have_it(edited: Callable[[Edit],
     run = edited(edit)
     assert any("without fab: torchattacks is not" in line for line in attack_lines(Run.open(run)))
     page = text_of(run)
-    assert "Left out, as torchattacks is not installed: fab." in page
+    assert "Left out because torchattacks is not installed: fab." in page
     assert "pip install --no-deps torchattacks==3.5.1" in page
 
 

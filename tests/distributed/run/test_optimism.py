@@ -80,7 +80,7 @@ def test_optimism_goes_by_the_objectives_own_direction(run: Path) -> None:
 def test_the_page_names_the_split_of_its_figures_and_shows_both(run: Path) -> None:
     page = text_of(run)
     for words in (
-        "by figures of the validation split",
+        "by validation metrics",
         "dice_area 0.87 and clean.ece 0.03 and cost.seconds 9 on validation; on test "
         "dice_area 0.7 (95 %: 0.6 to 0.75) and clean.ece 0.14",
         "Optimism of choosing: dice_area +0.075, clean.ece +0.055",

@@ -1,4 +1,4 @@
-"""What the front's models were attacked with, how far two attacks lie apart, signs of masking."""
+"""Attack settings, the gap between two attacks, and signs of gradient masking."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Robustness:
 
     Attributes:
         gaps: By metric, areas first, then those at the strongest ε.
-        clean: Performance on the samples that were looked at for signs, before any attack.
+        clean: Performance on the samples checked for signs, before any attack.
         readings: By sign, what it is read off, in words.
         signs: Those that are set.
     """
@@ -82,7 +82,7 @@ class Attacks:
         norm, epsilons: How ε is measured ("linf" or "l2"), and the budgets above 0.
         left_out: Members that need torchattacks, where it is not installed.
         meanings: Of the signs, by name.
-        samples, epsilon: How many samples of each model were looked at for signs, and within what.
+        samples, epsilon: Samples of each model checked for signs, and the budget.
     """
 
     search: str

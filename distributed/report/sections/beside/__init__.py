@@ -18,7 +18,7 @@ class PredictorRow:
 
     Attributes:
         name: Of the predictor, or the id of the trial.
-        remark: What is trivial about the model.
+        remark: Why the model is trivial; may be empty.
         figures: By metric.
         skills: Of a model, by metric; NaN where a trivial predictor is perfect.
     """
@@ -46,9 +46,9 @@ class BesideSection(Section[Beside]):
 
 
 def beside(run: Run) -> Beside | None:
-    """The front's models on the test split, or on validation where they are not evaluated yet.
+    """The front's models on the test split, or on validation until they are evaluated.
 
-    None for a run that does not know the trivial predictors' figures.
+    None for a run without the trivial predictors' metrics.
     """
     trivial = trivial_results(run)
     if trivial is None:

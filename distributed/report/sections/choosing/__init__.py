@@ -1,4 +1,4 @@
-"""The front's models on the test split, beside the figures that they were chosen by."""
+"""The front's test estimates beside the validation estimates that they were chosen by."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trustsweep.distributed.run.optimism import (
 
 @dataclass(frozen=True)
 class Choosing:
-    """The models and what is left of their figures.
+    """The estimates and their optimism.
 
     Attributes:
         optimism: Of choosing, by objective: mean over the models.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrontData:
-    """What stands beside the trials.
+    """The test estimates of the front.
 
     Attributes:
         estimates: The front's models on the test split.

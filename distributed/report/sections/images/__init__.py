@@ -1,4 +1,4 @@
-"""Test images beside what the models of the spotlight make of them."""
+"""Test images beside the predictions of the spotlight models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test images beside what a model makes of them, clean and attacked, as RGB tiles."""
+"""Test images beside a model's predictions, clean and attacked, as RGB tiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parameters an objective hangs on, by fANOVA over the completed trials."""
+"""Parameter importances for each objective, by fANOVA over the completed trials."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Importances:
 
 @dataclass(frozen=True)
 class Estimated:
-    """Importances, by what they were estimated, and what that takes.
+    """Importances, their estimator, and the trials that it needs.
 
     Attributes:
         importances: None with fewer than `least_trials`.

@@ -1,4 +1,4 @@
-"""What the models of the front are right about where they may abstain."""
+"""Selective prediction of the front's models: risk and quality where they may abstain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kept:
-    """What answering a share of the images gives.
+    """The quality of a share of answered images.
 
     Attributes:
         target: The share that the threshold was chosen for on the validation split; None where

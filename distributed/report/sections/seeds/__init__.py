@@ -173,9 +173,9 @@ def findings(results: Repeats) -> list[str]:
     if results.untuned:
         sentences.append(results.untuned)
     if any(row.verdict == "no difference shown" for row in results.rows):
-        sentences.append("That no difference is shown does not mean that there is none.")
+        sentences.append("No difference shown does not mean that there is none.")
     if missing := sum(row.left_out for row in results.rows):
-        sentences.append(f"{plural(missing, 'pair')} left out for want of a figure.")
+        sentences.append(f"{plural(missing, 'pair')} left out because a metric is missing.")
     return sentences
 
 

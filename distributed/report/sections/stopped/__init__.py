@@ -1,4 +1,4 @@
-"""Which trials were stopped early, when, by what they were left behind, and what that saved."""
+"""Trials that were stopped early: when, dominated by which, and the cost saved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Stops:
-    """What early stopping did in a run.
+    """The effect of early stopping in a run.
 
     Attributes:
         policy: As the study names it.
@@ -47,7 +47,7 @@ class Stops:
 
     @property
     def dominators(self) -> list[tuple[str, int]]:
-        """The trials that left others behind, and how many, most first."""
+        """Trials that dominate stopped ones, and how many, most first."""
         return Counter(i for stop in self.stops for i in stop.trial.dominated_by).most_common()
 
 
@@ -57,7 +57,7 @@ class StoppedSection(Section[Stops]):
 
 
 def stops(run: Run) -> Stops:
-    """Read what the run's trials and its study say of early stopping."""
+    """The early stopping of a run, from its trials and study."""
     scheduler = run.study.search.scheduler
     early = []
     for trial in run.stopped:

@@ -1,4 +1,4 @@
-"""What the front's models reach on the test split as the attack's budget grows."""
+"""Test metrics of the front's models against the attack budget."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ class UnderAttack:
     Attributes:
         models: Those of the front that have any; none before the front is evaluated.
         fully_attacked: Whether the curves are under the full attack.
-        trivial: What the best predictor that ignores the image reaches, by metric; None where it
-            is not known.
+        trivial: The best value of a trivial predictor, by metric; None if unknown.
     """
 
     models: list[EvaluationCard]

@@ -13,8 +13,8 @@ from trustsweep.distributed.run.folder import Run
 
 
 def draw(run: Run, data: UnderAttack) -> Figure | None:
-    """What the front's models reach on the test split against the attack budget, and the best
-    predictor that ignores the image beside them."""
+    """Test metrics of the front's models against the attack budget, beside the best predictor
+    that ignores the image."""
     models, trivial = data.models, data.trivial or {}
     names = list(dict.fromkeys(n for m in models for n in m.curves if n != "epsilon"))
     if not names:

@@ -13,8 +13,7 @@ from trustsweep.trainables.metrics.names import MetricName
 
 @dataclass(frozen=True)
 class AtUnseenSites:
-    """The models that were judged there, each with how many samples, and the metrics of clean
-    images there are."""
+    """The models evaluated there with their sample counts, and the metrics on clean images."""
 
     models: list[tuple[EvaluationCard, Unseen]]
     metrics: list[str]

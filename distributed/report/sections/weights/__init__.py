@@ -1,4 +1,4 @@
-"""Which modality carried each prediction, and whether the weights follow the quality."""
+"""Modality weights of predictions, and whether they follow the modalities' quality."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Carried:
-    """An answer, what carried it, and whether the model would rather abstain."""
+    """A prediction, its modality weights, and whether the model would abstain."""
 
     answer: ModelAnswer
     weights: list[Weight]
@@ -47,7 +47,7 @@ class Carried:
 
 @dataclass(frozen=True)
 class WeighedSample:
-    """One test sample as it is, and with every modality made worse on its own."""
+    """One test sample, clean and with each modality corrupted on its own."""
 
     truth: str
     clean: Carried
@@ -148,6 +148,6 @@ def _carried(card: EvaluationCard, i: int, suffix: str, limit: float) -> Carried
             Weight(float(share), float(severity), bool(here), bool(share == most))
             for share, severity, here in zip(shares, severities, present, strict=True)
         ],
-        # An uncertainty that is no number is not accepted either.
+        # NaN uncertainty is not accepted either.
         doubtful=not (math.isnan(limit) or prediction.uncertainty <= limit),
     )
