@@ -511,7 +511,8 @@ def _section(result: Mapping[str, Any]) -> list[str]:
         texts.append(
             f"Images: {counts}. A search of {result['trials']} trials on `clean.auroc` of the "
             f"validation split ({result['cpu_seconds'] / 60:.0f} CPU minutes; best "
-            f"{spread[-1]:.4f}, median {spread[len(spread) // 2]:.4f}, worst {spread[0]:.4f}) chose:"
+            f"{spread[-1]:.4f}, median {spread[len(spread) // 2]:.4f}, worst "
+            f"{spread[0]:.4f}) chose:"
         )
         config = {k: v for k, v in result["chosen"].items() if k not in HELD}
         texts.append("`" + ", ".join(f"{k} {_plain(v)}" for k, v in config.items()) + "`")

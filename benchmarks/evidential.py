@@ -25,7 +25,7 @@ from typing import Any
 from comparing.figures import rows
 from comparing.models import Unit
 from comparing.protocol import Budget, ComparisonResults, DataSource, parser, pool, read, run
-from evidence.claims import tested_claims
+from evidence.claims import evaluate_claims
 from evidence.document import Result, document
 from evidence.figures import CARD_COLUMNS, COLUMNS
 from evidence.models import (
@@ -117,7 +117,7 @@ def main() -> None:
             name: _result(name, source, arguments.data, arguments.out, workers)
             for name, source in sources.items()
         }
-    claims = tested_claims({name: one.evaluated_arms for name, one in results.items()})
+    claims = evaluate_claims({name: one.evaluated_arms for name, one in results.items()})
     text = document(results, claims)
     table = arguments.out / "evidential.md" if arguments.quick else TABLE
     table.write_text(text, encoding="utf-8")

@@ -24,7 +24,7 @@ from typing import Any
 from comparing.figures import rows
 from comparing.models import Unit, candidates
 from comparing.protocol import Budget, ComparisonResults, DataSource, parser, pool, read, run
-from fused.claims import tested_claims
+from fused.claims import evaluate_claims
 from fused.document import document
 from fused.figures import BASELINES, CARD_COLUMNS, COLUMNS, METHOD
 from fused.models import CHOSEN_BY, evaluate_unit
@@ -73,7 +73,7 @@ def main() -> None:
             name: _compare(name, source, budget, arguments.data, arguments.out, workers)
             for name, source in sources.items()
         }
-    claims = tested_claims(
+    claims = evaluate_claims(
         {name: one.tuned for name, one in by_data.items()},
         {name: one.sizes for name, one in by_data.items()},
     )

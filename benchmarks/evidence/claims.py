@@ -45,7 +45,7 @@ class EvaluatedArms:
     size: tuple[int, int]
 
 
-def tested_claims(by_data: Mapping[str, EvaluatedArms]) -> list[Claim]:
+def evaluate_claims(by_data: Mapping[str, EvaluatedArms]) -> list[Claim]:
     """All claims on all data sets."""
     return adjusted(
         [

@@ -18,7 +18,9 @@ LOST, KEPT = 10.0, 5.0
 SHARE = 0.7
 
 
-def tested_claims(by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Claim]:
+def evaluate_claims(
+    by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
+) -> list[Claim]:
     """All of them, each corrected on its own.
 
     `sizes` are by data set the training and test samples of a fold.

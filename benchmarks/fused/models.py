@@ -52,7 +52,7 @@ def evaluate_unit(unit: Unit) -> None:
         "config": dict(unit.config),
         "metrics": test.compute(),
         "ood": outside.compute() if outside else {},
-        "selective": selective(validation, test, outside),
+        "selective": selective(validation, test),
         "reliance": _reliance(training.model, unit.samples(Split.TEST)),
     }
     save_evaluation(unit, card, scores)

@@ -190,8 +190,8 @@ def optimism(run: Run) -> list[str]:
         return []
     gaps = ", ".join(f"{name} {'+' * (gap > 0)}{number(gap)}" for name, gap in means.items())
     return [
-        f"Optimism of choosing: {gaps}. So much better do the validation metrics look than those "
-        "of the test split, which the search never used (worse where negative); mean over the front."
+        f"Optimism of choosing: {gaps}. This is how much better (worse if negative) the validation "
+        "metrics look than the test metrics, which the search never used; mean over the front."
     ]
 
 

@@ -11,7 +11,7 @@ import torch
 from comparing.claims import HELD, NOT_HELD, NOT_TESTABLE
 from comparing.figures import Arm, by_patient
 from comparing.models import EvaluatedModel
-from evidence.claims import EvaluatedArms, tested_claims
+from evidence.claims import EvaluatedArms, evaluate_claims
 from evidence.figures import CLEAN, LARGE, SMALL, area, aurc, fixed_mask, region_ece, risk
 from evidence.models import (
     ACE,
@@ -92,7 +92,7 @@ def told(
 
 
 def verdicts(evaluated_arms: EvaluatedArms) -> dict[tuple[str, str, str], str]:
-    claims = tested_claims({"toy": evaluated_arms})
+    claims = evaluate_claims({"toy": evaluated_arms})
     assert len({(c.claim, c.of, c.against) for c in claims}) == len(claims)
     return {(c.claim, c.of, c.against): c.verdict for c in claims}
 
@@ -110,7 +110,7 @@ def test_an_area_of_weights_is_that_of_repeated_images(seed: int, n: int) -> Non
 
 def test_figures_of_samples_are_those_of_the_streaming_metrics() -> None:
     scores = SampleScores(task_named(TaskName.SEGMENTATION))
-    evaluation = Evaluation(EvaluationPlan(), TaskName.SEGMENTATION, scores=scores)
+    evaluation = Evaluation(EvaluationPlan(), task_named(TaskName.SEGMENTATION), scores=scores)
     generator = torch.Generator().manual_seed(0)
     for first in range(0, 40, 8):
         p = torch.rand((8, 1, 16, 16), generator=generator)

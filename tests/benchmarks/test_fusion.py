@@ -11,7 +11,7 @@ import pytest
 from comparing.claims import HELD, NOT_HELD, NOT_TESTABLE
 from comparing.figures import Arm, by_patient
 from comparing.models import EvaluatedModel, candidates
-from fused.claims import tested_claims
+from fused.claims import evaluate_claims
 from fused.figures import BASELINES, METHOD, clean, drop, gain
 from fused.models import COVERAGE, threshold
 from sklearn.metrics import precision_score, roc_auc_score
@@ -55,7 +55,7 @@ def arm(**how) -> Arm:
 
 
 def claims_of(mine: Arm, theirs: Arm) -> dict[tuple[str, str], object]:
-    found = tested_claims(
+    found = evaluate_claims(
         {"toy": {METHOD: mine, **dict.fromkeys(BASELINES, theirs)}}, {"toy": (400, 100)}
     )
     return {(claim.claim, claim.against): claim for claim in found}

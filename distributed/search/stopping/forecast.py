@@ -6,11 +6,11 @@ rung, by a model of the trials that ended, and the forecast is compared with the
 
 **Forecast.** At each rung and for all objectives (and the violations of the constraints) at once,
 a ridge regression predicts final values from the values at that rung and their change since the
-rung before (`.regression`): each target's penalty is chosen by leave-one-out
-error, so uninformative features get no weight. Only trials near the front have to be
-distinguished, and their learning curves are flat where those of bad trials are steep. So features are
-winsorised at `SPREAD` times the distance from the median to the best tenth, on both sides, and
-targets, on the bad side, at the distance from the median to the best. NaN is beyond both.
+rung before (`.regression`): each target's penalty is chosen by leave-one-out error, so
+uninformative features get no weight. Only trials near the front have to be distinguished, and their
+learning curves are flat where those of bad trials are steep. So features are winsorised at `SPREAD`
+times the distance from the median to the best tenth, on both sides, and targets, on the bad side,
+at the distance from the median to the best. NaN is beyond both.
 
 **Verdict.** The final values y of a trial are taken as
 
@@ -35,8 +35,8 @@ could be better than the best.
 **Stopped trials count, too.** They have no final values; without them, the models of the early
 rungs would rest on the few trials that did well later (survivorship bias). So a stopped trial
 enters with its forecast final values and the variance of that forecast (which adds to s²). This is
-regression imputation; as stopping depends only on observed values, these are missing at random (Little and Rubin, 2019, "Statistical analysis with
-missing data", 1.3, 4.2).
+regression imputation; as stopping depends only on observed values, these are missing at random
+(Little and Rubin, 2019, "Statistical analysis with missing data", 1.3, 4.2).
 
 Nothing here depends on a metric's unit, origin or sign.
 """

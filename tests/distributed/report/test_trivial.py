@@ -129,7 +129,7 @@ def test_the_page_marks_it_and_shows_what_ignoring_the_image_reaches(tmp_path: P
         "perfect at this n",
         "0.021",
         "1.88 0.125 0.0625 0.5 0.375",
-        "A cross over a mark: the model gives every image one answer",
+        "A cross over a mark: the model predicts the same for every image",
     ):
         assert told in elements.text, told
     badges = [a for tag, a in elements.found if tag == "span" and a.get("class") == "badge warn"]
