@@ -33,7 +33,7 @@ VERSION = _version()
 
 
 def code_revision() -> str:
-    """What the code of this process is, for a trial's name and for who reads of it later.
+    """The revision of the code of this process, part of a trial's id and of the records.
 
     Run from a checkout: the commit (12 digits), and where files of `PACKAGES` differ from it, "+"
     and a digest of these. Elsewhere, as in an installation or the working directory of a Ray job:
@@ -84,7 +84,7 @@ def _digest(root: Path, paths: list[Path] | Iterator[Path]) -> str:
 
 
 def _git(root: Path, *arguments: str) -> bytes | None:
-    """What git says of the folder; None where it is no checkout, or there is no git."""
+    """The output of git in the folder; None if it is no checkout, or there is no git."""
     environment = {k: v for k, v in os.environ.items() if k not in _MISLEADING}
     try:
         done = subprocess.run(

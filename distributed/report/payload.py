@@ -1,4 +1,4 @@
-"""What the page's scripts draw from, as JSON inside the page."""
+"""The data of the page's scripts, as JSON inside the page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def embedded_json(contents: Contents) -> str:
 
 
 def _shared(run: Run) -> dict[str, Any]:
-    """What the scripts of more than one section draw from."""
+    """Data that the scripts of more than one section use."""
     metrics = shown_metrics(run)
     ignoring = trivial_results(run)
     return {

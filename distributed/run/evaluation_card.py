@@ -1,9 +1,9 @@
-"""The evaluation card: what is known of one model on data that no choice has seen.
+"""The evaluation card of a model: its results on the test split, which the search never used.
 
 `evaluation/<id>.json` in a run folder, written by `distributed.sweep.test_evaluation`, read by the
-report, the comparison of seeds and whoever else asks; no torch and no Ray. Beside it lie
-`<id>.npz`, arrays of the samples that the report shows, and `<id>.parquet`, what every sample
-scored (`trustsweep.distributed.run.sample_table`), for models of the search.
+report and the comparison of seeds, without torch and Ray. Models of the search also have
+`<id>.npz`, arrays of the samples that the report shows, and `<id>.parquet`, the scores of every
+sample (`trustsweep.distributed.run.sample_table`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Part(BaseModel):
 
 
 class Asked(_Part):
-    """What the study asked for: the last attack (`evaluation.final`), and metrics by name."""
+    """The study's request: the final attack (`evaluation.final`) and metrics by name."""
 
     final: str
     metrics: list[str]

@@ -288,7 +288,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """What the sweep took in all sessions; until that is known, when the last trial ended."""
+        """Seconds of all sessions; while unknown, until the last trial ended."""
         ended = max((t.ended for t in self.trials), default=0.0)
         return max(ended, self.ledger.closed["seconds"]) if self.ledger.closed else ended
 

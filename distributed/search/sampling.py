@@ -1,8 +1,8 @@
-"""Optuna's samplers over a conditional space, drawing the same after every restart.
+"""Optuna's samplers over a conditional space; sampling is deterministic across restarts.
 
-Each draw is made by a fresh sampler whose seed comes from the study's seed and the number of the
-trial: what it suggests depends on these and on the trials that are known, never on the process. The
-Optuna study lives in memory and is built anew from the ledger, so that there is one truth.
+Each draw uses a fresh sampler seeded by the study's seed and the number of the trial: it depends on
+these and on the known trials, never on the process. The Optuna study lives in memory and is rebuilt
+from the ledger, the only source of truth.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a sweep runs next, as a Ray Tune searcher: trials under way, the search, then its repeats.
+"""A Ray Tune searcher of a sweep: running trials first, then the search, then its repeats.
 
 Ray's own `OptunaSearch` is not used: with several objectives it leaves a trial RUNNING for ever
 when a metric is NaN, records a stopped or failed trial as COMPLETE with the values it had, so that

@@ -1,7 +1,7 @@
 """Figures of a split with their 95 % intervals, from what each of its samples scored.
 
 Patients are redrawn, not images: those of one patient resemble each other. Whatever is a mean over
-images is resampled as one; AUROC, balanced accuracy and calibration error are computed anew from
+images is resampled as one; AUROC, balanced accuracy and calibration error are recomputed from
 each resample.
 """
 
@@ -31,14 +31,14 @@ LEAST_IN_GROUP = 50
 
 
 def headline_names(
-    task: Task, plan: EvaluationPlan, asked: Iterable[str], split: Split | None = None
+    task: Task, plan: EvaluationPlan, requested: Iterable[str], split: Split | None = None
 ) -> list[str]:
-    """What a study asks for, and every metric here of clean images and of the strongest attack; of
-    a split with conditions of its own, every metric of these."""
+    """The requested metrics, and all on clean images and under the strongest attack; for a split
+    with conditions of its own, all under these."""
     own = [member.name for member in plan.of_split(split)] if split is not None else []
     conditions = own or dict.fromkeys((CLEAN, attacked_name(max(plan.epsilons))))
     every = [f"{condition}.{leaf}" for condition in conditions for leaf in task.statistics]
-    return list(dict.fromkeys([*asked, *every]))
+    return list(dict.fromkeys([*requested, *every]))
 
 
 def estimates(
@@ -50,7 +50,7 @@ def estimates(
     trivial: TrivialMetrics | None = None,
     label: int | None = None,
 ) -> dict[str, Estimate]:
-    """Figures by their full names, those left out that samples' scores do not tell.
+    """Estimates by full name; metrics that cannot be computed from sample scores are left out.
 
     Args:
         scores: Of n samples.

@@ -1,4 +1,4 @@
-"""What a difference between two methods is worth: seeds, paired tests, corrections, bootstrap.
+"""Inference on differences between methods: paired tests, corrections, bootstrap.
 
 A NaN stands for an evaluation that gave no number. It is left out, its partner in a pair with it,
 and `n` says how many are left. SciPy, which takes seconds to load, is loaded by what needs it.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from trustsweep.distributed.sweep.plan import PreparedSweep
 
-#: Exports are written anew at the end of a trial, but not more than this share of the time.
+#: Exports are rewritten when a trial ends, but for at most this share of the time.
 _EXPORTS_SHARE = 0.05
 _SECONDS = "cost.seconds"
 #: Figures that may wait for TensorBoard's thread before the driver waits for it.

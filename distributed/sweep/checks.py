@@ -105,7 +105,7 @@ def _usable_maps(space: Space) -> None:
 
 
 def _listed(parameter: Parameter) -> list[Value]:
-    """What a parameter that is no range may be."""
+    """The values of a parameter that is not a range."""
     return [v for v in (*(parameter.choices or ()), parameter.value) if v is not None]
 
 

@@ -233,7 +233,7 @@ def ray_session(
     """Ray for the length of a sweep. A cluster that was already there is left as it is.
 
     `plugin_files` are loaded by every process that Ray starts for it, and must lie where it can.
-    On this machine Ray starts with what `node` says of it, worked out anew if left out.
+    On this machine Ray starts with the resources of `node`, by default those of `local_nodes`.
 
     Raises ConnectionError where it does not start, `UserError` where RAY_ADDRESS does not answer.
     """

@@ -242,11 +242,11 @@ def _estimated(
     write_table(
         card.with_suffix(".parquet"), [(s, gathered[s], where[s]) for s in Split if s in gathered]
     )
-    asked = [*study.objectives, *(constraint.metric for constraint in study.constraints)]
+    requested = [*study.objectives, *(constraint.metric for constraint in study.constraints)]
     part: dict[str, Any] = {"estimates": {}}
     for split in (s for s in Split if s in gathered):
         scores, patients = gathered[split], where[split].patients
-        names = headline_names(scores.task, plan, asked, split)
+        names = headline_names(scores.task, plan, requested, split)
         part["estimates"][str(split)] = {
             **where[split].counts,
             "figures": _plain(estimates(scores, plan, names, patients, trivial=trivial[split])),

@@ -64,7 +64,7 @@ _IDLE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class SlotSettings:
-    """What a slot needs beside the data sets. `checkpoints` is seen by every node."""
+    """Settings of a slot beside the data sets. `checkpoints` is seen by every node."""
 
     worker: WorkerSettings
     workers: int
@@ -75,7 +75,7 @@ class SlotSettings:
 
 
 def _trainer_class(workers: int) -> type[DataParallelTrainer]:
-    """What starts and watches a group of workers.
+    """The trainer that starts and watches a group of workers.
 
     One worker has nobody to talk to. Without `TorchTrainer`, which makes a process group, neither
     the slot nor Ray's controller loads torch: seconds of the CPU in each of these processes.

@@ -128,7 +128,7 @@ class Worker:
         return begun
 
     def _kept(self, trial: AssignedTrial) -> Begun:
-        """What is kept of a trial: its newest state or its finished model."""
+        """The saved progress of a trial: its newest state or its finished model."""
         # One rank looks: on shared storage the others may see a file a moment later.
         progress = Begun()
         if self._rank.index == 0:

@@ -179,7 +179,7 @@ class Forecast(Policy):
         self._front.add(ended.trial, ended.final[:m])
 
     def _model(self, rung: int) -> _Model | None:
-        """Learnt anew when a trial has ended; None where too few full ones passed this rung."""
+        """Refitted when a trial has ended; None if too few full ones passed this rung."""
         if rung not in self._models:
             full = [e for e in self._full.values() if rung in e.curve]
             stopped = [e for e in self._stopped.values() if rung in e.curve]

@@ -45,7 +45,7 @@ NAMED = 8
 
 @dataclass
 class _Rung:
-    """What was recorded at a rung, in order of arrival."""
+    """The results at a rung, in order of arrival."""
 
     trials: deque[str] = field(default_factory=lambda: deque(maxlen=WINDOW))
     losses: deque[Floats] = field(default_factory=lambda: deque(maxlen=WINDOW))

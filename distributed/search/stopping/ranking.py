@@ -29,7 +29,7 @@ Indices: TypeAlias = NDArray[np.intp]
 
 
 def losses_of(metrics: Metrics, objectives: Sequence[Objective]) -> Floats:
-    """What a trial measured, (m,), turned so that smaller is better; NaN where it is missing."""
+    """A trial's objectives, (m,), signed so that smaller is better; NaN where missing."""
     signs = [-1.0 if o.direction == "max" else 1.0 for o in objectives]
     values = [metrics.get(o.name, np.nan) for o in objectives]
     return np.multiply(signs, values)

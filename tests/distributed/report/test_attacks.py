@@ -284,7 +284,8 @@ def test_judged_by_the_attack_of_the_search_alone_is_said_plainly(fast: Path) ->
     assert not told.full
     assert told.compared == []
     assert search_curves(run.cards["model"]) == {}
-    assert any(ASK in line and "(fast) alone" in line for line in attack_lines(run))
+    only = "only under the attack of the search (fast)"
+    assert any(ASK in line and only in line for line in attack_lines(run))
     page = text_of(fast)
     assert "This front was evaluated only under the attack of the search" in page
     assert page.count(ASK) == 2  # in the section, and at the head of the page

@@ -154,7 +154,7 @@ def seed_points(results: Repeats) -> list[SeedPoints]:
 
 
 def findings(results: Repeats) -> list[str]:
-    """What the tests say in sentences, ties and negative results as plainly as the others."""
+    """The test results in sentences, including ties and negative results."""
     if results.baseline is None:
         return [
             "Nothing is tested: the run has no baseline. Name one in the study, such as "

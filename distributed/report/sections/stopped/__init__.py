@@ -12,7 +12,7 @@ from trustsweep.distributed.run.ledger import Record
 
 @dataclass(frozen=True)
 class Stop:
-    """A trial that was stopped after `trial.epochs` of the `length` epochs that it asked for.
+    """A trial that was stopped after `trial.epochs` of the `length` epochs of its config.
 
     `length` is None where its configuration does not say, `rung` (from 0) where it stopped at
     none that the study names.
