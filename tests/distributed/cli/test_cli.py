@@ -168,7 +168,7 @@ SWEEPS = [
     (["--set", "space.regime=uncertan"], ["space.regime", "did you mean 'uncertain'"]),
     (["--set", "space.width=abc"], ["space.width", "'abc' is not a whole number"]),
     (["--set", "search={trials: 3, trials: 4}"], ["--set", "key 'trials' stands twice"]),
-    (["--set", "constraints=['clean.dice >= 1.1']"], ["constraints", "kept by no model"]),
+    (["--set", "constraints=['clean.dice >= 1.1']"], ["constraints", "no model can meet"]),
     (["--warm-start", "nowhere"], ["nowhere", "no run here"]),
     (["--set", "methods=[classifier]", "--set", "space={}"], ["objectives", "segmentation"]),
 ]
