@@ -2,7 +2,7 @@
 
 Classification: the trials of the shipped study `recipes` (one objective, `clean.auroc` on
 validation), drawn by the sampler of the product; the best by validation is trained again under
-seeds that the search did not use, and each of these models is judged on the test split, once.
+seeds that the search did not use, and each of these models is evaluated on the test split, once.
 Segmentation: U-Net and evidential U-Net beside MONAI's BasicUNet and DynUNet, all with 16 channels
 at the finest level, the same recipe, epochs and seeds. Intervals redraw patients; they are of the
 mean over the seeds. Writes docs/results/anchors.md.
@@ -62,7 +62,7 @@ BAR = {"auroc": 0.960, "accuracy": 0.86}
 
 
 @dataclass(frozen=True)
-class Classified:
+class ClassificationAnchor:
     """A data set on which a recipe is searched.
 
     Attributes:
@@ -85,7 +85,7 @@ class Classified:
 
 
 @dataclass(frozen=True)
-class Segmented:
+class SegmentationAnchor:
     """A data set on which networks are compared."""
 
     title: str
@@ -100,7 +100,7 @@ class Segmented:
 
 # No data set has `published` rows yet: each is to be looked up in its paper before it stands here.
 CLASSIFIED = {
-    "pneumonia": Classified(
+    "pneumonia": ClassificationAnchor(
         "PneumoniaMNIST, 28 px",
         "medmnist",
         "medmnist/pneumoniamnist.npz",
@@ -108,7 +108,7 @@ CLASSIFIED = {
         note="Our copy of the train split has 388 of the 1,214 normal images that the published "
         "models learnt from.",
     ),
-    "breast": Classified(
+    "breast": ClassificationAnchor(
         "BreastMNIST, 28 px",
         "medmnist",
         "medmnist/breastmnist.npz",
@@ -116,10 +116,10 @@ CLASSIFIED = {
     ),
 }
 SEGMENTED = {
-    "infection": Segmented(
+    "infection": SegmentationAnchor(
         "Infection on chest X-rays, 64 px", "qata-cov19", "covid19_cxr_qata_layout/QaTa-COV19-v2"
     ),
-    "lung": Segmented(
+    "lung": SegmentationAnchor(
         "Lungs on chest X-rays, 64 px",
         "covid-cxr-segmentations",
         "covid19_cxr_segmentations",
@@ -127,13 +127,13 @@ SEGMENTED = {
     ),
 }
 QUICK_CLASSIFIED = {
-    "phantom-classes": Classified(
+    "phantom-classes": ClassificationAnchor(
         "Generated X-rays, 32 px", "phantoms", "", seeds=2, size=32, options={"count": 60},
         settings=("search.trials=3", "space.epochs=1", "space.width=4"),
     )
 }  # fmt: skip
 QUICK_SEGMENTED = {
-    "phantom-masks": Segmented(
+    "phantom-masks": SegmentationAnchor(
         "Generated X-rays, 32 px", "phantoms", "", seeds=2, size=32, epochs=1, width=4,
         options={"count": 60},
     )
@@ -215,24 +215,24 @@ def main() -> None:
         parser.error(f"--only: no {', '.join(unknown)} here; known: {', '.join(known)}")
     table = arguments.table or (arguments.out / "anchors.md" if arguments.quick else TABLE)
     table.parent.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.jobs, mp_context=spawn) as workers:
         for name in chosen:
             folder = arguments.out / name
             if name in classified:
-                found[name] = searched(classified[name], arguments.data, folder, workers)
+                results[name] = searched(classified[name], arguments.data, folder, workers)
             else:
-                found[name] = compared(segmented[name], arguments.data, folder, workers)
+                results[name] = compared(segmented[name], arguments.data, folder, workers)
             # What there is stands, should the next take hours.
-            write_atomically(table, document(found))
+            write_atomically(table, document(results))
             if arguments.json:
-                write_atomically(arguments.json, json.dumps(found, indent=2) + "\n")
-    print(document(found))
+                write_atomically(arguments.json, json.dumps(results, indent=2) + "\n")
+    print(document(results))
 
 
 def searched(
-    anchor: Classified, sources: Path | None, out: Path, workers: ProcessPoolExecutor
+    anchor: ClassificationAnchor, sources: Path | None, out: Path, workers: ProcessPoolExecutor
 ) -> dict[str, Any]:
     """The search, the retrainings and the figures of one data set."""
     data = _prepared(anchor, sources, out)
@@ -307,7 +307,7 @@ def _told(
 
 
 def compared(
-    anchor: Segmented, sources: Path | None, out: Path, workers: ProcessPoolExecutor
+    anchor: SegmentationAnchor, sources: Path | None, out: Path, workers: ProcessPoolExecutor
 ) -> dict[str, Any]:
     """All arms on one data set, and how far each is from `unet` on the same patients."""
     data = _prepared(anchor, sources, out)
@@ -338,7 +338,9 @@ def compared(
     }
 
 
-def _prepared(anchor: Classified | Segmented, sources: Path | None, out: Path) -> Path:
+def _prepared(
+    anchor: ClassificationAnchor | SegmentationAnchor, sources: Path | None, out: Path
+) -> Path:
     data = out / "data"
     if not (data / MANIFEST_NAME).is_file():
         source = sources / anchor.source if sources and anchor.source else None
@@ -357,7 +359,7 @@ def _trained(
     arm: str = "",
     test: bool = True,
 ) -> dict[str, Any]:
-    """Train a model unless that was done, and judge it; what each test image scored is kept."""
+    """Train and evaluate a model unless that was done; saves the scores of each test image."""
     torch.set_num_threads(1)
     kept = out / f"{name}.json"
     if kept.is_file():
@@ -379,10 +381,10 @@ def _trained(
         write_atomically(kept, json.dumps({"failed": str(problem)}))
         return {"failed": str(problem)}
     spent = time.process_time() - began
-    judged = training.evaluate(Samples.read(data, Split.VAL), CLEAN, batch_size=BATCH).compute()
+    validation = training.evaluate(Samples.read(data, Split.VAL), CLEAN, batch_size=BATCH).compute()
     row: dict[str, Any] = {
         "config": dict(config),
-        "val": {name: value for name, value in judged.items() if name.startswith("clean.")},
+        "val": {name: value for name, value in validation.items() if name.startswith("clean.")},
         "cpu_seconds": spent,
         "parameters": sum(p.numel() for p in training.network.parameters()),
     }
@@ -421,15 +423,15 @@ def _figures(
     others = [_columns(out, name) for name in less]
     clusters = [patient[str(i)] for i in columns[0]["ids"]]
     task = task_named(TaskName.SEGMENTATION if "dice" in columns[0] else TaskName.CLASSIFICATION)
-    found = {}
+    estimates = {}
     for metric in SHOWN[str(task)]:
         make = task.statistics[metric]
         mine, theirs = ([make(c) for c in some] for some in (columns, others))
         once = np.ones((1, len(clusters)))
         whole: Estimate = bootstrap(partial(_difference, mine, theirs), clusters)
         values = [float(part(once)[0]) for part in mine]
-        found[metric] = {**asdict(whole), "seeds": values, "deviation": summarise(values).std}
-    return found
+        estimates[metric] = {**asdict(whole), "seeds": values, "deviation": summarise(values).std}
+    return estimates
 
 
 def _difference(
@@ -446,27 +448,27 @@ def _columns(out: Path, name: str) -> dict[str, np.ndarray]:
         return {key: arrays[key] for key in arrays.files}
 
 
-def document(found: Mapping[str, Mapping[str, Any]]) -> str:
+def document(results: Mapping[str, Mapping[str, Any]]) -> str:
     """docs/results/anchors.md."""
     parts = [
         "# How good the models are",
         f"Made by `benchmarks/anchors.py` with trustsweep {VERSION}, torch {torch.__version__} on "
         f"{platform.machine()}; do not edit.",
-        "\n".join(["## What does not hold, and what does", "", *_verdicts(found)]),
+        "\n".join(["## What does not hold, and what does", "", *_verdicts(results)]),
         "Every figure is of the test split and the mean over seeds that no search used; in "
         "brackets its 95 % interval, patients (of MedMNIST: images) redrawn, and ± the standard "
         "deviation over the seeds. The test split was looked at once, after everything was "
         "chosen on validation. Differences are of the same patients, and not corrected for how "
         "many there are.",
     ]
-    for result in found.values():
+    for result in results.values():
         parts += _section(result)
     return "\n\n".join(parts) + "\n"
 
 
-def _verdicts(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _verdicts(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
-    for result in found.values():
+    for result in results.values():
         if result["task"] == "classification":
             test = result["arms"]["found"]["test"]
             for metric, bar in result["bar"].items():
@@ -505,11 +507,12 @@ def _section(result: Mapping[str, Any]) -> list[str]:
     if result["task"] == "classification":
         for name, auroc, accuracy in result["published"]:
             rows.append([name, f"{auroc:.3f}", f"{accuracy:.3f}", *("",) * (len(head) - 3)])
-        found = sorted(result["spread"])
+        spread = sorted(result["spread"])
         texts.append(
             f"Images: {counts}. A search of {result['trials']} trials on `clean.auroc` of the "
             f"validation split ({result['cpu_seconds'] / 60:.0f} CPU minutes; best "
-            f"{found[-1]:.4f}, median {found[len(found) // 2]:.4f}, worst {found[0]:.4f}) chose:"
+            f"{spread[-1]:.4f}, median {spread[len(spread) // 2]:.4f}, worst "
+            f"{spread[0]:.4f}) chose:"
         )
         config = {k: v for k, v in result["chosen"].items() if k not in HELD}
         texts.append("`" + ", ".join(f"{k} {_plain(v)}" for k, v in config.items()) + "`")

@@ -1,15 +1,15 @@
 """What an attack is worth: fronts of three data sets under PGD-7 as it was, fast and full ensemble.
 
-On each data set, random configurations of a shipped study's space are trained and judged on the
+On each data set, random configurations of a shipped study's space are trained and evaluated on the
 validation split by the fast ensemble, as in a search; the models of their front are then attacked
-on the test split, also by the attack that this project judged with before: PGD-7 on the
+on the test split, also by the attack that this project used before: PGD-7 on the
 cross-entropy of float32 probabilities, last iterate, one start. Beside them stands a classifier
 trained without any defence until it is sure of itself. Writes docs/results/attacks.md.
 
     python benchmarks/attacks.py --data DATA --out runs/attacks [--jobs N] [--json FILE] [--quick]
 
 DATA holds `covid19_cxr_qata_layout`, `lgg-mri-segmentation` and `medmnist`; with --quick, generated
-X-rays stand for all of them. Every training and every judged model is kept: a second call goes on.
+X-rays stand for all of them. Every training and evaluation is saved: a second call resumes.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ UNDEFENDED = {
 
 
 @dataclass(frozen=True)
-class Problem:
+class SearchSetup:
     """A data set and how a front on it is searched.
 
     Attributes:
         source: Below the folder of the data sets; "" for generated ones.
-        metric: What is told of its models at each ε.
+        metric: Reported of its models at each ε.
         undefended: Whether `UNDEFENDED` is trained on it.
     """
 
@@ -88,7 +88,7 @@ class Problem:
 
 
 PROBLEMS = {
-    "xrays": Problem(
+    "xrays": SearchSetup(
         "Chest X-rays, infection, 64 px",
         "qata-cov19",
         "covid19_cxr_qata_layout/QaTa-COV19-v2",
@@ -97,7 +97,7 @@ PROBLEMS = {
         ("search.trials=6",),
         "dice_lesion",
     ),
-    "mri": Problem(
+    "mri": SearchSetup(
         "Brain MRI, tumour, 64 px",
         "lgg",
         "lgg-mri-segmentation/kaggle_3m",
@@ -106,7 +106,7 @@ PROBLEMS = {
         ("search.trials=6", "space.epochs=10"),
         "dice_lesion",
     ),
-    "pneumonia": Problem(
+    "pneumonia": SearchSetup(
         "PneumoniaMNIST, 28 px",
         "medmnist",
         "medmnist/pneumoniamnist.npz",
@@ -118,7 +118,7 @@ PROBLEMS = {
     ),
 }
 QUICK = {
-    "phantoms": Problem(
+    "phantoms": SearchSetup(
         "Generated X-rays, 32 px",
         "phantoms",
         "",
@@ -141,10 +141,10 @@ class ProbabilityVictim(ScoreVictim):
     """What was attacked before: the cross-entropy of the probability, as float32 rounds it."""
 
     def loss(self, batch: Batch) -> Tensor:
-        said = self.method.predict(self.network, batch)
+        prediction = self.method.predict(self.network, batch)
         truth = self.method.task.truth(batch)
         assert truth is not None
-        p = said.probability
+        p = prediction.probability
         if p.shape[1] > 1:
             tiny = torch.finfo(torch.float32).tiny
             return F.nll_loss(p.clamp_min(tiny).log(), truth, reduction="none")
@@ -183,7 +183,7 @@ def main() -> None:
 
 
 def measured(
-    problem: Problem, sources: Path | None, out: Path, workers: ProcessPoolExecutor
+    problem: SearchSetup, sources: Path | None, out: Path, workers: ProcessPoolExecutor
 ) -> list[dict[str, Any]]:
     """A row for each model of the problem's front, and for the undefended one; kept in `out`."""
     data = out / "data"
@@ -211,8 +211,8 @@ def _front(study: Study, figures: Mapping[str, Mapping[str, float]]) -> list[str
     """The models that keep the study's constraints and that no other beats, on validation."""
     fit = [
         name
-        for name, found in figures.items()
-        if all(c.violation(found[c.metric]) <= 0 for c in study.constraints)
+        for name, metrics in figures.items()
+        if all(c.violation(metrics[c.metric]) <= 0 for c in study.constraints)
     ]
     objectives = objectives_of(study)
     values = [[figures[name][o.name] for o in objectives] for name in fit]
@@ -228,7 +228,7 @@ def _trained(
     name: str,
     config: Mapping[str, Any],
 ) -> dict[str, float]:
-    """Train a model unless that was done, and judge it on validation."""
+    """Train a model and evaluate it on validation, unless that was done."""
     torch.set_num_threads(1)
     kept = out / f"{name}.json"
     if kept.is_file():
@@ -245,7 +245,7 @@ def _trained(
 
 
 def _row(
-    problem: Problem,
+    problem: SearchSetup,
     data: Path,
     out: Path,
     plan: EvaluationPlan,
@@ -261,10 +261,10 @@ def _row(
     model = Model(config, Manifest.load(data), plan)
     load_model(out / "models" / name, model.network)
     samples = Samples.read(data, Split.TEST)
-    judge = partial(model.evaluate, samples, batch_size=32)
+    evaluate_model = partial(model.evaluate, samples, batch_size=32)
     figures, spent = {}, {}
-    ways = {BEFORE: partial(_before, model, samples), FAST: judge}
-    ways[FULL] = partial(judge, attack=FULL)
+    ways = {BEFORE: partial(_before, model, samples), FAST: evaluate_model}
+    ways[FULL] = partial(evaluate_model, attack=FULL)
     for attack, run in ways.items():
         began = time.process_time()
         figures[attack] = run().compute()
@@ -289,7 +289,7 @@ def _row(
 
 
 def _before(model: Model, samples: Samples) -> Evaluation:
-    """PGD-7 on probabilities, last iterate, one start: how every model was judged."""
+    """PGD-7 on probabilities, last iterate, one start: the attack used before."""
     victim = ProbabilityVictim(model.method, model.network)
     attack = make_attack("pgd", steps=7)
 
@@ -307,7 +307,7 @@ def _before(model: Model, samples: Samples) -> Evaluation:
     )
 
 
-def document(rows: Sequence[Mapping[str, Any]], problems: Mapping[str, Problem]) -> str:
+def document(rows: Sequence[Mapping[str, Any]], problems: Mapping[str, SearchSetup]) -> str:
     """docs/results/attacks.md."""
     sides = {steps: round(size**0.5) for size, steps in STEPS.items()}
     budgets = ", ".join(f"{steps} up to {side} x {side} pixels" for steps, side in sides.items())

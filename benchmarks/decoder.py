@@ -54,7 +54,7 @@ DRAWN, GAP = 256, 24
 
 
 @dataclass(frozen=True)
-class Source:
+class DecoderData:
     """A data set: its layout, published folder (None for generated) and options."""
 
     layout: str
@@ -63,9 +63,9 @@ class Source:
 
 
 SETS = {
-    "infection": Source("qata-cov19", "covid19_cxr_qata_layout/QaTa-COV19-v2"),
-    "lung": Source("covid-cxr-segmentations", "covid19_cxr_segmentations", {"target": "lung"}),
-    "phantoms": Source("phantoms", None, {"count": 100}),
+    "infection": DecoderData("qata-cov19", "covid19_cxr_qata_layout/QaTa-COV19-v2"),
+    "lung": DecoderData("covid-cxr-segmentations", "covid19_cxr_segmentations", {"target": "lung"}),
+    "phantoms": DecoderData("phantoms", None, {"count": 100}),
 }
 
 
@@ -225,8 +225,8 @@ class _Work:
         if not path.is_file():
             rows = [_cost(*case, self.protocol.rounds) for case in self.protocol.timed]
             write_atomically(path, json.dumps(rows))
-        found: list[dict[str, Any]] = json.loads(path.read_text())
-        return found
+        costs: list[dict[str, Any]] = json.loads(path.read_text())
+        return costs
 
     def picture(self, path: Path) -> None:
         """Probability and uncertainty of evidential networks, both decoders side by side."""
@@ -287,12 +287,12 @@ def _truth(batch: Batch) -> Tensor:
 def _shares(training: Training, batch: Batch) -> dict[str, float]:
     """Nyquist shares of the maps of a batch, and of an image that does not vary."""
     constant = batch.select([0]).with_image(torch.full_like(batch.image[:1], 0.5))
-    found = {}
+    shares = {}
     for name, images in {"": batch, "constant_": constant}.items():
         prediction = training.model.predict(images)
-        found[f"{name}probability"] = nyquist_share(prediction.probability[:, 0])
-        found[f"{name}uncertainty"] = nyquist_share(next(iter(prediction.uncertainty.values())))
-    return found
+        shares[f"{name}probability"] = nyquist_share(prediction.probability[:, 0])
+        shares[f"{name}uncertainty"] = nyquist_share(next(iter(prediction.uncertainty.values())))
+    return shares
 
 
 def _cost(width: int, size: int, rounds: int) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from typing import Any
 
 from comparing.figures import rows
 from comparing.models import Unit
-from comparing.protocol import Budget, Source, Told, parser, pool, read, run
-from evidence.claims import judge_claims
+from comparing.protocol import Budget, ComparisonResults, DataSource, parser, pool, read, run
+from evidence.claims import evaluate_claims
 from evidence.document import Result, document
 from evidence.figures import CARD_COLUMNS, COLUMNS
 from evidence.models import (
@@ -43,22 +43,22 @@ from evidence.models import (
     arm_of,
     configs,
     drawn,
-    judged,
-    judged_fully,
+    evaluate_fully,
+    evaluate_unit,
 )
 
 from trustsweep.data_pipelines.machine import write_atomically
 from trustsweep.data_pipelines.schema import Manifest
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "evidential.md"
-#: Judged at their defaults as well.
+#: Arms that are also evaluated at their defaults.
 UNTUNED = tuple(arm_of(form, NONE) for form in (CLASSICAL, ACE, EVIDENTIAL))
-#: Judged under the full ensemble as well, where a data set asks for it.
+#: Arms that are also evaluated under the full ensemble, for data sets that are `thorough`.
 THOROUGH = tuple(arm_of(EVIDENTIAL, regime) for regime in (RANDOM, UNCERTAIN))
 
 
 @dataclass(frozen=True)
-class Segmented(Source):
+class EvidentialData(DataSource):
     """A data set with masks, what is spent on it, and what else is set of the study."""
 
     budget: Budget = field(default_factory=lambda: Budget(folds=5, candidates=3, seeds=1))
@@ -68,7 +68,7 @@ class Segmented(Source):
 
 
 SETS = {
-    "xrays": Segmented(
+    "xrays": EvidentialData(
         "covid-cxr-segmentations",
         "covid19_cxr_segmentations",
         64,
@@ -78,7 +78,7 @@ SETS = {
         note="The X-rays of the folder in QaTa-COV19's layout, read from the one that names their "
         "patients: file names do not, and its test set would be that of every fold.",
     ),
-    "mri": Segmented(
+    "mri": EvidentialData(
         "lgg",
         "lgg-mri-segmentation/kaggle_3m",
         64,
@@ -89,7 +89,7 @@ SETS = {
     ),
 }
 QUICK = {
-    "phantoms": Segmented(
+    "phantoms": EvidentialData(
         "phantoms",
         None,
         32,
@@ -117,7 +117,7 @@ def main() -> None:
             name: _result(name, source, arguments.data, arguments.out, workers)
             for name, source in sources.items()
         }
-    claims = judge_claims({name: one.judgements for name, one in results.items()})
+    claims = evaluate_claims({name: one.evaluated_arms for name, one in results.items()})
     text = document(results, claims)
     table = arguments.out / "evidential.md" if arguments.quick else TABLE
     table.write_text(text, encoding="utf-8")
@@ -131,9 +131,9 @@ def main() -> None:
 
 
 def _result(
-    name: str, source: Segmented, published: Path | None, out: Path, workers: Executor
+    name: str, source: EvidentialData, published: Path | None, out: Path, workers: Executor
 ) -> Result:
-    """Every model of one data set, trained and judged unless that was done."""
+    """Every model of one data set, trained and evaluated unless that was done."""
     budget = source.budget
     data = source.prepared(name, budget.folds, published, out)
     overrides = (f"space.epochs={source.epochs}", *source.overrides)
@@ -149,17 +149,19 @@ def _result(
         list(arms),
         {arm: arms[arm] for arm in UNTUNED},
         unit,
-        judged,
+        evaluate_unit,
         budget.seeds,
         workers,
     )
     fully = {arm: units.tuned[arm] for arm in THOROUGH} if source.thorough else {}
     flat = [one for folds in fully.values() for fold in folds for one in fold]
-    for _ in workers.map(judged_fully, flat):
+    for _ in workers.map(evaluate_fully, flat):
         pass
     manifests = [Manifest.load(fold) for fold in data]
     return Result(
-        told=Told(manifests, read(units.tuned), read(units.defaults), units.moved),
+        comparison=ComparisonResults(
+            manifests, read(units.tuned), read(units.defaults), units.moved
+        ),
         cooled=read(units.tuned, COOLED),
         by_entropy=read(units.tuned, BY_ENTROPY),
         fully=read(fully, FULLY),
@@ -171,17 +173,17 @@ def _result(
 
 def _content(one: Result) -> dict[str, Any]:
     kinds = {
-        "tuned": one.told.tuned,
-        "defaults": one.told.defaults,
+        "tuned": one.comparison.tuned,
+        "defaults": one.comparison.defaults,
         "cooled": one.cooled,
     }
     return {
-        "fingerprints": [manifest.fingerprint for manifest in one.told.manifests],
+        "fingerprints": [manifest.fingerprint for manifest in one.comparison.manifests],
         **{kind: rows(arms, COLUMNS, CARD_COLUMNS) for kind, arms in kinds.items()},
         "fully": one.fully_by_seed(),
         "configs": {
             arm: [[model.card["config"] for model in fold] for fold in folds.folds]
-            for arm, folds in one.told.tuned.items()
+            for arm, folds in one.comparison.tuned.items()
         },
     }
 

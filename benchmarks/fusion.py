@@ -23,11 +23,11 @@ from typing import Any
 
 from comparing.figures import rows
 from comparing.models import Unit, candidates
-from comparing.protocol import Budget, Source, Told, parser, pool, read, run
-from fused.claims import judge_claims
+from comparing.protocol import Budget, ComparisonResults, DataSource, parser, pool, read, run
+from fused.claims import evaluate_claims
 from fused.document import document
 from fused.figures import BASELINES, CARD_COLUMNS, COLUMNS, METHOD
-from fused.models import CHOSEN_BY, judged
+from fused.models import CHOSEN_BY, evaluate_unit
 
 from trustsweep.data_pipelines.machine import write_atomically
 from trustsweep.data_pipelines.schema import Manifest
@@ -37,7 +37,7 @@ TABLE = Path(__file__).parents[1] / "docs" / "results" / "fusion.md"
 
 
 @dataclass(frozen=True)
-class Fused(Source):
+class FusionData(DataSource):
     """A data set; `noise` is the corruption of its values or images."""
 
     noise: str = "gaussian-noise"
@@ -45,13 +45,19 @@ class Fused(Source):
 
 
 SETS = {
-    "heart": Fused("uci-heart", "uci_heart_disease", 32, {"ood_site": "va"}, noise="value-noise"),
-    "icu": Fused("physionet2012", "physionet_challenge2012", 32, epochs=32, noise="value-noise"),
-    "phantoms": Fused("phantoms", None, 48, {"count": 800, "ood_site": "portable"}),
-    "lgg": Fused("lgg", "lgg-mri-segmentation/kaggle_3m", 64, {"ood_site": "HT"}, ablated=False),
-    "hannover": Fused("hannover-covid", "hannover_covid", 64, ablated=False),
+    "heart": FusionData(
+        "uci-heart", "uci_heart_disease", 32, {"ood_site": "va"}, noise="value-noise"
+    ),
+    "icu": FusionData(
+        "physionet2012", "physionet_challenge2012", 32, epochs=32, noise="value-noise"
+    ),
+    "phantoms": FusionData("phantoms", None, 48, {"count": 800, "ood_site": "portable"}),
+    "lgg": FusionData(
+        "lgg", "lgg-mri-segmentation/kaggle_3m", 64, {"ood_site": "HT"}, ablated=False
+    ),
+    "hannover": FusionData("hannover-covid", "hannover_covid", 64, ablated=False),
 }
-QUICK = {"phantoms": Fused("phantoms", None, 16, {"count": 90}, epochs=1)}
+QUICK = {"phantoms": FusionData("phantoms", None, 16, {"count": 90}, epochs=1)}
 QUICK_BUDGET = Budget(folds=3, candidates=2, seeds=1)
 
 
@@ -63,15 +69,15 @@ def main() -> None:
     if arguments.data is None and any(source.folder for source in sources.values()):
         asked.error("--data is needed: the published folders")
     with pool(arguments.jobs) as workers:
-        told = {
-            name: _told(name, source, budget, arguments.data, arguments.out, workers)
+        by_data = {
+            name: _compare(name, source, budget, arguments.data, arguments.out, workers)
             for name, source in sources.items()
         }
-    claims = judge_claims(
-        {name: one.tuned for name, one in told.items()},
-        {name: one.sizes for name, one in told.items()},
+    claims = evaluate_claims(
+        {name: one.tuned for name, one in by_data.items()},
+        {name: one.sizes for name, one in by_data.items()},
     )
-    text = document(told, claims, budget.candidates, budget.seeds)
+    text = document(by_data, claims, budget.candidates, budget.seeds)
     table = arguments.out / "fusion.md" if arguments.quick else TABLE
     table.write_text(text, encoding="utf-8")
     print(text)
@@ -83,17 +89,22 @@ def main() -> None:
                     "tuned": rows(one.tuned, COLUMNS, CARD_COLUMNS),
                     "defaults": rows(one.defaults, COLUMNS, CARD_COLUMNS),
                 }
-                for name, one in told.items()
+                for name, one in by_data.items()
             },
             "claims": [claim.as_json() for claim in claims],
         }
         write_atomically(arguments.json, json.dumps(content, indent=1) + "\n")
 
 
-def _told(
-    name: str, source: Fused, budget: Budget, published: Path | None, out: Path, workers: Executor
-) -> Told:
-    """Every model of one data set, trained and judged unless that was done."""
+def _compare(
+    name: str,
+    source: FusionData,
+    budget: Budget,
+    published: Path | None,
+    out: Path,
+    workers: Executor,
+) -> ComparisonResults:
+    """Every model of one data set, trained and evaluated unless that was done."""
     data = source.prepared(name, budget.folds, published, out)
     overrides = (
         f"space.epochs={source.epochs}",
@@ -113,9 +124,9 @@ def _told(
         named = study.variants.get(arm, {})
         return candidates("fusion", arms[arm], named, overrides, budget.candidates, fold)
 
-    units = run(data, drawn, compared, arms, unit, judged, budget.seeds, workers)
+    units = run(data, drawn, compared, arms, unit, evaluate_unit, budget.seeds, workers)
     manifests = [Manifest.load(fold) for fold in data]
-    return Told(manifests, read(units.tuned), read(units.defaults), units.moved)
+    return ComparisonResults(manifests, read(units.tuned), read(units.defaults), units.moved)
 
 
 if __name__ == "__main__":

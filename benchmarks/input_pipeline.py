@@ -185,14 +185,14 @@ def ways(
 
         return run
 
-    found = {
+    by_name = {
         "memory": _memory(torch.from_numpy(images), names, corruption, batch_size, device),
         "DataLoader 0": _loader(images, names, corruption, batch_size, device, workers=0),
         "DataLoader 2": _loader(images, names, corruption, batch_size, device, workers=2),
         "Ray Data": _guide(folder / GUIDE, corruption, batch_size, device),
         "Ray Data, bytes": _guide(folder / "data" / Split.TRAIN, corruption, batch_size, device),
     }
-    return found | {name: ours(name) for name in OURS}
+    return by_name | {name: ours(name) for name in OURS}
 
 
 def _memory(
@@ -338,12 +338,12 @@ def _round(
         ends.callback(streamed.close)  # before Ray ends
         # Held, as what nobody holds is freed.
         shared = materialise(folder / "data", [Split.TRAIN])[Split.TRAIN]
-        found = ways(folder, manifest, arguments.batch_size, device, shared, streamed, row)
-        took: dict[str, list[float]] = {way: [] for way in found}
+        by_name = ways(folder, manifest, arguments.batch_size, device, shared, streamed, row)
+        took: dict[str, list[float]] = {way: [] for way in by_name}
         for group in GROUPS:
             for epoch in range(turn * row, (turn + 1) * row):
                 for way in group:
-                    took[way].append(seconds(found[way], epoch, arguments.images))
+                    took[way].append(seconds(by_name[way], epoch, arguments.images))
             streamed.close()
             for way in group:
                 rate = arguments.images * (row - 1) / sum(took[way][1:])
@@ -358,11 +358,11 @@ def targets(rates: dict[str, list[float]]) -> list[dict[str, Any]]:
         ("resident", "memory", 0.9),
         ("streamed", "Ray Data", 2.0),
     ]
-    found = []
+    rows = []
     for mode, rival, target in wanted:
         rounds = zip(rates[mode], rates[rival], strict=True)
         ratio = statistics.median(mine / theirs for mine, theirs in rounds)
-        found.append(
+        rows.append(
             {
                 "mode": mode,
                 "against": rival,
@@ -371,7 +371,7 @@ def targets(rates: dict[str, list[float]]) -> list[dict[str, Any]]:
                 "reached": ratio >= target,
             }
         )
-    return found
+    return rows
 
 
 def table(figures: dict[str, Any]) -> str:

@@ -51,7 +51,7 @@ def play(
     `curves[trial]` is (rungs + 1, m): the figures `names` (by default the policy's objectives) at
     each rung and at the end. `costs[trial]` is (rungs + 1,): the cost from the trial's start to
     that point, which is also the time that it takes. The next trial is drawn from `order` when a
-    slot is free, after the trial that freed it was yielded: a sampler that is told of what is
+    slot is free, after the trial that freed it was yielded: a sampler that learns what is
     yielded may decide what comes next, and add its curve only then.
     """
     names = names or [o.name for o in policy.objectives]

@@ -34,7 +34,7 @@ from efficiency.measure import finals_of
 from efficiency.problem import Problem
 from efficiency.problems import FUNCTIONS, PAIRS, Analytic, Recorded
 from efficiency.stopping import RULES
-from efficiency.ways import Trial, Way, sweep
+from efficiency.ways import TrialOutcome, Way, sweep
 
 from trustsweep.data_pipelines.machine import write_atomically
 
@@ -70,16 +70,16 @@ class Searches:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.runs: dict[str, dict[str, dict[int, list[Trial]]]] = defaultdict(
+        self.runs: dict[str, dict[str, dict[int, list[TrialOutcome]]]] = defaultdict(
             lambda: defaultdict(dict)
         )
         if path.is_file():
             for line in path.read_text(encoding="utf-8").splitlines():
                 entry = json.loads(line)
-                history = [Trial(*trial) for trial in entry["history"]]
+                history = [TrialOutcome(*trial) for trial in entry["history"]]
                 self.runs[entry["problem"]][entry["way"]][entry["seed"]] = history
 
-    def run(self, problem: Problem, way: Way, seed: int) -> list[Trial]:
+    def run(self, problem: Problem, way: Way, seed: int) -> list[TrialOutcome]:
         """The search of that seed, done now if it was not done before."""
         known = self.runs[problem.name][way.name]
         if seed not in known:
@@ -112,13 +112,13 @@ def main() -> None:
         for way in ways:
             for name in names:
                 _search(searches, Analytic(name), [way], range(arguments.seeds))
-    found = findings(searches.runs, curves)
-    text = document(found)
+    results = findings(searches.runs, curves)
+    text = document(results)
     table = arguments.table or (arguments.out / TABLE.name if arguments.quick else TABLE)
     write_atomically(table, text)
     print(text)
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(_finite(found), indent=1) + "\n")
+        write_atomically(arguments.json, json.dumps(_finite(results), indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -146,13 +146,13 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _finite(found: Any) -> Any:
+def _finite(value: Any) -> Any:
     """JSON has no infinity: what is never reached costs null."""
-    if isinstance(found, dict):
-        return {key: _finite(value) for key, value in found.items()}
-    if isinstance(found, list | tuple):
-        return [_finite(value) for value in found]
-    return None if isinstance(found, float) and math.isinf(found) else found
+    if isinstance(value, dict):
+        return {key: _finite(value) for key, value in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(value) for value in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def _search(

@@ -46,8 +46,8 @@ from trustsweep.distributed.search.searcher import ParetoSearch
 from trustsweep.distributed.search.study_scheduler import StudyScheduler
 from trustsweep.distributed.sweep import callbacks, resources
 from trustsweep.distributed.sweep.callbacks import RunCallback
-from trustsweep.distributed.sweep.plan import Prepared, prepare
-from trustsweep.distributed.sweep.progress import Progress
+from trustsweep.distributed.sweep.plan import PreparedSweep, prepare
+from trustsweep.distributed.sweep.progress import SweepProgress
 from trustsweep.distributed.version import VERSION, code_revision
 from trustsweep.distributed.workers.outcome import CONFIG, FINISHED, METRICS, RUNG
 from trustsweep.search_spaces.study import Scheduler, Study
@@ -67,13 +67,13 @@ PARTS: dict[str, list[tuple[Any, tuple[str, ...]]]] = {
     "ledger": [(Ledger, ("start", "epoch", "end"))],
     "callbacks": [(RunCallback, ("on_trial_start", "on_trial_result"))],
     "TensorBoard": [(SummaryWriter, ("__init__", "add_scalar", "add_hparams", "close"))],
-    "display": [(Progress, ("started", "epoch", "ended"))],
+    "display": [(SweepProgress, ("started", "epoch", "ended"))],
     "exports": [(callbacks, ("write_exports",))],
     "journal": [(Journal, ("write",))],
 }
 
 
-class Clock:
+class PartClock:
     """Seconds by part, of watched functions that may call each other."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Handle:
 class Session:
     """One session of a sweep, from what lies in its folder."""
 
-    def __init__(self, run: Run, prepared: Prepared, console: Console) -> None:
+    def __init__(self, run: Run, prepared: PreparedSweep, console: Console) -> None:
         study, objectives = prepared.study, prepared.objectives
         halt = Halt()
         sampling = Sampling(study, objectives, identifier(study, prepared.manifest))
@@ -116,7 +116,9 @@ class Session:
         self._scheduler = StudyScheduler(study, objectives, run.ledger, halt)
         self._search = ParetoSearch(study.search.trials, run.ledger, sampling, list, halt)
         self.journal = Journal(run.path, study.name, objectives, sampling.as_optuna)
-        progress = Progress(console, objectives, study.search.trials, run.ledger.records.values())
+        progress = SweepProgress(
+            console, objectives, study.search.trials, run.ledger.records.values()
+        )
         self._callback = RunCallback(
             run, prepared, self.journal, progress, self._scheduler.stopped, halt, earlier=0.0
         )
@@ -176,7 +178,7 @@ def study_of(sampler: str, trials: int, policy: str, data: Path) -> Study:
     )
 
 
-def begin(study: Study, folder: Path) -> tuple[Run, Prepared]:
+def begin(study: Study, folder: Path) -> tuple[Run, PreparedSweep]:
     prepared = prepare(study, resources.local_nodes())
     run = Run.create(folder)
     run.write_study(study, prepared.manifest)
@@ -191,8 +193,8 @@ def megabytes() -> float:
 
 
 def search(
-    study: Study, folder: Path, clock: Clock, console: Console
-) -> tuple[Prepared, list[dict[str, Any]]]:
+    study: Study, folder: Path, clock: PartClock, console: Console
+) -> tuple[PreparedSweep, list[dict[str, Any]]]:
     """Run the whole study; at each mark, what its trials since the last took, and the memory."""
     run, prepared = begin(study, folder)
     session = Session(run, prepared, console)
@@ -218,7 +220,9 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return call(), time.perf_counter() - began
 
 
-def taken_up(prepared: Prepared, folder: Path, clock: Clock, console: Console) -> dict[str, float]:
+def taken_up(
+    prepared: PreparedSweep, folder: Path, clock: PartClock, console: Console
+) -> dict[str, float]:
     """Seconds until a finished run could go on, and until its exports and report are there anew."""
     run, ledger = timed(lambda: Run.open(folder))
     before = Counter(clock.seconds)
@@ -237,7 +241,7 @@ def taken_up(prepared: Prepared, folder: Path, clock: Clock, console: Console) -
     }
 
 
-def plain_optuna(study: Study, prepared: Prepared, file: Path) -> dict[str, float]:
+def plain_optuna(study: Study, prepared: PreparedSweep, file: Path) -> dict[str, float]:
     """Seconds that a trial costs in Optuna with its own journal, over as many trials."""
     peer = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(file))),
@@ -283,7 +287,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.trials = 40
-    clock = Clock()
+    clock = PartClock()
     for part, owners in PARTS.items():
         for owner, methods in owners:
             for method in methods:

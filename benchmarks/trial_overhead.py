@@ -29,7 +29,7 @@ from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.streams import Samples, materialise
 from trustsweep.distributed.sweep.resources import ray_session
 from trustsweep.distributed.workers.board import WorkerSettings
-from trustsweep.distributed.workers.outcome import CONFIG, JUDGED, TRIAL, metrics_of
+from trustsweep.distributed.workers.outcome import CONFIG, STOPPABLE, TRIAL, metrics_of
 from trustsweep.distributed.workers.rank import Rank
 from trustsweep.distributed.workers.slot import REQUEST, Slot, SlotSettings
 from trustsweep.distributed.workers.training import Training, merge_ranks
@@ -40,7 +40,7 @@ WORK = ("train.seconds", "evaluate.seconds")
 SPLITS = (Split.TRAIN, Split.VAL)
 
 
-class Clock(tune.Callback):
+class TrialClock(tune.Callback):
     """When each trial ended, and how long its worker worked."""
 
     def __init__(self) -> None:
@@ -99,14 +99,14 @@ def measure(
     method: Any, settings: SlotSettings, datasets: Any, config: dict[str, Any], trials: int
 ) -> list[float]:
     """Fixed seconds of each trial after the first."""
-    clock = Clock()
+    clock = TrialClock()
     names = [f"{method.__name__}-{settings.workers}-{number}" for number in range(trials)]
     results = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(method, settings=settings, datasets=datasets),
             tune.PlacementGroupFactory([REQUEST]),
         ),
-        param_space={TRIAL: tune.grid_search(names), CONFIG: config, JUDGED: False},
+        param_space={TRIAL: tune.grid_search(names), CONFIG: config, STOPPABLE: False},
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=method is Slot),
         run_config=tune.RunConfig(storage_path=str(settings.storage), callbacks=[clock], verbose=0),
     ).fit()

@@ -33,7 +33,7 @@ VERSION = _version()
 
 
 def code_revision() -> str:
-    """What the code of this process is, for a trial's name and for who reads of it later.
+    """The revision of the code of this process, part of a trial's id and of the records.
 
     Run from a checkout: the commit (12 digits), and where files of `PACKAGES` differ from it, "+"
     and a digest of these. Elsewhere, as in an installation or the working directory of a Ray job:
@@ -59,18 +59,18 @@ def revision_of(root: Path) -> str:
         return f"source-{_digest(root, _sources(root))}"
     short = commit.decode().strip()[:12]
     status = _git(root, "status", "--porcelain", "-z", "--no-renames", "-uall", "--", *PACKAGES)
-    # Lines of two letters and a space; paths are told from the repository's root.
-    told = [line[3:].decode() for line in (status or b"").split(b"\0") if line]
+    # Lines of two letters and a space, then a path from the repository's root.
+    paths = [line[3:].decode() for line in (status or b"").split(b"\0") if line]
     top = Path((_git(root, "rev-parse", "--show-toplevel") or b".").decode().strip())
-    changed = sorted(top / path for path in told if path.endswith(_SUFFIXES))
+    changed = sorted(top / path for path in paths if path.endswith(_SUFFIXES))
     return f"{short}+{_digest(top, changed)}" if changed else short
 
 
 def _sources(root: Path) -> Iterator[Path]:
     """Sorted, so that the order of a file system's answers changes nothing."""
     for package in PACKAGES:
-        found = (root / package).rglob("*")
-        yield from sorted(path for path in found if path.suffix in _SUFFIXES)
+        files = (root / package).rglob("*")
+        yield from sorted(path for path in files if path.suffix in _SUFFIXES)
 
 
 def _digest(root: Path, paths: list[Path] | Iterator[Path]) -> str:
@@ -84,7 +84,7 @@ def _digest(root: Path, paths: list[Path] | Iterator[Path]) -> str:
 
 
 def _git(root: Path, *arguments: str) -> bytes | None:
-    """What git says of the folder; None where it is no checkout, or there is no git."""
+    """The output of git in the folder; None if it is no checkout, or there is no git."""
     environment = {k: v for k, v in os.environ.items() if k not in _MISLEADING}
     try:
         done = subprocess.run(

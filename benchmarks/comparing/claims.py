@@ -19,7 +19,7 @@ Arms = Mapping[str, Arm]
 
 
 @dataclass(frozen=True)
-class Case:
+class ClaimTest:
     """What a claim says of one data set and rival, before correction.
 
     Attributes:
@@ -27,7 +27,7 @@ class Case:
         method, other: Means over folds and seeds.
         interval: Of what the claim says is below 0 (above, without `below`), by patient bootstrap;
             NaN ends where it is no figure of samples.
-        holds: What else has to hold; None where nothing can be said.
+        holds: What else has to hold; None where it cannot be tested.
     """
 
     claim: str
@@ -47,7 +47,7 @@ class Claim:
     """One claim on one data set, and what it rests on.
 
     Attributes:
-        tested: See `Case.interval`.
+        tested: See `ClaimTest.interval`.
         p, p_holm: Of the corrected t-test over folds, and adjusted.
     """
 
@@ -78,7 +78,7 @@ def compared(
     share: float = 1.0,
     other: Figure | None = None,
     of: str = "",
-) -> Case:
+) -> ClaimTest:
     """A figure of one arm less `share` times that of another, which may be another figure.
 
     `size` are the training and test samples of a fold.
@@ -87,20 +87,20 @@ def compared(
     test = over_folds(mine, [share * value for value in theirs], size)
     interval = by_patient(arms[0], figure, arms[1], share, other)
     values = float(np.mean(mine)), float(np.mean(theirs))
-    return Case(claim, data, against, *values, interval, test, below, of=of)
+    return ClaimTest(claim, data, against, *values, interval, test, below, of=of)
 
 
 def over_folds(a: Sequence[float], b: Sequence[float], size: tuple[int, int]) -> PairedTest:
     return corrected_t_test(a, b, n_train=size[0], n_test=size[1])
 
 
-def adjusted(cases: Sequence[Case]) -> list[Claim]:
+def adjusted(cases: Sequence[ClaimTest]) -> list[Claim]:
     """Holm's correction over all of them, and a verdict on each."""
     p_values = holm([case.test.p for case in cases])
     return [_claim(case, float(p)) for case, p in zip(cases, p_values, strict=True)]
 
 
-def _claim(case: Case, p: float) -> Claim:
+def _claim(case: ClaimTest, p: float) -> Claim:
     beyond = case.interval.high if case.below else case.interval.low
     ahead: Callable[[float], bool] = (lambda x: x < 0) if case.below else (lambda x: x > 0)
     # What is no figure of samples has no interval; its null is in `holds`.

@@ -33,7 +33,7 @@ def counted(claims: Sequence[Claim]) -> str:
 
 
 def claim_table(claims: Sequence[Claim], method: str) -> str:
-    """A row for each; what is compared has a column where it is told."""
+    """A row for each; what is compared has a column where it is given."""
     named = any(c.of for c in claims)
     head = ["data", *(["of"] if named else []), "against", method, "other", "tested", "p"]
     lines = [f"| {' | '.join([*head, 'p (Holm)'])} | |", f"|{'---|' * (len(head) + 2)}"]

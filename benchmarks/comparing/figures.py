@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from comparing.models import Judged
+from comparing.models import EvaluatedModel
 from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.distributed.statistics.inference import Estimate, Floats, Statistic, bootstrap
 from trustsweep.trainables.tasks import task_named
 
 #: Of one model: how often each of its test samples was drawn, (r, n), to values (r,).
-Figure = Callable[[Judged], Statistic]
+Figure = Callable[[EvaluatedModel], Statistic]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Arm:
     Every patient is a test patient of one fold.
     """
 
-    folds: Sequence[Sequence[Judged]]
+    folds: Sequence[Sequence[EvaluatedModel]]
 
     def values(self, figure: Figure) -> list[float]:
         """By fold, the mean over its seeds."""
@@ -77,7 +77,7 @@ def by_patient(
     return bootstrap(lambda weights: mine(weights) - share * theirs(weights), arm.patients)
 
 
-def _value(figure: Figure, model: Judged) -> float:
+def _value(figure: Figure, model: EvaluatedModel) -> float:
     return float(figure(model)(np.ones((1, len(model.patients))))[0])
 
 
@@ -89,21 +89,21 @@ def under(task: TaskName, name: str, chosen: Callable[[str], bool]) -> Figure:
 def meaned(make: Callable[[Mapping[str, Any]], Statistic], chosen: Callable[[str], bool]) -> Figure:
     """The mean over the conditions chosen of what is made of each one's columns."""
 
-    def figure(model: Judged) -> Statistic:
+    def figure(model: EvaluatedModel) -> Statistic:
         parts = [make(columns) for condition, columns in model.scores.items() if chosen(condition)]
         return lambda weights: np.mean([part(weights) for part in parts], axis=0)
 
     return figure
 
 
-def of_card(*path: str) -> Callable[[Judged], float]:
+def of_card(*path: str) -> Callable[[EvaluatedModel], float]:
     """A number of the card, NaN where it has none."""
 
-    def figure(model: Judged) -> float:
-        found: Any = model.card
+    def figure(model: EvaluatedModel) -> float:
+        value: Any = model.card
         for key in path:
-            found = found.get(key, {}) if isinstance(found, Mapping) else {}
-        return float(found) if isinstance(found, int | float) else math.nan
+            value = value.get(key, {}) if isinstance(value, Mapping) else {}
+        return float(value) if isinstance(value, int | float) else math.nan
 
     return figure
 

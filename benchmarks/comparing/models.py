@@ -1,4 +1,4 @@
-"""One model of a comparison: tuned, trained and judged without Ray; all is kept."""
+"""One model of a comparison: tuned, trained and evaluated without Ray; everything is saved."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from trustsweep.search_spaces.study import load
 from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.sample_scores import SampleScores
 
-#: Samples judged at once.
+#: Samples evaluated at once.
 BATCH = 64
-#: Patients are told apart by it, within what is kept here.
+#: Key of the patients' hashes.
 _KEY = b"comparison"
 
 
@@ -55,12 +55,12 @@ class Unit:
         return Samples.read(self.data, split)
 
     def file(self, ending: str, kind: str = "") -> Path:
-        """Of what is kept: `kind` tells several ways to judge the same model apart."""
+        """A file of the unit; `kind` distinguishes several evaluations of the same model."""
         return self.kept.with_name(f"{self.kept.name}{kind}{ending}")
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedModel:
     """A model on the test samples of its fold.
 
     Attributes:
@@ -96,15 +96,15 @@ def candidates(
 
 
 def validated(unit: Unit) -> float:
-    """What a candidate is chosen by; infinite where its training diverges."""
+    """The score that a candidate is chosen by; infinite where its training diverges."""
     torch.set_num_threads(1)
     kept = unit.file(".json")
     if not kept.is_file():
         training = trained(unit)
         figures = training.evaluate(unit.samples(Split.VAL), batch_size=BATCH).compute()
         _keep(kept, {"config": dict(unit.config), **{k: figures[k] for k in unit.chosen_by}})
-    found = json.loads(kept.read_text(encoding="utf-8"))
-    value = math.fsum(found[name] for name in unit.chosen_by) / len(unit.chosen_by)
+    metrics = json.loads(kept.read_text(encoding="utf-8"))
+    value = math.fsum(metrics[name] for name in unit.chosen_by) / len(unit.chosen_by)
     return math.inf if math.isnan(value) else value
 
 
@@ -121,8 +121,10 @@ def trained(unit: Unit) -> Training:
     return training
 
 
-def keep_judged(unit: Unit, card: Mapping[str, Any], scores: SampleScores, kind: str = "") -> None:
-    """Write what `read_judged` reads, of the test samples."""
+def save_evaluation(
+    unit: Unit, card: Mapping[str, Any], scores: SampleScores, kind: str = ""
+) -> None:
+    """Write what `load_evaluation` reads, of the test samples."""
     patients = origins(Folder(unit.data), Split.TEST, scores.sample_ids, _KEY).patients
     columns = {
         f"{condition}|{name}": values
@@ -136,12 +138,12 @@ def keep_judged(unit: Unit, card: Mapping[str, Any], scores: SampleScores, kind:
     _keep(unit.file(".json", kind), card)  # last: what has a card is done
 
 
-def is_judged(unit: Unit, kind: str = "") -> bool:
+def is_evaluated(unit: Unit, kind: str = "") -> bool:
     return unit.file(".json", kind).is_file()
 
 
-def read_judged(unit: Unit, kind: str = "") -> Judged:
-    """What `keep_judged` has kept."""
+def load_evaluation(unit: Unit, kind: str = "") -> EvaluatedModel:
+    """What `save_evaluation` has written."""
     card = json.loads(unit.file(".json", kind).read_text(encoding="utf-8"))
     scores: dict[str, dict[str, NDArray[Any]]] = {}
     with np.load(unit.file(".npz", kind), allow_pickle=False) as arrays:
@@ -149,7 +151,7 @@ def read_judged(unit: Unit, kind: str = "") -> Judged:
         for key in (key for key in arrays.files if key != "patients"):
             condition, _, name = key.partition("|")
             scores.setdefault(condition, {})[name] = arrays[key]
-    return Judged(card, scores, patients)
+    return EvaluatedModel(card, scores, patients)
 
 
 def _keep(path: Path, content: Mapping[str, Any]) -> None:

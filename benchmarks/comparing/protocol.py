@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from comparing.figures import Arm
-from comparing.models import Unit, read_judged, validated
+from comparing.models import Unit, load_evaluation, validated
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.schema import INDEX_NAME, Manifest, Split
 
@@ -22,7 +22,7 @@ MakeUnit = Callable[[Path, str, str, Mapping[str, Any]], Unit]
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A data set: its published folder (None for generated), and what is prepared of it."""
 
     layout: str
@@ -57,7 +57,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Units:
-    """What was trained and judged, by arm, fold and seed.
+    """The trained and evaluated units, by arm, fold and seed.
 
     Attributes:
         moved: By (arm, fold) whether tuning chose something else than the defaults.
@@ -69,7 +69,7 @@ class Units:
 
 
 @dataclass(frozen=True)
-class Told:
+class ComparisonResults:
     """One data set.
 
     Attributes:
@@ -99,19 +99,19 @@ def run(
     tuned: Sequence[str],
     defaults: Mapping[str, Mapping[str, Any]],
     unit: MakeUnit,
-    judge: Callable[[Unit], None],
+    evaluate: Callable[[Unit], None],
     seeds: int,
     workers: Executor,
 ) -> Units:
-    """Tune, train and judge every model unless that was done.
+    """Tune, train and evaluate every model unless that was done.
 
     Args:
         folds: Their folders.
         drawn: Of an arm and the number of a fold, the candidates, the defaults first.
         tuned: The arms that are tuned.
-        defaults: The arms that are judged at their defaults as well (or only there), with these.
-        judge: Trains a unit and keeps its figures of test, unless it has.
-        seeds: Models of each configuration that is judged, none under the seed of the candidates.
+        defaults: The arms that are evaluated at their defaults as well (or only there), with these.
+        evaluate: Trains a unit and saves its test metrics, unless that was done.
+        seeds: Models of each evaluated configuration, none under the seed of the candidates.
     """
     tried = {
         (fold, arm): [
@@ -147,7 +147,7 @@ def run(
         for units in of_folds
         for one in units
     }
-    for _ in workers.map(judge, wanted.values()):
+    for _ in workers.map(evaluate, wanted.values()):
         pass
     return Units(best, at_defaults, {(arm, fold.name): i > 0 for (fold, arm), i in chosen.items()})
 
@@ -157,15 +157,15 @@ def _of(chosen: Mapping[tuple[Path, str], int], arm: str) -> list[tuple[Path, in
 
 
 def read(units: Mapping[str, Sequence[Sequence[Unit]]], kind: str = "") -> dict[str, Arm]:
-    """By arm what was kept of these units, judged in one of several ways."""
+    """By arm the evaluations of these units, of one kind."""
     return {
-        arm: Arm([[read_judged(one, kind) for one in fold] for fold in folds])
+        arm: Arm([[load_evaluation(one, kind) for one in fold] for fold in folds])
         for arm, folds in units.items()
     }
 
 
 def parser(doc: str | None, sets: Sequence[str]) -> argparse.ArgumentParser:
-    """What every comparison is asked on the command line."""
+    """The command line of every comparison."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
     made.add_argument("--data", type=Path, help="the published folders")
     made.add_argument("--out", type=Path, required=True, help="prepared data and models")

@@ -16,9 +16,9 @@ from trustsweep.search_spaces.study import Search
 PUBLISHED_DTLZ2 = 0.40
 
 
-def document(found: Mapping[str, Any]) -> str:
+def document(results: Mapping[str, Any]) -> str:
     """Markdown; a part of which nothing was run is left out."""
-    recorded, functions = found["recorded"], found["functions"]
+    recorded, functions = results["recorded"], results["functions"]
     parts = [
         "# What stopping early saves",
         "Made by `benchmarks/search_efficiency.py`; do not edit. Every figure has its 95 % "
@@ -26,7 +26,7 @@ def document(found: Mapping[str, Any]) -> str:
         "## What does not hold",
         "\n".join(f"- {line}" for line in _failures(recorded, functions)),
         "## The defaults",
-        _defaults(recorded, found["functions"]),
+        _defaults(recorded, results["functions"]),
         "## How it was measured",
         _method(recorded),
     ]
@@ -105,7 +105,7 @@ def _defaults(recorded: Mapping[str, Any], functions: Mapping[str, Any]) -> str:
         )
     rows = [(name, row) for name, row in functions.items() if "tpe scalarised 1/4" in row]
     if rows:
-        told = "; ".join(
+        shares = "; ".join(
             f"{name.upper()} {_share(row['tpe scalarised 1/4']['reached'])} and "
             f"{_share(row['tpe forecast 1/4']['reached'])}, without stopping "
             f"{_share(row['tpe none']['reached'])}"
@@ -113,7 +113,7 @@ def _defaults(recorded: Mapping[str, Any], functions: Mapping[str, Any]) -> str:
         )
         chosen += (
             " On the test functions, drawn by TPE as a study draws by default, it is the other way "
-            f"round. 95 % is reached with halving and with forecast by: {told}. Halving "
+            f"round. 95 % is reached with halving and with forecast by: {shares}. Halving "
             "(`scheduler: halving`) is for those whose trainings are like the recorded ones."
         )
     return (
@@ -180,10 +180,10 @@ def _function_fails(functions: Mapping[str, Any]) -> list[str]:
             for way, rows in functions["dtlz2"].items()
             if way in ("tpe none", "gp none", GUIDE)
         }
-        told = ", ".join(f"{name} {_share(share)}" for name, share in reached.items())
+        shares = ", ".join(f"{name} {_share(share)}" for name, share in reached.items())
         lines.append(
             f"On DTLZ2 the published {PUBLISHED_DTLZ2 * 100:.0f} % of runs that reach the front "
-            f"with TPE does not reproduce. Without stopping, 95 % is reached by: {told}."
+            f"with TPE does not reproduce. Without stopping, 95 % is reached by: {shares}."
         )
     stopping = [
         (name, way, rows[way]["own_sampler"])

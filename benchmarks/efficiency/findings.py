@@ -27,7 +27,7 @@ RIVALS = (
 )
 
 #: Way to its runs, by problem.
-Found = Mapping[str, Mapping[str, Reached]]
+ReachedByProblem = Mapping[str, Mapping[str, Reached]]
 
 
 def findings(runs: Mapping[str, Runs], curves: Path) -> dict[str, Any]:
@@ -48,9 +48,9 @@ def findings(runs: Mapping[str, Runs], curves: Path) -> dict[str, Any]:
 
 
 def _recorded(problems: Sequence[Recorded], runs: Mapping[str, Runs]) -> dict[str, Any]:
-    found = {p.name: reached(p, runs[p.name], UNSTOPPED) for p in problems}
+    by_pair = {p.name: reached(p, runs[p.name], UNSTOPPED) for p in problems}
     free = {p.name: reached(p, runs[p.name], UNSTOPPED, weight=0.0) for p in problems}
-    plain = [way for way in next(iter(found.values())) if not _doubted(way)]
+    plain = [way for way in next(iter(by_pair.values())) if not _doubted(way)]
     epochs = [
         trial.evaluation / (trial.training / problems[0].steps[-1])
         for trial in runs[problems[0].name][UNSTOPPED][0]
@@ -59,19 +59,19 @@ def _recorded(problems: Sequence[Recorded], runs: Mapping[str, Runs]) -> dict[st
         "evaluation_epochs": float(np.median(epochs)),
         "pairs": {
             name: {way: row(ways[way], ways[UNSTOPPED]) for way in plain}
-            for name, ways in found.items()
+            for name, ways in by_pair.items()
         },
-        "all": {way: _over_pairs(found, way) for way in plain},
+        "all": {way: _over_pairs(by_pair, way) for way in plain},
         "all_training_alone": {way: _over_pairs(free, way)["expected"] for way in plain},
         "cheaper": [
             {
                 "way": way,
                 "than": than,
-                "pairs": {name: cheaper(ways[way], ways[than]) for name, ways in found.items()},
+                "pairs": {name: cheaper(ways[way], ways[than]) for name, ways in by_pair.items()},
             }
             for way, than in RIVALS
         ],
-        "exponent": _exponents(found),
+        "exponent": _exponents(by_pair),
     }
 
 
@@ -86,12 +86,12 @@ def _doubted(way: str) -> bool:
     return way.split()[-1].replace(".", "").isdigit()
 
 
-def _over_pairs(found: Found, way: str) -> dict[str, Any]:
+def _over_pairs(by_pair: ReachedByProblem, way: str) -> dict[str, Any]:
     """A way over all pairs: expected cost as a multiple of no stopping's (geometric mean over the
     pairs, bootstrap over orders, which all pairs share), of the pair where it is dearest, the share
     of runs that get there, over all pairs and of the worst, and the share of the cost spent."""
-    seeds = _shared([ways[way] for ways in found.values()])
-    pairs = [(ways[way].only(seeds), ways[UNSTOPPED].only(seeds)) for ways in found.values()]
+    seeds = _shared([ways[way] for ways in by_pair.values()])
+    pairs = [(ways[way].only(seeds), ways[UNSTOPPED].only(seeds)) for ways in by_pair.values()]
 
     def mean_ratio(rows: Any) -> Any:
         return np.exp(np.mean([np.log(ratio(mine, full, rows)) for mine, full in pairs], axis=0))
@@ -112,20 +112,22 @@ def _shared(runs: Sequence[Reached]) -> list[int]:
     return sorted(set.intersection(*(set(of.seeds) for of in runs)))
 
 
-def _exponents(found: Found) -> dict[str, Any]:
+def _exponents(by_pair: ReachedByProblem) -> dict[str, Any]:
     """Forecast's exponent, chosen for each pair on the pairs that share neither measure with it."""
     names = {d: Way("random", "forecast", "four", d).name for d in DOUBTS}
     ways = {OWN_DOUBT: "random forecast four", **names}
-    if len(found) < len(PAIRS) or any(w not in found[n] for n in found for w in ways.values()):
+    if len(by_pair) < len(PAIRS) or any(
+        w not in by_pair[n] for n in by_pair for w in ways.values()
+    ):
         return {}
-    seeds = _shared([of_pair[way] for of_pair in found.values() for way in ways.values()])
+    seeds = _shared([of_pair[way] for of_pair in by_pair.values() for way in ways.values()])
     ratios = {
         doubt: {
             name: (
                 float(ratio(of_pair[way].only(seeds), of_pair[UNSTOPPED].only(seeds))),
                 float(np.isfinite(of_pair[way].only(seeds).cost).mean()),
             )
-            for name, of_pair in found.items()
+            for name, of_pair in by_pair.items()
         }
         for doubt, way in ways.items()
     }
@@ -150,13 +152,13 @@ def _exponents(found: Found) -> dict[str, Any]:
 
 def _function(problem: Analytic, runs: Runs) -> dict[str, Any]:
     """Each way's row, beside what it costs against its own sampler without stopping."""
-    found = reached(problem, runs, GUIDE)
+    by_way = reached(problem, runs, GUIDE)
     free = reached(problem, runs, GUIDE, weight=0.0)
     rows = {}
-    for way, of_way in found.items():
-        unstopped = found.get(f"{way.split()[0]} none")
+    for way, of_way in by_way.items():
+        unstopped = by_way.get(f"{way.split()[0]} none")
         rows[way] = {
-            **row(of_way, found[GUIDE]),
+            **row(of_way, by_way[GUIDE]),
             "training_alone": row(free[way], free[GUIDE])["expected"][0],
             "own_sampler": row(of_way, unstopped)["expected"] if unstopped else None,
         }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from efficiency.problem import Floats, Problem
-from efficiency.ways import Trial
+from efficiency.ways import TrialOutcome
 from trustsweep.distributed.statistics.front import Direction, hypervolume
 
 #: Of the goal's hypervolume, from which on a search counts as there.
@@ -21,7 +21,7 @@ _RESAMPLES = 2000
 _LEVEL = 0.95
 
 #: Name of a way to seed to history.
-Runs = Mapping[str, Mapping[int, Sequence[Trial]]]
+Runs = Mapping[str, Mapping[int, Sequence[TrialOutcome]]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Trace:
     @classmethod
     def of(
         cls,
-        history: Sequence[Trial],
+        history: Sequence[TrialOutcome],
         directions: Sequence[Direction],
         reference: Floats,
         weight: float = 1.0,
@@ -123,16 +123,16 @@ def reached(problem: Problem, runs: Runs, baseline: str, weight: float = 1.0) ->
         others = [end for other, end in ends.items() if other != seed or problem.pool]
         return float(np.median(others))
 
-    found = {}
+    by_way = {}
     for way, of_way in traces.items():
         seeds = tuple(sorted(of_way))
-        found[way] = Reached(
+        by_way[way] = Reached(
             seeds,
             np.array([of_way[s].cost_to(ENOUGH * full(s)) for s in seeds]),
             np.array([of_way[s].total for s in seeds]),
             np.array([of_way[s].final / full(s) for s in seeds]),
         )
-    return found
+    return by_way
 
 
 def row(way: Reached, baseline: Reached) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def cheaper(way: Reached, other: Reached) -> tuple[float, float, float]:
     return wins / len(seeds), float(share.low), float(share.high)
 
 
-def finals_of(history: Sequence[Trial]) -> Floats:
+def finals_of(history: Sequence[TrialOutcome]) -> Floats:
     """(n, m) final values of the trials that ran to the end."""
     return np.array([trial.values for trial in history if trial.rung is None])
 

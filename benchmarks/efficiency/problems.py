@@ -60,7 +60,7 @@ def _area(point: _Figures) -> float:
     return float(np.trapezoid(heights, _EPSILONS) / _EPSILONS[-1])
 
 
-#: What a recorded training is judged by: of images as they are, or attacked up to ε 0.02.
+#: Metrics of a recorded training: of images as they are, or attacked up to ε 0.02.
 FIGURES: dict[str, tuple[Callable[[_Figures], float], Objective]] = {
     "Dice area": (_area, Objective("dice", "max")),
     "Dice at 0.02": (lambda p: p["dice0.02"], Objective("dice", "max")),
@@ -180,7 +180,7 @@ class Analytic(Problem):
 
 
 class Recorded(Problem):
-    """64 recorded trainings of a small U-Net on X-rays, judged by two of `FIGURES`."""
+    """64 recorded trainings of a small U-Net on X-rays, by two of `FIGURES`."""
 
     unit = "seconds"
 

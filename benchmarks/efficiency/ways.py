@@ -61,8 +61,8 @@ class Way:
         return RULES[self.rule].label + rungs
 
 
-class Trial(NamedTuple):
-    """What became of a trial.
+class TrialOutcome(NamedTuple):
+    """The outcome of a trial.
 
     Attributes:
         number: In order of the draws.
@@ -81,7 +81,9 @@ class Trial(NamedTuple):
     values: list[float]
 
 
-def sweep(problem: Problem, way: Way, seed: int, finals: Floats | None = None) -> list[Trial]:
+def sweep(
+    problem: Problem, way: Way, seed: int, finals: Floats | None = None
+) -> list[TrialOutcome]:
     """Search once, one trial at a time; each of the `TRIALS` trials in the order they ended.
 
     `finals` (n, m) are of a full-length sweep, from which a rule that needs them has its scale.
@@ -106,13 +108,13 @@ def sweep(problem: Problem, way: Way, seed: int, finals: Floats | None = None) -
             costs.append(np.array([curve[i].cost for i in picks]))
             yield number
 
-    history: list[Trial] = []
+    history: list[TrialOutcome] = []
     for played in play(policy, values, costs, order()):
         source.tell(played.trial, None if played.stopped else played.values)
         point = len(picks) - 1 if played.rung is None else played.rung
         training, evaluation = costs[played.trial][point], problem.evaluation(configs[played.trial])
         history.append(
-            Trial(
+            TrialOutcome(
                 played.trial,
                 played.rung,
                 float(training),
@@ -124,8 +126,8 @@ def sweep(problem: Problem, way: Way, seed: int, finals: Floats | None = None) -
     return history
 
 
-class Source(ABC):
-    """Draws configs, and hears what became of each before it draws the next."""
+class ConfigSource(ABC):
+    """Draws configs, and learns the result of each before it draws the next."""
 
     @abstractmethod
     def draw(self, number: int) -> Config:
@@ -136,7 +138,7 @@ class Source(ABC):
         """Its final values; None where it was stopped."""
 
 
-class Shuffled(Source):
+class Shuffled(ConfigSource):
     """A pool of configs, each once, in a random order."""
 
     def __init__(self, pool: int, seed: int) -> None:
@@ -149,8 +151,8 @@ class Shuffled(Source):
         """Nothing to learn."""
 
 
-class Sampled(Source):
-    """Optuna, asked and told as a sweep of ours does: stopped trials are pruned ones."""
+class Sampled(ConfigSource):
+    """Optuna with ask and tell, as in a sweep of ours: stopped trials are pruned ones."""
 
     def __init__(
         self, problem: Problem, sampler: Literal["random", "tpe", "gp"], seed: int
@@ -176,7 +178,7 @@ class Sampled(Source):
             self._study.tell(trial, values.tolist())
 
 
-class Guide(Source):
+class Guide(ConfigSource):
     """Ray's `OptunaSearch` for several objectives, as its guide writes it."""
 
     def __init__(self, problem: Problem, seed: int) -> None:
@@ -200,7 +202,7 @@ class Guide(Source):
         self._search.on_trial_complete(str(number), result)
 
 
-def _source(problem: Problem, way: Way, seed: int) -> Source:
+def _source(problem: Problem, way: Way, seed: int) -> ConfigSource:
     if problem.pool is not None:
         return Shuffled(problem.pool, seed)
     if way.sampler == "guide":

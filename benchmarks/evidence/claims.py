@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from comparing.claims import Case, Claim, adjusted, compared
+from comparing.claims import Claim, ClaimTest, adjusted, compared
 from comparing.figures import Arm, by_patient
 
 from evidence.figures import CLEAN, LARGE, SMALL, aurc, fixed_mask, named, region_ece, risk
@@ -32,7 +32,7 @@ _WHERE = {CLEAN: "clean", SMALL: "ε .01"}
 
 
 @dataclass(frozen=True)
-class Judgements:
+class EvaluatedArms:
     """The tuned arms of one data set: as they are, with a temperature, and by entropy.
 
     Attributes:
@@ -45,31 +45,31 @@ class Judgements:
     size: tuple[int, int]
 
 
-def judge_claims(found: Mapping[str, Judgements]) -> list[Claim]:
+def evaluate_claims(by_data: Mapping[str, EvaluatedArms]) -> list[Claim]:
     """All claims on all data sets."""
     return adjusted(
         [
             case
-            for judge in (_calibration, _guidance, _usefulness)
-            for data, told in found.items()
-            for case in judge(data, told)
+            for cases_of in (_calibration, _guidance, _usefulness)
+            for data, arms in by_data.items()
+            for case in cases_of(data, arms)
         ]
     )
 
 
-def _calibration(data: str, told: Judgements) -> Iterator[Case]:
+def _calibration(data: str, arms: EvaluatedArms) -> Iterator[ClaimTest]:
     """Clean without defence; attacked with the same random defence for all."""
     for condition, regime in ((CLEAN, NONE), (SMALL, RANDOM)):
-        mine = told.own[arm_of(EVIDENTIAL, regime)]
+        mine = arms.own[arm_of(EVIDENTIAL, regime)]
         rivals = {
-            "classical + T": told.cooled[arm_of(CLASSICAL, regime)],
-            "mL1-ACE": told.own[arm_of(ACE, regime)],
+            "classical + T": arms.cooled[arm_of(CLASSICAL, regime)],
+            "mL1-ACE": arms.own[arm_of(ACE, regime)],
         }
         for name, figure in (("ECE", region_ece(condition)), ("Brier", named("brier", condition))):
             for rival, theirs in rivals.items():
                 of = f"{name}, {_WHERE[condition]}"
                 case = compared(
-                    "calibration", data, rival, (mine, theirs), figure, told.size,
+                    "calibration", data, rival, (mine, theirs), figure, arms.size,
                     below=True, of=of,
                 )  # fmt: skip
                 yield replace(case, holds=_no_worse(mine, theirs, condition))
@@ -82,30 +82,30 @@ def _no_worse(mine: Arm, theirs: Arm, condition: str) -> bool | None:
     return bool(by_patient(mine, named("dice_lesion", condition), theirs).low > -MARGIN)
 
 
-def _guidance(data: str, told: Judgements) -> Iterator[Case]:
+def _guidance(data: str, arms: EvaluatedArms) -> Iterator[ClaimTest]:
     for form in (CLASSICAL, EVIDENTIAL):
-        guided, bare = told.own[arm_of(form, UNCERTAIN)], told.own[arm_of(form, NONE)]
+        guided, bare = arms.own[arm_of(form, UNCERTAIN)], arms.own[arm_of(form, NONE)]
         for budget, condition in BUDGETS.items():
             lost = _mean(bare, CLEAN) - _mean(bare, condition)
             for regime in (RANDOM, CERTAIN, NONE):
-                other = told.own[arm_of(form, regime)]
+                other = arms.own[arm_of(form, regime)]
                 case = compared(
                     "guidance", data, f"{regime}", (guided, other),
-                    named("dice_lesion", condition), told.size, below=False,
+                    named("dice_lesion", condition), arms.size, below=False,
                     of=f"{form}, {budget}",
                 )  # fmt: skip
                 left = max(case.method, case.other) >= FLOOR
                 yield replace(case, holds=True if left and lost >= DROP else None)
 
 
-def _usefulness(data: str, told: Judgements) -> Iterator[Case]:
+def _usefulness(data: str, arms: EvaluatedArms) -> Iterator[ClaimTest]:
     """Of the evidential model without defence on clean images, and guided on attacked ones."""
-    bare, guided = told.own[arm_of(EVIDENTIAL, NONE)], told.own[arm_of(EVIDENTIAL, UNCERTAIN)]
-    classical = told.own[arm_of(CLASSICAL, NONE)]
+    bare, guided = arms.own[arm_of(EVIDENTIAL, NONE)], arms.own[arm_of(EVIDENTIAL, UNCERTAIN)]
+    classical = arms.own[arm_of(CLASSICAL, NONE)]
     # The error |y − p| of AUSE is smeared over all pixels where a model is sure of none, and any
     # order of it is then good: models are compared at the temperature that fits each.
-    cooled = told.cooled[arm_of(EVIDENTIAL, NONE)], told.cooled[arm_of(CLASSICAL, NONE)]
-    entropy = told.by_entropy[arm_of(EVIDENTIAL, NONE)]
+    cooled = arms.cooled[arm_of(EVIDENTIAL, NONE)], arms.cooled[arm_of(CLASSICAL, NONE)]
+    entropy = arms.by_entropy[arm_of(EVIDENTIAL, NONE)]
     size = "predicted_pixels"
     tests = [
         ("AURC, clean", "random order", bare, bare, aurc(), risk()),
@@ -122,7 +122,7 @@ def _usefulness(data: str, told: Judgements) -> Iterator[Case]:
     ]  # fmt: skip
     for of, against, mine, theirs, figure, other in tests:
         case = compared(
-            "uncertainty", data, against, (mine, theirs), figure, told.size,
+            "uncertainty", data, against, (mine, theirs), figure, arms.size,
             below=True, other=other, of=of,
         )  # fmt: skip
         seen = sighted(mine, SMALL if mine is guided else CLEAN)

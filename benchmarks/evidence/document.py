@@ -11,10 +11,10 @@ import numpy as np
 from comparing.claims import ALPHA, VERDICTS, Claim
 from comparing.document import claim_table, counted, interval, made_by, number, table
 from comparing.figures import Arm, by_patient, of_card
-from comparing.protocol import Budget, Told
+from comparing.protocol import Budget, ComparisonResults
 from scipy import stats
 
-from evidence.claims import BUDGETS, DROP, FLOOR, MARGIN, Judgements, trivial_dice
+from evidence.claims import BUDGETS, DROP, FLOOR, MARGIN, EvaluatedArms, trivial_dice
 from evidence.figures import CARD_COLUMNS, CLEAN, COLUMNS, named, region_ece
 from evidence.models import (
     ACE,
@@ -50,7 +50,7 @@ class Result:
     """One data set.
 
     Attributes:
-        told: The tuned arms and those at their defaults.
+        comparison: The tuned arms and those at their defaults.
         cooled, by_entropy: The tuned arms with a temperature, and with the entropy of their
             probability as the uncertainty.
         fully: Tuned arms under the full ensemble; may be empty.
@@ -58,7 +58,7 @@ class Result:
         note: What a reader has to know of the data.
     """
 
-    told: Told
+    comparison: ComparisonResults
     cooled: Mapping[str, Arm]
     by_entropy: Mapping[str, Arm]
     fully: Mapping[str, Arm]
@@ -67,8 +67,10 @@ class Result:
     note: str
 
     @property
-    def judgements(self) -> Judgements:
-        return Judgements(self.told.tuned, self.cooled, self.by_entropy, self.told.sizes)
+    def evaluated_arms(self) -> EvaluatedArms:
+        return EvaluatedArms(
+            self.comparison.tuned, self.cooled, self.by_entropy, self.comparison.sizes
+        )
 
     def fully_by_seed(self) -> dict[str, dict[str, list[list[float]]]]:
         """Dice under the full ensemble, by arm, budget, fold and seed."""
@@ -112,12 +114,12 @@ def _summary(claims: Sequence[Claim]) -> str:
     """The verdicts by claim and, in words, every test that did not come out as claimed."""
     lines = []
     for claim, text in _CLAIMS.items():
-        found = [c for c in claims if c.claim == claim]
+        tests = [c for c in claims if c.claim == claim]
         first = text.partition(" Tested")[0]
-        lines.append(f"- {first} Of {len(found)} tests, {counted(found)} (rivals in brackets).")
+        lines.append(f"- {first} Of {len(tests)} tests, {counted(tests)} (rivals in brackets).")
         for verdict in VERDICTS:
             rivals: dict[tuple[str, str], list[str]] = defaultdict(list)
-            for c in found:
+            for c in tests:
                 if c.verdict == verdict:
                     rivals[c.data, c.of].append(c.against)
             cells = [f"{data}: {of} ({', '.join(names)})" for (data, of), names in rivals.items()]
@@ -128,11 +130,11 @@ def _summary(claims: Sequence[Claim]) -> str:
 
 def _blind(name: str, one: Result) -> str:
     """The best arm under each condition beside the mask that ignores the image."""
-    mask = trivial_dice(one.told.tuned[arm_of(CLASSICAL, NONE)])
+    mask = trivial_dice(one.comparison.tuned[arm_of(CLASSICAL, NONE)])
     best = []
     for where, condition in ((CLEAN, CLEAN), *BUDGETS.items()):
         figure = named("dice_lesion", condition)
-        heights = {arm: float(np.mean(a.values(figure))) for arm, a in one.told.tuned.items()}
+        heights = {arm: float(np.mean(a.values(figure))) for arm, a in one.comparison.tuned.items()}
         arm = max(heights, key=heights.__getitem__)
         best.append(f"{where} {heights[arm]:.3f} ({_label(arm)})")
     return (
@@ -145,13 +147,13 @@ def _gap(name: str, one: Result) -> str:
     """Whether tuning and a temperature close the gap between the forms, in figures."""
     figure, bare = region_ece(), {f: arm_of(f, NONE) for f in _FORMS}
     models = {
-        "classical at its defaults": one.told.defaults[bare[CLASSICAL]],
-        "tuned": one.told.tuned[bare[CLASSICAL]],
+        "classical at its defaults": one.comparison.defaults[bare[CLASSICAL]],
+        "tuned": one.comparison.tuned[bare[CLASSICAL]],
         "tuned + T": one.cooled[bare[CLASSICAL]],
-        "mL1-ACE tuned": one.told.tuned[bare[ACE]],
+        "mL1-ACE tuned": one.comparison.tuned[bare[ACE]],
         "mL1-ACE tuned + T": one.cooled[bare[ACE]],
-        "evidential at its defaults": one.told.defaults[bare[EVIDENTIAL]],
-        "evidential tuned": one.told.tuned[bare[EVIDENTIAL]],
+        "evidential at its defaults": one.comparison.defaults[bare[EVIDENTIAL]],
+        "evidential tuned": one.comparison.tuned[bare[EVIDENTIAL]],
         "evidential tuned + T": one.cooled[bare[EVIDENTIAL]],
     }
     listed = ", ".join(f"{label} {np.mean(a.values(figure)):.3f}" for label, a in models.items())
@@ -167,7 +169,7 @@ def _protocol(results: Mapping[str, Result], claims: Sequence[Claim]) -> str:
         for name, one in results.items()
     )
     folds = min(one.budget.folds for one in results.values())
-    ratio = max(one.told.sizes[1] / one.told.sizes[0] for one in results.values())
+    ratio = max(one.comparison.sizes[1] / one.comparison.sizes[0] for one in results.values())
     needed = stats.t.ppf(1 - ALPHA / 2 / len(claims), folds - 1) * np.sqrt(1 / folds + ratio)
     alone = stats.t.ppf(1 - ALPHA / 2, folds - 1) * np.sqrt(1 / folds + ratio)
     return (
@@ -196,24 +198,26 @@ def _protocol(results: Mapping[str, Result], claims: Sequence[Claim]) -> str:
 
 
 def _tables(name: str, one: Result) -> list[str]:
-    told = one.told
-    first = told.manifests[0]
-    train, test = told.sizes
-    patients = len({who for _, who in told.tuned[arm_of(CLASSICAL, NONE)].patients})
+    comparison = one.comparison
+    first = comparison.manifests[0]
+    train, test = comparison.sizes
+    patients = len({who for _, who in comparison.tuned[arm_of(CLASSICAL, NONE)].patients})
     parts = [
         f"### {name}",
         f"Layout `{first.name}`, {patients} patients (known from: "
-        f"{first.preprocessing.get('patients', 'not said')}); {len(told.manifests)} folds of "
+        f"{first.preprocessing.get('patients', 'not said')}); {len(comparison.manifests)} folds of "
         f"{train} training and {test} test images; fingerprint of the first fold "
-        f"`{first.fingerprint[:12]}`. {one.note}Tuning moved {sum(told.moved.values())} of "
-        f"{len(told.moved)} choices away from the defaults.",
-        _trivial(told),
+        f"`{first.fingerprint[:12]}`. {one.note}Tuning moved {sum(comparison.moved.values())} of "
+        f"{len(comparison.moved)} choices away from the defaults.",
+        _trivial(comparison),
         f"#### {name}, tuned",
-        table({_label(arm): models for arm, models in told.tuned.items()}, COLUMNS, CARD_COLUMNS),
+        table(
+            {_label(arm): models for arm, models in comparison.tuned.items()}, COLUMNS, CARD_COLUMNS
+        ),
         f"#### {name}, tuned, with a temperature",
         table({f"{_label(arm)} + T": m for arm, m in one.cooled.items()}, COLUMNS, {}),
         f"#### {name}, at the defaults",
-        table({_label(arm): m for arm, m in told.defaults.items()}, COLUMNS, CARD_COLUMNS),
+        table({_label(arm): m for arm, m in comparison.defaults.items()}, COLUMNS, CARD_COLUMNS),
     ]
     if one.fully:
         parts += [f"#### {name}: Dice under the full ensemble", _full(one)]
@@ -225,9 +229,9 @@ def _label(arm: str) -> str:
     return _FORMS[form] if regime == NONE else f"{_FORMS[form]}, {regime}"
 
 
-def _trivial(told: Told) -> str:
+def _trivial(comparison: ComparisonResults) -> str:
     """What ignores the image, means over folds."""
-    models = [model for fold in told.tuned[arm_of(CLASSICAL, NONE)].folds for model in fold]
+    models = [model for fold in comparison.tuned[arm_of(CLASSICAL, NONE)].folds for model in fold]
     names = ("dice_lesion", "dice", "brier")
     lines = ["| ignores the image | Dice | Dice, all images | Brier |", "|---|---|---|---|"]
     for predictor in models[0].card["trivial"]:
@@ -249,6 +253,6 @@ def _full(one: Result) -> str:
             if regime == UNCERTAIN:
                 other = one.fully[arm_of(form, RANDOM)]
                 gain = interval(by_patient(models, figure, other), signed=True)
-            cells = (interval(by_patient(m, figure)) for m in (one.told.tuned[arm], models))
+            cells = (interval(by_patient(m, figure)) for m in (one.comparison.tuned[arm], models))
             lines.append(f"| {_label(arm)} | {budget[2:]} | {' | '.join(cells)} | {gain} |")
     return "\n".join(lines)

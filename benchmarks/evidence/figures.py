@@ -1,4 +1,4 @@
-"""What is told of the models of benchmarks/evidential.py."""
+"""Metrics of the models of benchmarks/evidential.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from comparing.figures import Figure, meaned, of_card, under
-from comparing.models import Judged
+from comparing.models import EvaluatedModel
 from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.schema import TaskName
@@ -99,7 +99,7 @@ def _debiased(columns: Columns) -> Statistic:
     return statistic
 
 
-def fixed_mask(model: Judged) -> float:
+def fixed_mask(model: EvaluatedModel) -> float:
     """Dice on lesions of the best mask that ignores the image, fitted on the train split."""
     return of_card("trivial", FIXED_MASK, "dice_lesion")(model)
 

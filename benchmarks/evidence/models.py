@@ -1,4 +1,4 @@
-"""The arms of benchmarks/evidential.py, and judging one model of them."""
+"""The arms of benchmarks/evidential.py, and the evaluation of one model of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from comparing.models import BATCH, Unit, candidates, is_judged, keep_judged, trained
+from comparing.models import BATCH, Unit, candidates, is_evaluated, save_evaluation, trained
 
 from trustsweep.data_pipelines.schema import Split, TaskName
 from trustsweep.distributed.workers.fidelity import CLEAN
@@ -23,7 +23,7 @@ _TASK = task_named(TaskName.SEGMENTATION)
 #: What a configuration is chosen by, on validation: a proper score of attacked and of corrupted
 #: images, as a model that is only accurate or only modest does not win it.
 CHOSEN_BY = ("attacked.brier", "corrupted.brier")
-#: Ways in which a model is judged beside its own: with its scores divided by a temperature, by the
+#: Further evaluations of a model: with its scores divided by a temperature, by the
 #: entropy of its probability instead of the method's own uncertainty, under the full ensemble.
 COOLED, BY_ENTROPY, FULLY = "-cooled", "-entropy", "-full"
 #: Weights of mL1-ACE to be tuned among; 1 as published.
@@ -36,8 +36,8 @@ def arm_of(form: str, regime: str) -> str:
 
 def configs(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Every arm at its defaults, by name."""
-    found = dict(load(STUDY, overrides).references())
-    return {arm_of(CLASSICAL, NONE): dict(found.pop(BASELINE)), **found}
+    references = dict(load(STUDY, overrides).references())
+    return {arm_of(CLASSICAL, NONE): dict(references.pop(BASELINE)), **references}
 
 
 def drawn(
@@ -54,10 +54,10 @@ def _alone(overrides: Sequence[str]) -> list[str]:
     return [*overrides, "seeds=1", "baseline=null", "variants={}"]
 
 
-def judged(unit: Unit) -> None:
-    """Train a model and judge it on test in every way but the full ensemble, unless it was."""
+def evaluate_unit(unit: Unit) -> None:
+    """Train a model and run every test evaluation but the full ensemble, unless that was done."""
     torch.set_num_threads(1)
-    if is_judged(unit):
+    if is_evaluated(unit):
         return
     training = trained(unit)
     test, validation = unit.samples(Split.TEST), unit.samples(Split.VAL)
@@ -68,28 +68,30 @@ def judged(unit: Unit) -> None:
         SampleScores(_TASK),
     )
     entropy = SampleScores(_TASK, "entropy")
-    found = on_test(scores=own)
+    evaluation = on_test(scores=own)
     card = {
         "fingerprint": training.manifest.fingerprint,
         "config": dict(unit.config),
-        "metrics": found.compute(),
-        "trivial": found.trivial(),
+        "metrics": evaluation.compute(),
+        "trivial": evaluation.trivial(),
         "temperature": temperature,
     }
     metrics = on_test(scores=cooled, temperature=temperature).compute()
-    keep_judged(unit, {**card, "metrics": metrics}, cooled, COOLED)
+    save_evaluation(unit, {**card, "metrics": metrics}, cooled, COOLED)
     metrics = on_test(CLEAN, scores=entropy).compute()
-    keep_judged(unit, {**card, "metrics": metrics}, entropy, BY_ENTROPY)
-    keep_judged(unit, card, own)
+    save_evaluation(unit, {**card, "metrics": metrics}, entropy, BY_ENTROPY)
+    save_evaluation(unit, card, own)
 
 
-def judged_fully(unit: Unit) -> None:
-    """The same model, trained again, under the full ensemble, unless it was."""
+def evaluate_fully(unit: Unit) -> None:
+    """Train it again and evaluate it under the full ensemble, unless that was done."""
     torch.set_num_threads(1)
-    if is_judged(unit, FULLY):
+    if is_evaluated(unit, FULLY):
         return
     scores = SampleScores(_TASK)
-    found = trained(unit).model.evaluate(
+    evaluation = trained(unit).model.evaluate(
         unit.samples(Split.TEST), batch_size=BATCH, scores=scores, attack=FULL, attacked_alone=True
     )
-    keep_judged(unit, {"config": dict(unit.config), "metrics": found.compute()}, scores, FULLY)
+    save_evaluation(
+        unit, {"config": dict(unit.config), "metrics": evaluation.compute()}, scores, FULLY
+    )

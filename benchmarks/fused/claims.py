@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from comparing.claims import Arms, Case, Claim, adjusted, compared, over_folds
+from comparing.claims import Arms, Claim, ClaimTest, adjusted, compared, over_folds
 from comparing.figures import by_patient, card_values
 
 from fused.figures import BASELINES, METHOD, clean, drop, gain
@@ -18,22 +18,24 @@ LOST, KEPT = 10.0, 5.0
 SHARE = 0.7
 
 
-def judge_claims(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Claim]:
+def evaluate_claims(
+    by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
+) -> list[Claim]:
     """All of them, each corrected on its own.
 
     `sizes` are by data set the training and test samples of a fold.
     """
     return [
-        *adjusted(_drops(found, sizes)),
-        *adjusted(_calibrations(found, sizes)),
-        *adjusted(_abstentions(found, sizes)),
-        *adjusted(_reliances(found, sizes)),
+        *adjusted(_drops(by_data, sizes)),
+        *adjusted(_calibrations(by_data, sizes)),
+        *adjusted(_abstentions(by_data, sizes)),
+        *adjusted(_reliances(by_data, sizes)),
     ]
 
 
-def _drops(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Case]:
+def _drops(by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[ClaimTest]:
     cases = []
-    for data, arms in found.items():
+    for data, arms in by_data.items():
         most = by_patient(arms[METHOD], drop).high
         for rival in BASELINES:
             pair = arms[METHOD], arms[rival]
@@ -43,26 +45,30 @@ def _drops(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> l
     return cases
 
 
-def _calibrations(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Case]:
+def _calibrations(
+    by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
+) -> list[ClaimTest]:
     return [
         compared(
             "calibration", data, rival, (arms[METHOD], arms[rival]), clean("ece"), sizes[data],
             below=True, share=SHARE,
         )
-        for data, arms in found.items()
+        for data, arms in by_data.items()
         for rival in ("early-fusion", "late-fusion-mean")
     ]  # fmt: skip
 
 
-def _abstentions(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Case]:
+def _abstentions(
+    by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
+) -> list[ClaimTest]:
     cases = []
-    for data, arms in found.items():
+    for data, arms in by_data.items():
         arm = arms[METHOD]
         values = arm.values(gain)
         test = over_folds(values, [0.0] * len(values), sizes[data])
         interval, value = by_patient(arm, gain), float(np.mean(values))
         cases.append(
-            Case("abstention", data, "answering all", value, 0.0, interval, test, below=False)
+            ClaimTest("abstention", data, "answering all", value, 0.0, interval, test, below=False)
         )
         cases += [
             compared("abstention", data, rival, (arm, arms[rival]), gain, sizes[data], below=False)
@@ -71,16 +77,18 @@ def _abstentions(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
     return cases
 
 
-def _reliances(found: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]) -> list[Case]:
+def _reliances(
+    by_data: Mapping[str, Arms], sizes: Mapping[str, tuple[int, int]]
+) -> list[ClaimTest]:
     """Against the null of each fold: severities permuted within each sample."""
     cases = []
-    for data, arms in found.items():
+    for data, arms in by_data.items():
         mine = card_values(arms[METHOD], ("reliance", "within"))
         lows = card_values(arms[METHOD], ("reliance", "within_low"))
         test = over_folds(mine, [0.0] * len(mine), sizes[data])
         value = float(np.mean(mine))
         cases.append(
-            Case(
+            ClaimTest(
                 "reliability", data, "permuted severities", value, 0.0,
                 Estimate(value, float("nan"), float("nan")), test, below=True,
                 holds=bool(np.mean(mine) < np.mean(lows)),

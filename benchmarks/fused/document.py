@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from comparing.claims import Claim
 from comparing.document import claim_table, counted, interval, made_by, p_text, table
 from comparing.figures import Arm, by_patient
-from comparing.protocol import Told
+from comparing.protocol import ComparisonResults
 
 from fused.figures import BASELINES, CARD_COLUMNS, COLUMNS, METHOD, corrupted
 from fused.models import CHOSEN_BY, COVERAGE
@@ -40,7 +40,9 @@ _CLAIMS = {
 }
 
 
-def document(told: Mapping[str, Told], claims: Sequence[Claim], candidates: int, seeds: int) -> str:
+def document(
+    by_data: Mapping[str, ComparisonResults], claims: Sequence[Claim], candidates: int, seeds: int
+) -> str:
     parts = [
         "# Reliability-aware fusion and its baselines",
         made_by("fusion.py"),
@@ -66,7 +68,7 @@ def document(told: Mapping[str, Told], claims: Sequence[Claim], candidates: int,
         f"abstention: gain of precision at {COVERAGE:.0%}. ECE floor: what a perfectly calibrated "
         "model would show at this number of samples.",
     ]
-    for name, one in told.items():
+    for name, one in by_data.items():
         parts += _tables(name, one)
     return "\n\n".join(parts) + "\n"
 
@@ -86,32 +88,34 @@ def _claim_tables(claims: Sequence[Claim]) -> list[str]:
     return parts
 
 
-def _tables(name: str, told: Told) -> list[str]:
-    first = told.manifests[0]
-    patients = len({*told.tuned[METHOD].patients})
-    train, test = told.sizes
+def _tables(name: str, results: ComparisonResults) -> list[str]:
+    first = results.manifests[0]
+    patients = len({*results.tuned[METHOD].patients})
+    train, test = results.sizes
     modalities = ", ".join(m.name for m in first.sources)
     outside = first.split_counts.get(Split.OOD, 0)
     site = f", {outside} samples of a site held out" if outside else ""
     parts = [
         f"### {name}",
-        f"Layout `{first.name}`, {patients} patients; {len(told.manifests)} folds of {train} "
+        f"Layout `{first.name}`, {patients} patients; {len(results.manifests)} folds of {train} "
         f"training and {test} test samples{site}; modalities {modalities}; fingerprint of the "
-        f"first fold `{first.fingerprint[:12]}`. Tuning moved {sum(told.moved.values())} of "
-        f"{len(told.moved)} choices away from the defaults.",
+        f"first fold `{first.fingerprint[:12]}`. Tuning moved {sum(results.moved.values())} of "
+        f"{len(results.moved)} choices away from the defaults.",
     ]
-    for title, arms in (("tuned", told.tuned), ("defaults", told.defaults)):
+    for title, arms in (("tuned", results.tuned), ("defaults", results.defaults)):
         shown = {METHOD: "**DRAF**", **{b: b for b in BASELINES}}
         parts += [
             f"#### {name}, {title}",
             table({label: arms[key] for key, label in shown.items()}, COLUMNS, CARD_COLUMNS),
         ]
-    ablated = {text: told.defaults[key] for key, text in ABLATIONS.items() if key in told.defaults}
+    ablated = {
+        text: results.defaults[key] for key, text in ABLATIONS.items() if key in results.defaults
+    }
     if ablated:
         parts += [
             f"#### {name}: DRAF without its parts, at the defaults",
-            table({"**DRAF**": told.defaults[METHOD], **ablated}, COLUMNS, CARD_COLUMNS),
-            _ablation_tests(told.defaults[METHOD], ablated, told.sizes),
+            table({"**DRAF**": results.defaults[METHOD], **ablated}, COLUMNS, CARD_COLUMNS),
+            _ablation_tests(results.defaults[METHOD], ablated, results.sizes),
         ]
     return parts
 

@@ -1,4 +1,4 @@
-"""What is told of the models of benchmarks/fusion.py."""
+"""Metrics of the models of benchmarks/fusion.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from comparing.figures import Figure, under
-from comparing.models import Judged
+from comparing.models import EvaluatedModel
 from numpy.typing import NDArray
 
 from fused.models import threshold
@@ -37,20 +37,20 @@ def corrupted(name: str, kind: str = "") -> Figure:
     return under(TaskName.CLASSIFICATION, name, lambda c: c.startswith(f"corrupted@{kind}"))
 
 
-def drop(model: Judged) -> Statistic:
+def drop(model: EvaluatedModel) -> Statistic:
     """Loss of AUROC in % of the clean one, mean over every corruption and severity."""
-    worse, whole = corrupted("auroc")(model), clean("auroc")(model)
-    return lambda weights: 100 * (1 - worse(weights) / whole(weights))
+    degraded, whole = corrupted("auroc")(model), clean("auroc")(model)
+    return lambda weights: 100 * (1 - degraded(weights) / whole(weights))
 
 
-def noise(model: Judged) -> Statistic:
+def noise(model: EvaluatedModel) -> Statistic:
     """AUROC under Gaussian noise, of images or of values."""
     kinds = ("gaussian-noise", "value-noise")
     kind = next(k for k in kinds if f"corrupted@{k}-1" in model.scores)
     return corrupted("auroc", kind)(model)
 
 
-def gain(model: Judged) -> Statistic:
+def gain(model: EvaluatedModel) -> Statistic:
     """Macro precision of the answers that the model is sure of, less that of all answers."""
     columns = model.scores["clean"]
     truth, predicted = columns["truth"], columns["predicted"]
@@ -63,11 +63,11 @@ def gain(model: Judged) -> Statistic:
 def _precision(truth: NDArray[Any], predicted: NDArray[Any], kept: NDArray[np.bool_]) -> Statistic:
     """Mean over the classes that are predicted at all."""
     classes = np.unique(truth)
-    said = (predicted[:, None] == classes) & kept[:, None]
-    right = said & (truth[:, None] == classes)
+    predicted_as = (predicted[:, None] == classes) & kept[:, None]
+    right = predicted_as & (truth[:, None] == classes)
 
     def statistic(weights: Floats) -> Floats:
-        named, hit = weights @ said, weights @ right
+        named, hit = weights @ predicted_as, weights @ right
         there = named > 0
         ratio = np.divide(hit, named, out=np.zeros_like(hit), where=there)
         count = there.sum(axis=1)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from comparing.models import BATCH, Judged, Unit, is_judged, keep_judged, trained
+from comparing.models import BATCH, EvaluatedModel, Unit, is_evaluated, save_evaluation, trained
 
 from trustsweep.data_pipelines.corruptions.suite import corrupt
 from trustsweep.data_pipelines.schema import Split, TaskName
@@ -27,16 +27,16 @@ CHOSEN_BY = "corrupted.nll"
 COVERAGE = 0.8
 
 
-def threshold(model: Judged) -> float:
+def threshold(model: EvaluatedModel) -> float:
     """The uncertainty that validation chose for `COVERAGE`."""
     entries = model.card["selective"]["thresholds"]
     return float(next(e["threshold"] for e in entries if e["target"] == COVERAGE))
 
 
-def judged(unit: Unit) -> None:
-    """Train a model and judge it on test, unless that was done."""
+def evaluate_unit(unit: Unit) -> None:
+    """Train a model and evaluate it on test, unless that was done."""
     torch.set_num_threads(1)
-    if is_judged(unit):
+    if is_evaluated(unit):
         return
     training = trained(unit)
     manifest = training.manifest
@@ -52,15 +52,15 @@ def judged(unit: Unit) -> None:
         "config": dict(unit.config),
         "metrics": test.compute(),
         "ood": outside.compute() if outside else {},
-        "selective": selective(validation, test, outside),
+        "selective": selective(validation, test),
         "reliance": _reliance(training.model, unit.samples(Split.TEST)),
     }
-    keep_judged(unit, card, scores)
+    save_evaluation(unit, card, scores)
 
 
 def _reliance(model: Model, samples: Samples) -> dict[str, Any]:
     """How the weights follow quality; empty for a method without weights."""
-    worse = partial(
+    degraded = partial(
         corrupt,
         name=MIXED,
         severity=MIXED_SEVERITY,
@@ -69,5 +69,5 @@ def _reliance(model: Model, samples: Samples) -> dict[str, Any]:
     )
     if model.predict(samples.batch([0])).modality_weights is None:
         return {}
-    batches = (worse(batch) for batch in samples.sweep(BATCH))
+    batches = (degraded(batch) for batch in samples.sweep(BATCH))
     return dict(reliance(model.method, model.network, batches).compute())

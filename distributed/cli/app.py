@@ -177,13 +177,13 @@ def sweep(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Go on with this run, whatever has ended it."),
+        typer.Option(metavar="RUN", help="Resume this run, whatever ended it."),
     ] = None,
     accept: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY",
-            help="With --resume: this key of the study (or `code`) is meant to have changed.",
+            help="With --resume: accept a change of this key of the study (or of `code`).",
         ),
     ] = None,
     warm_start: Annotated[
@@ -203,28 +203,30 @@ def sweep(
 
     Example: `trustsweep sweep evidential --data data/qata --trials 24 --out runs/qata`
 
-    Ctrl-C finishes the epoch and writes the report of what there is. Go on, after that or anything
-    worse: `trustsweep sweep --resume runs/qata`. More trials may be asked for; any other change is
-    named: by `--set`, or with `--accept KEY` where a study file was edited, `--accept code` where
-    the code was.
+    Ctrl-C finishes the epoch and writes the report. Interrupted runs resume, also after a crash:
+    `trustsweep sweep --resume runs/qata`. The number of trials may grow; every other change has to
+    be explicit: `--set`, or `--accept KEY` for an edited study file, `--accept code` for other
+    code.
     """
     from trustsweep.search_spaces.study import load
 
     items = list(overrides or [])
-    told = [item.partition("=")[0] for item in items]
+    changed = [item.partition("=")[0] for item in items]
     if trials is not None:
         items.append(f"search.trials={trials}")
-        told.append("search.trials")
+        changed.append("search.trials")
     if data is not None:
         items.append(f"data={data}")
     if warm_start is not None:
         items.append(f"search.warm_start={json.dumps(str(warm_start.resolve()))}")
     if resume is not None:
         if out is not None or warm_start is not None:
-            raise UserError("--resume RUN: goes on in that folder, with what it began with.")
-        _resume(resume, study, items, [*told, *(accept or [])], dry_run)
+            raise UserError(
+                "--resume RUN: continues in its own folder. Leave --out and --warm-start out."
+            )
+        _resume(resume, study, items, [*changed, *(accept or [])], dry_run)
     elif study is None:
-        raise UserError("Name a study, or a run to go on with: --resume RUN.")
+        raise UserError("Name a study, or a run to resume: --resume RUN.")
     else:
         _sweep(load(study, items), out or Path("runs/sweep"), dry_run)
 
@@ -270,9 +272,9 @@ def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     plugin: Plugins = None,
 ) -> None:
-    """Write report.html and the figures of a run anew, from what lies in its folder.
+    """Write report.html and the figures of a run again, from its folder.
 
-    Works on a run that is still going or was killed: it shows the trials that have ended.
+    Also works while a run is going or after it was killed: it shows the trials that have ended.
     """
     from trustsweep.distributed.report.page import write_report
     from trustsweep.distributed.run.exports import write_exports
@@ -291,24 +293,24 @@ def list_registered(
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Name what is registered: what a study, `prepare` or `train` can use.
+    """List everything that a study, `prepare` or `train` can use.
 
-    With the name of one, all that is known of it: `trustsweep list chestxray14`
+    With a name, show its description: `trustsweep list chestxray14`
     """
     from trustsweep.data_pipelines.registry import nearest
     from trustsweep.distributed.cli.catalogue import catalogue, describe
 
-    found = catalogue()
+    kinds = catalogue()
     console = _console()
-    if kind is not None and kind not in found:
+    if kind is not None and kind not in kinds:
         if (text := describe(kind)) is not None:
             console.print(text, highlight=False, markup=False)
             return
-        known = [*found, *(name for entries in found.values() for name in entries)]
+        known = [*kinds, *(name for entries in kinds.values() for name in entries)]
         raise UserError(
-            f"list: nothing is called {kind!r}{nearest(kind, known)} Kinds: {', '.join(found)}."
+            f"list: nothing is called {kind!r}{nearest(kind, known)} Kinds: {', '.join(kinds)}."
         )
-    for name, entries in found.items():
+    for name, entries in kinds.items():
         if kind in (None, name):
             console.print(f"[bold]{name}[/bold]")
             width = max(len(entry) for entry in entries)
@@ -321,8 +323,8 @@ def list_registered(
 def main() -> None:
     """Run the command line.
 
-    What the user can mend is one line on stderr and exit code 2; a sweep that was left half-way
-    says how to go on with it, and ends with 130 after Ctrl-C, else with 1.
+    User errors are one line on stderr and exit code 2; an interrupted sweep prints how to resume
+    it, and exits with 130 after Ctrl-C, else with 1.
     """
     from trustsweep.distributed.run.halt import Halted
 
@@ -332,7 +334,7 @@ def main() -> None:
         print(f"trustsweep: {error}", file=sys.stderr)
         sys.exit(2)
     except Halted as halted:
-        print(f"trustsweep: {halted}. Go on with: {halted.resume}", file=sys.stderr)
+        print(f"trustsweep: {halted}. Resume with: {halted.resume}", file=sys.stderr)
         sys.exit(halted.code)
 
 
@@ -361,13 +363,13 @@ def _resume(
     from trustsweep.search_spaces.study import load
 
     if dry_run:
-        raise UserError("--dry-run: says what a new run would use; --resume has no use for it.")
+        raise UserError("--dry-run: only for a new run. Leave it out with --resume.")
     Run.open(run)
     _ended(resume(run, load(study or run / STUDY, items), accepted, _console()))
 
 
 def _ended(run: Run) -> None:
-    """A sweep without a single model has failed, also for a script that started it."""
+    """Exit with 1 if a sweep ended without a single model."""
     from trustsweep.distributed.run.ledger import State
 
     if not run.ledger.of(State.COMPLETED):

@@ -1,6 +1,6 @@
-"""Everything that is registered, with a line on each: what `trustsweep list` prints.
+"""All registered implementations with a line on each, as `trustsweep list` prints them.
 
-Nothing is imported for it, so that the list is there at once.
+Implementations are not imported, so that the list is instant.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ _REGISTRIES: dict[str, Registry] = {
 
 def catalogue() -> dict[str, dict[str, str]]:
     """Kind to name to a one-line meaning."""
-    found = {
+    entries = {
         kind: {name: registry.meaning(name) for name in registry}
         for kind, registry in _REGISTRIES.items()
     }
-    found["suites"] = {name: ", ".join(listed) for name, listed in SUITES.items()}
-    found["uncertainties"] = dict(MAPS)
-    found["metrics"] = {name: _meaning(info) for name, info in METRICS.items()}
-    found["whole metrics"] = {
+    entries["suites"] = {name: ", ".join(listed) for name, listed in SUITES.items()}
+    entries["uncertainties"] = dict(MAPS)
+    entries["metrics"] = {name: _meaning(info) for name, info in METRICS.items()}
+    entries["whole metrics"] = {
         name: _meaning(info) for table in (AREAS, COSTS) for name, info in table.items()
     }
-    found["skills"] = {
+    entries["skills"] = {
         name: f"{metric_info(name).meaning}; so of every metric that has one"
         for name in (f"{SKILL}.clean.dice_lesion", f"{SKILL}.balanced_accuracy_area")
     }
-    found["studies"] = {name: _methods(read(name)["methods"]) for name in shipped_studies()}
-    return found
+    entries["studies"] = {name: _methods(read(name)["methods"]) for name in shipped_studies()}
+    return entries
 
 
 def describe(name: str) -> str | None:
-    """All that is known of one registered implementation; None for another name."""
+    """The description of a registered implementation; None for an unknown name."""
     for registry in _REGISTRIES.values():
         if name in registry:
             text = registry.docstring(name)

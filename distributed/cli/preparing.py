@@ -1,4 +1,4 @@
-"""What a person sees of `trustsweep prepare`: how far it is, and what it made."""
+"""The terminal output of `trustsweep prepare`: progress and a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page and the PNG figures are both drawn from, worked out once."""
+"""The data of the page and the PNG figures, gathered once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the PNG figures of several sections share. Loads matplotlib, so only figures import it."""
+"""Helpers for the PNG figures of several sections. Loads matplotlib, so only figures import it."""
 
 from __future__ import annotations
 

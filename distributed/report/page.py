@@ -35,8 +35,8 @@ from trustsweep.distributed.run.optimism import SPLITS
 def write_report(run: Run) -> Path:
     """Write `report.html`, `figures/*.png` and the tables of the repeats; returns the page's path.
 
-    What the run has not found yet is named on the page instead. Raises `UserError` for broken
-    files, and for those of another version.
+    Missing results are named on the page. Raises `UserError` for broken files, and for those of
+    another version.
     """
     from trustsweep.distributed.report.figures import write_figures  # loads matplotlib
 

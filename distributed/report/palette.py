@@ -1,7 +1,7 @@
 """Colours and marks of every figure."""
 
-#: Okabe and Ito's, told apart by every kind of colour vision, then one of Tol's and one of IBM's,
-#: for studies of more than six models; marks differ in shape as well.
+#: Okabe and Ito's, distinguishable with every kind of colour vision, then one of Tol's and one of
+#: IBM's, for studies of more than six models; marks differ in shape as well.
 PALETTE = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
     *("#999933", "#785EF0"),

@@ -1,4 +1,4 @@
-"""What the page's scripts draw from, as JSON inside the page."""
+"""The data of the page's scripts, as JSON inside the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.distributed.report.contents import Contents
-from trustsweep.distributed.report.judged import search_curves, trivial
+from trustsweep.distributed.report.evaluated import search_curves, trivial_results
 from trustsweep.distributed.report.palette import PALETTE
 from trustsweep.distributed.report.sections import sections
 from trustsweep.distributed.report.thinning import shown_metrics
@@ -40,9 +40,9 @@ def embedded_json(contents: Contents) -> str:
 
 
 def _shared(run: Run) -> dict[str, Any]:
-    """What the scripts of more than one section draw from."""
+    """Data that the scripts of more than one section use."""
     metrics = shown_metrics(run)
-    ignoring = trivial(run)
+    ignoring = trivial_results(run)
     return {
         "palette": PALETTE,
         "objectives": [dataclasses.asdict(o) for o in run.objectives],
@@ -51,7 +51,7 @@ def _shared(run: Run) -> dict[str, Any]:
         "spotlight": [e.id for e in run.spotlight],
         "roles": roles(run),
         "trivial": ignoring.reached if ignoring else {},
-        "evaluations": [_drawn(card) for card in run.judged],
+        "evaluations": [_drawn(card) for card in run.front_cards],
     }
 
 

@@ -1,4 +1,4 @@
-"""What a section of the page is: a folder of `trustsweep.distributed.report.sections`.
+"""A section of the page: a folder of `trustsweep.distributed.report.sections`.
 
     sections/<name>/__init__.py     what is worked out of a run, as a `Section`
                     page.html.j2    its part of the page; `data` is what was worked out
@@ -56,7 +56,7 @@ class Section(ABC, Generic[Data]):
         return self.text("script.js") or ""
 
     def text(self, file: str) -> str | None:
-        """What a file of the section holds; None where there is no such file."""
+        """The text of a file of the section; None where there is no such file."""
         if file in self.files:
             return self.files[file]
         package = sys.modules[type(self).__module__]
@@ -67,13 +67,13 @@ class Section(ABC, Generic[Data]):
 
     @abstractmethod
     def gather(self, run: Run) -> Data | None:
-        """What the section shows of a run; None where the page leaves the section out.
+        """The section's data of a run; None where the page leaves the section out.
 
         Writes nothing. Raises `UserError` for broken files.
         """
 
     def payload(self, run: Run, data: Data) -> dict[str, Any]:
-        """What its script draws from, beside what all scripts share; no other section's keys."""
+        """Data of its script, beside the shared ones; no other section's keys."""
         return {}
 
     def draw(self, run: Run, data: Data) -> Figure | None:

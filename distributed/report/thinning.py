@@ -1,4 +1,4 @@
-"""What of a long run goes onto the page: everything would be too much for a browser.
+"""Thins out long runs for the page: everything would be too much for a browser.
 
 The front is always shown whole; `trials.csv` has the rest.
 """

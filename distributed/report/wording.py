@@ -1,4 +1,4 @@
-"""Numbers and the headline in words."""
+"""Formats numbers and writes the headline of a report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeGuard
 from trustsweep.distributed.run.evaluation_card import AttackCard, EvaluationCard
 from trustsweep.distributed.run.folder import MASKED, Run
 from trustsweep.distributed.run.ledger import SEARCH, Record, State
-from trustsweep.distributed.run.optimism import choices, mean_optimism, measured
+from trustsweep.distributed.run.optimism import front_estimates, mean_optimism, measured
 from trustsweep.distributed.run.trivial import trivial_lines
 from trustsweep.distributed.statistics.front import Direction, Objective
 from trustsweep.distributed.statistics.inference import Estimate
@@ -82,7 +82,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def headline(run: Run) -> list[str]:
-    """Sentences that say how the sweep went, what stands on the front and what its ends are."""
+    """Sentences on the trials, the front and its two ends."""
     sentences = [_counts(run.search, "trial")]
     if repeats := [t for t in run.trials if t.stage != SEARCH]:
         sentences[0] += f" Under other seeds, {_counts(repeats, 'repeat')}"
@@ -90,18 +90,17 @@ def headline(run: Run) -> list[str]:
     if not run.front:
         needed = {o.name for o in run.objectives}
         measured = any(needed <= t.metrics.keys() for t in run.completed)
-        why = "keeps the constraints" if measured else "has every objective yet"
+        why = "meets the constraints" if measured else "has every objective yet"
         return [*sentences, f"No completed trial {why}: there is no front to show.", *trivial]
     names = " against ".join(f"{o.name} ({BETTER[o.direction]})" for o in run.objectives)
     stand = "stands" if len(run.front) == 1 else "stand"
     sentences.append(
-        f"{plural(len(run.front), 'model')} {stand} on the front of {names}, by figures of the "
-        "validation split."
+        f"{plural(len(run.front), 'model')} {stand} on the front of {names}, by validation metrics."
     )
     if len(run.front) == 1:
         return [
             *sentences,
-            f"Trial {run.front[0].id} is best at all of it: {_values(run.front[0], run)}"
+            f"Trial {run.front[0].id} is best at every objective: {_values(run.front[0], run)}"
             f"{_warned(run.front[0], run)}.",
             *trivial,
             *attack_lines(run),
@@ -111,8 +110,8 @@ def headline(run: Run) -> list[str]:
     for objective in run.objectives:
         best = _best(run, objective)
         ends.append(best)
-        told = f"{_values(best, run)}{_warned(best, run)}"
-        sentences.append(f"Best {objective.name}: trial {best.id}, with {told}.")
+        values = f"{_values(best, run)}{_warned(best, run)}"
+        sentences.append(f"Best {objective.name}: trial {best.id}, with {values}.")
     if len(run.objectives) == 2:
         first, second = (o.name for o in run.objectives)
         gained = abs(ends[0].metrics[first] - ends[1].metrics[first])
@@ -125,12 +124,12 @@ def headline(run: Run) -> list[str]:
 
 
 def attacked(run: Run) -> list[tuple[EvaluationCard, AttackCard]]:
-    """The cards of the front's models that say what they were attacked with."""
-    return [(card, card.attack) for card in run.judged if card.attack is not None]
+    """The cards of the front's attacked models, each with its attack."""
+    return [(card, card.attack) for card in run.front_cards if card.attack is not None]
 
 
 def attack_lines(run: Run) -> list[str]:
-    """What to know of the attacks that judged the front; empty where nothing was attacked."""
+    """Caveats on the attacks that the front was evaluated under; empty without an attack."""
     cards = attacked(run)
     if not cards:
         return []
@@ -138,8 +137,8 @@ def attack_lines(run: Run) -> list[str]:
     lines = []
     if name.final != FULL:
         lines.append(
-            f"The front was judged by the attack of the search ({name.search}) alone: a "
-            "stronger one may find its models less robust. For the full one: trustsweep sweep "
+            f"The front was evaluated only under the attack of the search ({name.search}); its "
+            "models may be less robust under a stronger one. For the full one: trustsweep sweep "
             f"--resume RUN --set evaluation.final={FULL}."
         )
     elif name.search != FULL:
@@ -164,63 +163,63 @@ def _gap_line(run: Run, models: Sequence[Mapping[str, float]], search: str) -> l
     """How much more robust the models look under the attack of the search than under the full."""
     known = list(dict.fromkeys(name for gap in models for name in gap))
     areas = [name for name in known if name in AREAS]
-    asked = [o.name for o in run.objectives if o.name in known]
-    told = []
-    for name in asked or areas:
+    objectives = [o.name for o in run.objectives if o.name in known]
+    gaps_by_metric = []
+    for name in objectives or areas:
         gaps = [gap.get(name, math.nan) for gap in models]
         if gaps := [gap for gap in gaps if not math.isnan(gap)]:
             mean = math.fsum(gaps) / len(gaps)
-            told.append(f"{name} by {mean:.3f} on average, {max(gaps):.3f} at most")
-    if not told:
+            gaps_by_metric.append(f"{name} by {mean:.3f} on average, {max(gaps):.3f} at most")
+    if not gaps_by_metric:
         return []
     return [
         f"Under the attack of the search ({search}) the front looks more robust on test than under "
-        f"the full one: {'; '.join(told)}."
+        f"the full one: {'; '.join(gaps_by_metric)}."
     ]
 
 
 def gap_number(gap: float) -> str:
-    """Three decimals; what a figure loses to another attack is rarely known better."""
+    """Three decimals; gaps between attacks are rarely known more precisely."""
     return "" if math.isnan(gap) else f"{gap:+.3f}".replace("-0.000", "0").replace("+0.000", "0")
 
 
 def optimism(run: Run) -> list[str]:
-    """What of the validation figures is left on the test split; empty where nothing was judged."""
-    means = mean_optimism(choices(run))
+    """How much better validation looks than test; empty until the front is evaluated."""
+    means = mean_optimism(front_estimates(run))
     if not means:
         return []
-    told = ", ".join(f"{name} {'+' * (gap > 0)}{number(gap)}" for name, gap in means.items())
+    gaps = ", ".join(f"{name} {'+' * (gap > 0)}{number(gap)}" for name, gap in means.items())
     return [
-        f"Optimism of choosing: {told}. By so much the validation split looks better (worse, where "
-        "negative) than the test split, which no choice has seen; mean over the front."
+        f"Optimism of choosing: {gaps}. This is how much better (worse if negative) the validation "
+        "metrics look than the test metrics, which the search never used; mean over the front."
     ]
 
 
 def roles(run: Run) -> dict[str, str]:
-    """What each front model is best at: "best dice_area", or "in between" where it is at no end.
+    """What each front model is best at, such as "best dice_area", or "in between".
 
-    With it stands what to know of the model: "best clean.ece, predicts nothing".
+    Warnings follow: "best clean.ece, predicts nothing".
     """
-    told: dict[str, str] = {}
+    role_of: dict[str, str] = {}
     for trial in run.front:
         ends = [o.name for o in run.objectives if _best(run, o) is trial]
-        told[trial.id] = "best " + " and ".join(ends) if ends else "in between"
+        role_of[trial.id] = "best " + " and ".join(ends) if ends else "in between"
         remark = [run.remarks[trial.id]] if trial.id in run.remarks else []
         masked = [MASKED] if trial.id in run.masked else []
-        told[trial.id] = ", ".join([told[trial.id], *remark, *masked])
-    return told
+        role_of[trial.id] = ", ".join([role_of[trial.id], *remark, *masked])
+    return role_of
 
 
 def unfinished(run: Run) -> list[str]:
-    """What became of a run that is not at its end, and how to go on; empty for a whole one."""
+    """Why a run is incomplete, and its unfinished trials; empty for a complete one."""
     running = [t.id for t in run.trials if t.state is State.RUNNING]
     if run.finished and not running:
         return []
     sentences = []
     if run.interrupted:
-        sentences.append(f"This run stopped before its end: {run.interrupted}.")
+        sentences.append(f"This run was interrupted: {run.interrupted}.")
     else:
-        sentences.append("This run is not at its end: it is still going, or was killed.")
+        sentences.append("This run is incomplete: it is still running, or was killed.")
     if running:
         named = ", ".join(running[:NAMED]) + (", ..." if len(running) > NAMED else "")
         sentences.append(f"{plural(len(running), 'trial')} unfinished: {named}.")
@@ -229,8 +228,8 @@ def unfinished(run: Run) -> list[str]:
 
 def _counts(trials: Sequence[Record], noun: str) -> str:
     states = Counter(t.state for t in trials)
-    told = ", ".join(f"{states[s]} {s}" for s in STATES if states[s])
-    return f"{plural(len(trials), noun)}{': ' + told if told else ''}."
+    by_state = ", ".join(f"{states[s]} {s}" for s in STATES if states[s])
+    return f"{plural(len(trials), noun)}{': ' + by_state if by_state else ''}."
 
 
 def _best(run: Run, objective: Objective) -> Record:
@@ -243,22 +242,24 @@ def _warned(trial: Record, run: Run) -> str:
 
 
 def _values(trial: Record, run: Run) -> str:
-    """Its objectives on validation, and on test with intervals where it was judged there."""
-    told = " and ".join(f"{o.name} {number(trial.metrics[o.name])}" for o in run.objectives)
+    """Its objectives on validation, and on test with intervals where it was evaluated there."""
+    values = " and ".join(f"{o.name} {number(trial.metrics[o.name])}" for o in run.objectives)
     card = run.cards.get(trial.id)
     if card is None or not card.on_test or not measured(run):
-        return f"{told} on validation"
-    test = [c for c in choices(run) if c.model == trial.id and not math.isnan(c.quoted.value)]
-    seen = " and ".join(
+        return f"{values} on validation"
+    test = [
+        c for c in front_estimates(run) if c.model == trial.id and not math.isnan(c.quoted.value)
+    ]
+    on_test = " and ".join(
         f"{c.objective.name} {number(c.quoted.value)}{interval(c.quoted)}"
         f"{' under the full attack' if c.attacked else ''}"
         for c in test
     )
-    return f"{told} on validation; on test {seen}" if seen else f"{told} on validation"
+    return f"{values} on validation; on test {on_test}" if on_test else f"{values} on validation"
 
 
-def interval(found: Estimate) -> str:
-    """The interval behind a figure; nothing where there is none."""
-    if math.isnan(found.low):
+def interval(estimate: Estimate) -> str:
+    """The interval in brackets; empty where there is none."""
+    if math.isnan(estimate.low):
         return ""
-    return f" (95 %: {number(found.low)} to {number(found.high)})"
+    return f" (95 %: {number(estimate.low)} to {number(estimate.high)})"

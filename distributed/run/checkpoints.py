@@ -42,7 +42,7 @@ class Best:
     def of(cls, best: Best | None, epoch: int, loss: float) -> Best:
         """What is best once an epoch has given this loss; the earlier of two that are equal.
 
-        The same if it is told of an epoch again, as after a restart.
+        Idempotent: after a restart, an epoch may be reported again.
         """
         loss = math.inf if math.isnan(loss) else loss
         return cls(epoch, loss) if best is None or loss < best.loss else best

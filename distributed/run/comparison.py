@@ -1,9 +1,9 @@
-"""The front's models under several seeds, and what they are worth against the study's baseline.
+"""The front's models under several seeds, compared with the study's baseline.
 
 Works from a run folder alone. A model's repeats are the trials that train its configuration again
 under another seed than those of the search: the seed that chose a model flatters it. Figures are
-those on the test split where the models were judged there, else those that the trials ended with,
-on the validation split.
+those of the test split where the models were evaluated on it, else the last validation figures of
+the trials.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Verdict: TypeAlias = Literal[
 
 
 @dataclass(frozen=True)
-class Model:
+class SeededModel:
     """A model of the front, the baseline or a variant of it (by name), with its trials by seed."""
 
     id: str
@@ -59,7 +59,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One model of the front, or variant of the baseline, on one objective.
 
     Attributes:
@@ -69,7 +69,7 @@ class Row:
         left_out: Seeds of the study that gave no pair (without a baseline: no figure).
         p_holm: Adjusted over all models and objectives of the comparison.
         verdict: At `ALPHA`, in the objective's own direction. "tie": every pair is equal;
-            "constant difference": every pair differs by the same, which no t-test can judge.
+            "constant difference": every pair differs by the same, which no t-test can handle.
     """
 
     model: str
@@ -85,7 +85,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Repeats:
-    """What a run's repeats say.
+    """The repeats of a run: models of the front and baseline under several seeds.
 
     Attributes:
         run: Where they were read.
@@ -97,9 +97,9 @@ class Repeats:
     """
 
     run: Run
-    models: list[Model]
-    baseline: Model | None
-    variants: list[Model]
+    models: list[SeededModel]
+    baseline: SeededModel | None
+    variants: list[SeededModel]
     seeds: list[int]
 
     @property
@@ -110,37 +110,37 @@ class Repeats:
 
     @property
     def untuned(self) -> str:
-        """What has to be said of a comparison of tuned models with an untuned one; else empty."""
+        """A caveat where tuned models are compared with an untuned baseline; else empty."""
         tried = len(self.run.search)
         if self.baseline is None or tried < 2:
             return ""
         return (
-            f"The front's models are the best that a search of {tried} trials found; the baseline "
-            "has the parameters that the study gives it, and was not tuned. What stands between "
-            "them is the method and the tuning together."
+            f"The front's models are the best of a search of {tried} trials; the baseline has the "
+            "parameters that the study gives it and was not tuned. The differences therefore "
+            "include the effect of tuning."
         )
 
     def split(self, metric: str) -> str:
         """Where a metric's figures come from; empty for what is no figure of a split."""
         if metric.startswith(COST_PREFIX):
             return ""
-        return self._judged.get(metric, "val")
+        return self._splits.get(metric, "val")
 
     def value(self, trial: Record | None, metric: str) -> float:
         """A trial's figure on the metric's split; NaN where it has none."""
         if trial is None:
             return math.nan
-        if metric not in self._judged:
+        if metric not in self._splits:
             return trial.metrics.get(metric, math.nan)
         card = self.run.cards.get(trial.id)
         return math.nan if card is None else card.metrics.get(metric, math.nan)
 
-    def summary(self, model: Model, metric: str) -> Summary:
+    def summary(self, model: SeededModel, metric: str) -> Summary:
         """Mean and deviation of a model's finished trials under `seeds`."""
         return summarise([self.value(model.finished(seed), metric) for seed in self.seeds])
 
     @cached_property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ComparisonRow]:
         """Every model of the front and every variant on every objective."""
         compared = [*self.models, *self.variants]
         pairs = [(model, objective) for model in compared for objective in self.run.objectives]
@@ -153,7 +153,7 @@ class Repeats:
 
     @cached_property
     def complete_seeds(self) -> list[int]:
-        """The seeds under which every model of the front has ended and, if it can be, is judged."""
+        """The seeds under which every model of the front has ended and been evaluated on test."""
         return [seed for seed in self.seeds if all(self._settled(m, seed) for m in self.models)]
 
     def front(self, seed: int) -> dict[str, tuple[float, ...]]:
@@ -161,10 +161,10 @@ class Repeats:
 
         One that failed under that seed, or breaks a constraint there, is no part of it.
         """
-        found = {model.id: model.finished(seed) for model in self.models}
+        trials = {model.id: model.finished(seed) for model in self.models}
         return {
             model: tuple(self.value(trial, o.name) for o in self.run.objectives)
-            for model, trial in found.items()
+            for model, trial in trials.items()
             if trial is not None and self._feasible(trial)
         }
 
@@ -185,14 +185,14 @@ class Repeats:
         return attainment_surfaces(self.fronts, self.directions)
 
     @cached_property
-    def _judged(self) -> dict[str, str]:
-        """The split of every metric that some of the trials was judged by once it had ended."""
+    def _splits(self) -> dict[str, str]:
+        """The split of each metric in the evaluation cards of these models."""
         models = [*self.models, *self.variants, *([self.baseline] if self.baseline else [])]
         ids = [t.id for model in models for t in model.trials.values()]
         cards = [self.run.cards[i] for i in ids if i in self.run.cards]
         return {metric: card.split for card in cards for metric in card.metrics}
 
-    def _test(self, model: Model, metric: str) -> PairedTest | None:
+    def _test(self, model: SeededModel, metric: str) -> PairedTest | None:
         if self.baseline is None:
             return None
         mine, theirs = (
@@ -201,10 +201,12 @@ class Repeats:
         )
         return paired_t_test(mine, theirs)
 
-    def _row(self, model: Model, objective: Objective, test: PairedTest | None, p: float) -> Row:
+    def _row(
+        self, model: SeededModel, objective: Objective, test: PairedTest | None, p: float
+    ) -> ComparisonRow:
         name, baseline = objective.name, self.baseline
         summary = self.summary(model, name)
-        return Row(
+        return ComparisonRow(
             model=model.id,
             objective=objective,
             split=self.split(name),
@@ -216,12 +218,12 @@ class Repeats:
             verdict=_verdict(test, p, objective.direction),
         )
 
-    def _settled(self, model: Model, seed: int) -> bool:
+    def _settled(self, model: SeededModel, seed: int) -> bool:
         trial = model.trials.get(seed)
         if trial is None or trial.state is State.RUNNING:
             return False
         failed = trial.state is State.FAILED
-        return failed or not self._judged or trial.id in self.run.cards
+        return failed or not self._splits or trial.id in self.run.cards
 
     def _feasible(self, trial: Record) -> bool:
         """By the figures of `value`, not those that the trial was searched by."""
@@ -239,9 +241,9 @@ def repeats(run: Run) -> Repeats:
     for trial in run.trials:
         if trial.state is not State.STOPPED:
             alike.setdefault(_identity(trial.config), {})[_seed(trial)] = trial
-    models = [Model(t.id, alike[_identity(t.config)]) for t in run.front]
+    models = [SeededModel(t.id, alike[_identity(t.config)]) for t in run.front]
     references = {
-        name: Model(name, alike[_identity(config)])
+        name: SeededModel(name, alike[_identity(config)])
         for name, config in run.study.references().items()
         if _identity(config) in alike
     }
@@ -251,24 +253,24 @@ def repeats(run: Run) -> Repeats:
     return Repeats(run, models, baseline, list(references.values()), seeds)
 
 
-def write_comparison(found: Repeats) -> None:
+def write_comparison(results: Repeats) -> None:
     """Write `comparison.csv` and `attainment.csv` into the run's folder.
 
     Neither is left there while no model has been repeated.
     """
-    folder = found.run.path
-    if not found.repeated:
+    folder = results.run.path
+    if not results.repeated:
         for name in (COMPARISON, ATTAINMENT):
             (folder / name).unlink(missing_ok=True)
         return
-    records = [_record(row) for row in found.rows]
+    records = [_record(row) for row in results.rows]
     header = list(records[0]) if records else []
     write_csv(folder / COMPARISON, header, [list(record.values()) for record in records])
-    names = [o.name for o in found.run.objectives]
+    names = [o.name for o in results.run.objectives]
     if len(names) == 2:
-        header, lines = ["attained_by", "seeds", *names], _corners(found)
+        header, lines = ["attained_by", "seeds", *names], _corners(results)
     else:
-        header, lines = ["seed", "share_of_seeds", *names], _points(found)
+        header, lines = ["seed", "share_of_seeds", *names], _points(results)
     write_csv(folder / ATTAINMENT, header, lines)
 
 
@@ -298,7 +300,7 @@ def _verdict(test: PairedTest | None, p_holm: float, direction: Direction) -> Ve
     return "better" if (test.difference > 0) == (direction == "max") else "worse"
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(row: ComparisonRow) -> dict[str, Any]:
     """A line of `comparison.csv`; what does not exist is empty."""
     test, baseline = row.test, row.baseline
     record: dict[str, Any] = {
@@ -327,21 +329,23 @@ def _record(row: Row) -> dict[str, Any]:
     return {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
 
 
-def _corners(found: Repeats) -> list[list[Any]]:
+def _corners(results: Repeats) -> list[list[Any]]:
     """`attainment.csv` of two objectives: the corners of each staircase."""
     return [
-        [k, len(found.surfaces), *corner]
-        for k, surface in enumerate(found.surfaces, start=1)
+        [k, len(results.surfaces), *corner]
+        for k, surface in enumerate(results.surfaces, start=1)
         for corner in surface.tolist()
     ]
 
 
-def _points(found: Repeats) -> list[list[Any]]:
+def _points(results: Repeats) -> list[list[Any]]:
     """`attainment.csv` of any other number: each seed's models, and how many seeds attain them."""
     return [
         [seed, share, *point]
-        for seed, front in zip(found.complete_seeds, found.fronts, strict=True)
+        for seed, front in zip(results.complete_seeds, results.fronts, strict=True)
         for share, point in zip(
-            attainment_share(front, found.fronts, found.directions).tolist(), front, strict=True
+            attainment_share(front, results.fronts, results.directions).tolist(),
+            front,
+            strict=True,
         )
     ]

@@ -1,9 +1,9 @@
-"""The evaluation card: what is known of one model on data that no choice has seen.
+"""The evaluation card of a model: its results on the test split, which the search never used.
 
 `evaluation/<id>.json` in a run folder, written by `distributed.sweep.test_evaluation`, read by the
-report, the comparison of seeds and whoever else asks; no torch and no Ray. Beside it lie
-`<id>.npz`, arrays of the samples that the report shows, and `<id>.parquet`, what every sample
-scored (`trustsweep.distributed.run.sample_table`), for models of the search.
+report and the comparison of seeds, without torch and Ray. Models of the search also have
+`<id>.npz`, arrays of the samples that the report shows, and `<id>.parquet`, the scores of every
+sample (`trustsweep.distributed.run.sample_table`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Part(BaseModel):
 
 
 class Asked(_Part):
-    """What the study asked for: the last attack (`evaluation.final`), and metrics by name."""
+    """The study's request: the final attack (`evaluation.final`) and metrics by name."""
 
     final: str
     metrics: list[str]
@@ -82,7 +82,7 @@ class Selective(_Part):
     @property
     def limits(self) -> dict[float, float]:
         """The threshold of uncertainty for each target coverage."""
-        return {found.target: found.threshold for found in self.thresholds}
+        return {threshold.target: threshold.threshold for threshold in self.thresholds}
 
 
 class Unseen(_Part):
@@ -121,7 +121,7 @@ class SplitEstimates(_Part):
     final: dict[str, Estimate] = {}
 
 
-class Group(_Part):
+class GroupEstimates(_Part):
     """Samples that share a value of a group column; of a label, those where it is known, of which
     `positive` have it."""
 
@@ -133,17 +133,17 @@ class Group(_Part):
     figures: dict[str, Estimate]
 
 
-class Groups(_Part):
+class GroupsCard(_Part):
     """See `trustsweep.distributed.statistics.estimates.group_estimates`; of one split."""
 
     split: str
     least: int
     conditions: list[str]
-    rows: list[Group]
+    rows: list[GroupEstimates]
 
 
 class AttackNames(_Part):
-    """The attack of the search, and that which judged the front."""
+    """The attack of the search, and that of the final evaluation."""
 
     search: str
     final: str
@@ -193,8 +193,8 @@ class EvaluationCard(_Part):
     Attributes:
         version: `CARD_VERSION`.
         config, code: What was trained, and the revision of the code that trained it.
-        asked: What the study asked for when the model was judged.
-        metrics: By full name; those under attack are under the attack that judged the model last.
+        asked: What the study requested when the model was evaluated.
+        metrics: By full name; those under attack are under the final attack.
         trivial, triviality: Figures of the predictors that ignore the image, by predictor and
             metric, and a phrase where the model is no better.
         curves: Against ε: "epsilon" and, of the same length, metrics by leaf name.
@@ -220,7 +220,7 @@ class EvaluationCard(_Part):
     weights: ModalityWeights | None = None
     attack: AttackCard | None = None
     estimates: dict[str, SplitEstimates] = {}
-    groups: Groups | None = None
+    groups: GroupsCard | None = None
 
     _path: Path | None = PrivateAttr(default=None)
 
@@ -277,7 +277,7 @@ class EvaluationCard(_Part):
 
     @property
     def on_test(self) -> bool:
-        """Whether the model was judged on the test split."""
+        """Whether the model was evaluated on the test split."""
         return self.split == Split.TEST
 
     @property
@@ -299,9 +299,9 @@ def read_cards(folder: Path) -> dict[str, EvaluationCard]:
     return {card.id: card for card in map(EvaluationCard.read, sorted(folder.glob("*.json")))}
 
 
-def _of_another_version(path: Path, found: str) -> UserError:
+def _of_another_version(path: Path, version: str) -> UserError:
     return UserError(
-        f"{path}: an evaluation card of another version ({found}; this one reads version "
-        f"{CARD_VERSION}). Move it away and have the front judged again: trustsweep sweep --resume "
+        f"{path}: an evaluation card of another version ({version}; this one reads version "
+        f"{CARD_VERSION}). Move it away and evaluate the front again: trustsweep sweep --resume "
         f"{path.parent.parent}"
     )

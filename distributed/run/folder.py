@@ -1,4 +1,4 @@
-"""A run: what a sweep was asked and what it has found, read from its folder alone.
+"""A run: the study and results of a sweep, read from its folder alone.
 
 The one reading of a run folder that sweep, report, comparison of seeds and terminal share. It needs
 no Ray, no torch and no Optuna, and writes nothing but what begins a run; tables for users are
@@ -40,9 +40,9 @@ from trustsweep.trainables.metrics.skill import triviality
 STUDY = "study.yaml"
 #: Copies of the plug-in files that the run was made with.
 PLUGINS = "plugins"
-#: What a model with a sign of masked gradients is called.
+#: The remark on a model with a sign of gradient masking.
 MASKED = "possible gradient masking"
-#: What the metrics that say what a trial took begin with.
+#: Prefix of the cost metrics of a trial.
 COST_PREFIX = "cost."
 #: Costs that do not add up: of these the largest counts.
 PEAKS = ("cost.peak_memory",)
@@ -61,7 +61,7 @@ def cost_names(trials: Iterable[Record]) -> list[str]:
 
 
 def total_cost(name: str, trials: Iterable[Record]) -> float:
-    """What the trials took together, of a peak the largest; NaN where none has this cost."""
+    """The total cost of the trials, the largest for a peak; NaN where none has this cost."""
     spent = [trial.metrics[name] for trial in trials if name in trial.metrics]
     if not spent:
         return math.nan
@@ -69,7 +69,7 @@ def total_cost(name: str, trials: Iterable[Record]) -> float:
 
 
 def evaluation_plan(study: Study) -> EvaluationPlan:
-    """What `trustsweep.trainables.evaluation` is to do for each trial of this study."""
+    """The evaluation plan of each trial of this study."""
     settings = study.evaluation
     return EvaluationPlan(
         epsilons=tuple(settings.epsilons),
@@ -141,10 +141,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. What is read from it, and worked out from that, is kept.
+    """A run folder. What is read or computed from it is cached.
 
-    A folder that is written to meanwhile is seen as it was when something was first asked for, but
-    for `ledger`, which is live in the process that writes it; `reread` sees the rest.
+    While a sweep writes to the folder, each value is as it was when first read, except `ledger`,
+    which is live in the process that writes it; `reread` sees the rest.
     """
 
     path: Path
@@ -181,7 +181,7 @@ class Run:
         return Run(self.path, self.ledger)
 
     def write_study(self, study: Study, manifest: Manifest) -> None:
-        """What the run was asked: the study with every default, its space, and the data's card."""
+        """Write the study with every default, its space, and the data's manifest."""
         write_atomically(self.path / MANIFEST_NAME, manifest.to_json())
         space = json.dumps(study.search_space().to_dict(), indent=2)
         write_atomically(self.path / "space.json", space)
@@ -194,8 +194,8 @@ class Run:
     def keep(self, plugin_files: Iterable[Path]) -> list[Path]:
         """Copies of plug-in files within the run, where every node sees them.
 
-        For the workers of a sweep, and for whoever asks later what its models are; nothing else
-        runs them. Raises OSError if they cannot be written.
+        For the workers of a sweep, and as a record of what its models are; nothing else runs them.
+        Raises OSError if they cannot be written.
         """
         copies = {self.path / PLUGINS / path.name: path for path in plugin_files}
         for copy, path in copies.items():
@@ -222,14 +222,14 @@ class Run:
 
     @property
     def resume_line(self) -> str:
-        """The command that goes on with this run."""
+        """The command that resumes this run."""
         return f"trustsweep sweep --resume {shlex.quote(str(self.path))}"
 
     # What the files say.
 
     @cached_property
     def study(self) -> Study:
-        """What the run was asked, resolved.
+        """The study, resolved.
 
         Raises `UserError` for a study that cannot be read, or where plug-ins are missing.
         """
@@ -242,7 +242,7 @@ class Run:
 
     @cached_property
     def plan(self) -> EvaluationPlan:
-        """What its models are judged under."""
+        """The conditions that its models are evaluated under."""
         return evaluation_plan(self.study)
 
     @property
@@ -263,7 +263,7 @@ class Run:
 
     @cached_property
     def cards(self) -> dict[str, EvaluationCard]:
-        """Of the judged models, by trial. Raises `UserError` for a card of another version."""
+        """Of the evaluated models, by trial. Raises `UserError` for a card of another version."""
         return read_cards(self.evaluation)
 
     @cached_property
@@ -288,13 +288,13 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """What the sweep took in all sessions; until that is known, when the last trial ended."""
+        """Seconds of all sessions; while unknown, until the last trial ended."""
         ended = max((t.ended for t in self.trials), default=0.0)
         return max(ended, self.ledger.closed["seconds"]) if self.ledger.closed else ended
 
     @property
     def interrupted(self) -> str | None:
-        """Why the last session left the sweep half-way, where it could say so."""
+        """Why the last session was interrupted, if it was and could record it."""
         return self.ledger.closed["interrupted"] if self.ledger.closed else None
 
     @property
@@ -377,20 +377,20 @@ class Run:
 
     @cached_property
     def remarks(self) -> dict[str, str]:
-        """What is trivial about a completed trial of the search, on the validation split."""
+        """Why a completed trial of the search is trivial, on the validation split, by trial."""
         known = self.trivial.get(Split.VAL)
         remarks = {t.id: triviality(t.metrics, known) for t in self.completed}
         return {trial: remark for trial, remark in remarks.items() if remark}
 
     @cached_property
     def masked(self) -> dict[str, str]:
-        """The judged models with a sign of gradient masking, and what the signs are."""
+        """The evaluated models with a sign of gradient masking, and what the signs are."""
         signs = {card.id: "; ".join(card.signs.values()) for card in self.cards.values()}
         return {model: f"{MASKED}: {meanings}" for model, meanings in signs.items() if meanings}
 
     @cached_property
     def warnings(self) -> dict[str, str]:
-        """What to know of a model before its figures are believed, short: names of the signs."""
+        """Short caveats on a model's metrics, by trial: trivial, or signs of gradient masking."""
         named = {m: f"{MASKED} ({', '.join(self.cards[m].signs)})" for m in self.masked}
         both = (self.remarks, named)
         return {
@@ -399,16 +399,15 @@ class Run:
         }
 
     @cached_property
-    def judged(self) -> list[EvaluationCard]:
-        """The cards of the front's models, in its order."""
+    def front_cards(self) -> list[EvaluationCard]:
+        """The cards of the front's models that are evaluated on test, in the front's order."""
         return [self.cards[t.id] for t in self.front if t.id in self.cards]
 
     @cached_property
     def spotlight(self) -> list[EvaluationCard]:
-        """Up to three judged models spread over the front: both ends and the middle."""
-        if len(self.judged) <= 3:
-            return self.judged
-        return [self.judged[0], self.judged[len(self.judged) // 2], self.judged[-1]]
+        """The cards of up to three models spread over the front: both ends and the middle."""
+        cards = self.front_cards
+        return cards if len(cards) <= 3 else [cards[0], cards[len(cards) // 2], cards[-1]]
 
     @cached_property
     def _feasible_values(self) -> list[list[float]]:
@@ -422,12 +421,12 @@ def objectives_of(study: Study) -> list[Objective]:
 
 
 def identifier(study: Study, manifest: Manifest) -> Callable[[Mapping[str, Any]], str]:
-    """What names a trial of this study by its config; see `trial_id`.
+    """Maps a config of this study to its trial id; see `trial_id`.
 
-    Of a file that the network starts from (`encoder`), its content counts, not its name.
+    For an initial `encoder` file, its content counts, not its name.
     """
     code = code_revision()
-    # What judges the front in the end changes no trial.
+    # The attack of the final evaluation changes no trial.
     evaluation = study.evaluation.model_dump(mode="json", exclude={"final"})
 
     def identify(config: Mapping[str, Any]) -> str:
@@ -456,7 +455,7 @@ def _with_numbers(record: Record) -> Record:
 
 
 def _info(name: str) -> MetricInfo:
-    """Of a metric that nobody here knows, as of a plug-in that is not installed: its name alone."""
+    """Info of a metric; only its name if unknown, as of a plug-in that is not installed."""
     try:
         return metric_info(name)
     except UserError:

@@ -1,7 +1,6 @@
-"""How a sweep is asked to stop half-way: by Ctrl-C, by a scheduler of jobs, by its surroundings.
+"""Interrupting a sweep: by Ctrl-C, a job scheduler, or failing storage.
 
-The epochs under way are finished first; nothing that was not yet accepted counts as a result, so
-that the sweep can be resumed.
+Running epochs finish first; only accepted results count, so that the sweep can be resumed.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ INTERRUPTED = 130
 
 
 class Halted(Exception):
-    """A sweep was left half-way; nothing that had finished is lost.
+    """A sweep was interrupted; nothing that had finished is lost.
 
     Attributes:
-        resume: The command that goes on with it.
+        resume: The command that resumes it.
         code: Exit code of the command line.
     """
 

@@ -1,4 +1,4 @@
-"""The ledger of a run: append-only JSON lines that say what became of each trial.
+"""The ledger of a run: append-only JSON lines with the result of each trial.
 
 The first line states the format of the run folder. Each other one is an event: a session of the
 sweep began, a trial was suggested, it finished an epoch, it ended, the session closed. Exactly one
@@ -32,12 +32,12 @@ RUN_FORMAT = 2
 FORMAT = "format"
 SESSION, START, EPOCH, END, PRIOR = "session", "start", "epoch", "end", "prior"
 CLOSE = "close"
-#: What a trial is for: finding the front, or training a model of it again under another seed.
+#: Stages of a sweep: the search, and training its front again under other seeds.
 SEARCH, SEEDS = "search", "seeds"
 
 
 class State(StrEnum):
-    """What became of a trial."""
+    """The state of a trial."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -56,8 +56,8 @@ class Record:
         stage: `SEARCH` or `SEEDS`.
         of: In stage `SEEDS` the id of the front's model that it repeats, or the name of one of
             the study's `references`.
-        draw: What the sampler noted when it drew the config.
-        state, reason: What became of it, and why if it did not complete.
+        draw: Notes of the sampler from when it drew the config.
+        state, reason: Its state, and why it did not complete.
         dominated_by: Trials that left a stopped one behind.
         epochs: Finished ones.
         seconds: Of training and evaluation.
@@ -165,7 +165,7 @@ class Ledger:
         rung: int | None = None,
         figures: Mapping[str, float] | None = None,
     ) -> None:
-        """Note a finished epoch, and what was measured if a rung stands at its end."""
+        """Note a finished epoch, with its metrics if a rung stands at its end."""
         known = self.records[trial]
         if known.state is State.RUNNING and epochs > known.epochs:
             event = {"event": EPOCH, "id": trial, "epochs": epochs, "seconds": seconds}
@@ -237,15 +237,15 @@ class Ledger:
                 f"{event.get('version')}, written by trustsweep {event.get('trustsweep')}"
             )
 
-    def _of_another_version(self, found: str) -> UserError:
+    def _of_another_version(self, version: str) -> UserError:
         return UserError(
-            f"{self._path.parent}: a run folder of another version (format: {found}; trustsweep "
+            f"{self._path.parent}: a run folder of another version (format: {version}; trustsweep "
             f"{VERSION} reads format {RUN_FORMAT}). Open it with the trustsweep that wrote it, or "
             "run its study again in a new folder."
         )
 
     def _append(self, event: dict[str, Any], durable: bool = False) -> None:
-        """Write an event. Only what could not be found out again waits for the disk (`durable`).
+        """Write an event. Only events that could not be recovered wait for the disk (`durable`).
 
         All that was written before an event is on disk with it: an epoch that a machine loses with
         its power is one that nothing durable has followed.

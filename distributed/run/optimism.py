@@ -1,10 +1,9 @@
-"""What the front's models give on the test split, beside the figures that they were chosen by.
+"""Test metrics of the front's models, beside the validation metrics that they were chosen by.
 
-The front is made of the best of many trials by their figures on the validation split, so these
-figures are too good: in part they are luck with those images. What is left of it on images that no
-choice has seen is the honest figure, and the difference the optimism of choosing. Both are under
-the attack of the search; where the full ensemble judged the front, its figure stands beside them.
-Works from a run folder alone.
+The front holds the best of many trials on the validation split, so its validation metrics are
+optimistic: in part they are luck with those images. The test metrics are unbiased, and the
+difference is the optimism of choosing. Both are under the attack of the search; where the front was
+also evaluated under the full ensemble, that estimate is given as well. Needs only a run folder.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ SPLITS = {"train": "training", "val": "validation", "test": "test", "ood": "unse
 
 
 @dataclass(frozen=True)
-class Choice:
+class FrontEstimate:
     """A model of the front on one objective.
 
     Attributes:
-        validation: What it was chosen by.
-        test: What it gives on images that no choice has seen, under the attack of the search.
-        full: The same under the full ensemble; NaN for what no attack touches, and where the front
-            was judged by the attack of the search alone.
-        optimism: How much better the first is than the second, in the objective's own direction.
+        validation: The estimate that the search chose it by.
+        test: On test images, which no choice has seen, under the attack of the search.
+        full: On test images under the full ensemble; NaN for objectives without an attack, and
+            where only the attack of the search was run.
+        optimism: How much better validation is than test, in the objective's own direction.
     """
 
     model: str
@@ -54,7 +53,7 @@ class Choice:
 
     @property
     def quoted(self) -> Estimate:
-        """The figure to quote: on the test split, under the strongest attack that judged it."""
+        """The figure to quote: on the test split, under the strongest attack that was run."""
         return self.full if self.attacked else self.test
 
 
@@ -63,10 +62,10 @@ def measured(run: Run) -> list[Objective]:
     return [o for o in run.objectives if not o.name.startswith(COST_PREFIX)]
 
 
-def choices(run: Run) -> list[Choice]:
-    """The models of the front that were judged on the test split, on each measured objective."""
+def front_estimates(run: Run) -> list[FrontEstimate]:
+    """Each measured objective of each model of the front that was evaluated on the test split."""
     return [
-        Choice(
+        FrontEstimate(
             trial.id,
             objective,
             _validation(trial, card, objective),
@@ -84,13 +83,13 @@ def estimate(card: EvaluationCard, objective: Objective, split: str = "test") ->
     known = card.estimates.get(split)
     if known is not None and objective.name in known.figures:
         return known.figures[objective.name]
-    # The metrics of a card are under the attack that judged it last.
+    # A card's metrics are under the strongest attack that was run.
     other = card.fully_attacked and under_attack(objective.name)
     return _bare(None if split != card.split or other else card.metrics.get(objective.name))
 
 
 def under_full(card: EvaluationCard, objective: Objective) -> Estimate:
-    """A figure of the card's split under the full ensemble, with its interval; see `Choice`."""
+    """A metric of the card's split under the full ensemble, with its interval."""
     if not (card.fully_attacked and under_attack(objective.name)):
         return _bare(None)
     known = card.estimates.get(card.split)
@@ -99,12 +98,12 @@ def under_full(card: EvaluationCard, objective: Objective) -> Estimate:
     return _bare(card.metrics.get(objective.name))
 
 
-def mean_optimism(found: Sequence[Choice]) -> dict[str, float]:
+def mean_optimism(estimates: Sequence[FrontEstimate]) -> dict[str, float]:
     """By objective, over the models that have both figures; without those that none has."""
-    names = dict.fromkeys(choice.objective.name for choice in found)
+    names = dict.fromkeys(e.objective.name for e in estimates)
     means = {}
     for name in names:
-        gaps = [c.optimism for c in found if c.objective.name == name]
+        gaps = [e.optimism for e in estimates if e.objective.name == name]
         if known := [gap for gap in gaps if not math.isnan(gap)]:
             means[name] = math.fsum(known) / len(known)
     return means
@@ -112,7 +111,7 @@ def mean_optimism(found: Sequence[Choice]) -> dict[str, float]:
 
 def counts(run: Run) -> dict[str, dict[str, int]]:
     """Images, patients and sites behind the figures of each split, by the split's written name."""
-    for card in run.judged:
+    for card in run.front_cards:
         if card.estimates:
             return {
                 SPLITS.get(split, split): {
@@ -123,18 +122,18 @@ def counts(run: Run) -> dict[str, dict[str, int]]:
     return {}
 
 
-def counted(found: Mapping[str, Mapping[str, int]]) -> str:
+def counted(counts: Mapping[str, Mapping[str, int]]) -> str:
     """The counts in a sentence; empty without any."""
-    told = [
+    parts = [
         f"{split}: " + ", ".join(f"{n} {noun if n != 1 else noun[:-1]}" for noun, n in c.items())
-        for split, c in found.items()
+        for split, c in counts.items()
     ]
-    text = "; ".join(told)
+    text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _validation(trial: Record, card: EvaluationCard, objective: Objective) -> Estimate:
-    """The figure that the search saw; its interval is that of the same images judged again."""
+    """The value that the search saw, with the interval of the card's validation estimate."""
     again = estimate(card, objective, "val")
     return Estimate(trial.metrics[objective.name], again.low, again.high)
 

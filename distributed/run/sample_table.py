@@ -1,4 +1,4 @@
-"""What each sample scored, as Parquet beside a model's card; patients by a hash of the run."""
+"""Per-sample scores as Parquet beside a model's card; patients appear as hashes of the run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from trustsweep.data_pipelines.schema import Split
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.trainables.sample_scores import SampleScores
 
-#: What patients are hashed with. Whoever has it can look up a patient whose id he knows, so it
-#: stays behind when results are handed on.
+#: What patients are hashed with. With it, a known patient id can be looked up, so do not share
+#: it with the results.
 SALT = ".salt"
 _SALT_BYTES, _HASH_BYTES = 32, 8
 
@@ -47,7 +47,7 @@ class Origins:
 
 
 def salt(run: Path) -> bytes:
-    """The run's own, drawn when it is first asked for."""
+    """The run's own salt, drawn on first use."""
     path = run / SALT
     with suppress(FileExistsError):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

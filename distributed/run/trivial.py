@@ -1,4 +1,4 @@
-"""What predictors that ignore the image reach on each split of a data set, once per sweep."""
+"""Metrics of trivial predictors, which ignore the image, on each split; once per sweep."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _NAMED = 10
 
 
 @dataclass(frozen=True)
-class Trivial:
-    """What they know of the train split, and their figures on each other split that there is."""
+class TrivialPredictors:
+    """The prior learnt from the train split, and the metrics on each other split."""
 
     prior: Prior
     figures: Mapping[str, TrivialMetrics]
 
 
-def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> Trivial:
+def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> TrivialPredictors:
     """Read the labels or masks of every split once. Raises `UserError` for damaged files."""
     from trustsweep.trainables.metrics.trivial import TRIVIAL
 
@@ -46,7 +46,7 @@ def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> Trivial:
             for truth in read_column(data, split, column):
                 state.add(truth)
             figures[split] = state.metrics()
-    return Trivial(prior, figures)
+    return TrivialPredictors(prior, figures)
 
 
 def save_figures(run: Path, figures: Mapping[str, TrivialMetrics]) -> None:
@@ -72,7 +72,7 @@ def load_figures(run: Path) -> dict[str, dict[str, dict[str, float]]]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}). Is this file whole?") from error
+        raise UserError(f"{path}: not valid JSON ({error}). Is the file complete?") from error
     return {
         split: {
             name: {m: math.nan if v is None else v for m, v in row.items()}
@@ -86,14 +86,14 @@ def trivial_lines(remarks: Mapping[str, str], completed: int) -> list[str]:
     """Sentences on the models that are no better than a trivial predictor.
 
     Args:
-        remarks: Trial to what is trivial about it.
+        remarks: Trial to why it is trivial.
         completed: Trials among which they are.
     """
-    found: dict[str, list[str]] = {}
+    trials_by_remark: dict[str, list[str]] = {}
     for trial, remark in remarks.items():
-        found.setdefault(remark, []).append(trial)
+        trials_by_remark.setdefault(remark, []).append(trial)
     lines = []
-    for remark, trials in found.items():
+    for remark, trials in trials_by_remark.items():
         more = f" and {len(trials) - _NAMED} more" if len(trials) > _NAMED else ""
         named = ", ".join(trials[:_NAMED])
         lines.append(f"{len(trials)} of {completed} completed trials: {remark} ({named}{more}).")

@@ -1,1 +1,1 @@
-"""What a sweep tries next, and what it stops: Optuna and Ray Tune stand behind this."""
+"""Sampling and early stopping of a sweep, on Optuna and Ray Tune."""

@@ -1,4 +1,4 @@
-"""`optuna-journal.log`: the ended trials for optuna-dashboard. Only a view of the ledger."""
+"""`optuna-journal.log`: the ended trials for optuna-dashboard. A view of the ledger only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Journal:
     """The journal of one run, written in batches; nothing of it stays in memory but the ids.
 
     What the dashboard adds to it (notes, tags) stays, unless the file is not what the ledger says:
-    then it is written anew.
+    then it is rewritten.
 
     Args:
         run: The folder that it lies in.
@@ -57,7 +57,7 @@ class Journal:
             self._written = known.union(record.id for record in ended)
 
     def _begin(self, ledger: Ledger) -> set[str]:
-        """What the file holds already; a file that does not fit the ledger is begun anew."""
+        """The ids in the file; a file that does not match the ledger is rewritten."""
         records = _ended(ledger)
         shown = self._shown()
         if shown is not None:
@@ -92,7 +92,7 @@ class Journal:
         return study, lines
 
     def _lines(self, records: Sequence[Record]) -> list[dict[str, Any]]:
-        """What a journal that holds this study already has to take in."""
+        """The lines to append to a journal that already holds this study."""
         study, lines = self._study()
         head = len(lines.logs)
         for record in records:

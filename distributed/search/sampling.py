@@ -1,8 +1,8 @@
-"""Optuna's samplers over a conditional space, drawing the same after every restart.
+"""Optuna's samplers over a conditional space; sampling is deterministic across restarts.
 
-Each draw is made by a fresh sampler whose seed comes from the study's seed and the number of the
-trial: what it suggests depends on these and on the trials that are known, never on the process. The
-Optuna study lives in memory and is built anew from the ledger, so that there is one truth.
+Each draw uses a fresh sampler seeded by the study's seed and the number of the trial: it depends on
+these and on the known trials, never on the process. The Optuna study lives in memory and is rebuilt
+from the ledger, the only source of truth.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def make_sampler(search: Search, seed: int) -> BaseSampler:
 
 
 class Sampling:
-    """Draws configs and is told what became of them.
+    """Draws configs, and learns from the results of the trials.
 
     Args:
         study: Its space, sampler and constraints.
@@ -111,7 +111,7 @@ class Sampling:
         self._noted: set[str] = set()
 
     def draw(self, number: int) -> Record | None:
-        """The trial of that number, with a config nobody has seen; None if there seems no other."""
+        """The trial of that number, with a new config; None if the space seems used up."""
         if self._grid is not None:
             return self._draw_from_grid(number)
         for attempt in range(_REPEATS):
@@ -155,7 +155,7 @@ class Sampling:
             self._numbers[record.id] = self._storage.create_new_trial(self._study_id, frozen)
 
     def tell(self, record: Record) -> None:
-        """Say once what became of a trial that was drawn or entered."""
+        """Report the result of a trial that was drawn or entered, once."""
         trial = self._asked.pop(record.id, None)
         if trial is None:
             return
@@ -194,7 +194,7 @@ class Sampling:
         return self._ask(number) or self._draw_from_grid(number + 1)
 
     def _ask(self, number: int) -> Record | None:
-        """What Optuna draws, or None for a config that was seen."""
+        """A trial that Optuna draws; None for a config that was drawn before."""
         trial = self._optuna.ask()
         config = self._space.suggest(trial)
         name = self._identify(config)
@@ -208,7 +208,7 @@ class Sampling:
         return Record(id=name, config=config, number=number, draw=self._notes(trial))
 
     def _notes(self, trial: optuna.trial.Trial) -> dict[str, Any]:
-        """What a sampler that is built anew must find again.
+        """The sampler state that a restart has to restore.
 
         QMC's place, NSGA's generation of the trial, and the parents if they were chosen just now:
         by then, more trials of the generation before may have ended.
@@ -227,7 +227,7 @@ class Sampling:
             "study": {k: v for k, v in whole.items() if k.startswith("qmc")},
             "parents": {k: [names[number] for number in v] for k, v in chosen.items()},
         }
-        return {kind: found for kind, found in notes.items() if found}
+        return {kind: note for kind, note in notes.items() if note}
 
     def _violations(self, record: Record) -> dict[str, float]:
         return violations(record, self._constraints)
@@ -237,9 +237,11 @@ def violations(record: Record, constraints: Sequence[Constraint]) -> dict[str, f
     """How far a completed trial is beyond each bound (at most 0 where it keeps it)."""
     if record.state is not State.COMPLETED:
         return {}
-    found = {str(c): c.violation(record.metrics.get(c.metric, math.nan)) for c in constraints}
-    # A figure that is no number keeps no bound; Optuna refuses to be told NaN.
-    return {name: math.inf if math.isnan(value) else value for name, value in found.items()}
+    by_constraint = {
+        str(c): c.violation(record.metrics.get(c.metric, math.nan)) for c in constraints
+    }
+    # NaN violates every constraint; Optuna does not accept it.
+    return {name: math.inf if math.isnan(value) else value for name, value in by_constraint.items()}
 
 
 def directions(objectives: Sequence[Objective]) -> list[StudyDirection]:
@@ -258,7 +260,7 @@ class _Replay:
 
     @classmethod
     def of(cls, space: Space, record: Record) -> _Replay:
-        """What Optuna would have been asked for this trial.
+        """The suggestions that Optuna would have made for this trial.
 
         Raises ValueError for a config outside the space.
         """

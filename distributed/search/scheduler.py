@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class PolicyScheduler(FIFOScheduler):
-    """Has a policy judge Tune's trials at their rungs; subclasses read trials and results.
+    """Applies a stopping policy to Tune's trials at rungs; subclasses read trials and results.
 
-    A rung that a trial passes again, having been taken up from a checkpoint, is not judged twice.
+    A rung that a trial passes again after resuming from a checkpoint is evaluated only once.
     A trial that ends before its full length, or by an error, teaches the policy nothing.
 
     Attributes:
-        policy: The policy, for who replays a past to it.
+        policy: The policy, to which earlier trials can be replayed.
         stopped: The trials that were stopped, by id, with the reason and by what they are
             dominated.
     """
@@ -93,15 +93,16 @@ class ParetoScheduler(PolicyScheduler):
 
     Args:
         objectives: Names as results have them, and which way each is better.
-        max_t: How long a full trial is, in units of `time_attr`: the same for all, or asked of
-            each trial. There it is stopped.
+        max_t: Length of a full trial in units of `time_attr`: the same for all, or a function of
+            the trial. The trial is stopped there.
         policy: A name of `trustsweep.distributed.search.stopping.POLICIES`.
-        rungs: Shares of `max_t` at which trials are judged, in (0, 1); left out, those of a study.
-        constraints: Such as ``"accuracy >= 0.7"``; who breaks one ranks below who breaks none.
-        time_attr: Counts a trial's progress in its results. Those that name the end of no rung
-            pass unjudged.
+        rungs: Shares of `max_t` at which trials may be stopped, in (0, 1); default: a study's.
+        constraints: Such as ``"accuracy >= 0.7"``; a trial that violates one ranks below all
+            that violate none.
+        time_attr: Counts a trial's progress in its results. Results
+            between rungs are ignored.
         seed: Of what a policy draws.
-        halting: Asked at every result; once it says yes, trials are stopped without a verdict.
+        halting: Called at every result; once true, trials are stopped without a verdict.
         settings: Of the policy, as a study names them under ``search.scheduler``.
     """
 

@@ -1,4 +1,4 @@
-"""What a sweep runs next, as a Ray Tune searcher: trials under way, the search, then its repeats.
+"""A Ray Tune searcher of a sweep: running trials first, then the search, then its repeats.
 
 Ray's own `OptunaSearch` is not used: with several objectives it leaves a trial RUNNING for ever
 when a metric is NaN, records a stopped or failed trial as COMPLETE with the values it had, so that
@@ -17,20 +17,20 @@ from ray.tune.search import Searcher
 from trustsweep.distributed.run.halt import Halt
 from trustsweep.distributed.run.ledger import SEARCH, Ledger, Record, State
 from trustsweep.distributed.search.sampling import Sampling
-from trustsweep.distributed.workers.outcome import CONFIG, JUDGED, TRIAL
+from trustsweep.distributed.workers.outcome import CONFIG, STOPPABLE, TRIAL
 
 
 class ParetoSearch(Searcher):
-    """Suggests ``{"trial": id, "config": {flat parameters}, "judged": bool}``, each id once.
+    """Suggests ``{"trial": id, "config": {flat parameters}, "stoppable": bool}``, each id once.
 
     First come the trials that the ledger knows as running, which go on from their last epoch; then
-    new ones; and when all of these have ended, what `repeats` makes of the front.
+    new ones; and when all of these have ended, the `repeats` of the front.
 
     Args:
         trials: How many the search has.
         ledger: What is known, with its lock held. Every suggestion is noted there.
         sampling: Draws configs. Every trial of the ledger is entered.
-        repeats: The trials of the second stage, asked for once the first has ended.
+        repeats: Gives the trials of the second stage; called once the first has ended.
         halt: When set, nothing more is suggested.
     """
 
@@ -42,7 +42,7 @@ class ParetoSearch(Searcher):
         repeats: Callable[[], Sequence[Record]],
         halt: Halt,
     ) -> None:
-        # Tune is told of no metric: it would demand one of every epoch; the last alone has them.
+        # No metric is named to Tune: it would require it in every epoch; only the last has them.
         super().__init__()
         self._trials = trials
         self._ledger = ledger
@@ -77,7 +77,7 @@ class ParetoSearch(Searcher):
         record = self._waiting.popleft()
         self._ledger.start(record)
         self._flying[trial_id] = record.id
-        return {TRIAL: record.id, CONFIG: record.config, JUDGED: record.stage == SEARCH}
+        return {TRIAL: record.id, CONFIG: record.config, STOPPABLE: record.stage == SEARCH}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: Optuna takes no intermediate values for several objectives."""
@@ -85,7 +85,7 @@ class ParetoSearch(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the sampler what the ledger says of the trial."""
+        """Report the trial's result, as the ledger has it, to the sampler."""
         name = self._flying.pop(trial_id, None)
         if name is None:
             return
@@ -109,7 +109,7 @@ class ParetoSearch(Searcher):
             self._waiting.extend([] if record is None else [record])
 
     def _enter_known(self) -> None:
-        """What earlier sessions and runs have found. In order of number, as they were drawn."""
+        """Enter the trials of earlier sessions and runs, in the order of their numbers."""
         known = [r for r in self._ledger.records.values() if r.stage == SEARCH]
         known.sort(key=lambda r: r.number)
         for record in [*self._ledger.priors, *known]:

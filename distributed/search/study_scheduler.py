@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class StudyScheduler(PolicyScheduler):
-    """Judges the trials of slots at the rungs that their results name.
+    """Applies the study's policy to the trials of slots at the rungs that their results name.
 
     Attributes:
         pending: Verdicts of an earlier session on trials that had not ended when it was left.
@@ -65,7 +65,7 @@ class StudyScheduler(PolicyScheduler):
 def replay(policy: Policy, ledger: Ledger) -> dict[str, Verdict]:
     """Bring a stopping policy to where the ledger is.
 
-    Returns the verdicts on trials that had been told to stop and had not yet ended.
+    Returns the verdicts on trials that were to stop but had not yet ended.
     """
     pending: dict[str, Verdict] = {}
     for event in ledger.events():

@@ -1,1 +1,1 @@
-"""What figures are worth: seeds, tests, intervals, fronts of several seeds, optimism."""
+"""Statistics: tests over seeds, confidence intervals, fronts and attainment surfaces."""

@@ -1,7 +1,7 @@
 """Figures of a split with their 95 % intervals, from what each of its samples scored.
 
 Patients are redrawn, not images: those of one patient resemble each other. Whatever is a mean over
-images is resampled as one; AUROC, balanced accuracy and calibration error are computed anew from
+images is resampled as one; AUROC, balanced accuracy and calibration error are recomputed from
 each resample.
 """
 
@@ -26,19 +26,19 @@ from trustsweep.trainables.metrics.skill import TrivialMetrics, best_trivial, sk
 from trustsweep.trainables.sample_scores import SampleScores
 from trustsweep.trainables.tasks import Task
 
-#: Samples below which nothing is said of a group.
+#: Groups with fewer samples are left out.
 LEAST_IN_GROUP = 50
 
 
 def headline_names(
-    task: Task, plan: EvaluationPlan, asked: Iterable[str], split: Split | None = None
+    task: Task, plan: EvaluationPlan, requested: Iterable[str], split: Split | None = None
 ) -> list[str]:
-    """What a study asks for, and every metric here of clean images and of the strongest attack; of
-    a split with conditions of its own, every metric of these."""
+    """The requested metrics, and all on clean images and under the strongest attack; for a split
+    with conditions of its own, all under these."""
     own = [member.name for member in plan.of_split(split)] if split is not None else []
     conditions = own or dict.fromkeys((CLEAN, attacked_name(max(plan.epsilons))))
     every = [f"{condition}.{leaf}" for condition in conditions for leaf in task.statistics]
-    return list(dict.fromkeys([*asked, *every]))
+    return list(dict.fromkeys([*requested, *every]))
 
 
 def estimates(
@@ -50,22 +50,22 @@ def estimates(
     trivial: TrivialMetrics | None = None,
     label: int | None = None,
 ) -> dict[str, Estimate]:
-    """Figures by their full names, those left out that samples' scores do not tell.
+    """Estimates by full name; metrics that cannot be computed from sample scores are left out.
 
     Args:
         scores: Of n samples.
-        plan: What it was judged under.
+        plan: The evaluation plan.
         names: Such as "dice_area", "clean.auroc", "attacked.dice".
         patients: Of each sample.
-        kept: (n,) the samples to judge by; all if None.
-        label: Judge this one alone, of a task with several; `kept` are then those where it is
+        kept: (n,) the samples to use; all if None.
+        label: Use this one alone, of a task with several; `kept` are then those where it is
             known.
         trivial: What the trivial predictors reach on the split, for skills: the interval is that of
             the model against the best of them as it stands.
     """
     there = np.ones(len(patients), dtype=bool) if kept is None else kept
     chosen = [patient for patient, here in zip(patients, there, strict=True) if here]
-    found: dict[str, Estimate] = {}
+    by_name: dict[str, Estimate] = {}
     wanted = [MetricName.parse(name) for name in names]
     for name in dict.fromkeys(each.plain for each in wanted):
         weights = _terms(name, plan)
@@ -76,11 +76,11 @@ def estimates(
             (weight, make(_part(scores, condition, there, label)))
             for condition, weight in weights.items()
         ]
-        found[str(name)] = bootstrap(_combined(parts), chosen)
+        by_name[str(name)] = bootstrap(_combined(parts), chosen)
     for name in wanted:
-        if name.skill and str(name.plain) in found:
-            found[str(name)] = _skill(name.plain, found[str(name.plain)], trivial or {})
-    return {str(name): found[str(name)] for name in wanted if str(name) in found}
+        if name.skill and str(name.plain) in by_name:
+            by_name[str(name)] = _skill(name.plain, by_name[str(name.plain)], trivial or {})
+    return {str(name): by_name[str(name)] for name in wanted if str(name) in by_name}
 
 
 def _part(
@@ -124,8 +124,8 @@ def group_estimates(
         value = float(make(scores.columns(condition))(once)[0])
         return math.inf if math.isnan(value) else value
 
-    worse = [condition for condition in scores.conditions if condition != CLEAN]
-    conditions = [CLEAN, *([min(worse, key=merit)] if worse else [])]
+    shifted = [condition for condition in scores.conditions if condition != CLEAN]
+    conditions = [CLEAN, *([min(shifted, key=merit)] if shifted else [])]
     names = [f"{condition}.{leaf}" for condition in conditions for leaf in (main, *others)]
     rows = []
     truth = scores.columns(CLEAN)["truth"] if scores.task.labelled else np.zeros((0, 0))
@@ -146,9 +146,9 @@ def group_estimates(
     for label, name in enumerate(classes if scores.task.labelled else ()):
         add("label", name, ~np.isnan(truth[:, label]), label)
     for group, values in scores.groups.items():
-        told = np.array([group_value(group, value) for value in values])
-        for value in sorted({*told} - {UNKNOWN}):
-            add(group, str(value), told == value)
+        labels = np.array([group_value(group, value) for value in values])
+        for value in sorted({*labels} - {UNKNOWN}):
+            add(group, str(value), labels == value)
     return {"least": LEAST_IN_GROUP, "conditions": conditions, "rows": rows} if rows else {}
 
 

@@ -1,4 +1,4 @@
-"""What a difference between two methods is worth: seeds, paired tests, corrections, bootstrap.
+"""Inference on differences between methods: paired tests, corrections, bootstrap.
 
 A NaN stands for an evaluation that gave no number. It is left out, its partner in a pair with it,
 and `n` says how many are left. SciPy, which takes seconds to load, is loaded by what needs it.
@@ -199,11 +199,11 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     share = np.full(size, 1.0 / size)
     step = max(1, min(CHUNK, _MOST_WEIGHTS // len(index)))
-    found = []
+    batches = []
     for start in range(0, resamples, step):
         drawn = rng.multinomial(size, share, size=min(step, resamples - start))
-        found.append(statistic(drawn[:, index].astype(np.float64)))
-    values = np.concatenate(found)
+        batches.append(statistic(drawn[:, index].astype(np.float64)))
+    values = np.concatenate(batches)
     values = values[~np.isnan(values)]
     if values.size * 2 < resamples:
         return Estimate(value, np.nan, np.nan)

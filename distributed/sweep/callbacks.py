@@ -1,4 +1,4 @@
-"""What happens beside the trials: the ledger, its exports, TensorBoard and the display."""
+"""Callbacks of a sweep: the ledger, its exports, TensorBoard and the display."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from trustsweep.distributed.run.halt import Halt
 from trustsweep.distributed.run.ledger import Record, State
 from trustsweep.distributed.search.journal import Journal
 from trustsweep.distributed.search.stopping.policy import Verdict
-from trustsweep.distributed.sweep.progress import Progress
+from trustsweep.distributed.sweep.progress import SweepProgress
 from trustsweep.distributed.workers.outcome import OUTSIDE, RUNG, TRIAL, metrics_of, outcome
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
-    from trustsweep.distributed.sweep.plan import Prepared
+    from trustsweep.distributed.sweep.plan import PreparedSweep
 
-#: Exports are written anew at the end of a trial, but not more than this share of the time.
+#: Exports are rewritten when a trial ends, but for at most this share of the time.
 _EXPORTS_SHARE = 0.05
 _SECONDS = "cost.seconds"
 #: Figures that may wait for TensorBoard's thread before the driver waits for it.
@@ -36,7 +36,7 @@ _QUEUE = 1000
 
 
 class RunCallback(tune.Callback):
-    """Writes down what Tune reports, as soon as it is known. Runs in the driver.
+    """Records what Tune reports as it arrives. Runs in the driver.
 
     Args:
         run: Its ledger is locked.
@@ -44,16 +44,16 @@ class RunCallback(tune.Callback):
         journal: Optuna's view of the run.
         progress: The display.
         stopped: What the scheduler has stopped so far, by trial id.
-        halt: Is set where nothing can be written down any more, or storage is away.
+        halt: Requested where the disk is full or storage is away.
         earlier: Seconds that the sweep took in earlier sessions.
     """
 
     def __init__(
         self,
         run: Run,
-        prepared: Prepared,
+        prepared: PreparedSweep,
         journal: Journal,
-        progress: Progress,
+        progress: SweepProgress,
         stopped: Mapping[str, Verdict],
         halt: Halt,
         earlier: float,
@@ -156,7 +156,7 @@ class RunCallback(tune.Callback):
         self._export()
 
     def _export(self) -> None:
-        """Where trials end by the second, writing all of them down each time would take over."""
+        """At most `_EXPORTS_SHARE` of the time, as trials may end every second."""
         now = time.monotonic()
         if now >= self._exports_due:
             write_exports(self._run.reread())

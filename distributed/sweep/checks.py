@@ -1,4 +1,4 @@
-"""A study against the data and the metrics: what can be wrong is said before a trial starts."""
+"""Checks a study against its data and metrics before any trial starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trustsweep.trainables.registry import ATTACKS, ENSEMBLES, METHODS, TASKS
 
 
 def check(study: Study, manifest: Manifest) -> None:
-    """Raises `UserError` naming the key of the study, or the data set, that cannot be."""
+    """Raises `UserError` naming the key of the study, or the data set, that is invalid."""
     space, task = study.search_space(), task_of(study, manifest)
     for split in (Split.TRAIN, Split.VAL):
         if not manifest.split_counts.get(split):
@@ -116,7 +116,7 @@ def _usable_maps(space: Space) -> None:
 
 
 def _listed(parameter: Parameter) -> list[Value]:
-    """What a parameter that is no range may be."""
+    """The values of a parameter that is not a range."""
     return [v for v in (*(parameter.choices or ()), parameter.value) if v is not None]
 
 
@@ -152,7 +152,7 @@ def _usable_attack(study: Study) -> None:
 
 
 def _repeatable(study: Study, space: Space) -> None:
-    """What the second stage, the front under several seeds, can do without."""
+    """The second stage trains the front under several seeds, so the space must not vary them."""
     if study.references() and study.seeds == 1:
         raise UserError(
             "baseline: one seed shows no difference. Give seeds: 5, or leave baseline out."
@@ -191,7 +191,7 @@ def task_of(study: Study, manifest: Manifest) -> TaskName:
 
 
 def _usable_references(study: Study, task: TaskName) -> None:
-    """A baseline is judged by the same figures as the front."""
+    """A baseline has to have the same task as the front."""
     for name, config in study.references().items():
         method = str(config[METHOD])
         if task not in (others := METHODS.fact(method, "tasks")):
@@ -210,14 +210,14 @@ def measured_names(study: Study, task: TaskName | None = None) -> list[str]:
 
 
 def _possible_bounds(constraints: Sequence[Constraint]) -> None:
-    """A bound that no model can keep would leave the front empty."""
+    """A bound that no model can meet would leave the front empty."""
     kept: dict[str, Constraint] = {}
     for constraint in constraints:
         info = metric_info(constraint.metric)
         best = info.high if constraint.sense == ">=" else info.low
         if constraint.violation(best) > 0:
             raise UserError(
-                f"constraints: {constraint} is kept by no model, as {constraint.metric} goes from "
+                f"constraints: no model can meet {constraint}, as {constraint.metric} ranges from "
                 f"{info.low:g} to {info.high:g}. Give another bound."
             )
         other = kept.setdefault(constraint.metric, constraint)
@@ -225,7 +225,7 @@ def _possible_bounds(constraints: Sequence[Constraint]) -> None:
             raise UserError(f"constraints: {other} and {constraint}: leave one of them out.")
         if other.violation(constraint.bound) > 0:
             raise UserError(
-                f"constraints: no model keeps both {other} and {constraint}. Change one of them."
+                f"constraints: no model can meet both {other} and {constraint}. Change one of them."
             )
 
 
@@ -233,7 +233,7 @@ def _with_directions(study: Study) -> None:
     for name in study.objectives:
         if metric_info(name).direction is None:
             raise UserError(
-                f"objectives: {name!r} describes a model and is better neither high nor low. Name "
+                f"objectives: {name!r} has no better direction, so it cannot be optimised. Name "
                 "another metric (`trustsweep list metrics`)."
             )
 
@@ -248,10 +248,10 @@ def with_objectives(raw: Mapping[str, Any], source: str) -> Study:
     """
     if "objectives" in raw:
         return parse(raw, source)
-    # Which metrics there are, the rest of the study says.
+    # The rest of the study decides which metrics there are.
     study = parse({**raw, "objectives": ["clean.ece"]}, source)
     data, settings = study.data, study.evaluation
-    # What a method can be asked, the data decide.
+    # The data decide the task.
     task = task_of(study, Manifest.load(data)) if data else tasks_of(study)[0]
     skilled = TASKS.fact(task, "skill")
     error = "ece_region" if task in METRICS["ece_region"].tasks else "ece"
@@ -304,7 +304,7 @@ _UNDEFINED = {
 def check_sighted(study: Study, task: TaskName) -> None:
     """Raises `UserError` for objectives that a model which ignores the image can win.
 
-    A search finds whatever its objectives reward. Of a single trial nothing is chosen.
+    A search finds whatever its objectives reward. A single trial is exempt: nothing is chosen.
     """
     blind = [name for name in study.objectives if metric_info(name).blind]
     kept = [c for c in study.constraints if MetricName.parse(c.metric).skill]
@@ -313,13 +313,13 @@ def check_sighted(study: Study, task: TaskName) -> None:
     measure = TASKS.fact(task, "skill")
     wanted = replace(MetricName.parse(blind[0]), metric=measure, skill=True)
     raise UserError(
-        f"objectives: a model that ignores the image can have the best {blind[0]}. Add a "
+        f"objectives: a model that ignores the image can reach the best {blind[0]}. Add a "
         f"constraint on a skill, with a bound above 0, such as constraints: [{wanted} >= 0.05]."
     )
 
 
 def _within_images(study: Study, manifest: Manifest) -> None:
-    """An L2 ball that holds every image says nothing of a model."""
+    """An L2 ball that contains every image tells nothing about a model."""
     most, diagonal = study.evaluation.epsilons[-1], math.sqrt(math.prod(manifest.image_shape))
     if study.evaluation.norm == "l2" and most > diagonal:
         raise UserError(
@@ -329,7 +329,7 @@ def _within_images(study: Study, manifest: Manifest) -> None:
 
 
 def _without_attacks(study: Study, space: Space) -> None:
-    """Attacks perturb `Batch.image`: without one they would pass for robustness."""
+    """Attacks perturb `Batch.image`: without images, every model would look robust."""
     if any(epsilon > 0 for epsilon in study.evaluation.epsilons):
         raise UserError(
             f"evaluation.epsilons: attacks change the image, and {study.data} has none. "
@@ -351,7 +351,7 @@ def _without_attacks(study: Study, space: Space) -> None:
 
 
 def _usable_corruptions(study: Study, manifest: Manifest) -> None:
-    """A corruption that changes nothing would pass for robustness."""
+    """A corruption that changes nothing would look like robustness."""
     for name in study.evaluation.corruptions:
         try:
             needs = CORRUPTIONS.fact(name, "needs")
@@ -368,7 +368,7 @@ def _usable_corruptions(study: Study, manifest: Manifest) -> None:
 def _known_metrics(
     study: Study, names: Iterable[str], key: str, task: TaskName | None = None
 ) -> None:
-    """A metric may exist and still not be measured, at an ε that the study does not list."""
+    """A metric may exist but not be measured, as at an ε that the study does not list."""
     tasks = tasks_of(study) if task is None else (task,)
     measured = set(measured_names(study, task))
     for name in names:
@@ -377,13 +377,13 @@ def _known_metrics(
         except UserError as error:
             raise UserError(f"{key}: {error}") from error
         if not {*tasks} & {*info.tasks}:
-            judged, asked = ", ".join(info.tasks), " or ".join(tasks)
-            raise UserError(f"{key}: {name!r} judges {judged}, not {asked}.")
+            theirs, ours = ", ".join(info.tasks), " or ".join(tasks)
+            raise UserError(f"{key}: {name!r} is a metric of {theirs}, not of {ours}.")
         condition = MetricName.parse(name).condition
         if condition is not None and condition.kind == SITES:
             raise UserError(
-                f"{key}: a search that looks at {name!r} would leave no site unseen. The front's "
-                "models are judged there at the end; name another metric."
+                f"{key}: a search by {name!r} would leave no site unseen. The front's models are "
+                "evaluated there at the end; name another metric."
             )
         if name not in measured:
             raise UserError(

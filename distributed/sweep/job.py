@@ -31,14 +31,14 @@ from trustsweep.distributed.run.halt import (
     outside,
 )
 from trustsweep.distributed.run.ledger import Record, State
-from trustsweep.distributed.run.optimism import choices, counted, counts
+from trustsweep.distributed.run.optimism import counted, counts, front_estimates
 from trustsweep.distributed.run.trivial import (
     save_figures,
     trivial_lines,
 )
 from trustsweep.distributed.search.stopping.policy import Verdict
-from trustsweep.distributed.sweep.plan import Checked, Prepared, examine
-from trustsweep.distributed.sweep.progress import Progress, front_table, on_test_table
+from trustsweep.distributed.sweep.plan import Checked, PreparedSweep, examine
+from trustsweep.distributed.sweep.progress import SweepProgress, front_table, on_test_table
 from trustsweep.distributed.sweep.repeats import repeats
 from trustsweep.distributed.sweep.resources import cluster_nodes, known_nodes, ray_session
 from trustsweep.distributed.sweep.resume import check_changes, lessons, teach
@@ -60,8 +60,8 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
     """Run a study and leave its front, models and report in `out`.
 
     Connects to the cluster named by RAY_ADDRESS (a submitted job has it), else starts Ray on this
-    machine and ends it afterwards. Raises `UserError` before any trial starts for what the user
-    can mend, and `Halted` where the sweep was left half-way.
+    machine and ends it afterwards. Raises `UserError` before any trial starts for invalid
+    input, and `Halted` where the sweep was interrupted.
     """
     console = console or Console()
     Run.refuse_used(out)
@@ -85,7 +85,7 @@ def sweep(study: Study, out: Path, console: Console | None = None) -> Run:
     try:
         return _go_on(run, checked, console, changes=[])
     except UserError:
-        # Refused by a cluster that could not be asked before; what the user mends is a new run.
+        # Refused by a cluster that could not be checked before; nothing has run yet.
         if not run.ledger.sessions:
             shutil.rmtree(run.path)
         raise
@@ -97,10 +97,10 @@ def resume(
     accepted: Sequence[str] = (),
     console: Console | None = None,
 ) -> Run:
-    """Go on with a run where it was left, whatever ended it.
+    """Resume a run where it was interrupted, whatever ended it.
 
     `study` is the run's own if left out; `accepted` are the keys in which it may differ (see
-    `check_changes`). Raises as `sweep`, and `UserError` if the run cannot go on.
+    `check_changes`). Raises as `sweep`, and `UserError` if the run cannot be resumed.
     """
     run = Run.open(path)
     run.ledger.lock()
@@ -118,18 +118,18 @@ def _checked(study: Study) -> Checked:
 
 
 def _write_study(run: Run, checked: Checked) -> None:
-    """From here on the run can be resumed."""
+    """Write the study and its data's manifest, from which the run can be resumed."""
     try:
         save_figures(run.path, checked.trivial.figures)
         run.write_study(checked.study, checked.manifest)
     except OSError as error:
         raise UserError(
-            f"{run.path}: cannot be written to ({error}). Mend that and try again."
+            f"{run.path}: cannot be written to ({error}). Fix that and try again."
         ) from error
 
 
 def _go_on(run: Run, checked: Checked, console: Console, changes: list[str]) -> Run:
-    """Run what is left of a study. The run's lock is held."""
+    """Run the rest of a study. The run's lock is held."""
     halt = Halt()
     began = time.monotonic()
     earlier = max((r.ended for r in run.ledger.records.values()), default=0.0)
@@ -138,9 +138,9 @@ def _go_on(run: Run, checked: Checked, console: Console, changes: list[str]) -> 
     with on_signals(halt, say), on_threads(halt):
         try:
             # Once more: as it starts, Ray takes SIGTERM to itself.
-            node = checked.nodes[0] if isinstance(checked, Prepared) else None
+            node = checked.nodes[0] if isinstance(checked, PreparedSweep) else None
             with ray_session(run.keep(plugins.files()), node), on_signals(halt, say):
-                _train_and_judge(run, checked, console, changes, halt, earlier)
+                _train_and_evaluate(run, checked, console, changes, halt, earlier)
         except Exception as error:
             if (reason := outside(error)) is None:
                 raise
@@ -159,35 +159,37 @@ def _go_on(run: Run, checked: Checked, console: Console, changes: list[str]) -> 
     return run
 
 
-def _train_and_judge(
+def _train_and_evaluate(
     run: Run, checked: Checked, console: Console, changes: list[str], halt: Halt, earlier: float
 ) -> None:
-    prepared = checked if isinstance(checked, Prepared) else checked.on(cluster_nodes())
+    prepared = checked if isinstance(checked, PreparedSweep) else checked.on(cluster_nodes())
     run.ledger.session(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         version=VERSION,
         code=code_revision(),
         changes=changes,
     )
-    _say_where(prepared, run, console)
+    _print_plan(prepared, run, console)
     _search(prepared, run, console, halt, earlier)
     if not halt:
-        _judge_front(prepared, run, console)
+        _evaluate_front(prepared, run, console)
 
 
-def _say_where(prepared: Prepared, run: Run, console: Console) -> None:
+def _print_plan(prepared: PreparedSweep, run: Run, console: Console) -> None:
     study, records = prepared.study, run.ledger.records.values()
     console.print(f"{study.name}: {study.search.trials} trials on {prepared.resources}")
     if records:
         running = len(run.ledger.of(State.RUNNING))
         console.print(
-            f"{len(records) - running} trials have ended and stay as they are; {running} go on "
-            "from their last epoch.",
+            f"{len(records) - running} trials have ended and are kept; {running} resume from their "
+            "last epoch.",
             highlight=False,
         )
 
 
-def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier: float) -> None:
+def _search(
+    prepared: PreparedSweep, run: Run, console: Console, halt: Halt, earlier: float
+) -> None:
     """Run the trials through slots: those under way, the search, and its repeats."""
     from ray import tune
 
@@ -211,13 +213,13 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
     sampling = Sampling(study, prepared.objectives, identify)
     journal = Journal(run.path, study.name, prepared.objectives, sampling.as_optuna)
     known = run.ledger.records.values()
-    with Progress(console, prepared.objectives, study.search.trials, known) as progress:
+    with SweepProgress(console, prepared.objectives, study.search.trials, known) as progress:
 
         def second_stage() -> list[Record]:
             wanted = repeats(study, run.reread().front, identify)
-            found = [record for record in wanted if record.id not in run.ledger.records]
-            progress.expect(len(found))
-            return found
+            new = [record for record in wanted if record.id not in run.ledger.records]
+            progress.expect(len(new))
+            return new
 
         searcher = ParetoSearch(
             study.search.trials,
@@ -249,7 +251,7 @@ def _search(prepared: Prepared, run: Run, console: Console, halt: Halt, earlier:
     journal.write(run.ledger)
 
 
-def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
+def _slot_settings(prepared: PreparedSweep, run: Run) -> SlotSettings:
     from trustsweep.data_pipelines.streams import SampleSource
     from trustsweep.distributed.workers.board import WorkerSettings
     from trustsweep.distributed.workers.slot import PATIENCE, SlotSettings
@@ -281,7 +283,7 @@ def _slot_settings(prepared: Prepared, run: Run) -> SlotSettings:
 
 
 def _settle(run: Run, verdicts: Mapping[str, Verdict]) -> None:
-    """End the trials that were told to stop when the sweep was left."""
+    """End the trials that were about to stop when the sweep was interrupted."""
     for name, verdict in verdicts.items():
         record = run.ledger.records[name]
         run.ledger.end(
@@ -297,9 +299,9 @@ def _settle(run: Run, verdicts: Mapping[str, Verdict]) -> None:
         discard_states(run.checkpoints / name)
 
 
-def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
+def _evaluate_front(prepared: PreparedSweep, run: Run, console: Console) -> None:
     """Evaluate the front's models, and their repeats, on the test split by the same code."""
-    from trustsweep.distributed.sweep.test_evaluation import judge
+    from trustsweep.distributed.sweep.test_evaluation import evaluate_on_test
 
     identify = identifier(prepared.study, prepared.manifest)
     front = run.reread().front
@@ -309,23 +311,23 @@ def _judge_front(prepared: Prepared, run: Run, console: Console) -> None:
     models = [record for record in known if record.state is State.COMPLETED]
     if models and prepared.manifest.split_counts.get(Split.TEST):
         with console.status(f"Evaluating {len(models)} model(s) on the test split"):
-            judge(prepared, run, models)
+            evaluate_on_test(prepared, run, models)
 
 
 def _report(run: Run, console: Console) -> None:
-    """Write exports and report, and say what the page says at its head."""
+    """Write exports and report, and print the summary."""
     from trustsweep.distributed.report.page import write_report
 
     write_exports(run)
     page = write_report(run)
     completed = len(run.completed)
     if run.front:
-        title = f"The front: {len(run.front)} of {completed} models, by figures of validation"
+        title = f"The front: {len(run.front)} of {completed} models, by validation metrics"
         console.print(front_table(run.front, run.objectives, title, run.warnings))
-        _say_of_test(run, console)
+        _print_test_results(run, console)
     elif completed:
         bounds = ", ".join(map(str, run.constraints))
-        console.print(f"No completed trial keeps {bounds}, so there is no front.", highlight=False)
+        console.print(f"No completed trial meets {bounds}, so there is no front.", highlight=False)
     else:
         console.print("No trial completed, so there is no front; trials.csv says why.")
     for line in trivial_lines(run.remarks, completed):
@@ -335,12 +337,12 @@ def _report(run: Run, console: Console) -> None:
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
 
 
-def _say_of_test(run: Run, console: Console) -> None:
-    """The front's models on the test split and against the baseline, as far as was judged."""
+def _print_test_results(run: Run, console: Console) -> None:
+    """Print the front's test estimates and its comparison with the baseline, where available."""
     from trustsweep.distributed.report.sections.seeds import findings
     from trustsweep.distributed.report.wording import attack_lines
 
-    if chosen := choices(run):
+    if chosen := front_estimates(run):
         console.print(on_test_table(chosen))
         console.print(counted(counts(run)), highlight=False)
     for line in attack_lines(run):

@@ -1,4 +1,4 @@
-"""A study against its data and its cluster: all that can be said before anything is started."""
+"""Checks and plans a study against its data and cluster before anything starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.distributed.run.folder import objectives_of
-from trustsweep.distributed.run.trivial import Trivial, read_trivial
+from trustsweep.distributed.run.trivial import TrivialPredictors, read_trivial
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.sweep.checks import check, check_defined, check_sighted, task_of
 from trustsweep.distributed.sweep.resources import ResourcePlan, plan
@@ -24,10 +24,10 @@ class Checked:
     study: Study
     manifest: Manifest
     objectives: list[Objective]
-    trivial: Trivial
+    trivial: TrivialPredictors
 
-    def on(self, nodes: list[dict[str, float]]) -> Prepared:
-        """The same with its resources on these nodes. Raises `UserError` where they do not fit."""
+    def on(self, nodes: list[dict[str, float]]) -> PreparedSweep:
+        """The study with its resources on these nodes. Raises `UserError` if they do not fit."""
         study, stored = self.study, self.manifest.stored_bytes
         resources = plan(
             study.resources,
@@ -36,11 +36,11 @@ class Checked:
             data_bytes=sum(stored.get(split, 0) for split in (Split.TRAIN, Split.VAL)),
         )
         known = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Prepared(**known, resources=resources, nodes=nodes)
+        return PreparedSweep(**known, resources=resources, nodes=nodes)
 
 
 @dataclass(frozen=True)
-class Prepared(Checked):
+class PreparedSweep(Checked):
     """A study that was checked against its data and its cluster; nothing has started yet.
 
     Attributes:
@@ -68,7 +68,7 @@ def examine(study: Study) -> Checked:
     return Checked(study, manifest, objectives_of(study), trivial)
 
 
-def prepare(study: Study, nodes: list[dict[str, float]]) -> Prepared:
+def prepare(study: Study, nodes: list[dict[str, float]]) -> PreparedSweep:
     """Check everything that can be wrong before the first trial of a new run.
 
     Raises as `examine`, `plan` and `lessons`.

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live panel on a terminal, lines in a job's log."""
+"""Progress of a sweep: a live panel on a terminal, lines in a job's log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trustsweep.distributed.run.ledger import Record, State
-from trustsweep.distributed.run.optimism import Choice
+from trustsweep.distributed.run.optimism import FrontEstimate
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.statistics.inference import Estimate
 
@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class Progress:
+class SweepProgress:
     """Trials done, running, stopped and failed; the front so far; the time left.
 
     Time left is estimated from the epochs done since the slots were ready. `known` are the trials
@@ -52,7 +52,7 @@ class Progress:
         self._front: list[Record] = []
         self._live: Live | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> SweepProgress:
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._panel, console=self._console, transient=True)
             self._live.start()
@@ -117,7 +117,7 @@ class Progress:
         bar = ProgressBar(total=self._trials, completed=self._counts.total(), width=60)
         parts: list[RenderableType] = [Text(self._summary()), bar]
         if self._front:
-            title = "The front so far, by figures of the validation split"
+            title = "The front so far, by validation metrics"
             parts.append(front_table(self._front, self._objectives, title))
         return Group(*parts)
 
@@ -134,7 +134,7 @@ def front_table(
 ) -> Table:
     """The front as a table, best first by the first objective; `remarks` by trial, where any.
 
-    Figures are those that the trials ended with, on the validation split; `title` says so.
+    Values are the trials' last validation metrics; `title` says so.
     """
     remarks = {r.id: remarks[r.id] for r in front if r.id in remarks} if remarks else {}
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
@@ -162,13 +162,13 @@ def front_table(
     return table
 
 
-def on_test_table(found: Sequence[Choice]) -> Table:
-    """The front's models on the test split beside the figures that they were chosen by.
+def on_test_table(estimates: Sequence[FrontEstimate]) -> Table:
+    """The front's test estimates beside the validation estimates that they were chosen by.
 
-    Both are under the attack of the search; last come those under the full one, where it judged.
+    Both are under the attack of the search; the last columns, if any, are under the full attack.
     """
-    title = "On the test split, which no choice has seen (95 % intervals by patient bootstrap)"
-    full = any(choice.attacked for choice in found)
+    title = "On the test split, unused in the search (95 % intervals by patient bootstrap)"
+    full = any(e.attacked for e in estimates)
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in ("trial", "objective"):
         table.add_column(name, overflow="fold")
@@ -177,19 +177,19 @@ def on_test_table(found: Sequence[Choice]) -> Table:
     if full:
         for name in ("test, full attack", "95 %"):
             table.add_column(name, justify="right")
-    for choice in found:
-        arrow = "↑" if choice.objective.direction == "max" else "↓"
+    for e in estimates:
+        arrow = "↑" if e.objective.direction == "max" else "↓"
         table.add_row(
-            choice.model,
-            f"{choice.objective.name} {arrow}",
-            f"{choice.validation.value:.4f}",
-            *_with_interval(choice.test),
-            "" if np.isnan(choice.optimism) else f"{choice.optimism:+.4f}",
-            *(_with_interval(choice.full) if full else ()),
+            e.model,
+            f"{e.objective.name} {arrow}",
+            f"{e.validation.value:.4f}",
+            *_with_interval(e.test),
+            "" if np.isnan(e.optimism) else f"{e.optimism:+.4f}",
+            *(_with_interval(e.full) if full else ()),
         )
     return table
 
 
-def _with_interval(found: Estimate) -> tuple[str, str]:
-    value = "" if np.isnan(found.value) else f"{found.value:.4f}"
-    return value, "" if np.isnan(found.low) else f"{found.low:.3f} to {found.high:.3f}"
+def _with_interval(estimate: Estimate) -> tuple[str, str]:
+    value = "" if np.isnan(estimate.value) else f"{estimate.value:.4f}"
+    return value, "" if np.isnan(estimate.low) else f"{estimate.low:.3f} to {estimate.high:.3f}"

@@ -14,7 +14,7 @@ def repeats(
     front: Iterable[Record],
     identify: Callable[[Mapping[str, Any]], str],
 ) -> list[Record]:
-    """The trials that means and tests of a front rest on, under every repeat seed and each once.
+    """The repeats of the front and the references under every repeat seed, each once.
 
     None where the study has one seed. Some may be known already.
     """

@@ -1,6 +1,6 @@
-"""What a sweep needs against what the cluster has, worked out before anything starts.
+"""Plans the resources of a sweep on a cluster before anything starts.
 
-Ray waits without a word for resources that never come; this says so at once.
+Ray waits silently for resources that never come; here they are checked at once.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ def cluster_nodes() -> list[dict[str, float]]:
     """The living nodes of the Ray cluster that this process is connected to."""
     import ray
 
-    found: dict[str, dict[str, float]] = {
+    nodes: dict[str, dict[str, float]] = {
         node["NodeID"]: {key: node["Resources"].get(key, 0.0) for key in ("CPU", "GPU", STORE)}
         for node in ray.nodes()
         if node["Alive"]
     }
-    _ask_gpus(found)
-    return list(found.values())
+    _ask_gpus(nodes)
+    return list(nodes.values())
 
 
 def _ask_gpus(nodes: Mapping[str, dict[str, float]]) -> None:
@@ -147,7 +147,7 @@ def _ask_gpus(nodes: Mapping[str, dict[str, float]]) -> None:
 
 
 def _gpu_count() -> int:
-    """GPUs that torch sees; it is not asked, which takes seconds, where there is no driver."""
+    """GPUs that torch sees; without a driver 0, as loading torch takes seconds."""
     drivers = (
         "/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg", "/dev/kfd",
     )  # fmt: skip
@@ -185,7 +185,7 @@ def plan(
     every worker, without which training would wait for ever.
 
     Args:
-        resources: What the study asks for.
+        resources: The study's section.
         trials: Of the study, as many as may run side by side.
         nodes: By `local_nodes` or `cluster_nodes`.
         data_bytes: Of the train and validation splits, as stored.
@@ -233,7 +233,7 @@ def ray_session(
     """Ray for the length of a sweep. A cluster that was already there is left as it is.
 
     `plugin_files` are loaded by every process that Ray starts for it, and must lie where it can.
-    On this machine Ray starts with what `node` says of it, worked out anew if left out.
+    On this machine Ray starts with the resources of `node`, by default those of `local_nodes`.
 
     Raises ConnectionError where it does not start, `UserError` where RAY_ADDRESS does not answer.
     """

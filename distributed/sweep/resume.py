@@ -1,4 +1,4 @@
-"""Taking a run up again: what may have changed, what is known, what an earlier run can teach."""
+"""Resuming a run: which changes are allowed, and what an earlier run teaches the sampler."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from trustsweep.distributed.version import code_revision
 from trustsweep.search_spaces.study import Study
 from trustsweep.trainables.registry import FULL
 
-#: What every figure of a run depends on alike: with another value, its trials do not compare.
+#: Sections that every metric of a run depends on: with other values, trials are not comparable.
 _FIXED = ("evaluation", "fidelity")
-#: But for this, which judges no trial of the search: a front may be judged anew by more.
+#: Except this: it affects no trial of the search, and a front may be evaluated again.
 _FINAL = "evaluation.final"
 #: Stands for the revision of the code among the changes.
 CODE = "code"
@@ -25,12 +25,12 @@ CODE = "code"
 def check_changes(run: Run, study: Study, manifest: Manifest, accepted: Iterable[str]) -> list[str]:
     """The keys in which `study` differs from the run's own.
 
-    `accepted` keys (``search.sampler``, or a whole section, ``space``) are meant to differ; more
-    trials may always be asked for. ``code`` stands for the revision of the code: under another one
+    `accepted` keys (``search.sampler``, or a whole section, ``space``) may differ; the number of
+    trials may always grow. ``code`` stands for the revision of the code: under another one
     the same config is another trial, and those trained so far stay marked with theirs.
 
     Raises:
-        UserError: names every other change, and those that no run can survive.
+        UserError: names every other change, and those that cannot be accepted.
     """
     old, new = _leaves(run.study), _leaves(study)
     changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
@@ -51,8 +51,8 @@ def check_changes(run: Run, study: Study, manifest: Manifest, accepted: Iterable
     ]
     if broken:
         raise UserError(
-            f"{run.path}: {'; '.join(broken)}. Its trials were judged otherwise and would not "
-            "compare. Start a new run."
+            f"{run.path}: {'; '.join(broken)}. Its trials were evaluated differently and "
+            "would not be comparable. Start a new run."
         )
     meant = (
         *accepted,
@@ -67,8 +67,8 @@ def lessons(study: Study, manifest: Manifest) -> list[Record]:
     """The trials that the sampler can learn from of the study's `search.warm_start`; none without.
 
     They are its completed trials that have every objective, and those that were stopped. Raises
-    `UserError` if there is no run, nothing in it, or if it was judged otherwise or on other data:
-    its figures and those of `study` on `manifest`'s data would be other measures of one name.
+    `UserError` if there is no run, nothing in it, or if it was evaluated differently or on other
+    data: its metrics would then not be comparable with those of `study`.
     """
     if study.search.warm_start is None:
         return []
@@ -84,7 +84,7 @@ def lessons(study: Study, manifest: Manifest) -> list[Record]:
         other.append("on other data")
     if other:
         raise UserError(
-            f"{source}: judged otherwise ({'; '.join(other)}), so that its figures would mislead "
+            f"{source}: evaluated differently ({'; '.join(other)}), so its metrics would mislead "
             "the sampler. Name another run, or leave --warm-start out."
         )
     names = study.objectives
@@ -98,7 +98,7 @@ def lessons(study: Study, manifest: Manifest) -> list[Record]:
 
 
 def teach(ledger: Ledger, records: Iterable[Record]) -> None:
-    """Keep what an earlier run has found for the sampler, each trial once."""
+    """Record the trials of an earlier run for the sampler, each once."""
     known = {record.id for record in ledger.priors}
     for record in records:
         if record.id not in known:
@@ -113,7 +113,7 @@ def _teaches(record: Record, objectives: list[str]) -> bool:
 
 
 def _unmeant(run: Path, refused: list[str]) -> str:
-    """What to say of changes that nobody has accepted."""
+    """The message for changes that were not accepted."""
     sentences = []
     if code := [text for text in refused if text.startswith(f"{CODE}: ")]:
         sentences.append(
@@ -123,8 +123,8 @@ def _unmeant(run: Path, refused: list[str]) -> str:
         )
     if study := [text for text in refused if text not in code]:
         sentences.append(
-            f"the study has changed since: {'; '.join(study)}. Say which change is meant with "
-            "--accept KEY, or leave the study out to go on as it was."
+            f"the study has changed since: {'; '.join(study)}. Confirm a change with "
+            "--accept KEY, or leave the study out to resume it as it was."
         )
     return f"{run}: {' Also '.join(sentences)}"
 
@@ -136,16 +136,16 @@ def _within(key: str, sections: Iterable[str]) -> bool:
 
 def _leaves(study: Study) -> dict[str, Any]:
     """Every value of a study by its dotted key."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
         if isinstance(value, Mapping) and value:
             for key, inner in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), inner)
         else:
-            found[prefix] = value
+            leaves[prefix] = value
 
     walk("", study.model_dump(mode="json"))
     # The same data may lie elsewhere by now; its fingerprint says whether they are the same.
-    del found["data"]
-    return found
+    del leaves["data"]
+    return leaves

@@ -1,4 +1,4 @@
-"""What a model's robustness rests on: its attacks, the gap between them, signs of masking."""
+"""Robustness of a model: its attacks, the gap between them, signs of gradient masking."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trustsweep.trainables.metrics.names import MetricName
 from trustsweep.trainables.registry import FULL
 from trustsweep.trainables.sample_scores import SampleScores
 
-#: Samples that are looked at for signs of masking, and how hard, by what judges the front.
+#: Samples checked for signs of gradient masking, and the effort, by the final attack.
 SAMPLES = {"full": 48, "fast": 12}
 EFFORT = {
     "full": Effort(steps=40, queries=400),
@@ -28,7 +28,7 @@ EFFORT = {
 def attacked_again(
     model: Model, samples: Stream, size: int, scores: SampleScores | None
 ) -> Evaluation:
-    """The same samples under the full ensemble, clean and attacked alone."""
+    """Evaluate the samples again under the full ensemble, clean and attacked only."""
     return model.evaluate(samples, batch_size=size, scores=scores, attack=FULL, attacked_alone=True)
 
 
@@ -39,12 +39,12 @@ def attack_card(
     fast: Mapping[str, float],
     full: Mapping[str, float] | None,
 ) -> dict[str, Any]:
-    """The card's `attack`: everything that its figures under attack depend on.
+    """The card's `attack`: everything that its metrics under attack depend on.
 
     Args:
-        few: Samples to look for signs of masking on.
+        few: Samples to check for signs of gradient masking.
         fast: The metrics under the attack of the search.
-        full: Those under the full ensemble, where the front is judged by it.
+        full: The metrics under the full ensemble, if it is run.
 
     Returns:
         - search, final: the members of each attack with their parameters, in order.
@@ -68,8 +68,8 @@ def attack_card(
     part["left_out"] = model.attacks_left_out() if full else []
     part["gap"] = _gap(plan.budgets, fast, full) if full else {}
     effort, size = EFFORT[settings.final], settings.batch_size
-    found = model.masking(few, max(plan.budgets), effort, batch_size=size)
-    part["masking"] = {**found.as_json(), "meanings": dict(SIGNS)}
+    masking = model.masking(few, max(plan.budgets), effort, batch_size=size)
+    part["masking"] = {**masking.as_json(), "meanings": dict(SIGNS)}
     return part
 
 

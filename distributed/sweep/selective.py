@@ -1,7 +1,7 @@
-"""What a model gives where it may abstain, with thresholds chosen on the validation split.
+"""Selective prediction: a model abstains above a threshold chosen on the validation split.
 
-A segmentation that it abstains from is referred to a person: the image's uncertainty is the mean of
-its map, its error 1 − Dice.
+For segmentation this is referral: an image's uncertainty is the mean of its map, its error is
+1 − Dice.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ MOST_POINTS = 101
 
 
 def selective(validation: Evaluation, test: Evaluation) -> dict[str, Any]:
-    """What abstaining by the uncertainty that the plan names, or the method's first, gives.
+    """Risk-coverage curves by the uncertainty that the plan names, or the method's first.
 
     Args:
         validation: Chooses the thresholds, on its clean images.
-        test: Judges clean images, those of its plan's first corruption at the highest severity,
-            and, where its plan has them, sites that training never saw.
+        test: Holds clean images, those of its plan's first corruption at the highest severity,
+            and, where its plan has them, sites unseen in training.
 
     Returns:
         - thresholds: for each of `COVERAGES`, "target", "threshold" and the "coverage" that it
@@ -41,18 +41,18 @@ def selective(validation: Evaluation, test: Evaluation) -> dict[str, Any]:
     """
     chosen = validation.answers()
     limits = [threshold(chosen.uncertainty, share) for share in COVERAGES]
-    judged = {CLEAN: test.answers()}
+    by_condition = {CLEAN: test.answers()}
     if test.plan.corruptions:
         worst = corrupted_name(*max(test.plan.corruptions, key=lambda cell: cell[1]))
-        judged[worst] = test.answers(worst)
+        by_condition[worst] = test.answers(worst)
     if test.plan.sites:
-        judged[SITES] = test.answers(SITES)
+        by_condition[SITES] = test.answers(SITES)
     return {
         "thresholds": [
             {"target": share, "threshold": t, "coverage": accepted(chosen, t)["coverage"]}
             for share, t in zip(COVERAGES, limits, strict=True)
         ],
-        "conditions": {name: _condition(answers, limits) for name, answers in judged.items()},
+        "conditions": {name: _condition(answers, limits) for name, answers in by_condition.items()},
     }
 
 

@@ -1,6 +1,6 @@
-"""The last word on the front: its models on the test split, once each, in parallel.
+"""Evaluation on the test split, once per model, in parallel.
 
-So are the models that repeat those of the front under other seeds, and the baseline's.
+Covers the models of the front, their repeats under other seeds, and the baseline.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ from trustsweep.trainables.reliance import reliance, weighed_samples
 from trustsweep.trainables.sample_scores import SampleScores
 
 if TYPE_CHECKING:
-    from trustsweep.distributed.sweep.plan import Prepared
+    from trustsweep.distributed.sweep.plan import PreparedSweep
 
 #: Test images that the report shows, and samples with the weights of their modalities.
 PANEL_IMAGES, WEIGHED_SAMPLES = 6, 24
-#: What weights of modalities are compared with: every modality worse on its own.
+#: The corruption for modality weights: each modality degrades on its own.
 MIXED, MIXED_SEVERITY = "mixed-quality", 5
 
-#: What temperature scaling is told of.
+#: Metrics reported before and after temperature scaling.
 TEMPERED = ("ece", "mce", "ece_region", "nll", "brier")
 
 Arrays = dict[str, np.ndarray]
 
 
-def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
-    """Write `evaluation/<id>.json` for each of the models, unless it is there and tells what the
-    study asks for now: a stronger last attack, or other objectives, are judged anew.
+def evaluate_on_test(prepared: PreparedSweep, run: Run, records: list[Record]) -> None:
+    """Write `evaluation/<id>.json` for each model that has no current card.
 
-    A model of the search gets `evaluation/<id>.npz` as well, for the samples that the report shows,
-    and `evaluation/<id>.parquet` with what each sample scored.
+    A model is evaluated again if the study now names a stronger final attack or other objectives.
+    Models of the search also get `evaluation/<id>.npz`, the samples that the report shows, and
+    `evaluation/<id>.parquet`, the scores of each sample.
     """
     run.evaluation.mkdir(exist_ok=True)
-    salt(run.path)  # before several tasks ask for it at once
+    salt(run.path)  # before several tasks need it at once
     needs = prepared.resources.per_worker
-    task = ray.remote(judge_model).options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))
+    task = ray.remote(evaluate_model).options(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))
     assert prepared.study.data is not None
     data = Folder(prepared.study.data).resolved()
     ray.get(
@@ -78,23 +78,23 @@ def judge(prepared: Prepared, run: Run, records: list[Record]) -> None:
                 prepared.trivial.prior,
             )
             for record in records
-            if not is_judged(run.path, record, prepared.study)
+            if not has_card(run.path, record, prepared.study)
         ]
     )
 
 
-def is_judged(run: Path, record: Record, study: Study) -> bool:
-    """Whether a model's card in a run folder tells what the study asks for."""
+def has_card(run: Path, record: Record, study: Study) -> bool:
+    """Whether a model has a card in the run folder that covers what the study requests."""
     path = _card(run, record)
     if not path.is_file():
         return False
     card = json.loads(path.read_text(encoding="utf-8"))
-    # A card of another version is written anew.
-    asked = card.get("asked") == _asked(study, record)
-    return card.get("version") == CARD_VERSION and bool(asked)
+    # A card of another version is written again.
+    current = card.get("asked") == _requested(study, record)
+    return card.get("version") == CARD_VERSION and bool(current)
 
 
-def judge_model(
+def evaluate_model(
     study: Study,
     data: Folder,
     manifest: Manifest,
@@ -123,14 +123,14 @@ def judge_model(
     load_model(checkpoints / record.id, model.network)
     size = study.evaluation.batch_size
     samples = Streamed(data, Split.TEST, manifest)
-    judged = _Judged(model, data, size, gather=record.stage == SEARCH)
-    evaluation = judged.split(Split.TEST)
+    evaluator = _SplitEvaluator(model, data, size, gather=record.stage == SEARCH)
+    evaluation = evaluator.split(Split.TEST)
     if plan.sites:
-        evaluation.merge(judged.split(Split.OOD))
+        evaluation.merge(evaluator.split(Split.OOD))
     metrics, trivial = evaluation.compute(), evaluation.trivial()
     hardest, again = evaluation, None
     if plan.budgets and study.evaluation.final == FULL_ATTACK != plan.attack:
-        if judged.gathered is not None:
+        if evaluator.gathered is not None:
             again = SampleScores(evaluation.task, plan.uncertainty)
         hardest = attacked_again(model, samples, size, again)
     final = None if hardest is evaluation else hardest.compute()
@@ -141,7 +141,7 @@ def judge_model(
         "classes": list(manifest.classes),
         "config": record.config,
         "code": record.code,
-        "asked": _asked(study, record),
+        "asked": _requested(study, record),
         "metrics": metrics | (final or {}),
         "trivial": trivial,
         "triviality": triviality(metrics, trivial),
@@ -157,8 +157,8 @@ def judge_model(
         arrays["epsilon"] = np.array(strongest, dtype=np.float32)
     if plan.sites:
         card["ood"] = {"samples": held_out}
-    # Intervals are of what the search judged by; thresholds need the clean images alone.
-    validation = judged.split(Split.VAL, CLEAN if judged.gathered is None else FULL)
+    # Intervals need every condition of the search; thresholds only the clean images.
+    validation = evaluator.split(Split.VAL, CLEAN if evaluator.gathered is None else FULL)
     card["selective"] = selective(validation, evaluation)
     card["temperature"] = _cooled(model, data, size, validation, metrics)
     weights, shown = _weights(model, samples, size)
@@ -168,20 +168,20 @@ def judge_model(
         few = panel_batch(samples, SAMPLES[study.evaluation.final])
         card["attack"] = attack_card(model, study.evaluation, few, metrics, final)
     path = _card(run, record)
-    if judged.gathered is not None:
+    if evaluator.gathered is not None:
         known = {Split.TEST: trivial, Split.VAL: validation.trivial()}
         if plan.sites:
             known[Split.OOD] = evaluation.trivial(Split.OOD)
         names = manifest.classes
-        card |= _estimated(judged.gathered, again, known, study, plan, data, run, path, names)
+        card |= _estimated(evaluator.gathered, again, known, study, plan, data, run, path, names)
     if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
-    # Last: a model with such a card is judged, and is not judged again.
+    # Last: the card marks the model as evaluated.
     EvaluationCard.write(path, card)
 
 
-class _Judged:
-    """A model's evaluations on whole splits, and with `gather` what each sample scored there."""
+class _SplitEvaluator:
+    """Evaluates a model on whole splits; with `gather`, keeps the scores of each sample."""
 
     def __init__(self, model: Model, data: Folder, size: int, *, gather: bool) -> None:
         self._model, self._data, self._size = model, data, size
@@ -205,7 +205,7 @@ def _cooled(
     validation: Evaluation,
     metrics: TrivialMetrics | Mapping[str, float],
 ) -> dict[str, Any]:
-    """What temperature scaling makes of the clean figures of calibration.
+    """Clean calibration metrics before and after temperature scaling.
 
     Returns:
         "value", T as fitted on the validation split, and by split the clean metrics of
@@ -214,15 +214,15 @@ def _cooled(
     val, test = (Streamed(data, split, model.manifest) for split in (Split.VAL, Split.TEST))
     value = model.fit_temperature(val, size)
     before = {Split.VAL: validation.compute(), Split.TEST: metrics}
-    found: dict[str, Any] = {"value": value}
+    scaling: dict[str, Any] = {"value": value}
     for split, samples in ((Split.VAL, val), (Split.TEST, test)):
         after = model.evaluate(samples, CLEAN, batch_size=size, temperature=value).compute()
         names = [name for name in TEMPERED if f"clean.{name}" in after]
-        found[str(split)] = {
+        scaling[str(split)] = {
             when: {name: values[f"clean.{name}"] for name in names}
             for when, values in (("before", before[split]), ("after", after))
         }
-    return found
+    return scaling
 
 
 def _estimated(
@@ -242,11 +242,11 @@ def _estimated(
     write_table(
         card.with_suffix(".parquet"), [(s, gathered[s], where[s]) for s in Split if s in gathered]
     )
-    asked = [*study.objectives, *(constraint.metric for constraint in study.constraints)]
+    requested = [*study.objectives, *(constraint.metric for constraint in study.constraints)]
     part: dict[str, Any] = {"estimates": {}}
     for split in (s for s in Split if s in gathered):
         scores, patients = gathered[split], where[split].patients
-        names = headline_names(scores.task, plan, asked, split)
+        names = headline_names(scores.task, plan, requested, split)
         part["estimates"][str(split)] = {
             **where[split].counts,
             "figures": _plain(estimates(scores, plan, names, patients, trivial=trivial[split])),
@@ -261,8 +261,8 @@ def _estimated(
     return part | ({"groups": {"split": str(Split.TEST), **groups}} if groups else {})
 
 
-def _plain(found: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
-    return {name: dataclasses.asdict(estimate) for name, estimate in found.items()}
+def _plain(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: dataclasses.asdict(estimate) for name, estimate in estimates.items()}
 
 
 def _weights(model: Model, samples: Streamed, size: int) -> tuple[dict[str, Any], Arrays]:
@@ -282,19 +282,19 @@ def _weights(model: Model, samples: Streamed, size: int) -> tuple[dict[str, Any]
         if not arrays:
             return {}, {}
         batches = (mixed(batch.to(device)) for batch in samples.sweep(size))
-        found = reliance(model.method, model.network, batches).compute()
+        correlations = reliance(model.method, model.network, batches).compute()
     names = [modality.name for modality in manifest.sources]
-    return {"weights": {"modalities": names, "corruption": MIXED, **found}}, arrays
+    return {"weights": {"modalities": names, "corruption": MIXED, **correlations}}, arrays
 
 
 def _card(run: Path, record: Record) -> Path:
     return run / "evaluation" / f"{record.id}.json"
 
 
-def _asked(study: Study, record: Record) -> dict[str, Any]:
-    """What a study may ask for anew of a model that is judged already."""
+def _requested(study: Study, record: Record) -> dict[str, Any]:
+    """The part of a study whose change calls for a new evaluation of the model."""
     metrics = {*study.objectives, *(constraint.metric for constraint in study.constraints)}
-    # Repeats have no estimates, which alone depend on what is asked for.
+    # Only estimates depend on the metrics, and repeats have none.
     named = sorted(metrics) if record.stage == SEARCH else []
     return {"final": study.evaluation.final, "metrics": named}
 

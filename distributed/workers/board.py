@@ -1,6 +1,6 @@
 """The board between a slot and its workers: one command at a time, seen by every rank alike.
 
-The slot posts a command and waits; each rank takes it, does it and acknowledges. When a worker
+The slot posts a command and waits; each rank runs it and acknowledges. When a worker
 dies, Ray Train restarts the whole group; the new group enters under a new token, learns which
 trial is under way and how many epochs of it were acknowledged, and gets the pending command
 again. Acknowledged commands are never replayed.
@@ -32,7 +32,7 @@ ERROR_GRACE = 10.0
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What every worker of a study is told once."""
+    """Settings that all workers of a study share."""
 
     manifest: Manifest
     plan: EvaluationPlan
@@ -44,13 +44,13 @@ class WorkerSettings:
     prior: Prior | None = None
 
     def levels(self, config: Mapping[str, Any]) -> Levels:
-        """What a trial uses on its way."""
+        """The fidelity levels of a trial."""
         return Levels(self.fidelity, self.scheduler, int(config["epochs"]))
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One trial as the workers know it. `folder` is on storage that every node sees."""
+class AssignedTrial:
+    """A trial assigned to a worker group. `folder` is on storage that every node sees."""
 
     id: str
     config: dict[str, Any]
@@ -59,17 +59,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Start:
-    """Build `trial`, at the last state that is kept of it; what ran before is forgotten.
+    """Build `trial` from its last saved state and drop the trial before it; answers `Begun`."""
 
-    The answer is `Begun`.
-    """
-
-    trial: Trial
+    trial: AssignedTrial
 
 
 @dataclass(frozen=True)
 class Begun:
-    """How far a trial had come: its epochs, and the figures of its model if that is finished."""
+    """How far a trial is: its epochs, and the metrics of its model if it is finished."""
 
     epochs: int = 0
     metrics: dict[str, float] | None = None
@@ -82,7 +79,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate the validation split as far as `level` asks.
+    """Evaluate the validation split at `level`.
 
     `final` for the model that is kept: with patience, that of the best epoch.
     """
@@ -113,14 +110,14 @@ class Standing:
     `cost` is what the trial had cost after an evaluation of the last of them, which no state keeps.
     """
 
-    trial: Trial
+    trial: AssignedTrial
     epochs: int
     cost: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What went wrong on a rank; `outside` where the trial's config has no part in it."""
+class RankError:
+    """An error on a rank; `outside` where the trial's config did not cause it."""
 
     reason: str
     outside: bool = False
@@ -130,8 +127,8 @@ class Problem:
 class Failure:
     """Why a command failed.
 
-    `group_usable` is False where ranks may wait for each other. `outside` says that storage or
-    network failed, not the trial: it may be tried again.
+    `group_usable` is False where ranks may be waiting for each other. `outside`: storage or
+    network failed, not the trial, so it may be retried.
     """
 
     reason: str
@@ -145,7 +142,7 @@ class _Pending:
     command: Command
     restarts: int = 0
     answers: dict[int, Any] = field(default_factory=dict)
-    errors: dict[int, Problem] = field(default_factory=dict)
+    errors: dict[int, RankError] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -162,7 +159,7 @@ class Board:
         self._last_words = ""
 
     async def post(self, command: Command) -> Any:
-        """Have every rank do `command`; rank 0's answer, or a `Failure`."""
+        """Have every rank run `command`; returns rank 0's answer, or a `Failure`."""
         self._sequence += 1
         pending = _Pending(self._sequence, command)
         async with self._posted:
@@ -197,7 +194,7 @@ class Board:
         return self._standing
 
     async def leave(self, reason: str) -> None:
-        """A rank could not get ready and ends; `reason` says why."""
+        """A rank could not start and ends, for this `reason`."""
         self._last_words = reason
 
     async def next(self, after: int) -> tuple[int, Command]:
@@ -210,9 +207,9 @@ class Board:
             return self._pending.sequence, self._pending.command
 
     async def acknowledge(
-        self, token: str, rank: int, sequence: int, answer: Any, error: Problem | None
+        self, token: str, rank: int, sequence: int, answer: Any, error: RankError | None
     ) -> None:
-        """A rank is done with a command: its answer, or what went wrong."""
+        """A rank has finished a command, with an answer or an error."""
         pending = self._pending
         if pending is None or pending.sequence != sequence or token != self._token:
             return
@@ -234,12 +231,12 @@ class Board:
                 await self._hear_others(pending)
                 if pending.errors:
                     return self._failure(pending)
-                continue  # a new group does the command; what the old one said is forgotten
+                continue  # a new group runs the command; the old group's errors are void
             await pending.changed.wait()
             pending.changed.clear()
 
     async def _hear_others(self, pending: _Pending) -> None:
-        """Let the ranks that have not answered do so, or their group be replaced."""
+        """Wait for the ranks that have not answered, or for a new group."""
         deadline = asyncio.get_running_loop().time() + ERROR_GRACE
         while pending.errors and len(pending.errors) + len(pending.answers) < self._world:
             left = deadline - asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""What a trial takes: time, images, gradients and memory, over all ranks and restarts."""
+"""The cost of a trial: time, images, gradients and memory, over all ranks and restarts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Cost:
     peak_memory: float = 0.0
 
     def add(self, other: Cost) -> None:
-        """Take in what was spent on top."""
+        """Add another cost."""
         peak = max(self.peak_memory, other.peak_memory)
         for name in _names():
             setattr(self, name, getattr(self, name) + getattr(other, name))

@@ -1,7 +1,8 @@
-"""How much of everything a trial uses: less on its way to each rung, all of it after the last.
+"""Fidelity: how much data, resolution and attack effort a trial uses before each rung.
 
-Whatever a study scales (`search_spaces.study.Fidelity`) has one value on the way to a rung and in
-the judgement at it, the same for every trial, so that what is compared there is comparable.
+Whatever a study scales (`search_spaces.study.Fidelity`) has one value up to a rung and in the
+evaluation at it, the same for every trial, so that trials are comparable there. After the last rung
+everything is at full fidelity.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from trustsweep.trainables.registry import METHODS
 
 #: Sizes of images are multiples of it, so that networks that halve them four times need no padding.
 _MULTIPLE = 16
-#: Parameters that the network, the order of samples or the whole training hang on.
+#: Parameters that shape the network, the sample order or the whole training.
 _CONSTANT = ("seed", "epochs", "batch_size", "patience", "full_size")
 
 
@@ -31,7 +32,7 @@ class Level:
         data: Of the steps of the epoch.
         image_size: Of the pixels along each axis.
         parameters: Of whole numbers of the config, by name.
-        validation: Of the samples that an evaluation judges.
+        validation: Of the samples of an evaluation.
         evaluation_steps: Of the gradient steps of the evaluation's attack.
         clean: Whether an evaluation leaves out corruptions and attacks.
     """

@@ -1,6 +1,6 @@
-"""A model: a network and the method that says what its output means, without what trained it.
+"""A trained model: a network and the method that interprets its output.
 
-It predicts, is attacked and evaluated, and is loaded from a run folder by one call.
+It predicts, is attacked and evaluated, and loads from a run folder in one call.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from trustsweep.trainables.sample_scores import SampleScores
 
 
 class Model:
-    """A network, and what makes sense of it.
+    """A network with the method that interprets its output.
 
     Args:
         config: A trial's parameters; `config["method"]` names the method.
         manifest: The data that it is of.
-        plan: What it is judged under; of clean images alone if left out.
+        plan: What it is evaluated under; clean images alone if left out.
         network: Of the method; a freshly initialised one if left out.
         prior: What the trivial predictors know of the train split; see `Evaluation`.
 
     Raises:
         UserError: for a config that the method cannot use.
 
-    A model of a run, and what it says of a few images:
+    Load a model of a run and predict a few images:
 
         model = Model.load("runs/quick", "1f3a9c")
         prediction = model.predict(torch.rand(4, *model.manifest.image_shape))
@@ -92,14 +92,14 @@ class Model:
                 was kept.
         """
         run = run if isinstance(run, Run) else Run.open(Path(run))
-        found = [record for record in run.trials if record.id.startswith(trial)]
-        if len(found) != 1:
-            several = ", ".join(record.id for record in found)
+        matches = [record for record in run.trials if record.id.startswith(trial)]
+        if len(matches) != 1:
+            several = ", ".join(record.id for record in matches)
             raise UserError(
-                f"{run.path}: {'trials ' + several + ' begin' if found else 'no trial begins'} "
+                f"{run.path}: {'trials ' + several + ' begin' if matches else 'no trial begins'} "
                 f"with {trial!r}. trials.csv lists them."
             )
-        (record,) = found
+        (record,) = matches
         folder = run.checkpoints / record.id
         if finished_card(folder) is None:
             raise UserError(
@@ -119,7 +119,7 @@ class Model:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_gpu)
 
     def predict(self, images: Batch | Tensor | np.ndarray) -> Prediction:
-        """What it says of a batch, or of images (B, C, *spatial) in [0, 1].
+        """The prediction for a batch, or for images (B, C, *spatial) in [0, 1].
 
         Raises:
             ValueError: for images of another shape than the manifest's, or outside [0, 1].
@@ -137,7 +137,7 @@ class Model:
         *,
         start: Tensor | None = None,
     ) -> Batch:
-        """The batch, on the model's device, with the worst images that are found within ε.
+        """The batch, on the model's device, with the worst images that the attack finds within ε.
 
         Args:
             batch: With its truth.
@@ -168,12 +168,12 @@ class Model:
         """One rank's part of an evaluation; merge the ranks' parts before computing.
 
         Args:
-            samples: The split that judges.
+            samples: The split to evaluate on.
             level: `FULL`, `CLEAN`, or that of a rung, `Levels.evaluation(rung)`. Corruptions are
                 of images at the level's size.
             batch_size: Of each rank.
             rank, world: Which part, of how many.
-            scores: Gathers what each sample of this rank scored.
+            scores: Collects the scores of each sample of this rank.
             attack: Instead of the plan's.
             attacked_alone: Leaves out every condition of the plan but clean and attacked images.
             temperature: Scores are divided by it; see `trustsweep.distributed.workers.temperature`.
@@ -213,7 +213,7 @@ class Model:
             return fit_temperature(self.method, self.network, batches)
 
     def panel(self, batch: Batch, epsilon: float) -> dict[str, np.ndarray]:
-        """What the report shows of some images, clean and attacked; see `evaluation.panel`."""
+        """Arrays of a few images for the report, clean and attacked; see `evaluation.panel`."""
         attack = partial(self._attacked, self.method, self.plan, FULL, Cost())
         with self.autocast():
             return panel(self.method, self.network, self.moved(batch), attack, epsilon)
@@ -247,7 +247,7 @@ class Model:
     def masking(
         self, batch: Batch, epsilon: float, effort: Effort, *, batch_size: int | None = None
     ) -> Masking:
-        """Signs on some samples that gradients are hidden; see `masking.masking`."""
+        """Signs of gradient masking on some samples; see `masking.masking`."""
         with self.autocast():
             return masking(
                 self.method,
@@ -279,9 +279,9 @@ class Model:
     ) -> Batch:
         attack = self.adversary(None, method, plan)
         seeds = draw_seeds(batch.sample_id, "attack")
-        worse = attack(batch, self._radius(epsilon, level), seeds, start)
+        attacked = attack(batch, self._radius(epsilon, level), seeds, start)
         spent.attack_gradients += attack.gradients
-        return worse
+        return attacked
 
     def _radius(self, epsilon: float, level: Level) -> float:
         """ε for images of the level's size: a change of the same height for each pixel."""

@@ -1,4 +1,4 @@
-"""What a slot is given and what its result means: the one reading that all around it share."""
+"""The keys of a slot's config and result, and how a result is read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from trustsweep.distributed.run.ledger import State
 
-#: Keys of a Tune config: a trial's id, its parameters, and whether it is judged at its rungs.
-TRIAL, CONFIG, JUDGED = "trial", "config", "judged"
+#: Keys of a Tune config: a trial's id, its parameters, and whether it may be stopped at its rungs.
+TRIAL, CONFIG, STOPPABLE = "trial", "config", "stoppable"
 #: Keys of a result: the figures so far, whether they are final, the rung that they were measured
 #: at, why the trial failed, and what failed outside of it.
 METRICS, FINISHED, RUNG, FAILED, OUTSIDE = "metrics", "finished", "rung", "failed", "outside"
-#: Among what an evaluation gives to a slot: 1 where a trial's patience is at its end.
+#: Among the metrics of an evaluation: 1 where a trial's patience has run out.
 EXHAUSTED = "exhausted"
 
 

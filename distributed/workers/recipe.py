@@ -1,4 +1,4 @@
-"""How a network is trained, whatever it is: optimiser, schedule, class weights, mean of weights.
+"""The training recipe of any network: optimiser, schedule, class weights, weight averaging.
 
 Nothing here keeps a count of its own: rates follow from how far the training has come, so that a
 restart from a checkpoint changes nothing.
@@ -54,7 +54,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-class Recipe:
+class TrainingRecipe:
     """Optimiser, schedule and loss weights of one trial.
 
     Config: `optimiser` ("adamw"; "sgd" has Nesterov's momentum of 0.9), its `learning_rate` (of
@@ -101,7 +101,7 @@ class Recipe:
         return torch.optim.AdamW(parameters, lr=self._rate, **more)
 
     def factor(self, progress: Progress) -> float:
-        """What the learning rate is multiplied with, in [0, 1]."""
+        """The factor of the learning rate, in [0, 1]."""
         done = progress.epoch / progress.epochs
         factor = SCHEDULES[self._schedule](done)
         return factor * done / self._warm_up if done < self._warm_up else factor
@@ -122,7 +122,7 @@ class Recipe:
     def weighted(self, total: Tensor, per_sample: Tensor, label: Tensor | None) -> Tensor:
         """The loss that training minimises: `total`, or the mean of weighted samples.
 
-        Raises ValueError where weights are asked for and the train split's counts are not known.
+        Raises ValueError if class weights are on and the train split's counts are unknown.
         """
         if not self._weighted:
             return total

@@ -21,6 +21,7 @@ from ray import tune
 
 from trustsweep.data_pipelines.schema import Split
 from trustsweep.distributed.workers.board import (
+    AssignedTrial,
     Begun,
     Board,
     Command,
@@ -30,7 +31,6 @@ from trustsweep.distributed.workers.board import (
     Finish,
     Leave,
     Start,
-    Trial,
     WorkerSettings,
 )
 from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
@@ -39,10 +39,10 @@ from trustsweep.distributed.workers.outcome import (
     EXHAUSTED,
     FAILED,
     FINISHED,
-    JUDGED,
     METRICS,
     OUTSIDE,
     RUNG,
+    STOPPABLE,
     TRIAL,
 )
 
@@ -64,7 +64,7 @@ _IDLE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class SlotSettings:
-    """What a slot needs beside the data sets. `checkpoints` is seen by every node."""
+    """Settings of a slot beside the data sets. `checkpoints` is seen by every node."""
 
     worker: WorkerSettings
     workers: int
@@ -75,7 +75,7 @@ class SlotSettings:
 
 
 def _trainer_class(workers: int) -> type[DataParallelTrainer]:
-    """What starts and watches a group of workers.
+    """The trainer that starts and watches a group of workers.
 
     One worker has nobody to talk to. Without `TorchTrainer`, which makes a process group, neither
     the slot nor Ray's controller loads torch: seconds of the CPU in each of these processes.
@@ -118,7 +118,7 @@ class Slot(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train an epoch; what was measured, or why the trial failed."""
+        """Train an epoch; returns its metrics, or why the trial failed."""
         self._idle.cancel()
         with self._working:
             if self._left:
@@ -128,7 +128,7 @@ class Slot(tune.Trainable):
         return result
 
     def _patiently(self) -> dict[str, Any]:
-        """An epoch, tried again while storage or network is away."""
+        """An epoch, retried while storage or network is away."""
         waited, wait = 0.0, _FIRST_WAIT
         while isinstance(done := self._advance(), Failure):
             if not (done.outside and done.group_usable):
@@ -160,7 +160,7 @@ class Slot(tune.Trainable):
             self._epochs += 1
         last = self._epochs >= self._trial.config["epochs"]
         if self._trial.config["patience"]:
-            # At rungs too: where a trial ends must not depend on who judges it on its way.
+            # At rungs too: where a trial ends must not depend on whether it may be stopped.
             measured = self._post(Evaluate(CLEAN))
             if isinstance(measured, Failure):
                 return measured
@@ -183,8 +183,8 @@ class Slot(tune.Trainable):
 
     @property
     def _rung(self) -> int | None:
-        """The rung that stands at the end of the epoch that was reached."""
-        return self._levels.rung(self._epochs) if self._judged else None
+        """The rung at the end of the last epoch, if there is one."""
+        return self._levels.rung(self._epochs) if self._stoppable else None
 
     def _result(self, metrics: dict[str, float], last: bool) -> dict[str, Any]:
         return {
@@ -233,14 +233,14 @@ class Slot(tune.Trainable):
     def _take(self, config: dict[str, Any]) -> None:
         """Have a new trial; the first step begins it."""
         name = config[TRIAL]
-        self._trial = Trial(name, config[CONFIG], self._settings.checkpoints / name)
-        self._judged = config[JUDGED]
+        self._trial = AssignedTrial(name, config[CONFIG], self._settings.checkpoints / name)
+        self._stoppable = config[STOPPABLE]
         self._levels = self._settings.worker.levels(config[CONFIG])
         self._begun = None
         self._epochs = 0
 
     def _post(self, command: Command) -> Any:
-        """Have the group do `command`. Raises `GroupLost` if the group's run has ended."""
+        """Have the group run `command`. Raises `GroupLost` if the group's run has ended."""
         answer = self._board.post.remote(command)
         while not ray.wait([answer], timeout=_POLL_SECONDS)[0]:
             if not self._thread.is_alive():

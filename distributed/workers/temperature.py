@@ -1,8 +1,8 @@
 """Temperature scaling of any finished model: one number, fitted on the validation split.
 
 Scores are divided by T before they become probabilities (Guo et al. 2017, arXiv 1706.04599). It
-moves no answer of a classifier and no threshold at one half, only how sure the model is: the cheap
-baseline that a method with better calibration has to beat.
+changes confidence, but no predicted class and no decision at one half: the cheap baseline that a
+method with better calibration has to beat.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Scaled(Method):
         return self._inner.loss(network, batch, progress)
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
-        said = self._inner.predict(network, batch)
-        return dataclasses.replace(said, scores=said.scores / self._temperature)
+        prediction = self._inner.predict(network, batch)
+        return dataclasses.replace(prediction, scores=prediction.scores / self._temperature)
 
     def scores(self, network: nn.Module, batch: Batch) -> Tensor:
         return self._inner.scores(network, batch) / self._temperature

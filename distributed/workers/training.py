@@ -28,7 +28,7 @@ from trustsweep.distributed.workers.cost import Cost, Meter
 from trustsweep.distributed.workers.fidelity import FULL, Level, Levels
 from trustsweep.distributed.workers.model import Model
 from trustsweep.distributed.workers.rank import Rank
-from trustsweep.distributed.workers.recipe import Average, Recipe
+from trustsweep.distributed.workers.recipe import Average, TrainingRecipe
 from trustsweep.search_spaces.study import Fidelity, Scheduler
 from trustsweep.trainables.contract import Method, Progress
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
@@ -43,14 +43,14 @@ class Diverged(RuntimeError):
 
 
 class _Objective(NamedTuple):
-    """What a config makes of the network; without state, so made anew for every level."""
+    """Method and regime of a config; stateless, so made again for every level."""
 
     method: Method
     regime: Regime
 
 
 class Training:
-    """A network while it is trained: its optimiser, what its images go through, and a meter."""
+    """A network in training, with its optimiser, image transforms and cost meter."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Training:
         )
         # One object for the whole training: streams tell trials apart by it.
         self._transform = partial(_in_turn, (self._augmentation, self.corruption))
-        self._recipe = Recipe(config, self._trained.method.task, prior)
+        self._recipe = TrainingRecipe(config, self._trained.method.task, prior)
         self._average = Average(self.network, self._recipe.ema) if self._recipe.ema else None
         self.epochs_done = 0
         # Gradients are averaged through this wrapper; attacks and evaluation use the bare network,
@@ -106,22 +106,22 @@ class Training:
 
     @property
     def network(self) -> nn.Module:
-        """What the optimiser works on."""
+        """The network that the optimiser updates."""
         return self._trained.network
 
     @property
     def model(self) -> Model:
-        """What is judged and kept: of the network, or with `ema` of the mean of its weights."""
+        """The model to evaluate and save: the network, or with `ema` its averaged weights."""
         if self._average is None:
             return self._trained
-        judged = copy.copy(self._trained)
-        judged.network = self._average.network
-        return judged
+        averaged = copy.copy(self._trained)
+        averaged.network = self._average.network
+        return averaged
 
     @cached_property
     def optimiser(self) -> torch.optim.Optimizer:
-        """Made where it is first asked for: torch loads its compiler with it, which takes seconds
-        that a process which only judges need not wait."""
+        """Made on first use: torch loads its compiler with it, which takes seconds that a process
+        which only evaluates can save."""
         return self._recipe.make_optimiser(self.network)
 
     @property
@@ -169,7 +169,7 @@ class Training:
             )
 
     def cost_metrics(self) -> dict[str, float]:
-        """What the trial took so far, over all ranks and restarts, as ``cost.images``."""
+        """The trial's cost so far, over all ranks and restarts, as ``cost.images``."""
         return self._meter.total.metrics()
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -217,7 +217,7 @@ class Training:
         return _Objective(method, from_config(config))
 
     def _start_from(self, file: Path) -> None:
-        """Where training begins, and only there: a model that is judged needs the file no more."""
+        """Load the initial encoder. Only training does: a trained model needs no file."""
         load_encoder(self.network, file)
         if self._average is not None:
             self._average = Average(self.network, self._recipe.ema)

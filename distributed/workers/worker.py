@@ -29,16 +29,16 @@ from trustsweep.distributed.run.checkpoints import (
 )
 from trustsweep.distributed.run.halt import outside
 from trustsweep.distributed.workers.board import (
+    AssignedTrial,
     Begun,
     Command,
     Epoch,
     Evaluate,
     Finish,
     Leave,
-    Problem,
+    RankError,
     Standing,
     Start,
-    Trial,
     WorkerSettings,
 )
 from trustsweep.distributed.workers.fidelity import Level
@@ -63,7 +63,7 @@ def work(config: dict[str, Any]) -> None:
             worker.resume(standing)
     except Exception as problem:
         # Ray Train starts the group again and says nothing of why.
-        ray.get(board.leave.remote(_problem(problem).reason))
+        ray.get(board.leave.remote(_rank_error(problem).reason))
         raise
     done = 0
     while True:
@@ -72,10 +72,10 @@ def work(config: dict[str, Any]) -> None:
         try:
             answer = worker.do(command)
         except Diverged as problem:
-            error = Problem(str(problem))
-        except Exception as problem:  # noqa: BLE001 - told to the slot, which fails the trial
+            error = RankError(str(problem))
+        except Exception as problem:  # noqa: BLE001 - reported to the slot, which fails the trial
             traceback.print_exc()
-            error = _problem(problem)
+            error = _rank_error(problem)
         ray.get(board.acknowledge.remote(token, rank.index, done, answer, error))
         if isinstance(command, Leave):
             return
@@ -89,7 +89,7 @@ class Worker:
         self._rank = rank
         self._device = device
         self._samples: dict[Split, Stream] = {}
-        self._trial: Trial | None = None
+        self._trial: AssignedTrial | None = None
         self._training: Training | None = None
         self._best: Best | None = None
 
@@ -119,7 +119,7 @@ class Worker:
                 self._end()
         return None
 
-    def _begin(self, trial: Trial) -> Begun:
+    def _begin(self, trial: AssignedTrial) -> Begun:
         """Take up a trial where an earlier session or slot has left it, or from the start."""
         begun = self._kept(trial)
         if begun.metrics is None:
@@ -127,15 +127,15 @@ class Worker:
             self._load(begun.epochs)
         return begun
 
-    def _kept(self, trial: Trial) -> Begun:
-        """What is kept of a trial: its newest state or its finished model."""
+    def _kept(self, trial: AssignedTrial) -> Begun:
+        """The saved progress of a trial: its newest state or its finished model."""
         # One rank looks: on shared storage the others may see a file a moment later.
-        found = Begun()
+        progress = Begun()
         if self._rank.index == 0:
-            found = Begun(latest_epochs(trial.folder))
+            progress = Begun(latest_epochs(trial.folder))
             if (card := finished_card(trial.folder)) is not None:
-                found = Begun(card.get("epochs", trial.config["epochs"]), card["metrics"])
-        begun: Begun = _from_first_rank(found, self._rank)
+                progress = Begun(card.get("epochs", trial.config["epochs"]), card["metrics"])
+        begun: Begun = _from_first_rank(progress, self._rank)
         return begun
 
     def _load(self, epochs: int, cost: dict[str, float] | None = None) -> None:
@@ -143,10 +143,10 @@ class Worker:
             assert self._trial is not None
             self._current().load(load_state(self._trial.folder, epochs), epochs, cost)
             if self._current().patience:
-                found = find_best(self._trial.folder) if self._rank.index == 0 else None
-                self._best = _from_first_rank(found, self._rank)
+                best = find_best(self._trial.folder) if self._rank.index == 0 else None
+                self._best = _from_first_rank(best, self._rank)
 
-    def _start(self, trial: Trial) -> None:
+    def _start(self, trial: AssignedTrial) -> None:
         self._end()
         self._trial = trial
         self._best = None
@@ -238,10 +238,10 @@ class Worker:
         return self._training
 
 
-def _problem(error: Exception) -> Problem:
+def _rank_error(error: Exception) -> RankError:
     if (reason := outside(error)) is not None:
-        return Problem(reason, outside=True)
-    return Problem(f"{type(error).__name__}: {error}".splitlines()[0])
+        return RankError(reason, outside=True)
+    return RankError(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def _from_first_rank(value: Any, rank: Rank) -> Any:

@@ -16,7 +16,7 @@ from efficiency.problems import (
     correlation,
 )
 from efficiency.stopping import RULES, RUNGS, picked, policy_of
-from efficiency.ways import TRIALS, Trial, Way, sweep
+from efficiency.ways import TRIALS, TrialOutcome, Way, sweep
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -216,7 +216,7 @@ def test_real_curves_are_spared_cost_and_keep_their_front(curves):
 @given(st.lists(st.tuples(st.floats(0, 2), st.floats(0, 2), st.booleans()), min_size=1))
 def test_the_volume_grows_with_what_ended_only(trials):
     history = [
-        Trial(i, 0 if stopped else None, 1.0, 1, 0.5, [a, b])
+        TrialOutcome(i, 0 if stopped else None, 1.0, 1, 0.5, [a, b])
         for i, (a, b, stopped) in enumerate(trials)
     ]
     trace = Trace.of(history, ["min", "max"], np.array([1.0, 1.0]))
@@ -234,12 +234,12 @@ def test_a_seeds_goal_is_set_by_the_other_seeds():
     """The baseline's last seed finds far more than the others: it alone is there, as its goal is
     theirs, and theirs is not raised by it."""
 
-    def run(volume: float) -> list[Trial]:
-        return [Trial(0, None, 10.0, 1, 0.0, [1 - volume, 0.0])]
+    def run(volume: float) -> list[TrialOutcome]:
+        return [TrialOutcome(0, None, 10.0, 1, 0.0, [1 - volume, 0.0])]
 
     problem = Analytic("zdt1")
     runs = {
-        "random none": {0: [Trial(0, None, 10.0, 1, 0.0, [1.0, 1.0])]},
+        "random none": {0: [TrialOutcome(0, None, 10.0, 1, 0.0, [1.0, 1.0])]},
         "guide none": {0: run(0.5), 1: run(0.4), 2: run(0.9)},
     }
     found = reached(problem, runs, "guide none")["guide none"]
@@ -258,4 +258,6 @@ def test_failed_runs_are_begun_anew_in_the_expected_cost():
         assert low <= value <= high
     assert cheaper(way, full)[0] == pytest.approx(2 / 3)
     assert cheaper(full, full)[0] == 0.5
-    assert finals_of([Trial(0, 1, 1.0, 1, 0.0, [1.0]), Trial(1, None, 1.0, 1, 0.0, [2.0])]) == [[2]]
+    assert finals_of(
+        [TrialOutcome(0, 1, 1.0, 1, 0.0, [1.0]), TrialOutcome(1, None, 1.0, 1, 0.0, [2.0])]
+    ) == [[2]]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from comparing.claims import HELD, NOT_HELD, NOT_TESTABLE
 from comparing.figures import Arm, by_patient
-from comparing.models import Judged
-from evidence.claims import Judgements, judge_claims
+from comparing.models import EvaluatedModel
+from evidence.claims import EvaluatedArms, evaluate_claims
 from evidence.figures import CLEAN, LARGE, SMALL, area, aurc, fixed_mask, region_ece, risk
 from evidence.models import (
     ACE,
@@ -67,13 +67,13 @@ def arm(clean: float, small: float, large: float, off: float = 0.1, knows: float
         heights = {CLEAN: clean, SMALL: small, LARGE: large}
         scores = {c: columns(rng, height, off, knows=knows) for c, height in heights.items()}
         card = {"trivial": {"fixed mask": {"dice_lesion": FIXED}}}
-        folds.append([Judged(card, scores, [f"p{i // 2}" for i in range(SIZE)])])
+        folds.append([EvaluatedModel(card, scores, [f"p{i // 2}" for i in range(SIZE)])])
     return Arm(folds)
 
 
 def told(
     evidential: float = 0.05, *, guided: float = 0.6, classical: float = 0.7, knows: float = 1.0
-) -> Judgements:
+) -> EvaluatedArms:
     """With the evidential arms' miscalibration, all rivals' being .2, what guidance keeps of Dice
     under attack, where chance keeps .45, the classical arms' Dice, and what the evidential
     uncertainty knows."""
@@ -88,11 +88,11 @@ def told(
         for regime in REGIMES
     }
     by_entropy = {name: arm(0.7, 0.0, 0.0, evidential, 0.5) for name in own}
-    return Judgements(own, own, by_entropy, (400, 100))
+    return EvaluatedArms(own, own, by_entropy, (400, 100))
 
 
-def verdicts(judgements: Judgements) -> dict[tuple[str, str, str], str]:
-    claims = judge_claims({"toy": judgements})
+def verdicts(evaluated_arms: EvaluatedArms) -> dict[tuple[str, str, str], str]:
+    claims = evaluate_claims({"toy": evaluated_arms})
     assert len({(c.claim, c.of, c.against) for c in claims}) == len(claims)
     return {(c.claim, c.of, c.against): c.verdict for c in claims}
 
@@ -110,7 +110,7 @@ def test_an_area_of_weights_is_that_of_repeated_images(seed: int, n: int) -> Non
 
 def test_figures_of_samples_are_those_of_the_streaming_metrics() -> None:
     scores = SampleScores(task_named(TaskName.SEGMENTATION))
-    evaluation = Evaluation(EvaluationPlan(), TaskName.SEGMENTATION, scores=scores)
+    evaluation = Evaluation(EvaluationPlan(), task_named(TaskName.SEGMENTATION), scores=scores)
     generator = torch.Generator().manual_seed(0)
     for first in range(0, 40, 8):
         p = torch.rand((8, 1, 16, 16), generator=generator)
@@ -124,7 +124,7 @@ def test_figures_of_samples_are_those_of_the_streaming_metrics() -> None:
         doubt = (p * (1 - p)).squeeze(1)
         evaluation.update(CLEAN, Prediction.from_probability(p, {"entropy": doubt}), batch)
     metrics = evaluation.compute()
-    model = Judged({}, {CLEAN: scores.columns(CLEAN)}, [f"p{i}" for i in range(40)])
+    model = EvaluatedModel({}, {CLEAN: scores.columns(CLEAN)}, [f"p{i}" for i in range(40)])
     one = Arm([[model]])
     expected = {
         "ece_region_debiased": region_ece(),
@@ -172,13 +172,15 @@ def test_models_that_do_not_segment_leave_nothing_to_test() -> None:
     low = verdicts(told(guided=0.1))
     assert low["guidance", "evidential, ε .01", NONE] == HELD
     assert low["uncertainty", "AURC, ε .01", "random order"] == NOT_TESTABLE
-    judgements = told()
-    unhurt = {**judgements.own, arm_of(CLASSICAL, NONE): arm(0.7, 0.69, 0.66)}
-    found = verdicts(Judgements(unhurt, judgements.cooled, judgements.by_entropy, judgements.size))
+    evaluated_arms = told()
+    unhurt = {**evaluated_arms.own, arm_of(CLASSICAL, NONE): arm(0.7, 0.69, 0.66)}
+    found = verdicts(
+        EvaluatedArms(unhurt, evaluated_arms.cooled, evaluated_arms.by_entropy, evaluated_arms.size)
+    )
     assert {
         v for (claim, of, _), v in found.items() if claim == "guidance" and "classical" in of
     } == {NOT_TESTABLE}
-    assert fixed_mask(judgements.own[arm_of(ACE, NONE)].folds[0][0]) == FIXED
+    assert fixed_mask(evaluated_arms.own[arm_of(ACE, NONE)].folds[0][0]) == FIXED
 
 
 def test_candidates_differ_in_what_their_method_brings_alone() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from comparing.claims import HELD, NOT_HELD, NOT_TESTABLE
 from comparing.figures import Arm, by_patient
-from comparing.models import Judged, candidates
-from fused.claims import judge_claims
+from comparing.models import EvaluatedModel, candidates
+from fused.claims import evaluate_claims
 from fused.figures import BASELINES, METHOD, clean, drop, gain
 from fused.models import COVERAGE, threshold
 from sklearn.metrics import precision_score, roc_auc_score
@@ -32,7 +32,7 @@ def columns(signal: float, boldness: float, rng: np.random.Generator, truth: np.
     }  # fmt: skip
 
 
-def model(seed: int, *, worse: float, boldness: float, rho: float = -0.3) -> Judged:
+def model(seed: int, *, worse: float, boldness: float, rho: float = -0.3) -> EvaluatedModel:
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 2, SIZE)
     scores = {"clean": columns(0.6, boldness, rng, truth)}
@@ -47,7 +47,7 @@ def model(seed: int, *, worse: float, boldness: float, rho: float = -0.3) -> Jud
         "reliance": {"within": rho + 0.01 * rng.normal(), "within_low": -0.1},
         "metrics": {}, "ood": {},
     }  # fmt: skip
-    return Judged(card, scores, [f"p{i // 2}" for i in range(SIZE)])
+    return EvaluatedModel(card, scores, [f"p{i // 2}" for i in range(SIZE)])
 
 
 def arm(**how) -> Arm:
@@ -55,7 +55,7 @@ def arm(**how) -> Arm:
 
 
 def claims_of(mine: Arm, theirs: Arm) -> dict[tuple[str, str], object]:
-    found = judge_claims(
+    found = evaluate_claims(
         {"toy": {METHOD: mine, **dict.fromkeys(BASELINES, theirs)}}, {"toy": (400, 100)}
     )
     return {(claim.claim, claim.against): claim for claim in found}
@@ -65,8 +65,8 @@ def test_figures_are_those_of_the_library_meaned_over_folds_and_seeds():
     one = arm(worse=0.5, boldness=1.0)
     every = [one_model for fold in one.folds for one_model in fold]
 
-    def auroc(judged: Judged, condition: str) -> float:
-        scores = judged.scores[condition]
+    def auroc(model: EvaluatedModel, condition: str) -> float:
+        scores = model.scores[condition]
         return roc_auc_score(scores["truth"], scores["probability"][:, 1])
 
     expected = np.mean([auroc(m, "clean") for m in every])
@@ -79,9 +79,9 @@ def test_figures_are_those_of_the_library_meaned_over_folds_and_seeds():
     ]
     assert by_patient(one, drop).value == pytest.approx(np.mean(lost))
     gains = []
-    for judged in every:
-        scores = judged.scores["clean"]
-        kept = scores["uncertainty"] <= threshold(judged)
+    for model in every:
+        scores = model.scores["clean"]
+        kept = scores["uncertainty"] <= threshold(model)
         told = [
             precision_score(scores["truth"][k], scores["predicted"][k], average="macro")
             for k in (kept, slice(None))

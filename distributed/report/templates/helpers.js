@@ -63,7 +63,7 @@ function axisTitle(name, split) {
 function describe(trial) {
   const metrics = REPORT.objectives.map((o) => `${plain(o.name)}: <b>${short(trial.metrics[o.name])}</b>`);
   const config = Object.entries(trial.config).map(([key, value]) => `${plain(key)}: ${parameter(value)}`);
-  const remark = [trial.remark, trial.masked].filter((told) => told).map((told) => `<b>${plain(told)}</b>`);
+  const remark = [trial.remark, trial.masked].filter((text) => text).map((text) => `<b>${plain(text)}</b>`);
   const head = `<b>trial ${plain(trial.id)}</b>, on validation`;
   return [head, ...remark, ...metrics, "", ...config].join("<br>");
 }

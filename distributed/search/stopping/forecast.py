@@ -1,16 +1,16 @@
 """Stop a trial once its forecast leaves it next to no chance of reaching the front.
 
-Figures early in a training need not rank trials as their final ones do: calibration, for one, often
-foretells its opposite. So nothing is compared at a rung. What is compared with the front is what
-the rung foretells of the end, learnt from the trials that ended.
+Early metrics need not rank trials as their final ones do: good calibration, for one, often predicts
+bad. So trials are not compared at a rung. Instead, the final metrics are forecast from those at the
+rung, by a model of the trials that ended, and the forecast is compared with the front.
 
 **Forecast.** At each rung and for all objectives (and the violations of the constraints) at once,
 a ridge regression predicts final values from the values at that rung and their change since the
-rung before (`.regression`): each target's penalty is chosen by leave-one-out
-error, so features that say nothing get no weight. Only what could come near the front has to be
-told apart, and its learning curves are flat where those of bad trials are steep. So features are
-winsorised at `SPREAD` times the distance from the median to the best tenth, on both sides, and
-targets, on the bad side, at the distance from the median to the best. NaN is beyond both.
+rung before (`.regression`): each target's penalty is chosen by leave-one-out error, so
+uninformative features get no weight. Only trials near the front have to be distinguished, and their
+learning curves are flat where those of bad trials are steep. So features are winsorised at `SPREAD`
+times the distance from the median to the best tenth, on both sides, and targets, on the bad side,
+at the distance from the median to the best. NaN is beyond both.
 
 **Verdict.** The final values y of a trial are taken as
 
@@ -25,19 +25,18 @@ nothing stops. The probability is joint: a corner that is optimistic in every ob
 a point that correlated objectives never reach, yet k deviations of optimism in the one objective
 that matters may be too few.
 
-**Where little can be foretold, little is stopped.** The skill of a rung is the part of the final
-values' variance that it foretells, by left-out residuals, of the objective for which it is least;
-it is 0 where that might be chance. The probabilities are only as good as the model that they come
-from: slow starters, for one, are no draws from the residuals of the others. So the threshold falls
-steeply with the skill. At a rung where an objective is noise it is zero, and nothing is stopped:
-what is unknown could be better than the best.
+**Where forecasts are poor, little is stopped.** The skill of a rung is the share of the final
+values' variance that it explains, by left-out residuals, for the objective where this is least;
+it is 0 where that might be chance. The probabilities are only as good as their model: slow
+starters, for one, do not follow the residuals of the others. So the threshold falls steeply with
+the skill. At a rung where an objective is noise it is zero, and nothing is stopped: the unknown
+could be better than the best.
 
-**Not only survivors are learnt from.** Trials that were stopped have no final values; without
-them the early rungs would be learnt from a few, and from those alone that did well later. So a
-stopped trial counts with the final values that were foretold for it, and with the variance of that
-forecast (which adds to s²). This is regression imputation; as stopping depends on what was observed
-alone, what is missing is missing at random (Little and Rubin, 2019, "Statistical analysis with
-missing data", 1.3, 4.2).
+**Stopped trials count, too.** They have no final values; without them, the models of the early
+rungs would rest on the few trials that did well later (survivorship bias). So a stopped trial
+enters with its forecast final values and the variance of that forecast (which adds to s²). This is
+regression imputation; as stopping depends only on observed values, these are missing at random
+(Little and Rubin, 2019, "Statistical analysis with missing data", 1.3, 4.2).
 
 Nothing here depends on a metric's unit, origin or sign.
 """
@@ -75,7 +74,7 @@ _Curve = dict[int, Floats]
 
 @dataclass(frozen=True)
 class _Ended:
-    """A trial that ended: `final` (m + c,) was measured, or foretold with that `variance`."""
+    """A trial that ended: `final` (m + c,) was measured, or forecast with that `variance`."""
 
     trial: str
     curve: _Curve
@@ -85,7 +84,7 @@ class _Ended:
 
 @dataclass(frozen=True)
 class _Model:
-    """What was learnt of a rung.
+    """The forecasting model of a rung.
 
     Attributes:
         low, high: (2 (m + c),) where features are winsorised.
@@ -102,11 +101,11 @@ class _Model:
 
 
 class Forecast(Policy):
-    """Stops what is foretold to end behind the front.
+    """Stops trials whose forecast leaves them behind the front.
 
     Args:
-        risk: The chance of reaching the front below which a trial is stopped, in (0, 1), at a rung
-            that foretells everything.
+        risk: The probability of reaching the front below which a trial is stopped, in (0, 1), at
+            a rung with a skill of 1.
         learn_from: Trials that run to the end before any is stopped; at least 3.
         doubt: The exponent of the skill, how steeply the threshold falls with it.
         objectives, constraints, rungs, seed: See `Policy`.
@@ -141,7 +140,7 @@ class Forecast(Policy):
         if model is None:
             return Verdict()
         forecast = model.ridge.forecast(np.clip(curve[rung], model.low, model.high))
-        verdict = self._judge(rung, model, forecast)
+        verdict = self._verdict(rung, model, forecast)
         if verdict.stop:
             del self._curves[trial]
             ended = _Ended(trial, curve, forecast.mean, forecast.deviation**2)
@@ -149,7 +148,7 @@ class Forecast(Policy):
         return verdict
 
     def end(self, trial: str, metrics: Metrics | None) -> None:
-        # Two slots may end in another order when a past is replayed: what was measured counts.
+        # Two slots may end in another order on replay: measured values win.
         stopped = self._stopped.pop(trial, None)
         curve = stopped.curve if stopped else self._curves.pop(trial, {})
         if metrics is None:
@@ -166,7 +165,7 @@ class Forecast(Policy):
         self._models.clear()
 
     def _row(self, metrics: Metrics) -> Floats:
-        """(m + c,) losses and violations; what is no number is worse than any."""
+        """(m + c,) losses and violations; NaN counts as worse than any number."""
         row = np.concatenate(
             [losses_of(metrics, self.objectives), violations_of(metrics, self.constraints)]
         )
@@ -180,7 +179,7 @@ class Forecast(Policy):
         self._front.add(ended.trial, ended.final[:m])
 
     def _model(self, rung: int) -> _Model | None:
-        """Learnt anew when a trial has ended; None where too few full ones passed this rung."""
+        """Refitted when a trial has ended; None if too few full ones passed this rung."""
         if rung not in self._models:
             full = [e for e in self._full.values() if rung in e.curve]
             stopped = [e for e in self._stopped.values() if rung in e.curve]
@@ -189,7 +188,7 @@ class Forecast(Policy):
         return self._models[rung]
 
     def _learn(self, full: Sequence[_Ended], stopped: Sequence[_Ended], rung: int) -> _Model:
-        """How values at a rung foretell final ones."""
+        """Fit the regression of final values on the values at a rung."""
         seen = [*full, *stopped]
         features = np.array([e.curve[rung] for e in seen])
         best, median = _quantiles(features, 0.1)
@@ -203,7 +202,7 @@ class Forecast(Policy):
         errors = tails * (self._normal @ np.linalg.cholesky(ridge.correlation).T)
         return _Model(low, high, middle, ridge, errors)
 
-    def _judge(self, rung: int, model: _Model, forecast: Forecasts) -> Verdict:
+    def _verdict(self, rung: int, model: _Model, forecast: Forecasts) -> Verdict:
         m = len(self.objectives)
         risk = self._risk * model.ridge.skill.min() ** self._doubt
         draws = forecast.mean + forecast.deviation * model.errors
@@ -217,19 +216,19 @@ class Forecast(Policy):
         kept = np.asarray(draws[:, m:] <= 0)
         if (kept.all(axis=1) & ~beaten.any(axis=1)).mean() >= risk:
             return Verdict()
-        told = self._told(model, forecast)
+        values = self._values_text(model, forecast)
         if kept.all(axis=1).mean() < risk:
             metric = self.constraints[int(kept.mean(axis=0).argmin())].metric
-            reason = f"forecast {told} at rung {rung + 1} breaks the bound on {metric}"
+            reason = f"forecast {values} at rung {rung + 1} breaks the bound on {metric}"
             return Verdict(True, reason, tuple(self._front.keys[:NAMED]))
         # Those that are ahead of most of the draws, else the one that is ahead of most.
         shares = beaten.mean(axis=0)
         ahead = np.argsort(-shares, kind="stable")[: max(1, min(NAMED, (shares > 0.5).sum()))]
         names = tuple(self._front.keys[i] for i in ahead)
-        return Verdict(True, f"forecast {told} at rung {rung + 1} is dominated", names)
+        return Verdict(True, f"forecast {values} at rung {rung + 1} is dominated", names)
 
-    def _told(self, model: _Model, forecast: Forecasts) -> str:
-        """The forecast of the objectives as a person reads it."""
+    def _values_text(self, model: _Model, forecast: Forecasts) -> str:
+        """The forecast of the objectives, formatted."""
         parts = []
         for i, objective in enumerate(self.objectives):
             mean = forecast.mean[i] * (-1 if objective.direction == "max" else 1)
@@ -271,7 +270,7 @@ def _draws(dimensions: int, seed: int) -> tuple[Floats, Floats]:
     """Quasi-random normal (DRAWS, dimensions) and uniform (DRAWS, 1) numbers.
 
     Few of them give a probability well. They are the same for every decision, so that all trials
-    are judged by the same luck.
+    are compared on the same draws.
     """
     uniform = qmc.Sobol(dimensions + 1, seed=seed).random(DRAWS)
     return ndtri(uniform[:, :-1]), uniform[:, -1:]

@@ -45,7 +45,7 @@ NAMED = 8
 
 @dataclass
 class _Rung:
-    """What was recorded at a rung, in order of arrival."""
+    """The results at a rung, in order of arrival."""
 
     trials: deque[str] = field(default_factory=lambda: deque(maxlen=WINDOW))
     losses: deque[Floats] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -87,7 +87,7 @@ class Halving(Policy):
         here.trials.append(trial)
         here.losses.append(losses_of(metrics, self.objectives))
         here.violations.append(violations_of(metrics, self.constraints))
-        return self._judge(here, rung)
+        return self._verdict(here, rung)
 
     def end(self, trial: str, metrics: Metrics | None) -> None:
         """Nothing: halving compares trials at the rungs alone."""
@@ -102,7 +102,7 @@ class Halving(Policy):
         draw = np.random.default_rng([self.seed, zlib.crc32(trial.encode())])
         return int(draw.choice(count, p=odds / odds.sum()))
 
-    def _judge(self, rung: _Rung, number: int) -> Verdict:
+    def _verdict(self, rung: _Rung, number: int) -> Verdict:
         """Whether the last trial of a rung goes on."""
         losses, violations = np.array(rung.losses), np.array(rung.violations)
         order = rank(losses, violations, self._ranking)
@@ -122,7 +122,7 @@ class Halving(Policy):
 
 
 def _scores(order: Indices, losses: Floats, violations: Floats) -> Floats:
-    """What trials are compared by, higher is better: (n,), NaN for metrics that are none.
+    """The scores that trials are compared by, higher is better: (n,); NaN for missing metrics.
 
     Their places in `order`, but of a single objective its values: ASHA's quantile falls between
     two of them.

@@ -1,8 +1,7 @@
-"""What a policy of early stopping for several objectives is; free of Ray, so it can be replayed.
+"""The interface of early-stopping policies for several objectives; free of Ray, so replayable.
 
-A policy sees what each trial measured at its rungs and what trials that ran to the end arrived at.
-Its state depends on the sequence of calls alone: fed the same calls again it decides the same,
-which is how an interrupted search comes back as it was.
+A policy sees the metrics of each trial at its rungs, and the final ones of trials that ran to the
+end. Its state depends only on the sequence of calls: replaying them restores an interrupted search.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class Verdict:
     """Whether a trial goes on after a rung.
 
     Attributes:
-        stop: It has no hope.
-        reason: Why, in a sentence that a report can print; empty where it goes on.
+        stop: Whether to stop it.
+        reason: Why, for the report; empty where it goes on.
         dominated_by: The ids of the trials that leave it behind.
     """
 
@@ -69,7 +68,7 @@ class Policy(ABC):
 
     @abstractmethod
     def report(self, trial: str, rung: int, metrics: Metrics) -> Verdict:
-        """Take in what a trial measured at a rung (from 0); whether it goes on.
+        """Enter a trial's metrics at a rung (from 0) and decide whether it goes on.
 
         A trial may skip rungs; each rung is reported at most once, in ascending order.
         """
@@ -78,5 +77,5 @@ class Policy(ABC):
     def end(self, trial: str, metrics: Metrics | None) -> None:
         """A trial ended: at its full length with these final metrics, or without any (None).
 
-        A trial that was told to stop is not ended again.
+        Not called for a trial that `report` stopped.
         """

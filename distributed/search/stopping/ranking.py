@@ -1,4 +1,4 @@
-"""Which trial is ahead of which when several objectives count at once.
+"""Ranks trials by several objectives.
 
 Trials stand in three tiers: those that keep every bound, those that break one (by how much), and
 those with a figure that is no number. The first tier is sorted into fronts, each front by what its
@@ -29,7 +29,7 @@ Indices: TypeAlias = NDArray[np.intp]
 
 
 def losses_of(metrics: Metrics, objectives: Sequence[Objective]) -> Floats:
-    """What a trial measured, (m,), turned so that smaller is better; NaN where it is missing."""
+    """A trial's objectives, (m,), signed so that smaller is better; NaN where missing."""
     signs = [-1.0 if o.direction == "max" else 1.0 for o in objectives]
     values = [metrics.get(o.name, np.nan) for o in objectives]
     return np.multiply(signs, values)

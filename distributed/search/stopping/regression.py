@@ -1,6 +1,6 @@
 """Ridge regression of a few samples, with the error that it makes on samples it has not seen.
 
-Everything is judged by leave-one-out residuals, which cost no second fit: with hat matrix H,
+Everything is assessed by leave-one-out residuals, which cost no second fit: with hat matrix H,
 ``e_i = (y_i - ŷ_i) / (1 - h_ii)``. They choose each target's penalty (an infinite one among the
 candidates: then the features say nothing and the mean is all there is), they say how much of a
 target's variance the features explain, and, as ``e_i² (1 - h_ii)`` has the noise's variance on

@@ -168,7 +168,7 @@ SWEEPS = [
     (["--set", "space.regime=uncertan"], ["space.regime", "did you mean 'uncertain'"]),
     (["--set", "space.width=abc"], ["space.width", "'abc' is not a whole number"]),
     (["--set", "search={trials: 3, trials: 4}"], ["--set", "key 'trials' stands twice"]),
-    (["--set", "constraints=['clean.dice >= 1.1']"], ["constraints", "kept by no model"]),
+    (["--set", "constraints=['clean.dice >= 1.1']"], ["constraints", "no model can meet"]),
     (["--warm-start", "nowhere"], ["nowhere", "no run here"]),
     (["--set", "methods=[classifier]", "--set", "space={}"], ["objectives", "segmentation"]),
 ]
@@ -271,8 +271,11 @@ def test_missing_data_and_a_full_run_folder_are_refused(trustsweep, phantoms, tm
     ("more", "words"),
     [
         (["--resume", "nowhere"], ["nowhere", "no run here"]),
-        (["--resume", "nowhere", "--out", "elsewhere"], ["--resume", "goes on in that folder"]),
-        (["--resume", "nowhere", "--warm-start", "old"], ["--resume", "what it began with"]),
+        (
+            ["--resume", "nowhere", "--out", "elsewhere"],
+            ["--resume", "continues in its own folder"],
+        ),
+        (["--resume", "nowhere", "--warm-start", "old"], ["--resume", "--warm-start"]),
         (["--resume", "nowhere", "--dry-run"], ["--dry-run", "--resume"]),
         (["--resume"], []),
         ([], ["Name a study", "--resume RUN"]),
@@ -295,7 +298,7 @@ def test_a_sweep_left_half_way_says_how_to_go_on_and_ends_as_shells_expect(
     monkeypatch.setattr("trustsweep.distributed.sweep.job.sweep", left)
     code, _, err = trustsweep("sweep", "quick", "--data", phantoms, "--out", tmp_path / "run")
     assert code == 130
-    line = "trustsweep: interrupted (SIGINT). Go on with: trustsweep sweep --resume 'my runs/a'"
+    line = "trustsweep: interrupted (SIGINT). Resume with: trustsweep sweep --resume 'my runs/a'"
     assert err.strip() == line
 
 

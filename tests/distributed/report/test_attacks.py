@@ -1,4 +1,4 @@
-"""What robustness rests on, as page and terminal tell it, from cards of models that were judged."""
+"""Attacks and signs of gradient masking on page and terminal, from cards of evaluated models."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from rich.console import Console
 from tests.distributed.report.test_page import CHROMIUM, Elements, rendered
 from tests.distributed.report.test_trivial import payload
 from tests.distributed.run_folders import rewrite, rows_of, write_run
-from tests.distributed.sweep.test_test_evaluation import judged, study_of
+from tests.distributed.sweep.test_test_evaluation import evaluated, study_of
 from trustsweep.data_pipelines.schema import Manifest, TaskName
-from trustsweep.distributed.report.judged import search_curves
+from trustsweep.distributed.report.evaluated import search_curves
 from trustsweep.distributed.report.page import render_page, write_report
 from trustsweep.distributed.report.palette import WARNING
 from trustsweep.distributed.report.sections.attacks import READINGS, attacks
 from trustsweep.distributed.report.wording import attack_lines, gap_number, headline, number, roles
 from trustsweep.distributed.run.folder import MASKED, Run
 from trustsweep.distributed.run.ledger import Record, State
-from trustsweep.distributed.run.optimism import choices
+from trustsweep.distributed.run.optimism import front_estimates
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.sweep.progress import front_table, on_test_table
 from trustsweep.trainables.attacks.masking import SIGNS
@@ -41,10 +41,10 @@ Card = dict[str, Any]
 Edit = Callable[[Card], None]
 
 
-def judged_run(data: Path, run: Path, **evaluation: Any) -> Path:
-    """A U-Net as it was initialised, judged on the test split, in the run of a single trial."""
+def evaluated_run(data: Path, run: Path, **evaluation: Any) -> Path:
+    """A U-Net as it was initialised, evaluated on the test split, in the run of a single trial."""
     names = [o.name for o in OBJECTIVES]
-    card, _ = judged(data, run, "unet", evaluation, objectives=names)
+    card, _ = evaluated(data, run, "unet", evaluation, objectives=names)
     row = {"id": "model", "epochs": 1, "seconds": 1.0, "config.method": "unet"}
     row |= {f"metric.{name}": card["metrics"].get(name, 0.5) for name in names}
     return write_run(run, [row], study_of("unet", evaluation, names), Manifest.load(data))
@@ -53,18 +53,18 @@ def judged_run(data: Path, run: Path, **evaluation: Any) -> Path:
 @pytest.fixture(scope="module")
 def full(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("full")
-    return judged_run(phantoms, run, epsilons=[0, 0.01, 0.02], attack_steps=1)
+    return evaluated_run(phantoms, run, epsilons=[0, 0.01, 0.02], attack_steps=1)
 
 
 @pytest.fixture(scope="module")
 def fast(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("fast")
-    return judged_run(phantoms, run, epsilons=[0, 0.02], attack_steps=1, final="fast")
+    return evaluated_run(phantoms, run, epsilons=[0, 0.02], attack_steps=1, final="fast")
 
 
 @pytest.fixture
 def edited(full: Path, tmp_path: Path) -> Callable[[Edit], Path]:
-    """A copy of the fully judged run, with its card changed."""
+    """A copy of the fully evaluated run, with its card changed."""
 
     def change(edit: Edit) -> Path:
         run = Path(shutil.copytree(full, tmp_path / "run"))
@@ -239,7 +239,7 @@ def test_the_browser_draws_the_mark(edited: Callable[[Edit], Path], tmp_path: Pa
 
 def test_figures_under_the_full_attack_have_a_column_of_their_own(full: Path) -> None:
     run, card = Run.open(full), card_of(full)
-    found = {choice.objective.name: choice for choice in choices(run)}
+    found = {estimate.objective.name: estimate for estimate in front_estimates(run)}
     area, ece = found["dice_lesion_area"], found["clean.ece_region"]
     split = card["estimates"]["test"]
     assert area.test.value == split["figures"]["dice_lesion_area"]["value"]
@@ -270,10 +270,10 @@ def test_an_attacked_figure_without_an_interval_is_not_taken_for_the_searchs(
     def without_intervals(card: Card) -> None:
         del card["estimates"]
 
-    (area, ece) = choices(Run.open(edited(without_intervals)))
+    (area, ece) = front_estimates(Run.open(edited(without_intervals)))
     assert math.isnan(area.test.value)
     assert math.isnan(area.optimism)
-    assert area.full.value == area.validation.value  # as `judged_run` wrote it
+    assert area.full.value == area.validation.value  # as `evaluated_run` wrote it
     assert math.isfinite(ece.test.value)
 
 
@@ -284,13 +284,14 @@ def test_judged_by_the_attack_of_the_search_alone_is_said_plainly(fast: Path) ->
     assert not told.full
     assert told.compared == []
     assert search_curves(run.cards["model"]) == {}
-    assert any(ASK in line and "(fast) alone" in line for line in attack_lines(run))
+    only = "only under the attack of the search (fast)"
+    assert any(ASK in line and only in line for line in attack_lines(run))
     page = text_of(fast)
-    assert "No stronger attack than that of the search has judged this front" in page
+    assert "This front was evaluated only under the attack of the search" in page
     assert page.count(ASK) == 2  # in the section, and at the head of the page
     assert "Signs of gradient masking" in page
     assert "full attack" not in page.replace("For the full attack", "")
-    assert "test, full attack" not in printed(on_test_table(choices(run)))
+    assert "test, full attack" not in printed(on_test_table(front_estimates(run)))
 
 
 def test_what_was_left_out_is_named_with_how_to_have_it(edited: Callable[[Edit], Path]) -> None:
@@ -300,7 +301,7 @@ def test_what_was_left_out_is_named_with_how_to_have_it(edited: Callable[[Edit],
     run = edited(edit)
     assert any("without fab: torchattacks is not" in line for line in attack_lines(Run.open(run)))
     page = text_of(run)
-    assert "Left out, as torchattacks is not installed: fab." in page
+    assert "Left out because torchattacks is not installed: fab." in page
     assert "pip install --no-deps torchattacks==3.5.1" in page
 
 
@@ -323,7 +324,7 @@ def test_models_attacked_in_other_ways_have_settings_of_their_own(
 
 
 def test_without_attacks_there_is_no_such_section(phantoms: Path, tmp_path: Path) -> None:
-    run = judged_run(phantoms, tmp_path, epsilons=[0])
+    run = evaluated_run(phantoms, tmp_path, epsilons=[0])
     assert attacks(Run.open(run)) is None
     assert attack_lines(Run.open(run)) == []
     page = render_page(Run.open(run))

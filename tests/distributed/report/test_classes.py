@@ -174,7 +174,7 @@ def test_a_sample_without_any_modality_was_carried_by_none(run: Path) -> None:
 def test_the_page_tells_of_it_and_of_no_attack_and_no_image(run: Path) -> None:
     page = text_of(run)
     for words in (
-        "As data get worse", "p_miss 0.7; ECE 0.25", "-50.0 %", "At sites unseen in training",
+        "Under corruption", "p_miss 0.7; ECE 0.25", "-50.0 %", "At sites unseen in training",
         "test split, modality-drop-5", "-0.25 within the 90 samples", "low confidence",
             "by chance -0.12 to +0.11, p = 0.004",
         "Low confidence: 1 of 3 samples", "severity 5", "absent",

@@ -446,7 +446,7 @@ def still_running(run: Path) -> str:
 
 def killed_between_trials(run: Path) -> str:
     rewrite(run, rows_of(run), closed=False)
-    return "This run is not at its end: it is still going, or was killed."
+    return "This run is incomplete: it is still running, or was killed."
 
 
 def three_trials(run: Path) -> str:
@@ -463,9 +463,7 @@ def killed_before_a_trial(run: Path) -> str:
 
 def one_objective(run: Path) -> str:
     change_study(run, objectives=["dice_area"])
-    return (
-        "1 model stands on the front of dice_area (higher is better), by figures of the validation"
-    )
+    return "1 model stands on the front of dice_area (higher is better), by validation metrics"
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_findings_are_said_whichever_way_they_go(
     assert "clean.ece: 1 tied; none is shown to be better." in told
     page = text_of(run)
     assert sentence in page
-    assert "figures of the validation split, by which the configurations" in page
+    assert "validation metrics, by which the front was chosen" in page
     assert "The seed of the search is not among them" in page
 
 
@@ -194,11 +194,11 @@ def test_a_run_that_did_not_reach_its_end_says_how_to_go_on(tmp_path: Path) -> N
     rows = [trial(0), trial(1, "running"), trial(2, "running")]
     run = write_run(tmp_path / "a run", rows, closed=False)
     page = text_of(run)
-    assert "still going, or was killed. 2 trials unfinished: t00001, t00002." in page
+    assert "still running, or was killed. 2 trials unfinished: t00001, t00002." in page
     assert f"trustsweep sweep --resume &#39;{run}&#39;" in page
     assert "running, unfinished" in page
     Ledger(run).close(7.0, "the disk is full")
-    assert "stopped before its end: the disk is full." in text_of(run)
+    assert "This run was interrupted: the disk is full." in text_of(run)
     assert unfinished(Run.open(write_run(tmp_path / "whole", [trial(0)]))) == []
 
 

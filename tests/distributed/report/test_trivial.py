@@ -113,9 +113,9 @@ def test_a_constraint_on_skill_leaves_it_off_the_front(tmp_path: Path) -> None:
 def test_without_a_model_that_keeps_the_constraints_that_is_said(tmp_path: Path) -> None:
     run = Run.open(write(tmp_path, ("skill.clean.dice_lesion >= 0.9",)))
     told = headline(run)
-    assert "No completed trial keeps the constraints: there is no front to show." in told
+    assert "No completed trial meets the constraints: there is no front to show." in told
     assert "1 of 3 completed trials: predicts nothing (empty)." in told
-    assert "keeps the constraints" in Elements(render_page(Run.open(tmp_path))).text
+    assert "meets the constraints" in Elements(render_page(Run.open(tmp_path))).text
 
 
 def test_the_page_marks_it_and_shows_what_ignoring_the_image_reaches(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_the_page_marks_it_and_shows_what_ignoring_the_image_reaches(tmp_path: P
         "perfect at this n",
         "0.021",
         "1.88 0.125 0.0625 0.5 0.375",
-        "A cross over a mark: the model gives every image one answer",
+        "A cross over a mark: the model predicts the same for every image",
     ):
         assert told in elements.text, told
     badges = [a for tag, a in elements.found if tag == "span" and a.get("class") == "badge warn"]

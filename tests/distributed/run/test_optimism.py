@@ -14,7 +14,7 @@ from rich.console import Console
 from tests.distributed.run_folders import study_of, write_card, write_run
 from trustsweep.distributed.report.page import render_page, write_report
 from trustsweep.distributed.run.folder import Run
-from trustsweep.distributed.run.optimism import choices, counted, counts, mean_optimism
+from trustsweep.distributed.run.optimism import counted, counts, front_estimates, mean_optimism
 from trustsweep.distributed.sweep.progress import on_test_table
 
 OBJECTIVES = {"dice_area": "max", "clean.ece": "min", "cost.seconds": "min"}
@@ -61,7 +61,7 @@ def text_of(run: Path) -> str:
 
 
 def test_optimism_goes_by_the_objectives_own_direction(run: Path) -> None:
-    found = choices(Run.open(run))
+    found = front_estimates(Run.open(run))
     told = {(c.model, c.objective.name): c.optimism for c in found}
     assert told == {
         ("a", "dice_area"): pytest.approx(0.17),
@@ -80,7 +80,7 @@ def test_optimism_goes_by_the_objectives_own_direction(run: Path) -> None:
 def test_the_page_names_the_split_of_its_figures_and_shows_both(run: Path) -> None:
     page = text_of(run)
     for words in (
-        "by figures of the validation split",
+        "by validation metrics",
         "dice_area 0.87 and clean.ece 0.03 and cost.seconds 9 on validation; on test "
         "dice_area 0.7 (95 %: 0.6 to 0.75) and clean.ece 0.14",
         "Optimism of choosing: dice_area +0.075, clean.ece +0.055",
@@ -96,7 +96,7 @@ def test_the_page_names_the_split_of_its_figures_and_shows_both(run: Path) -> No
 def test_the_terminal_says_the_same(run: Path) -> None:
     console = Console(file=io.StringIO(), width=160)
     found = Run.open(run)
-    console.print(on_test_table(choices(found)))
+    console.print(on_test_table(front_estimates(found)))
     console.print(counted(counts(found)))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for words in ("On the test split", "0.8700", "0.600 to 0.750", "+0.1700", "-0.0200"):
@@ -107,7 +107,7 @@ def test_the_terminal_says_the_same(run: Path) -> None:
 def test_a_card_without_estimates_has_figures_without_intervals(run: Path) -> None:
     for model in FIGURES:
         write_card(run, card(model, estimates={}, groups=None))
-    found = choices(Run.open(run))
+    found = front_estimates(Run.open(run))
     assert found[0].optimism == pytest.approx(-0.02)
     assert math.isnan(found[0].test.low)
     assert counts(Run.open(run)) == {}
@@ -117,7 +117,7 @@ def test_a_card_without_estimates_has_figures_without_intervals(run: Path) -> No
 def test_without_a_judged_model_only_validation_is_shown(run: Path) -> None:
     for path in (run / "evaluation").iterdir():
         path.unlink()
-    assert choices(Run.open(run)) == []
+    assert front_estimates(Run.open(run)) == []
     page = text_of(run)
     assert "clean.ece 0.03 and cost.seconds 9 on validation." in page
     assert "Optimism" not in page

@@ -6,7 +6,7 @@ import pytest
 from ray.tune.search import Searcher
 
 from trustsweep.distributed.run.ledger import SEEDS, Record, State
-from trustsweep.distributed.workers.outcome import JUDGED, TRIAL
+from trustsweep.distributed.workers.outcome import STOPPABLE, TRIAL
 
 
 def second_stage(*names: str) -> list[Record]:
@@ -34,7 +34,7 @@ def test_trials_under_way_come_first_then_the_search_then_its_repeats(
     again = simulated(tmp_path, study, repeats=repeats)
     assert list(again.flying.values()) == under_way[1:]
     suggestion = again.suggest()
-    assert suggestion[JUDGED]
+    assert suggestion[STOPPABLE]
     assert suggestion[TRIAL] not in under_way
     while again.flying:
         assert again.suggest() is None  # which models are repeated depends on these
@@ -42,7 +42,7 @@ def test_trials_under_way_come_first_then_the_search_then_its_repeats(
         again.end(next(iter(again.flying)))
     repeated = [again.suggest() for _ in range(2)]
     assert State.RUNNING not in asked[0]
-    assert [(s[TRIAL], s[JUDGED]) for s in repeated] == [("s0", False), ("s1", False)]
+    assert [(s[TRIAL], s[STOPPABLE]) for s in repeated] == [("s0", False), ("s1", False)]
     assert again.suggest() == Searcher.FINISHED
     for name in list(again.flying):
         again.end(name)

@@ -18,14 +18,14 @@ from trustsweep.distributed.run.exports import write_exports
 from trustsweep.distributed.run.folder import Run, objectives_of
 from trustsweep.distributed.run.halt import Halt
 from trustsweep.distributed.run.ledger import LEDGER, SEEDS, Ledger, Record, State, trial_id
-from trustsweep.distributed.run.trivial import Trivial
+from trustsweep.distributed.run.trivial import TrivialPredictors
 from trustsweep.distributed.search.journal import JOURNAL, Journal
 from trustsweep.distributed.search.sampling import Sampling
 from trustsweep.distributed.search.stopping.policy import Verdict
 from trustsweep.distributed.sweep import resources
 from trustsweep.distributed.sweep.callbacks import RunCallback
-from trustsweep.distributed.sweep.plan import Prepared
-from trustsweep.distributed.sweep.progress import Progress
+from trustsweep.distributed.sweep.plan import PreparedSweep
+from trustsweep.distributed.sweep.progress import SweepProgress
 from trustsweep.distributed.workers.outcome import FAILED, FINISHED, METRICS, OUTSIDE, RUNG, TRIAL
 from trustsweep.search_spaces.study import Study
 from trustsweep.trainables.metrics.prior import Prior
@@ -63,8 +63,8 @@ class Session:
 
     def __init__(self, run: Run, study: Study, console: Console) -> None:
         self.run = run
-        trivial = Trivial(Prior(), {})
-        prepared = Prepared(study, Manifest.load(run.path), OBJECTIVES, trivial, PLAN, [])
+        trivial = TrivialPredictors(Prior(), {})
+        prepared = PreparedSweep(study, Manifest.load(run.path), OBJECTIVES, trivial, PLAN, [])
         self.stopped: dict[str, Verdict] = {}
         self.halt = Halt()
         sampling = Sampling(study, OBJECTIVES, identify)
@@ -72,7 +72,7 @@ class Session:
             run,
             prepared,
             Journal(run.path, study.name, OBJECTIVES, sampling.as_optuna),
-            Progress(console, OBJECTIVES, study.search.trials),
+            SweepProgress(console, OBJECTIVES, study.search.trials),
             self.stopped,
             self.halt,
             earlier=100.0,

@@ -232,7 +232,7 @@ def test_more_trials_may_be_asked_for_and_what_has_finished_is_not_run_again(pha
     # What stands on the front now was judged anew; what has left it keeps its card.
     front = {row["id"] for row in rows(tmp_path / "run" / "front.csv")}
     assert finals(cards, front) == {"full"}
-    assert "2 trials have ended and stay as they are" in again.stdout
+    assert "2 trials have ended and are kept" in again.stdout
     after = (tmp_path / "run" / "ledger.jsonl").read_bytes()
     assert after.startswith(before)
     assert after[len(before) :].count(b'"event": "start"') == 1

@@ -1,4 +1,4 @@
-"""Classifiers judged on the test split: the cards and arrays that the report is made from."""
+"""Classifiers evaluated on the test split: the cards and arrays that the report is made from."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from trustsweep.distributed.run.sample_table import SALT, salt
 from trustsweep.distributed.run.trivial import read_trivial
 from trustsweep.distributed.sweep.robustness import EFFORT
 from trustsweep.distributed.sweep.selective import COVERAGES
-from trustsweep.distributed.sweep.test_evaluation import is_judged, judge_model, panel_batch
+from trustsweep.distributed.sweep.test_evaluation import evaluate_model, has_card, panel_batch
 from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import Study
@@ -51,7 +51,7 @@ def study_of(
 ) -> Study:
     return Study.model_validate(
         {
-            "name": "judged", "methods": [method], "objectives": list(objectives),
+            "name": "evaluated", "methods": [method], "objectives": list(objectives),
             "evaluation": {"corruptions": ["gaussian-noise"], "severities": [1, 5], **evaluation},
         }
     )  # fmt: skip
@@ -61,7 +61,7 @@ def config_of(method: str, width: int = 4) -> dict[str, Any]:
     return Space([method], {"epochs": 1, "width": width}).defaults(method)
 
 
-def judged(
+def evaluated(
     data: Path,
     folder: Path,
     method: str,
@@ -72,7 +72,7 @@ def judged(
 ) -> Judged:
     """The card and arrays of a narrow network as it was initialised.
 
-    Attacks and the search for signs take fewer steps than where a front is judged: what the card
+    Attacks and the search for signs take fewer steps than where a front is evaluated: what the card
     and the report make of their figures is the same.
     """
     study = study_of(method, evaluation, objectives)
@@ -85,7 +85,7 @@ def judged(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ensemble, "STEPS", {32**2: 6})
         patch.setitem(EFFORT, "full", Effort(steps=8, queries=40))
-        judge_model(study, Folder(data), manifest, record, folder, folder / "checkpoints")
+        evaluate_model(study, Folder(data), manifest, record, folder, folder / "checkpoints")
     arrays = folder / "evaluation" / "model.npz"
     stored = dict(np.load(arrays, allow_pickle=False)) if arrays.is_file() else {}
     return json.loads((folder / "evaluation" / "model.json").read_text()), stored
@@ -93,12 +93,12 @@ def judged(
 
 @pytest.fixture(scope="module")
 def classifier(sites: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    return judged(sites, tmp_path_factory.mktemp("run"), "classifier", THOROUGHLY)
+    return evaluated(sites, tmp_path_factory.mktemp("run"), "classifier", THOROUGHLY)
 
 
 @pytest.fixture(scope="module")
 def fused(sites: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    return judged(sites, tmp_path_factory.mktemp("run"), "draf", ATTACKED)
+    return evaluated(sites, tmp_path_factory.mktemp("run"), "draf", ATTACKED)
 
 
 def of_condition(card: dict[str, Any], condition: str) -> set[tuple[str, bool]]:
@@ -181,7 +181,7 @@ def test_weights_of_modalities_are_kept_beside_their_quality(fused: Judged) -> N
 
 
 def test_a_repeat_has_a_card_alone(sites: Path, tmp_path: Path) -> None:
-    card, arrays = judged(sites, tmp_path, "draf", {"epsilons": [0]}, SEEDS)
+    card, arrays = evaluated(sites, tmp_path, "draf", {"epsilons": [0]}, SEEDS)
     assert card["weights"]
     assert not arrays
 
@@ -190,24 +190,24 @@ def test_a_card_that_tells_less_than_is_asked_for_now_is_made_anew(
     phantoms: Path, tmp_path: Path
 ) -> None:
     plan = {"epsilons": [0], "final": "fast"}
-    judged(phantoms, tmp_path, "unet", plan, objectives=("clean.dice",))
+    evaluated(phantoms, tmp_path, "unet", plan, objectives=("clean.dice",))
     record, repeat = (Record("model", {}, stage=stage) for stage in (SEARCH, SEEDS))
     same, other = (study_of("unet", plan, [name]) for name in ("clean.dice", "clean.nll"))
     more = study_of("unet", {**plan, "final": "full"}, ["clean.dice"])
-    assert is_judged(tmp_path, record, same)
-    assert not is_judged(tmp_path, record, more)
-    assert not is_judged(tmp_path, record, other)
-    assert not is_judged(tmp_path / "elsewhere", record, same)
+    assert has_card(tmp_path, record, same)
+    assert not has_card(tmp_path, record, more)
+    assert not has_card(tmp_path, record, other)
+    assert not has_card(tmp_path / "elsewhere", record, same)
     # No figure of a repeat depends on the objectives.
     path = tmp_path / "evaluation" / "model.json"
-    judge_model(
+    evaluate_model(
         same, Folder(phantoms), Manifest.load(phantoms),
         Record("model", config_of("unet"), stage=SEEDS),
         tmp_path, tmp_path / "checkpoints",
     )  # fmt: skip
-    assert is_judged(tmp_path, repeat, other)
+    assert has_card(tmp_path, repeat, other)
     path.write_text(json.dumps({"id": "model"}))  # of an earlier version
-    assert not is_judged(tmp_path, repeat, same)
+    assert not has_card(tmp_path, repeat, same)
 
 
 def test_a_panel_has_those_with_a_lesion_first_in_the_order_of_the_draw(sites: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_panel_has_those_with_a_lesion_first_in_the_order_of_the_draw(sites: P
 
 
 def test_without_attacks_the_panel_is_clean(phantoms: Path, tmp_path: Path) -> None:
-    card, arrays = judged(phantoms, tmp_path, "unet", {"epsilons": [0]})
+    card, arrays = evaluated(phantoms, tmp_path, "unet", {"epsilons": [0]})
     assert card["curves"] == {}
     assert card["reliability"].keys() == {"clean"}
     assert "image" in arrays
@@ -233,7 +233,7 @@ def test_without_attacks_the_panel_is_clean(phantoms: Path, tmp_path: Path) -> N
 def test_segmentations_are_referred_by_the_uncertainty_of_the_image(
     phantoms: Path, tmp_path: Path
 ) -> None:
-    card, _ = judged(phantoms, tmp_path, "unet", {"epsilons": [0]})
+    card, _ = evaluated(phantoms, tmp_path, "unet", {"epsilons": [0]})
     told = card["selective"]["conditions"]
     assert list(told) == ["clean", WORST]
     assert all(t["coverage"] >= t["target"] for t in card["selective"]["thresholds"])
@@ -246,7 +246,7 @@ def test_segmentations_are_referred_by_the_uncertainty_of_the_image(
 
 def test_a_card_says_what_ignoring_the_image_would_give(phantoms: Path, tmp_path: Path) -> None:
     """A network as it was initialised is no better; the figures are those of the split's truth."""
-    card, _ = judged(phantoms, tmp_path, "unet", {"epsilons": [0]}, width=16)
+    card, _ = evaluated(phantoms, tmp_path, "unet", {"epsilons": [0]}, width=16)
     manifest = Manifest.load(phantoms)
     known = read_trivial(Folder(phantoms), manifest, TaskName.SEGMENTATION)
     for name, row in card["trivial"].items():
@@ -255,7 +255,7 @@ def test_a_card_says_what_ignoring_the_image_would_give(phantoms: Path, tmp_path
 
 
 def test_a_held_out_site_is_judged_of_segmentations_too(sites: Path, tmp_path: Path) -> None:
-    card, _ = judged(sites, tmp_path, "unet", THOROUGHLY)
+    card, _ = evaluated(sites, tmp_path, "unet", THOROUGHLY)
     assert card["ood"]["samples"] == Manifest.load(sites).split_counts["ood"]
     assert of_condition(card, "ood") == of_condition(card, "clean")
     assert list(card["selective"]["conditions"])[-1] == "ood"
@@ -284,7 +284,7 @@ def test_what_each_sample_scored_is_kept_without_its_patient(
     card, _ = classifier
     for name, estimate in card["estimates"]["test"]["final"].items():
         assert estimate["value"] == pytest.approx(card["metrics"][name], nan_ok=True), name
-    judged(sites, tmp_path, "classifier", ATTACKED)
+    evaluated(sites, tmp_path, "classifier", ATTACKED)
     table = pq.read_table(tmp_path / "evaluation" / "model.parquet").to_pandas()
     known = {
         split: read_table(sites, Split(split), ["sample_id", "patient_id"]).to_pandas()
@@ -322,7 +322,7 @@ def test_data_without_images_are_judged_as_well(real_data: Path, tmp_path: Path)
     data = tmp_path / "heart"
     prepare(real_data / "uci_heart_disease", "uci-heart", data, size=32, ood_site="switzerland")
     measured = {"epsilons": [0], "corruptions": ["modality-drop"]}
-    card, arrays = judged(data, tmp_path, "draf", measured)
+    card, arrays = evaluated(data, tmp_path, "draf", measured)
     assert all(name.startswith("sample_") for name in arrays)
     assert arrays["sample_weights"].shape == (24, 4)
     assert list(card["selective"]["conditions"]) == ["clean", "corrupted@modality-drop-5", "ood"]

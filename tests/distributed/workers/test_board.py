@@ -5,20 +5,20 @@ from pathlib import Path
 
 from trustsweep.distributed.workers import board as board_module
 from trustsweep.distributed.workers.board import (
+    AssignedTrial,
     Begun,
     Board,
     Epoch,
     Evaluate,
     Failure,
     Finish,
-    Problem,
+    RankError,
     Standing,
     Start,
-    Trial,
 )
 from trustsweep.distributed.workers.fidelity import FULL
 
-TRIAL = Trial("a", {"epochs": 3}, Path("nowhere"))
+TRIAL = AssignedTrial("a", {"epochs": 3}, Path("nowhere"))
 
 
 async def rank(board: Board, token: str, index: int, answers: list, after: int = 0) -> list:
@@ -28,7 +28,7 @@ async def rank(board: Board, token: str, index: int, answers: list, after: int =
     for answer in answers:
         after, command = await board.next(after)
         taken.append(command)
-        error = answer if isinstance(answer, Problem) else None
+        error = answer if isinstance(answer, RankError) else None
         await board.acknowledge(token, index, after, None if error else answer, error)
     return taken
 
@@ -125,9 +125,9 @@ def test_an_error_of_all_ranks_leaves_the_group_usable_a_lone_one_does_not(monke
         await asyncio.gather(*ranks)
         return failure
 
-    assert run(scenario(Problem("x"), Problem("x"))) == Failure("x", group_usable=True)
-    assert run(scenario(None, Problem("y"))) == Failure("y", group_usable=False)
-    away = Problem("no storage", outside=True)
+    assert run(scenario(RankError("x"), RankError("x"))) == Failure("x", group_usable=True)
+    assert run(scenario(None, RankError("y"))) == Failure("y", group_usable=False)
+    away = RankError("no storage", outside=True)
     assert run(scenario(away, away)) == Failure("no storage", group_usable=True, outside=True)
 
 

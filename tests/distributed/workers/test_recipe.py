@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.distributed.run.checkpoints import Best
-from trustsweep.distributed.workers.recipe import Average, Recipe, class_weights
+from trustsweep.distributed.workers.recipe import Average, TrainingRecipe, class_weights
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.contract import Progress
 from trustsweep.trainables.metrics.prior import Prior
@@ -20,7 +20,9 @@ torch.set_num_threads(1)
 
 
 def recipe(task=TaskName.CLASSIFICATION, prior=None, **more):
-    return Recipe(Space(["classifier"], more).defaults("classifier"), task_named(task), prior)
+    return TrainingRecipe(
+        Space(["classifier"], more).defaults("classifier"), task_named(task), prior
+    )
 
 
 def rates(made, steps=50):

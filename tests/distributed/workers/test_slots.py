@@ -105,7 +105,7 @@ def run(
         param_space={"item": tune.grid_search(list(configs))}
         | {
             key: tune.sample_from(lambda spec, key=key: value(spec, key, configs))
-            for key in ("trial", "config", "judged")
+            for key in ("trial", "config", "stoppable")
         },
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
         run_config=tune.RunConfig(
@@ -120,8 +120,8 @@ def run(
 
 def value(spec, key, configs):
     name = spec.config.item
-    judged = name != "unjudged" and not configs[name]["patience"]
-    return {"trial": name, "config": configs[name], "judged": judged}[key]
+    stoppable = name != "unstoppable" and not configs[name]["patience"]
+    return {"trial": name, "config": configs[name], "stoppable": stoppable}[key]
 
 
 def figures(result: dict) -> dict:
@@ -138,7 +138,7 @@ def undisturbed(local_ray, phantoms, tmp_path_factory) -> Results:
     """The config first in a fresh slot, after others, and after one that diverged."""
     folder = tmp_path_factory.mktemp("undisturbed")
     order = {"first": CONFIG, "other": OTHER, "broken": BROKEN, "again": CONFIG}
-    order["unjudged"] = {**CONFIG, "seed": 9}
+    order["unstoppable"] = {**CONFIG, "seed": 9}
     order["patient"] = PATIENT
     return run(phantoms, folder, order)
 
@@ -150,7 +150,7 @@ def test_a_trials_figures_are_a_function_of_its_config_alone(undisturbed):
     assert first != figures(undisturbed.last["other"])
 
 
-def test_a_judged_trial_names_its_rungs_and_is_evaluated_as_far_as_they_ask(undisturbed):
+def test_a_stoppable_trial_names_its_rungs_and_is_evaluated_as_far_as_they_require(undisturbed):
     """Three epochs, judged at an eighth, a quarter and half: the first two ends."""
     ends = Scheduler(rungs=RUNGS).rung_epochs(3)
     for name in ("first", "again"):
@@ -159,8 +159,8 @@ def test_a_judged_trial_names_its_rungs_and_is_evaluated_as_far_as_they_ask(undi
         assert [r[FINISHED] for r in results] == [False, False, True]
         assert [r["training_iteration"] for r in results] == [1, 2, 3]
         assert all("dice_area" in metrics_of(r) for r in results)
-    early, _, last = undisturbed.all["unjudged"]
-    assert all(r.get(RUNG) is None for r in undisturbed.all["unjudged"])
+    early, _, last = undisturbed.all["unstoppable"]
+    assert all(r.get(RUNG) is None for r in undisturbed.all["unstoppable"])
     assert "clean.dice" in metrics_of(early)
     assert "dice_area" not in metrics_of(early)
     assert metrics_of(last).keys() >= metrics_of(undisturbed.last["first"]).keys()

@@ -9,11 +9,11 @@ import torch
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.distributed.run.checkpoints import finished_card, load_state, save_state
 from trustsweep.distributed.workers.board import (
+    AssignedTrial,
     Begun,
     Finish,
     Standing,
     Start,
-    Trial,
     WorkerSettings,
 )
 from trustsweep.distributed.workers.rank import Rank
@@ -33,9 +33,9 @@ def settings(phantoms) -> WorkerSettings:
 
 
 @pytest.fixture
-def trial(settings, tmp_path) -> Trial:
+def trial(settings, tmp_path) -> AssignedTrial:
     """Both of its epochs are trained, their states kept."""
-    trial = Trial("a", CONFIG, tmp_path / "a")
+    trial = AssignedTrial("a", CONFIG, tmp_path / "a")
     training = Training(CONFIG, settings.manifest, PLAN)
     for epochs in (1, 2):
         save_state(trial.folder, training.tensors(), epochs)
@@ -47,7 +47,7 @@ def new_worker(settings: WorkerSettings) -> Worker:
     return Worker(settings, Rank(), torch.device("cpu"))
 
 
-def files(trial: Trial) -> dict[str, bytes]:
+def files(trial: AssignedTrial) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in trial.folder.iterdir()}
 
 
@@ -70,7 +70,7 @@ def test_a_group_that_died_before_it_acknowledged_a_finished_model_loses_nothing
     second.do(Finish(METRICS))
     assert files(trial) == kept
 
-    other = Trial("b", CONFIG, trial.folder.with_name("b"))
+    other = AssignedTrial("b", CONFIG, trial.folder.with_name("b"))
     assert second.do(Start(other)) == Begun()
     second.do(Finish(METRICS))
     assert finished_card(other.folder)["metrics"] == METRICS
@@ -81,7 +81,7 @@ def test_a_group_that_died_before_the_model_was_whole_finishes_it(settings, tria
     first.resume(Standing(trial, epochs=2))
     first.do(Finish(METRICS))
     whole = files(trial)
-    half = Trial("a", CONFIG, trial.folder.with_name("half") / "a")
+    half = AssignedTrial("a", CONFIG, trial.folder.with_name("half") / "a")
     save_state(half.folder, Training(CONFIG, settings.manifest, PLAN).tensors(), 2)
     (half.folder / "model.safetensors").write_bytes(whole["model.safetensors"][:100])
 

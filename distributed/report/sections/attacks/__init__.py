@@ -1,4 +1,4 @@
-"""What the front's models were attacked with, how far two attacks lie apart, signs of masking."""
+"""Attack settings, the gap between two attacks, and signs of gradient masking."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Settings:
 
     Attributes:
         models: Those of the front that were attacked so.
-        search, final: By the attack of the search; by that which judged the front. One list where
+        search, final: Of the attack of the search and of the final evaluation. One list where
             they are the same.
     """
 
@@ -60,7 +60,7 @@ class Robustness:
 
     Attributes:
         gaps: By metric, areas first, then those at the strongest ε.
-        clean: Performance on the samples that were looked at for signs, before any attack.
+        clean: Performance on the samples checked for signs, before any attack.
         readings: By sign, what it is read off, in words.
         signs: Those that are set.
     """
@@ -82,7 +82,7 @@ class Attacks:
         norm, epsilons: How ε is measured ("linf" or "l2"), and the budgets above 0.
         left_out: Members that need torchattacks, where it is not installed.
         meanings: Of the signs, by name.
-        samples, epsilon: How many samples of each model were looked at for signs, and within what.
+        samples, epsilon: Samples of each model checked for signs, and the budget.
     """
 
     search: str
@@ -109,7 +109,7 @@ class AttacksSection(Section[Attacks]):
 
 
 def attacks(run: Run) -> Attacks | None:
-    """None for a run that attacks nothing, or whose front was not judged yet."""
+    """None for a run that attacks nothing, or whose front is not evaluated yet."""
     cards = attacked(run)
     if not cards:
         return None
@@ -117,8 +117,8 @@ def attacks(run: Run) -> Attacks | None:
     grouped: dict[str, Settings] = {}
     for card, attack in cards:
         search, final = attack.search, attack.final
-        found = grouped.setdefault(repr((search, final)), Settings([], search, final))
-        found.models.append(card.id)
+        settings = grouped.setdefault(repr((search, final)), Settings([], search, final))
+        settings.models.append(card.id)
     return Attacks(
         search=first.name.search,
         final=first.name.final,

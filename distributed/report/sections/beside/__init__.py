@@ -6,19 +6,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trustsweep.distributed.report.judged import trivial
+from trustsweep.distributed.report.evaluated import trivial_results
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.folder import Run
 from trustsweep.trainables.metrics.names import SKILL
 
 
 @dataclass(frozen=True)
-class Row:
+class PredictorRow:
     """A predictor or a model on clean samples.
 
     Attributes:
         name: Of the predictor, or the id of the trial.
-        remark: What is trivial about the model.
+        remark: Why the model is trivial; may be empty.
         figures: By metric.
         skills: Of a model, by metric; NaN where a trivial predictor is perfect.
     """
@@ -36,8 +36,8 @@ class Beside:
     split: str
     metrics: list[str]
     best: Mapping[str, str]
-    predictors: list[Row]
-    models: list[Row]
+    predictors: list[PredictorRow]
+    models: list[PredictorRow]
 
 
 class BesideSection(Section[Beside]):
@@ -46,26 +46,26 @@ class BesideSection(Section[Beside]):
 
 
 def beside(run: Run) -> Beside | None:
-    """The front's models on the test split, or on validation where they are not judged yet.
+    """The front's models on the test split, or on validation until they are evaluated.
 
-    None for a run that does not know the trivial predictors' figures.
+    None for a run without the trivial predictors' metrics.
     """
-    ignoring = trivial(run)
-    if ignoring is None:
+    trivial = trivial_results(run)
+    if trivial is None:
         return None
-    shown = list(ignoring.best)
-    judged = [card for card in run.judged if card.trivial]
+    shown = list(trivial.best)
+    evaluated = [card for card in run.front_cards if card.trivial]
     models = (
-        [(e.id, e.triviality, e.metrics) for e in judged]
-        if judged
+        [(e.id, e.triviality, e.metrics) for e in evaluated]
+        if evaluated
         else [(t.id, run.remarks.get(t.id, ""), t.metrics) for t in run.front]
     )
     return Beside(
-        split=ignoring.split,
+        split=trivial.split,
         metrics=shown,
-        best=ignoring.best,
-        predictors=[Row(name, "", row, {}) for name, row in ignoring.figures.items()],
-        models=[Row(name, remark, *_of(values, shown)) for name, remark, values in models],
+        best=trivial.best,
+        predictors=[PredictorRow(name, "", row, {}) for name, row in trivial.figures.items()],
+        models=[PredictorRow(name, remark, *_of(values, shown)) for name, remark, values in models],
     )
 
 

@@ -1,4 +1,4 @@
-"""The front's models on the test split, beside the figures that they were chosen by."""
+"""The front's test estimates beside the validation estimates that they were chosen by."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ from dataclasses import dataclass
 
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.folder import Run
-from trustsweep.distributed.run.optimism import Choice, choices, counted, counts, mean_optimism
+from trustsweep.distributed.run.optimism import (
+    FrontEstimate,
+    counted,
+    counts,
+    front_estimates,
+    mean_optimism,
+)
 
 
 @dataclass(frozen=True)
 class Choosing:
-    """The models and what is left of their figures.
+    """The estimates and their optimism.
 
     Attributes:
         optimism: Of choosing, by objective: mean over the models.
         counted: Images, patients and sites of each split, in a sentence; "" where not known.
     """
 
-    choices: list[Choice]
+    estimates: list[FrontEstimate]
     optimism: dict[str, float]
     counted: str
 
 
 class ChoosingSection(Section[Choosing]):
     def gather(self, run: Run) -> Choosing | None:
-        found = choices(run)
-        return Choosing(found, mean_optimism(found), counted(counts(run))) if found else None
+        estimates = front_estimates(run)
+        if not estimates:
+            return None
+        return Choosing(estimates, mean_optimism(estimates), counted(counts(run)))

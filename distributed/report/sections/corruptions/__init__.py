@@ -1,4 +1,4 @@
-"""What each method loses as a corruption gets worse, on the validation split."""
+"""Performance of each method against corruption severity, on the validation split."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Loss:
+class MethodCurves:
     """A method's figures at each severity; None where the trial has none.
 
     Attributes:
         method, id: The method, and the trial that stands for it.
         place: Of the method among those of the run; its colour.
         auroc, ece: From clean on.
-        drop: Percent of the clean AUROC that is lost.
+        drop: Loss of AUROC, in percent of the clean one.
     """
 
     method: str
@@ -48,7 +48,7 @@ class Worsening:
     parameter: str
     severities: list[int]
     labels: list[str]
-    losses: list[Loss]
+    losses: list[MethodCurves]
 
 
 class CorruptionsSection(Section[list[Worsening]]):
@@ -70,7 +70,7 @@ class CorruptionsSection(Section[list[Worsening]]):
 def worsenings(run: Run) -> list[Worsening]:
     """Each corruption of the study, for the best completed trial of each method.
 
-    Best is by the first objective. Nothing for runs without AUROC, which are no classifiers'.
+    Best is by the first objective. Empty for runs without AUROC, such as segmentation.
     """
     best = _best(run)
     names = {name for trial in best.values() for name in trial.metrics}
@@ -106,7 +106,7 @@ def _worsening(
         auroc = [trial.metrics.get(f"{c}.auroc") for c in conditions]
         ece = [trial.metrics.get(f"{c}.ece") for c in conditions]
         drop = [_drop(auroc[0], value) for value in auroc]
-        losses.append(Loss(method, trial.id, place, auroc, ece, drop))
+        losses.append(MethodCurves(method, trial.id, place, auroc, ece, drop))
     return Worsening(
         corruption=corruption,
         parameter=_symbol(corruption),
@@ -130,7 +130,7 @@ def _labels(run: Run, corruption: str, severities: list[int]) -> list[str]:
 
 
 def _symbol(corruption: str) -> str:
-    """What its parameter is called; a plug-in may be away."""
+    """The symbol of its parameter; a plug-in may not be loaded."""
     known = corruption in CORRUPTIONS
     return str(CORRUPTIONS.fact(corruption, "symbol")) if known else "parameter"
 

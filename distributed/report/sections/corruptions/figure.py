@@ -1,4 +1,4 @@
-"""What classifiers lose as data get worse, as PNG."""
+"""Classifier performance against corruption severity, as PNG."""
 
 from __future__ import annotations
 

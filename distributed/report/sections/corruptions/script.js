@@ -1,5 +1,5 @@
 "use strict";
-// What classifiers lose as data get worse.
+// Classifier performance against corruption severity.
 
 const LOSSES = { "AUROC (higher is better)": "auroc", "ECE (lower is better)": "ece", "AUROC lost, % of clean": "drop" };
 

@@ -1,4 +1,4 @@
-"""What a run cost."""
+"""The cost of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trustsweep.distributed.run.ledger import SEARCH, Record, State
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostSummary:
     """One kind of cost.
 
     Attributes:
@@ -35,21 +35,21 @@ class Cost:
         return not math.isnan(self.seeds)
 
 
-class CostSection(Section[list[Cost]]):
-    def gather(self, run: Run) -> list[Cost]:
+class CostSection(Section[list[CostSummary]]):
+    def gather(self, run: Run) -> list[CostSummary]:
         return costs(run)
 
 
-def costs(run: Run) -> list[Cost]:
+def costs(run: Run) -> list[CostSummary]:
     """Every cost that some trial has, in the order in which trials name them."""
     ended = [t for t in run.trials if t.state is not State.RUNNING]
     return [_cost(n, [t for t in ended if n in t.metrics]) for n in cost_names(ended)]
 
 
-def _cost(name: str, trials: list[Record]) -> Cost:
+def _cost(name: str, trials: list[Record]) -> CostSummary:
     values = [t.metrics[name] for t in trials]
     search, seeds = (
         total_cost(name, [t for t in trials if (t.stage == SEARCH) == searched])
         for searched in (True, False)
     )
-    return Cost(name, float(np.median(values)), max(values), search, seeds, len(trials))
+    return CostSummary(name, float(np.median(values)), max(values), search, seeds, len(trials))

@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 
 from trustsweep.distributed.report.drawing import axis_title, single_axes
 from trustsweep.distributed.report.palette import QUIET, WARNING, colour, mark
-from trustsweep.distributed.report.sections.front import Front
+from trustsweep.distributed.report.sections.front import FrontData
 from trustsweep.distributed.run.folder import MASKED, Run
-from trustsweep.distributed.run.optimism import Choice
+from trustsweep.distributed.run.optimism import FrontEstimate
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.distributed.statistics.inference import Estimate
 
 
-def draw(run: Run, data: Front) -> Figure | None:
+def draw(run: Run, data: FrontData) -> Figure | None:
     """Completed trials over the first two objectives; the front joined as the stairs it reaches."""
     if len(run.objectives) < 2 or not run.front:
         return None
@@ -41,7 +41,7 @@ def draw(run: Run, data: Front) -> Figure | None:
     if len(run.objectives) == 2:
         stairs = "steps-pre" if x.direction == "max" else "steps-post"
         axes.plot(*best.T, drawstyle=stairs, color="#30363d", lw=1.2, zorder=1)
-    _on_test(axes, data.choices, x, y)
+    _on_test(axes, data.estimates, x, y)
     axes.scatter(
         best[:, 0], best[:, 1], s=95, facecolors="none", edgecolors="#30363d", label="on the front"
     )
@@ -63,16 +63,16 @@ def draw(run: Run, data: Front) -> Figure | None:
     return figure
 
 
-def _on_test(axes: Axes, choices: list[Choice], x: Objective, y: Objective) -> None:
+def _on_test(axes: Axes, estimates: list[FrontEstimate], x: Objective, y: Objective) -> None:
     """The front's models on the test split with their intervals, joined with their places."""
-    by_model: dict[str, dict[str, Choice]] = {}
-    for choice in choices:
-        by_model.setdefault(choice.model, {})[choice.objective.name] = choice
+    by_model: dict[str, dict[str, FrontEstimate]] = {}
+    for estimate in estimates:
+        by_model.setdefault(estimate.model, {})[estimate.objective.name] = estimate
     label: str | None = "the same on test, 95 %"
-    for found in by_model.values():
-        if x.name not in found or y.name not in found:
+    for by_objective in by_model.values():
+        if x.name not in by_objective or y.name not in by_objective:
             continue
-        across, up = found[x.name], found[y.name]
+        across, up = by_objective[x.name], by_objective[y.name]
         if not np.isfinite([across.quoted.value, up.quoted.value]).all():
             continue
         axes.plot(
@@ -88,7 +88,7 @@ def _on_test(axes: Axes, choices: list[Choice], x: Objective, y: Objective) -> N
         label = None
 
 
-def _end(found: Estimate, name: str) -> float:
+def _end(estimate: Estimate, name: str) -> float:
     """How far an interval reaches to one side of its figure."""
-    reach = found.value - found.low if name == "low" else found.high - found.value
+    reach = estimate.value - estimate.low if name == "low" else estimate.high - estimate.value
     return max(0.0, float(np.nan_to_num(reach)))

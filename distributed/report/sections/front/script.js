@@ -29,10 +29,10 @@ function colourKeys() {
 }
 
 function scatter(trials, x, y, key) {
-  const told = (t) => (!key ? "completed" : key in t.config ? parameter(t.config[key]) : "does not apply");
-  const groups = [...new Set(trials.map(told))].sort();
+  const groupOf = (t) => (!key ? "completed" : key in t.config ? parameter(t.config[key]) : "does not apply");
+  const groups = [...new Set(trials.map(groupOf))].sort();
   return groups.map((group, i) => {
-    const members = trials.filter((t) => told(t) === group);
+    const members = trials.filter((t) => groupOf(t) === group);
     return {
       x: members.map((t) => t.metrics[x]), y: members.map((t) => t.metrics[y]),
       text: members.map(describe), hoverinfo: "text", mode: "markers", name: group,
@@ -60,7 +60,7 @@ function onTest(own, x, y) {
     array: seen.map((t) => Math.max(0, (REPORT.tests[t.id][name][2] ?? at(t, name)) - at(t, name))),
     arrayminus: seen.map((t) => Math.max(0, at(t, name) - (REPORT.tests[t.id][name][1] ?? at(t, name)))),
   });
-  const told = (t, name) => {
+  const interval = (t, name) => {
     const [value, low, high] = REPORT.tests[t.id][name];
     return `${plain(name)}: <b>${short(value)}</b>` + (low === null ? "" : ` (95 %: ${short(low)} to ${short(high)})`);
   };
@@ -68,7 +68,7 @@ function onTest(own, x, y) {
     { x: seen.flatMap((t) => [t.metrics[x], at(t, x), null]), y: seen.flatMap((t) => [t.metrics[y], at(t, y), null]),
       mode: "lines", hoverinfo: "skip", showlegend: false, line: { color: ink("--soft"), width: 1, dash: "dot" } },
     { x: seen.map((t) => at(t, x)), y: seen.map((t) => at(t, y)), mode: "markers", name: "the same on test, 95 %",
-      text: seen.map((t) => [`<b>trial ${plain(t.id)}</b>, on test`, told(t, x), told(t, y)].join("<br>")), hoverinfo: "text",
+      text: seen.map((t) => [`<b>trial ${plain(t.id)}</b>, on test`, interval(t, x), interval(t, y)].join("<br>")), hoverinfo: "text",
       marker: { symbol: "star-diamond-open", size: 11, color: ink("--ink"), line: { width: 1.4 } },
       error_x: reach(x), error_y: reach(y), visible: seen.length > 0 },
   ];

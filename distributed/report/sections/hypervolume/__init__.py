@@ -65,7 +65,7 @@ def growth(run: Run) -> Growth:
 
 
 def _cumulated(run: Run, times: np.ndarray) -> dict[str, list[float]]:
-    """What the search's trials that had ended by each time had cost, the stopped ones as well."""
+    """The cumulative cost of the search's ended trials at each time, stopped ones included."""
     ended = [t for t in run.search if t.state is not State.RUNNING]
     ended.sort(key=lambda t: t.ended)
     place = np.searchsorted([t.ended for t in ended], times, side="right")

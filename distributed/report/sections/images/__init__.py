@@ -1,4 +1,4 @@
-"""Test images beside what the models of the spotlight make of them."""
+"""Test images beside the predictions of the spotlight models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.report.sections.images.class_panel import ClassPanel, class_panel
-from trustsweep.distributed.report.sections.images.panel import Panel, panel
+from trustsweep.distributed.report.sections.images.panel import SegmentationPanel, panel
 from trustsweep.distributed.run.folder import Run
 
 if TYPE_CHECKING:
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Images:
+class ImagePanels:
     """Panels of segmentations, and of classes."""
 
-    panels: list[Panel]
+    panels: list[SegmentationPanel]
     class_panels: list[ClassPanel]
 
 
-class ImagesSection(Section[Images]):
+class ImagesSection(Section[ImagePanels]):
     figure = "panel"
 
-    def gather(self, run: Run) -> Images | None:
+    def gather(self, run: Run) -> ImagePanels | None:
         if not run.manifest.image_shape:
             return None
-        return Images(
+        return ImagePanels(
             panels=[p for p in map(panel, run.spotlight) if p is not None],
             class_panels=[p for p in map(class_panel, run.spotlight) if p is not None],
         )
 
-    def draw(self, run: Run, data: Images) -> Figure | None:
+    def draw(self, run: Run, data: ImagePanels) -> Figure | None:
         from trustsweep.distributed.report.sections.images.figure import class_sheet, panel_sheet
 
         return panel_sheet(data.panels) or class_sheet(data.class_panels)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.distributed.report.judged import Answer, answer, truth_of
+from trustsweep.distributed.report.evaluated import ModelAnswer, answer, truth_of
 from trustsweep.distributed.report.sections.images.panel import IMAGES, Tile, colour, grey
 from trustsweep.distributed.run.evaluation_card import EvaluationCard
 
@@ -17,12 +17,12 @@ ATTACKED = ("image_attacked", "probability_attacked", "uncertainty_attacked")
 
 
 @dataclass(frozen=True)
-class Attacked:
+class AttackedImage:
     """An image under attack, how far its pixels were moved, and the answer to it."""
 
     image: Tile
     moved: Tile
-    answer: Answer
+    answer: ModelAnswer
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class ClassRow:
 
     truth: str
     clean: Tile
-    answer: Answer
-    attacked: Attacked | None
+    answer: ModelAnswer
+    attacked: AttackedImage | None
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,12 @@ def _row(card: EvaluationCard, i: int, epsilon: float) -> ClassRow:
     )
 
 
-def _attacked(card: EvaluationCard, i: int, clean: NDArray[np.float32], epsilon: float) -> Attacked:
+def _attacked(
+    card: EvaluationCard, i: int, clean: NDArray[np.float32], epsilon: float
+) -> AttackedImage:
     image = card.panel["image_attacked"][i].astype(np.float32)
     start = f"Test image {i + 1}"
-    return Attacked(
+    return AttackedImage(
         image=Tile(grey(image), f"{start}, attacked: the image"),
         moved=Tile(_moved(clean, image, epsilon), f"{start}: how far the attack moves pixels"),
         answer=answer(card, i, suffix="_attacked"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from trustsweep.distributed.report.judged import Answer
+from trustsweep.distributed.report.evaluated import ModelAnswer
 from trustsweep.distributed.report.sections.images.class_panel import ClassPanel
-from trustsweep.distributed.report.sections.images.panel import Panel
+from trustsweep.distributed.report.sections.images.panel import SegmentationPanel
 
 
-def panel_sheet(panels: list[Panel]) -> Figure | None:
+def panel_sheet(panels: list[SegmentationPanel]) -> Figure | None:
     """Test images: truth, then image, prediction, uncertainty and error, clean and attacked."""
     rows = [(panel, row) for panel in panels for row in panel.rows]
     if not rows:
@@ -41,11 +41,11 @@ def class_sheet(panels: list[ClassPanel]) -> Figure | None:
     figure = Figure(figsize=(0.4 + 2.4 * columns, 1.9 * len(rows) + 0.4), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for line, (panel, row) in zip(grid, rows, strict=True):
-        shown = [(row.clean, _told(row.answer, row.truth))]
-        if worse := row.attacked:
+        shown = [(row.clean, _caption(row.answer, row.truth))]
+        if attacked := row.attacked:
             shown += [
-                (worse.image, _told(worse.answer, row.truth)),
-                (worse.moved, f"moved, within ε = {panel.epsilon:g}"),
+                (attacked.image, _caption(attacked.answer, row.truth)),
+                (attacked.moved, f"moved, within ε = {panel.epsilon:g}"),
             ]
         for cell, (tile, title) in zip(line, shown, strict=True):
             cell.imshow(tile.pixels, interpolation="nearest")
@@ -57,6 +57,6 @@ def class_sheet(panels: list[ClassPanel]) -> Figure | None:
     return figure
 
 
-def _told(answer: Answer, truth: str) -> str:
+def _caption(answer: ModelAnswer, truth: str) -> str:
     verdict = "right" if answer.right else f"is {truth}"
     return f"{answer.name} {answer.probability:.2f} ({verdict})"

@@ -1,4 +1,4 @@
-"""Test images beside what a model makes of them, clean and attacked, as RGB tiles."""
+"""Test images beside a model's predictions, clean and attacked, as RGB tiles."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Row:
+class SegmentationRow:
     """One test image: the truth, then image, prediction, uncertainty and error, clean, attacked.
 
     `attacked` is empty where nothing was attacked.
@@ -50,15 +50,15 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Panel:
+class SegmentationPanel:
     """Rows of one model; `epsilon` is the attack's budget on the [0, 1] pixel scale, 0 for none."""
 
     id: str
     epsilon: float
-    rows: list[Row]
+    rows: list[SegmentationRow]
 
 
-def panel(card: EvaluationCard) -> Panel | None:
+def panel(card: EvaluationCard) -> SegmentationPanel | None:
     """Tiles of up to three test images; None without arrays, or for those of classes.
 
     Raises `UserError` for arrays that are incomplete or of different shapes.
@@ -80,10 +80,12 @@ def panel(card: EvaluationCard) -> Panel | None:
     # One scale for clean and attacked, or a rise in uncertainty could not be seen.
     low, high = (float(q) for q in np.nanquantile(np.concatenate(maps), [0.0, 0.995]))
     rows = [_row(arrays, i, low, high) for i in range(min(IMAGES, len(arrays["image"])))]
-    return Panel(card.id, epsilon, rows)
+    return SegmentationPanel(card.id, epsilon, rows)
 
 
-def _row(arrays: dict[str, NDArray[np.float32]], i: int, low: float, high: float) -> Row:
+def _row(
+    arrays: dict[str, NDArray[np.float32]], i: int, low: float, high: float
+) -> SegmentationRow:
     mask = arrays["mask"][i] >= 0.5
     truth = Tile(
         overlay(arrays["image"][i], mask, TRUTH),
@@ -113,7 +115,7 @@ def _row(arrays: dict[str, NDArray[np.float32]], i: int, low: float, high: float
                 Tile(error_map(image, predicted, mask), f"{start}: error, {wrong}"),
             ]
         )
-    return Row(truth, sides[0], sides[1] if attacked else [])
+    return SegmentationRow(truth, sides[0], sides[1] if attacked else [])
 
 
 def _dice(predicted: NDArray[np.bool_], mask: NDArray[np.bool_]) -> float:

@@ -1,4 +1,4 @@
-"""Which parameters an objective hangs on, by fANOVA over the completed trials."""
+"""Parameter importances for each objective, by fANOVA over the completed trials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Importances:
 
     Attributes:
         parameters: Those that every completed trial has and that vary.
-        shares: Objective name to one share per parameter, or None where it cannot be told.
+        shares: Objective name to one share per parameter, or None where it is undefined.
         left_out: Parameters that vary, but that only some trials have (conditional ones).
         trials: Completed trials used.
     """
@@ -36,7 +36,7 @@ class Importances:
 
 @dataclass(frozen=True)
 class Estimated:
-    """Importances, by what they were estimated, and what that takes.
+    """Importances, their estimator, and the trials that it needs.
 
     Attributes:
         importances: None with fewer than `least_trials`.
@@ -54,8 +54,8 @@ class ImportancesSection(Section[Estimated]):
         return Estimated(importances(run))
 
     def payload(self, run: Run, data: Estimated) -> dict[str, Any]:
-        found = data.importances
-        return {"importances": dataclasses.asdict(found) if found else None}
+        importances = data.importances
+        return {"importances": dataclasses.asdict(importances) if importances else None}
 
     def draw(self, run: Run, data: Estimated) -> Figure | None:
         from trustsweep.distributed.report.sections.importances.figure import draw

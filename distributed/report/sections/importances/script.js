@@ -2,14 +2,14 @@
 // The share of each objective's variance per parameter.
 
 function drawImportances() {
-  const told = REPORT.importances;
-  if (!told) return;
-  const names = Object.keys(told.shares).filter((name) => told.shares[name]);
-  const most = (i) => Math.max(...names.map((name) => told.shares[name][i]));
-  const order = [...told.parameters.keys()].sort((a, b) => most(b) - most(a));
+  const importances = REPORT.importances;
+  if (!importances) return;
+  const names = Object.keys(importances.shares).filter((name) => importances.shares[name]);
+  const most = (i) => Math.max(...names.map((name) => importances.shares[name][i]));
+  const order = [...importances.parameters.keys()].sort((a, b) => most(b) - most(a));
   const traces = names.map((name, k) => ({
     type: "bar", orientation: "h", name: plain(name), marker: { color: colour(k) },
-    x: order.map((i) => told.shares[name][i]), y: order.map((i) => plain(told.parameters[i])),
+    x: order.map((i) => importances.shares[name][i]), y: order.map((i) => plain(importances.parameters[i])),
     hovertemplate: "%{y}: %{x:.2f}",
   }));
   const element = document.getElementById("importances");

@@ -1,4 +1,4 @@
-"""What the models of the front are right about where they may abstain."""
+"""Selective prediction of the front's models: risk and quality where they may abstain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kept:
-    """What answering a share of the images gives.
+    """The quality of a share of answered images.
 
     Attributes:
         target: The share that the threshold was chosen for on the validation split; None where
@@ -75,15 +75,15 @@ class ReferralSection(Section[list[Abstention]]):
 
 
 def abstentions(run: Run) -> list[Abstention]:
-    """Those of the front's models, in its order, that were judged by what they abstain from.
+    """The abstention of the front's models, in the front's order, where it was evaluated.
 
     Raises `UserError` for a card that lacks part of it.
     """
-    return [found for found in map(abstention, run.judged) if found is not None]
+    return [a for a in map(abstention, run.front_cards) if a is not None]
 
 
 def abstention(card: EvaluationCard) -> Abstention | None:
-    """None for a model that was not judged so. Raises `UserError` for a card that lacks part."""
+    """None where it was not evaluated. Raises `UserError` for a card that lacks part of it."""
     if card.selective is None:
         return None
     limits = card.selective.limits
@@ -92,8 +92,8 @@ def abstention(card: EvaluationCard) -> Abstention | None:
         return Abstention(
             id=card.id,
             limits=limits,
-            curves={name: found.curve.model_dump() for name, found in conditions.items()},
-            kept={name: _kept(found, list(limits)) for name, found in conditions.items()},
+            curves={name: condition.curve.model_dump() for name, condition in conditions.items()},
+            kept={name: _kept(condition, list(limits)) for name, condition in conditions.items()},
         )
     except (KeyError, ValueError) as error:
         raise UserError(
@@ -102,10 +102,10 @@ def abstention(card: EvaluationCard) -> Abstention | None:
         ) from error
 
 
-def _kept(found: Abstaining, targets: list[float]) -> list[Kept]:
-    accepted = zip(targets, found.accepted, strict=True)
-    kept = [Kept(None, 1.0, dict(found.all))]
+def _kept(condition: Abstaining, targets: list[float]) -> list[Kept]:
+    accepted = zip(targets, condition.accepted, strict=True)
+    kept = [Kept(None, 1.0, dict(condition.all))]
     for target, row in accepted:
-        quality = {name: row[name] for name in found.all}
+        quality = {name: row[name] for name in condition.all}
         kept.append(Kept(target, row["coverage"], quality))
     return kept

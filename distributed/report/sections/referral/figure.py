@@ -16,7 +16,7 @@ def draw(run: Run, models: list[Abstention]) -> Figure | None:
     names = list(dict.fromkeys(name for model in models for name in model.curves))
     if not names:
         return None
-    shown, told = [e.id for e in run.spotlight], roles(run)
+    shown, role_of = [e.id for e in run.spotlight], roles(run)
     segmented = any(model.segmented for model in models)
     figure = Figure(figsize=(1.0 + 3.6 * len(names), 3.8), layout="constrained")
     grid = figure.subplots(1, len(names), squeeze=False, sharey=True)
@@ -27,7 +27,7 @@ def draw(run: Run, models: list[Abstention]) -> Figure | None:
             axes.plot(
                 curve["coverage"], curve["risk"], color=QUIET if place is None else colour(place),
                 lw=0.9 if place is None else 1.8, zorder=2 if place is None else 3,
-                label=None if place is None else f"trial {model.id}, {told[model.id]}",
+                label=None if place is None else f"trial {model.id}, {role_of[model.id]}",
             )  # fmt: skip
         axes.set_title(name, fontsize=10)
         axes.set_xlim(0, 1)

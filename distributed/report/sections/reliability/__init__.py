@@ -12,18 +12,18 @@ from trustsweep.distributed.run.folder import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Calibration errors whose bias in few images is known.
+#: Calibration errors whose small-sample bias is known.
 _KINDS = ("ece", "ece_region")
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationData:
     """Of the front's models on the test split.
 
     Attributes:
-        models: All that were judged.
+        models: All that were evaluated.
         shown: Those of the spotlight that have reliability diagrams.
-        floors: Kinds of calibration error of which the cards know what perfect calibration gives.
+        floors: Kinds of calibration error whose value under perfect calibration is known.
         cooled: Those with a temperature, each with this.
     """
 
@@ -33,19 +33,19 @@ class Calibration:
     cooled: list[tuple[EvaluationCard, Temperature]]
 
 
-class ReliabilitySection(Section[Calibration]):
+class ReliabilitySection(Section[CalibrationData]):
     figure = "reliability"
 
-    def gather(self, run: Run) -> Calibration:
-        known = run.judged[0].metrics if run.judged else {}
-        return Calibration(
-            models=run.judged,
+    def gather(self, run: Run) -> CalibrationData:
+        known = run.front_cards[0].metrics if run.front_cards else {}
+        return CalibrationData(
+            models=run.front_cards,
             shown=[card for card in run.spotlight if card.reliability],
             floors=[kind for kind in _KINDS if f"clean.{kind}_floor" in known],
-            cooled=[(card, card.temperature) for card in run.judged if card.temperature],
+            cooled=[(card, card.temperature) for card in run.front_cards if card.temperature],
         )
 
-    def draw(self, run: Run, data: Calibration) -> Figure | None:
+    def draw(self, run: Run, data: CalibrationData) -> Figure | None:
         from trustsweep.distributed.report.sections.reliability.figure import draw
 
         return draw(data.shown)

@@ -16,8 +16,8 @@ from trustsweep.distributed.run.comparison import (
     ALPHA,
     ATTAINMENT,
     COMPARISON,
-    Model,
     Repeats,
+    SeededModel,
     Verdict,
     repeats,
     write_comparison,
@@ -76,7 +76,7 @@ class Seeds:
     points: list[SeedPoints]
     findings: list[str]
     metrics: list[str]
-    models: list[Model]
+    models: list[SeededModel]
     comparison: str = COMPARISON
     attainment: str = ATTAINMENT
 
@@ -85,14 +85,17 @@ class SeedsSection(Section[Seeds]):
     figure = "front_over_seeds"
 
     def gather(self, run: Run) -> Seeds:
-        found = repeats(run)
+        results = repeats(run)
         return Seeds(
-            repeats=found,
-            stairs=staircases(found) if found.repeated else [],
-            points=seed_points(found) if found.repeated else [],
-            findings=findings(found),
+            repeats=results,
+            stairs=staircases(results) if results.repeated else [],
+            points=seed_points(results) if results.repeated else [],
+            findings=findings(results),
             metrics=[name for name in shown_metrics(run) if "@" not in name],
-            models=[*([found.baseline] if found.baseline else []), *found.models[:MOST_MODELS]],
+            models=[
+                *([results.baseline] if results.baseline else []),
+                *results.models[:MOST_MODELS],
+            ],
         )
 
     def payload(self, run: Run, data: Seeds) -> dict[str, Any]:
@@ -121,58 +124,58 @@ def middle(surfaces: int) -> int:
     return (surfaces + 1) // 2
 
 
-def staircases(found: Repeats) -> list[Stairs]:
+def staircases(results: Repeats) -> list[Stairs]:
     """The attainment surfaces that are not empty; none unless there are two objectives."""
-    points = [point for surface in found.surfaces for point in surface.tolist()]
-    points += [point for front in found.fronts for point in front]
-    if not found.surfaces or not points:
+    points = [point for surface in results.surfaces for point in surface.tolist()]
+    points += [point for front in results.fronts for point in front]
+    if not results.surfaces or not points:
         return []
     low, high = np.nanmin(points, axis=0), np.nanmax(points, axis=0)
     room = MARGIN * np.where(high > low, high - low, np.maximum(np.abs(high), 1e-3))
     # Where both objectives are at their worst: each staircase begins and ends on this corner's box.
-    worst = np.where([d == "max" for d in found.directions], low - room, high + room)
+    worst = np.where([d == "max" for d in results.directions], low - room, high + room)
     return [
-        Stairs(k, *_edge(surface, worst, rising=found.directions[0] == "max"))
-        for k, surface in enumerate(found.surfaces, start=1)
+        Stairs(k, *_edge(surface, worst, rising=results.directions[0] == "max"))
+        for k, surface in enumerate(results.surfaces, start=1)
         if len(surface)
     ]
 
 
-def seed_points(found: Repeats) -> list[SeedPoints]:
+def seed_points(results: Repeats) -> list[SeedPoints]:
     """The models of each seed that the staircases are made of."""
-    if len(found.run.objectives) != 2:
+    if len(results.run.objectives) != 2:
         return []
-    told = []
-    for seed in found.complete_seeds:
-        front = found.front(seed)
+    points = []
+    for seed in results.complete_seeds:
+        front = results.front(seed)
         x, y = ([point[axis] for point in front.values()] for axis in (0, 1))
-        told.append(SeedPoints(seed, list(front), x, y))
-    return told
+        points.append(SeedPoints(seed, list(front), x, y))
+    return points
 
 
-def findings(found: Repeats) -> list[str]:
-    """What the tests say in sentences, ties and negative results as plainly as the others."""
-    if found.baseline is None:
+def findings(results: Repeats) -> list[str]:
+    """The test results in sentences, including ties and negative results."""
+    if results.baseline is None:
         return [
             "Nothing is tested: the run has no baseline. Name one in the study, such as "
             "`baseline: {method: unet}`, and go on with the sweep."
         ]
     sentences = [
-        f"{plural(len(found.rows), 'comparison')} with the baseline, paired by seed, at "
+        f"{plural(len(results.rows), 'comparison')} with the baseline, paired by seed, at "
         f"α = {ALPHA:g} after Holm's correction."
     ]
-    for objective in found.run.objectives:
-        counts = Counter(r.verdict for r in found.rows if r.objective == objective)
-        told = ", ".join(f"{counts[v]} {words}" for v, words in COUNTED.items() if counts[v])
+    for objective in results.run.objectives:
+        counts = Counter(r.verdict for r in results.rows if r.objective == objective)
+        verdicts = ", ".join(f"{counts[v]} {words}" for v, words in COUNTED.items() if counts[v])
         tested = counts.total() > counts["too few seeds to test"] + counts["constant difference"]
         none = "; none is shown to be better" if tested else ""
-        sentences.append(f"{objective.name}: {told}{'' if counts['better'] else none}.")
-    if found.untuned:
-        sentences.append(found.untuned)
-    if any(row.verdict == "no difference shown" for row in found.rows):
-        sentences.append("That no difference is shown does not mean that there is none.")
-    if missing := sum(row.left_out for row in found.rows):
-        sentences.append(f"{plural(missing, 'pair')} left out for want of a figure.")
+        sentences.append(f"{objective.name}: {verdicts}{'' if counts['better'] else none}.")
+    if results.untuned:
+        sentences.append(results.untuned)
+    if any(row.verdict == "no difference shown" for row in results.rows):
+        sentences.append("No difference shown does not mean that there is none.")
+    if missing := sum(row.left_out for row in results.rows):
+        sentences.append(f"{plural(missing, 'pair')} left out because a metric is missing.")
     return sentences
 
 

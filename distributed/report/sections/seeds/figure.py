@@ -19,11 +19,11 @@ def draw(run: Run, data: Seeds) -> Figure | None:
     total = len(data.repeats.surfaces)
     figure, axes = single_axes(6.4, 4.4)
     for stairs in data.stairs:
-        told = _surface_names(total).get(stairs.seeds)
+        name = _surface_names(total).get(stairs.seeds)
         axes.plot(
-            stairs.x, stairs.y, label=told, color="#30363d" if told else QUIET,
-            lw=2.0 if stairs.seeds == middle(total) else 1.0 if told else 0.7,
-            ls="--" if told and stairs.seeds != middle(total) else "-",
+            stairs.x, stairs.y, label=name, color="#30363d" if name else QUIET,
+            lw=2.0 if stairs.seeds == middle(total) else 1.0 if name else 0.7,
+            ls="--" if name and stairs.seeds != middle(total) else "-",
         )  # fmt: skip
     for i, seed in enumerate(data.points):
         axes.scatter(

@@ -1,4 +1,4 @@
-"""Which trials were stopped early, when, by what they were left behind, and what that saved."""
+"""Trials that were stopped early: when, dominated by which, and the cost saved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trustsweep.distributed.run.ledger import Record
 
 @dataclass(frozen=True)
 class Stop:
-    """A trial that was stopped after `trial.epochs` of the `length` epochs that it asked for.
+    """A trial that was stopped after `trial.epochs` of the `length` epochs of its config.
 
     `length` is None where its configuration does not say, `rung` (from 0) where it stopped at
     none that the study names.
@@ -25,7 +25,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Stops:
-    """What early stopping did in a run.
+    """The effect of early stopping in a run.
 
     Attributes:
         policy: As the study names it.
@@ -47,7 +47,7 @@ class Stops:
 
     @property
     def dominators(self) -> list[tuple[str, int]]:
-        """The trials that left others behind, and how many, most first."""
+        """Trials that dominate stopped ones, and how many, most first."""
         return Counter(i for stop in self.stops for i in stop.trial.dominated_by).most_common()
 
 
@@ -57,17 +57,17 @@ class StoppedSection(Section[Stops]):
 
 
 def stops(run: Run) -> Stops:
-    """Read what the run's trials and its study say of early stopping."""
+    """The early stopping of a run, from its trials and study."""
     scheduler = run.study.search.scheduler
-    told = []
+    early = []
     for trial in run.stopped:
         length = _length(trial)
         rungs = scheduler.rung_epochs(length) if length else {}
-        told.append(Stop(trial, length, rungs.get(trial.epochs)))
+        early.append(Stop(trial, length, rungs.get(trial.epochs)))
     ended = [t for t in (*run.completed, *run.stopped) if _length(t)]
     return Stops(
         policy=scheduler.policy,
-        stops=told,
+        stops=early,
         trained=sum(t.epochs for t in ended),
         full=sum(_length(t) or 0 for t in ended),
     )

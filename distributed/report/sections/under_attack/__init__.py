@@ -1,4 +1,4 @@
-"""What the front's models reach on the test split as the attack's budget grows."""
+"""Test metrics of the front's models against the attack budget."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trustsweep.distributed.report.judged import fully_attacked, trivial
+from trustsweep.distributed.report.evaluated import fully_attacked, trivial_results
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.evaluation_card import EvaluationCard
 from trustsweep.distributed.run.folder import Run
@@ -20,10 +20,9 @@ class UnderAttack:
     """Curves against ε.
 
     Attributes:
-        models: Those of the front that have any; none before the front is judged.
+        models: Those of the front that have any; none before the front is evaluated.
         fully_attacked: Whether the curves are under the full attack.
-        trivial: What the best predictor that ignores the image reaches, by metric; None where it
-            is not known.
+        trivial: The best value of a trivial predictor, by metric; None if unknown.
     """
 
     models: list[EvaluationCard]
@@ -35,11 +34,11 @@ class UnderAttackSection(Section[UnderAttack]):
     figure = "under_attack"
 
     def gather(self, run: Run) -> UnderAttack | None:
-        models = [card for card in run.judged if card.curves.get("epsilon")]
-        if run.judged and not models:
-            return None  # judged without an attack
-        ignoring = trivial(run)
-        return UnderAttack(models, fully_attacked(run), ignoring.reached if ignoring else None)
+        models = [card for card in run.front_cards if card.curves.get("epsilon")]
+        if run.front_cards and not models:
+            return None  # evaluated without an attack
+        trivial = trivial_results(run)
+        return UnderAttack(models, fully_attacked(run), trivial.reached if trivial else None)
 
     def draw(self, run: Run, data: UnderAttack) -> Figure | None:
         from trustsweep.distributed.report.sections.under_attack.figure import draw

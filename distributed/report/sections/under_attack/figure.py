@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from trustsweep.distributed.report.judged import search_curves
+from trustsweep.distributed.report.evaluated import search_curves
 from trustsweep.distributed.report.palette import QUIET, colour, mark
 from trustsweep.distributed.report.sections.under_attack import UnderAttack
 from trustsweep.distributed.report.wording import roles
@@ -13,13 +13,13 @@ from trustsweep.distributed.run.folder import Run
 
 
 def draw(run: Run, data: UnderAttack) -> Figure | None:
-    """What the front's models reach on the test split against the attack budget, and the best
-    predictor that ignores the image beside them."""
+    """Test metrics of the front's models against the attack budget, beside the best predictor
+    that ignores the image."""
     models, trivial = data.models, data.trivial or {}
     names = list(dict.fromkeys(n for m in models for n in m.curves if n != "epsilon"))
     if not names:
         return None
-    shown, told = [m.id for m in run.spotlight], roles(run)
+    shown, role_of = [m.id for m in run.spotlight], roles(run)
     figure = Figure(figsize=(2.2 + 4.2 * len(names), 3.8), layout="constrained")
     grid = figure.subplots(1, len(names), squeeze=False)
     for axes, name in zip(grid[0], names, strict=True):
@@ -30,7 +30,7 @@ def draw(run: Run, data: UnderAttack) -> Figure | None:
                 color=QUIET if place is None else colour(place),
                 marker="." if place is None else mark(place),
                 lw=0.9 if place is None else 1.8, zorder=2 if place is None else 3,
-                label=None if place is None else f"trial {model.id}, {told[model.id]}",
+                label=None if place is None else f"trial {model.id}, {role_of[model.id]}",
             )  # fmt: skip
             if place is not None and name in (searched := search_curves(model)):
                 axes.plot(

@@ -13,8 +13,7 @@ from trustsweep.trainables.metrics.names import MetricName
 
 @dataclass(frozen=True)
 class AtUnseenSites:
-    """The models that were judged there, each with how many samples, and the metrics of clean
-    images there are."""
+    """The models evaluated there with their sample counts, and the metrics on clean images."""
 
     models: list[tuple[EvaluationCard, Unseen]]
     metrics: list[str]
@@ -22,7 +21,7 @@ class AtUnseenSites:
 
 class UnseenSection(Section[AtUnseenSites]):
     def gather(self, run: Run) -> AtUnseenSites | None:
-        models = [(card, card.ood) for card in run.judged if card.ood]
+        models = [(card, card.ood) for card in run.front_cards if card.ood]
         if not models:
             return None
         names = map(MetricName.parse, models[0][0].metrics)

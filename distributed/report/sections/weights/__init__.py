@@ -1,4 +1,4 @@
-"""Which modality carried each prediction, and whether the weights follow the quality."""
+"""Modality weights of predictions, and whether they follow the modalities' quality."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.distributed.report.judged import Answer, answer, class_name
+from trustsweep.distributed.report.evaluated import ModelAnswer, answer, class_name
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.evaluation_card import EvaluationCard, ModalityWeights
 from trustsweep.distributed.run.folder import Run
@@ -38,16 +38,16 @@ class Weight:
 
 @dataclass(frozen=True)
 class Carried:
-    """An answer, what carried it, and whether the model would rather abstain."""
+    """A prediction, its modality weights, and whether the model would abstain."""
 
-    answer: Answer
+    answer: ModelAnswer
     weights: list[Weight]
     doubtful: bool
 
 
 @dataclass(frozen=True)
 class WeighedSample:
-    """One test sample as it is, and with every modality made worse on its own."""
+    """One test sample, clean and with each modality corrupted on its own."""
 
     truth: str
     clean: Carried
@@ -88,7 +88,7 @@ def weighings(run: Run) -> list[Weighing]:
 
     Raises `UserError` as `weighing`.
     """
-    return [found for found in map(weighing, run.judged) if found is not None]
+    return [w for w in map(weighing, run.front_cards) if w is not None]
 
 
 def weighing(card: EvaluationCard) -> Weighing | None:
@@ -141,13 +141,13 @@ def _carried(card: EvaluationCard, i: int, suffix: str, limit: float) -> Carried
     there = shares[present]
     equal = len(there) > 1 and np.ptp(there) < EQUAL
     most = math.nan if equal else max(there, default=math.nan)
-    said = answer(card, i, "sample_", suffix)
+    prediction = answer(card, i, "sample_", suffix)
     return Carried(
-        answer=said,
+        answer=prediction,
         weights=[
             Weight(float(share), float(severity), bool(here), bool(share == most))
             for share, severity, here in zip(shares, severities, present, strict=True)
         ],
-        # An uncertainty that is no number is not accepted either.
-        doubtful=not (math.isnan(limit) or said.uncertainty <= limit),
+        # NaN uncertainty is not accepted either.
+        doubtful=not (math.isnan(limit) or prediction.uncertainty <= limit),
     )

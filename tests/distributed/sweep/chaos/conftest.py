@@ -207,7 +207,7 @@ class Sweep:
         assert "Traceback" not in ended.out + ended.err, ended
         last = ended.err.splitlines()[-1]
         assert last.startswith("trustsweep: "), ended
-        assert last.endswith(f"Go on with: trustsweep sweep --resume {self.run}"), last
+        assert last.endswith(f"Resume with: trustsweep sweep --resume {self.run}"), last
         assert not [word for word in words if word not in last], last
         ledger = self.ledger
         assert ledger.of(State.RUNNING)

@@ -1,4 +1,4 @@
-"""What more than one section shows of the models that were judged."""
+"""Results of evaluated models that more than one section shows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from trustsweep.trainables.metrics.skill import best_trivial
 
 
 def fully_attacked(run: Run) -> bool:
-    """Whether the full ensemble judged the front; False where nothing was attacked."""
+    """Whether the front was evaluated under the full ensemble; False without an attack."""
     cards = attacked(run)
     return bool(cards) and cards[0][0].fully_attacked
 
 
 def search_curves(card: EvaluationCard) -> dict[str, list[float]]:
-    """A model's curves against ε under the attack of the search; {} where only that judged it."""
+    """A model's curves against ε under the attack of the search; {} where no other was run."""
     gap = card.attack.gap if card.attack else {}
     if not gap:
         return {}
@@ -41,7 +41,7 @@ def search_curves(card: EvaluationCard) -> dict[str, list[float]]:
 
 
 @dataclass(frozen=True)
-class Trivial:
+class TrivialResults:
     """Predictors that ignore the image, on the clean samples of one split.
 
     Attributes:
@@ -60,13 +60,10 @@ class Trivial:
         return {metric: self.figures[name][metric] for metric, name in self.best.items() if name}
 
 
-def trivial(run: Run) -> Trivial | None:
-    """On the test split, or on validation where the front is not judged yet.
-
-    None for a run that does not know these predictors' figures.
-    """
-    judged = [card for card in run.judged if card.trivial]
-    figures = judged[0].trivial if judged else run.trivial.get(Split.VAL, {})
+def trivial_results(run: Run) -> TrivialResults | None:
+    """On the test split, or on validation until the front is evaluated; None if not recorded."""
+    evaluated = [card for card in run.front_cards if card.trivial]
+    figures = evaluated[0].trivial if evaluated else run.trivial.get(Split.VAL, {})
     if not figures:
         return None
     shown = [
@@ -75,17 +72,19 @@ def trivial(run: Run) -> Trivial | None:
         if (info.skilled or name in ("false_alarms", "false_alarm_volume"))
         and any(name in row for row in figures.values())
     ]
-    return Trivial(
-        split=judged[0].split if judged else "validation",
+    return TrivialResults(
+        split=evaluated[0].split if evaluated else "validation",
         figures=figures,
         best={metric: best_trivial(figures, metric)[0] for metric in shown},
     )
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a model says of an image: its class (or labels), with what probability, and how unsure
-    it is; of several labels, the probability is that of all of them being as it says."""
+class ModelAnswer:
+    """A model's prediction for an image: class (or labels), probability and uncertainty.
+
+    With several labels, the probability is that of all labels being as predicted.
+    """
 
     name: str
     probability: float
@@ -93,14 +92,14 @@ class Answer:
     right: bool
 
 
-def answer(card: EvaluationCard, i: int, prefix: str = "", suffix: str = "") -> Answer:
-    """What the model says of row `i` of its arrays called `<prefix>probability<suffix>` etc."""
+def answer(card: EvaluationCard, i: int, prefix: str = "", suffix: str = "") -> ModelAnswer:
+    """The prediction for row `i` of the arrays `<prefix>probability<suffix>` etc."""
     stored = card.panel
     probability = stored[f"{prefix}probability{suffix}"][i]
     if "labels" in stored:
         return _labels_answer(card, i, probability, float(stored[f"uncertainty{suffix}"][i]))
     best = int(np.argmax(probability))
-    return Answer(
+    return ModelAnswer(
         name=class_name(card, best),
         probability=float(probability[best]),
         uncertainty=float(stored[f"{prefix}uncertainty{suffix}"][i]),
@@ -110,10 +109,10 @@ def answer(card: EvaluationCard, i: int, prefix: str = "", suffix: str = "") -> 
 
 def _labels_answer(
     card: EvaluationCard, i: int, probability: NDArray[np.float32], uncertainty: float
-) -> Answer:
+) -> ModelAnswer:
     truth, positive = card.panel["labels"][i], probability > 0.5
     known = ~np.isnan(truth)
-    return Answer(
+    return ModelAnswer(
         name=_listed(card, positive),
         probability=float(np.where(positive, probability, 1 - probability).prod()),
         uncertainty=uncertainty,
