@@ -44,7 +44,7 @@ def test_names_can_be_chosen_by_facts_alone():
 @pytest.mark.parametrize("method", METHODS)
 def test_a_space_refuses_what_the_code_would_refuse_in_every_trial(method, phantoms):
     """Every word that a space allows makes a model and a recipe, and any other word neither."""
-    from trustsweep.distributed.workers.recipe import Recipe
+    from trustsweep.distributed.workers.recipe import TrainingRecipe
     from trustsweep.trainables.regimes import from_config
 
     manifest = Manifest.load(phantoms)
@@ -56,7 +56,7 @@ def test_a_space_refuses_what_the_code_would_refuse_in_every_trial(method, phant
         check({**config, **given})
 
     def check(config):
-        Recipe(config, METHODS[method](config, manifest).task)
+        TrainingRecipe(config, METHODS[method](config, manifest).task)
         from_config(config)
 
     attacked = {"regime": "certain", "attack": "pgd"}

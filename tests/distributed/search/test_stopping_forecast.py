@@ -202,7 +202,8 @@ EVENTS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.booleans())
 @settings(max_examples=40)
 def test_any_interleaving_is_taken_and_the_same_calls_give_the_same_verdicts(events, name, seed):
     bounds = [Constraint.model_validate("dice >= -1")]
-    scheduler = Scheduler(policy=name, rungs=[0.25, 0.5, 0.75], learn_from=3, brackets=2)
+    own = {"forecast": {"learn_from": 3}, "halving": {"brackets": 2}}.get(name, {})
+    scheduler = Scheduler(policy=name, rungs=[0.25, 0.5, 0.75], **own)
 
     def verdicts() -> list[Verdict]:
         policy = make_policy(scheduler, BOTH, bounds, seed)

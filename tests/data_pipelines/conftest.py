@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "layouts"
 
 
 def build_miniature(name: str, folder: Path) -> Path:
