@@ -69,13 +69,14 @@ class Condition(ABC):
     """A kind of condition."""
 
     name: ClassVar[str]
-    #: The split that is evaluated under it; None for any.
+    #: The split that is evaluated under it, of those that no other condition is for (such as
+    #: sites that training never saw); None for any.
     split: ClassVar[Split | None] = None
     #: Whether it has members, over which its own name is the mean.
     several: ClassVar[bool] = True
     #: How a study lists its members, where not under ``evaluation.conditions``.
     given_by: ClassVar[str] = ""
-    #: Whether each member is compared with the clean images, as the uncertainty's shift is.
+    #: Whether each member is compared with the clean images, as ``shift@<detail>``.
     shifts: ClassVar[bool] = False
 
     def members(self, plan: EvaluationPlan) -> Mapping[str, Any]:

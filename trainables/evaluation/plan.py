@@ -91,7 +91,10 @@ class EvaluationPlan:
     @property
     def shift_names(self) -> list[str]:
         """What is compared with the clean images: the mean, then each member."""
-        shifts = [ConditionName.parse(m.name).detail for m in self.members if m.condition.shifts]
+        members = [member.name for member in self.members if member.condition.shifts]
+        shifts = [ConditionName.parse(name).detail for name in members]
+        if len({*shifts}) < len(shifts):
+            raise UserError(f"conditions {', '.join(members)}: two share the name of their shift.")
         return [SHIFT, *(str(ConditionName(SHIFT, detail)) for detail in shifts)] if shifts else []
 
     def clean(self) -> EvaluationPlan:

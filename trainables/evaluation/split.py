@@ -27,7 +27,7 @@ from trustsweep.trainables.metrics.catalog import (
     state_classes,
 )
 from trustsweep.trainables.metrics.labels import Labelled, LabelMetrics
-from trustsweep.trainables.metrics.names import SHIFT, MetricName
+from trustsweep.trainables.metrics.names import MetricName
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.ranking import Answers, Ranking
 from trustsweep.trainables.metrics.referral import Referral, Segmented
@@ -120,11 +120,8 @@ class Evaluation:
         if self.plan.budgets:
             result |= self._areas()
         if self._shifts:
-            shifts = {
-                str(ConditionName(SHIFT, ConditionName.parse(condition).detail)): shift.compute()
-                for condition, shift in self._shifts.items()
-            }
-            for name, metrics in {SHIFT: _mean(list(shifts.values())), **shifts}.items():
+            shifts = [shift.compute() for shift in self._shifts.values()]
+            for name, metrics in zip(self.plan.shift_names, [_mean(shifts), *shifts], strict=True):
                 result |= _prefixed(name, metrics)
         return result | self._skills(result)
 

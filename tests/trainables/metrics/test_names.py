@@ -68,6 +68,25 @@ def test_names_of_an_evaluation_read_as_they_were_meant(task: TaskName) -> None:
         assert metric_info(text).name == text
 
 
+def test_two_conditions_have_no_shift_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tilted(conditions.Condition):
+        name = "tilted"
+        shifts = True
+
+        def describe(self, detail: str) -> str:
+            return f"tilted by {detail}"
+
+        def perturb(self, batch, member, tools, before):
+            return batch
+
+    monkeypatch.setitem(CONDITIONS._added, "tilted", Tilted)
+    apart = EvaluationPlan(epsilons=(0.0, 0.01), conditions=("tilted@0.02",))
+    assert apart.shift_names == ["shift", "shift@0.01", "shift@0.02"]
+    same = EvaluationPlan(epsilons=(0.0, 0.01), conditions=("tilted@0.01",))
+    with pytest.raises(UserError, match=r"attacked@0.01, tilted@0.01: two share"):
+        _ = same.shift_names
+
+
 def test_a_group_crosses_any_condition() -> None:
     info = metric_info("attacked@0.01.auroc[sex=F]")
     assert info.meaning.endswith("under attack with ε = 0.01, of the samples whose sex is F")
