@@ -53,6 +53,7 @@ def test_a_plugin_adds_one_of_everything_by_one_line_each():
         assert meaning in line
 
 
+@pytest.mark.slow
 def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path):
     data = tmp_path / "data"
     trustsweep("prepare", "--layout", "bars", "--size", 16, "--out", data, "--plugin", EVERYTHING)

@@ -94,6 +94,7 @@ def configs(problem: Analytic, count: int) -> list[dict[str, float]]:
     return [{f"x{i + 1}": float(x) for i, x in enumerate(row)} for row in draws]
 
 
+@pytest.mark.slow
 def test_curves_foretell_their_ends_as_real_ones_do():
     problem = Analytic("zdt1")
     curves = np.array(

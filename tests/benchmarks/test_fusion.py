@@ -102,6 +102,7 @@ def test_claims_hold_where_they_are_true_with_their_margins():
     assert found["reliability", "permuted severities"].verdict == HELD
 
 
+@pytest.mark.slow
 def test_a_margin_is_a_margin_and_a_strong_baseline_leaves_nothing_to_test():
     # A little bolder is a little worse calibrated: by less than 30 %.
     mine, theirs = arm(worse=0.58, boldness=1.9), arm(worse=0.57, boldness=2.1)

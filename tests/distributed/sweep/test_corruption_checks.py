@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from trustsweep.data_pipelines.corruptions import CORRUPTIONS
 from trustsweep.data_pipelines.corruptions.suites import SUITES
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.schema import Feature, Manifest, TaskName
+from trustsweep.data_pipelines.schema import Feature, Kind, Manifest, Modality, TaskName
 from trustsweep.distributed.cli.app import app
 from trustsweep.distributed.run.folder import evaluation_plan
 from trustsweep.distributed.sweep.checks import check
@@ -30,17 +30,31 @@ IMAGES = Manifest(
 )
 
 
-TABLE = dataclasses.replace(IMAGES, image_shape=(), tabular=(Feature(name="age"),))
+TABLE = dataclasses.replace(
+    IMAGES,
+    tasks=(TaskName.CLASSIFICATION,),
+    image_shape=(),
+    tabular=(Feature(name="age"), Feature(name="weight")),
+    modalities=tuple(
+        Modality(name=name, kind=Kind.TABULAR, column="tabular", indices=(i,))
+        for i, name in enumerate(("age", "weight"))
+    ),
+)
 
 
-def study(objective="dice_area", regime="none", **evaluation) -> Study:
-    raw = {"name": "s", "methods": ["unet"], "objectives": [objective], "data": "folder"}
+def study(objective="dice_area", regime="none", method="unet", **evaluation) -> Study:
+    raw = {"name": "s", "methods": [method], "objectives": [objective], "data": "folder"}
     space = {"regime": regime}
     return parse({**raw, "space": space, "evaluation": evaluation}, "file.yaml")
 
 
 def unattacked(**changes) -> Study:
     return study(**{"objective": "clean.dice", "epsilons": [0], **changes})
+
+
+def of_table(**changes) -> Study:
+    """For data without images."""
+    return unattacked(**{"objective": "clean.nll", "method": "draf", **changes})
 
 
 def test_the_suite_reaches_the_plan_and_its_state():
@@ -84,10 +98,10 @@ def test_a_corruption_that_would_change_nothing_is_refused(name, words):
 
 def test_what_is_offered_instead_would_pass():
     with pytest.raises(UserError) as error:
-        check(unattacked(corruptions=["jpeg"]), TABLE)
+        check(of_table(corruptions=["jpeg"]), TABLE)
     offered = str(error.value).partition("Choose among: ")[2].rstrip(".").split(", ")
-    assert offered == ["feature-mask", "value-noise", "mixed-quality"]
-    check(unattacked(corruptions=offered), TABLE)
+    assert offered == ["modality-drop", "feature-mask", "value-noise", "mixed-quality"]
+    check(of_table(corruptions=offered), TABLE)
 
 
 @pytest.mark.parametrize(
@@ -97,19 +111,19 @@ def test_what_is_offered_instead_would_pass():
             {"epsilons": [0, 0.01]},
             r"evaluation\.epsilons: .*folder has none\. Give epsilons: \[0\]",
         ),
-        ({"regime": "all"}, r"space\.regime: .*unet .*folder has none\. Give regime: none"),
+        ({"regime": "all"}, r"space\.regime: .*draf .*folder has none\. Give regime: none"),
         ({"regime": {"choices": ["none", "random"]}}, r"space\.regime: "),
     ],
     ids=str,
 )
 def test_attacks_are_for_images(changes, words):
     with pytest.raises(UserError, match=f"^{words}"):
-        check(unattacked(corruptions=["feature-mask"], **changes), TABLE)
+        check(of_table(corruptions=["feature-mask"], **changes), TABLE)
     check(unattacked(corruptions=["jpeg"], **changes), IMAGES)
 
 
 def test_a_baseline_that_attacks_what_has_no_image_is_refused():
-    known = unattacked(corruptions=["feature-mask"])
+    known = of_table(corruptions=["feature-mask"])
     attacked = known.model_copy(update={"seeds": 3, "baseline": {"regime": "all"}})
     with pytest.raises(UserError, match=r"baseline: regime all .*folder has none"):
         check(attacked, TABLE)

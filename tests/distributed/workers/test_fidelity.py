@@ -9,7 +9,7 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.data_pipelines.streams.order import part, spread
 from trustsweep.distributed.workers.fidelity import FULL, Level, Levels, check, portion
-from trustsweep.search_spaces.study import Fidelity, Scheduler, parse
+from trustsweep.search_spaces.study import Fidelity, Scheduler, Study, parse
 
 #: Rungs at 1/8, 1/4 and 1/2.
 EIGHTH = Scheduler(first=0.125, factor=2)
@@ -115,6 +115,10 @@ def study(parameters, **space):
     return parse(raw, "s.yaml")
 
 
+def grown(asked: Study, manifest: Manifest) -> None:
+    check(asked, asked.search_space(), manifest)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -127,11 +131,11 @@ def study(parameters, **space):
 )
 def test_a_parameter_that_cannot_grow_is_refused_by_its_key(manifest, name, words):
     with pytest.raises(UserError, match=rf"^fidelity\.parameters\.{name}: .*{words}"):
-        check(study({name: 0.5}), manifest)
+        grown(study({name: 0.5}), manifest)
 
 
 def test_parameters_of_one_method_or_with_choices_may_grow(manifest):
-    check(study({"attack_steps": 0.3, "kl_anneal_epochs": 0.5}), manifest)
-    check(study({"attack_steps": 0.3}, attack_steps={"choices": [5, 10]}), manifest)
+    grown(study({"attack_steps": 0.3, "kl_anneal_epochs": 0.5}), manifest)
+    grown(study({"attack_steps": 0.3}, attack_steps={"choices": [5, 10]}), manifest)
     with pytest.raises(UserError, match="a whole number"):
-        check(study({"attack_steps": 0.3}, attack_steps={"choices": [5, 2.5]}), manifest)
+        grown(study({"attack_steps": 0.3}, attack_steps={"choices": [5, 2.5]}), manifest)
