@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import optuna
@@ -50,6 +50,7 @@ from trustsweep.distributed.sweep.plan import PreparedSweep, prepare
 from trustsweep.distributed.sweep.progress import SweepProgress
 from trustsweep.distributed.version import VERSION, code_revision
 from trustsweep.distributed.workers.outcome import CONFIG, FINISHED, METRICS, RUNG
+from trustsweep.search_spaces.policies import POLICIES
 from trustsweep.search_spaces.study import Scheduler, Study
 from trustsweep.trainables.metrics.catalog import COSTS
 
@@ -57,7 +58,6 @@ EPOCHS = 4
 MARKS = (1_000, 5_000, 10_000)
 #: Of the rows beside the first: TPE, and the other rule of stopping.
 FEWER = 1_000
-POLICIES = get_args(Scheduler.model_fields["policy"].annotation)
 DEFAULT = Scheduler().policy
 #: What is timed, by the name of its row. What one calls of another counts for the other alone.
 PARTS: dict[str, list[tuple[Any, tuple[str, ...]]]] = {
@@ -280,7 +280,7 @@ def main() -> None:
     )
     parser.add_argument("--trials", type=int, default=MARKS[-1])
     parser.add_argument(
-        "--policy", default=DEFAULT, choices=POLICIES, help=f"{DEFAULT} if left out"
+        "--policy", default=DEFAULT, choices=list(POLICIES), help=f"{DEFAULT} if left out"
     )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--quick", action="store_true", help="a few dozen trials")

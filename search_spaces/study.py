@@ -30,6 +30,7 @@ from trustsweep.data_pipelines.corruptions import suites
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.search_spaces.policies import POLICIES
 from trustsweep.search_spaces.space import METHOD, Space, Value, repeated
 from trustsweep.trainables.conditions import ConditionName
 from trustsweep.trainables.registry import CONDITIONS, METHODS
@@ -92,10 +93,11 @@ class Scheduler(_Section):
     quarter and a half. Before a quarter, slow starters look hopeless and calibration foretells the
     opposite of its end, and each rung costs an evaluation. `factor`, `brackets` and `ranking`
     belong to halving; `risk`, the chance of reaching the front below which a trial is stopped, and
-    `learn_from`, trials that must run to the end before any is stopped, belong to forecast.
+    `learn_from`, trials that must run to the end before any is stopped, belong to forecast. A
+    policy that a plug-in registers has its own under `settings`.
     """
 
-    policy: Literal["halving", "forecast", "none"] = "forecast"
+    policy: str = "forecast"
     rungs: list[Annotated[float, Field(gt=0, lt=1)]] | None = None
     first: Annotated[float, Field(gt=0, lt=1)] = 0.25
     factor: Annotated[float, Field(gt=1)] = 2.0
@@ -103,6 +105,15 @@ class Scheduler(_Section):
     ranking: Literal["scalarised", "hypervolume", "epsilon-net"] = "scalarised"
     risk: Annotated[float, Field(gt=0, lt=1)] = 0.15
     learn_from: Annotated[int, Field(ge=3)] = 8
+    settings: dict[str, Any] = {}
+
+    @field_validator("policy")
+    @classmethod
+    def _known_policy(cls, name: str) -> str:
+        if name not in POLICIES:
+            close, known = nearest(name, list(POLICIES)), ", ".join(POLICIES)
+            raise ValueError(f"unknown policy {name!r}{close} Known: {known}")
+        return name
 
     @model_validator(mode="before")
     @classmethod

@@ -18,6 +18,7 @@ from trustsweep import (
     LAYOUTS,
     METHODS,
     METRICS,
+    POLICIES,
     REGIMES,
     SECTIONS,
     Condition,
@@ -26,12 +27,14 @@ from trustsweep import (
     Loss,
     Method,
     MetricInfo,
+    Policy,
     Prediction,
     Sample,
     Section,
     Standardise,
     SumState,
     TaskName,
+    Verdict,
     categorical_maps,
 )
 from trustsweep.trainables.attacks.pgd import PGD
@@ -172,3 +175,25 @@ class Mirrored(Condition):
 
 
 CONDITIONS.register("mirrored", Mirrored)
+
+
+class Lagging(Policy):
+    """Stops what lies further than a margin behind the best at its rung, by the first objective."""
+
+    def __init__(self, objectives, constraints=(), *, rungs, seed=0, margin=1.0):
+        super().__init__(objectives, constraints, rungs=rungs, seed=seed)
+        self.margin = margin
+        self.best = [float("-inf")] * rungs
+
+    def report(self, trial, rung, metrics):
+        objective = self.objectives[0]
+        value = metrics[objective.name] * (1 if objective.direction == "max" else -1)
+        self.best[rung] = max(self.best[rung], value)
+        behind = self.best[rung] - value
+        return Verdict(behind > self.margin, f"{behind:.3g} behind" if behind > self.margin else "")
+
+    def end(self, trial, metrics):
+        pass
+
+
+POLICIES.register("lagging", Lagging)

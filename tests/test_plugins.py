@@ -48,6 +48,7 @@ def test_a_plugin_adds_one_of_everything_by_one_line_each():
         "loudness": "Mean confidence",
         "loudest": "The highest mean confidence of a run's trials.",
         "mirrored": "Images mirrored along one axis, counted from the last.",
+        "lagging": "Stops what lies further than a margin behind the best at its rung",
     }.items():
         (line,) = [line for line in listed.splitlines() if line.split()[:1] == [name]]
         assert meaning in line
@@ -158,7 +159,8 @@ def test_a_sweep_on_nothing_of_ours_reaches_its_front_and_its_report(tmp_path):
         "methods: [brightest, linear]\n"
         "objectives: [balanced_accuracy_area, clean.brier]\n"
         "space: {epochs: 2, regime: {choices: [none, rarely]}, attack: long-step}\n"
-        "search: {trials: 3, sampler: random, scheduler: none}\n"
+        "search: {trials: 3, sampler: random,\n"
+        "  scheduler: {policy: lagging, settings: {margin: 2.0}}}\n"
         "evaluation: {epsilons: [0, 0.02], corruptions: [fading], severities: [3], final: fast,\n"
         "  conditions: [mirrored@1, mirrored@2]}\n"
     )

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from trustsweep.distributed.report.section import Section
     from trustsweep.distributed.report.sections import SECTIONS
     from trustsweep.distributed.run.folder import Run
+    from trustsweep.distributed.search.stopping.policy import Policy, Verdict
     from trustsweep.distributed.workers.model import Model
+    from trustsweep.search_spaces.policies import POLICIES
     from trustsweep.search_spaces.study import Study
     from trustsweep.trainables.attacks.engine import Attack
     from trustsweep.trainables.conditions import Condition
@@ -57,6 +59,8 @@ _NAMES = {
     "distributed.report.sections": ("SECTIONS",),
     "distributed.run.folder": ("Run",),
     "distributed.workers.model": ("Model",),
+    "distributed.search.stopping.policy": ("Policy", "Verdict"),
+    "search_spaces.policies": ("POLICIES",),
     "search_spaces.study": ("Study",),
     "trainables.attacks.engine": ("Attack",),
     "trainables.conditions": ("Condition",),
@@ -80,6 +84,7 @@ __all__ = [
     "LAYOUTS",
     "METHODS",
     "METRICS",
+    "POLICIES",
     "REGIMES",
     "RISKS",
     "SECTIONS",
@@ -98,6 +103,7 @@ __all__ = [
     "MetricInfo",
     "MetricState",
     "Model",
+    "Policy",
     "Prediction",
     "Progress",
     "Regime",
@@ -111,6 +117,7 @@ __all__ = [
     "Task",
     "TaskName",
     "UserError",
+    "Verdict",
     "bernoulli_maps",
     "beta_maps",
     "categorical_maps",

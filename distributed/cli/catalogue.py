@@ -10,7 +10,7 @@ from trustsweep.data_pipelines.corruptions.suites import SUITES
 from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.registry import Registry
 from trustsweep.distributed.report.sections import SECTIONS
-from trustsweep.distributed.search.stopping import POLICIES
+from trustsweep.search_spaces.policies import POLICIES
 from trustsweep.search_spaces.study import FITTING, read, shipped_studies
 from trustsweep.trainables.metrics.catalog import AREAS, COSTS, METRICS, MetricInfo, metric_info
 from trustsweep.trainables.metrics.names import SKILL

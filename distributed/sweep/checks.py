@@ -49,6 +49,10 @@ def check(study: Study, manifest: Manifest) -> None:
             f"search.scheduler.rungs: {scheduler.policy} stops trials at rungs, and there is none. "
             "Name some, or the policy none."
         )
+    if scheduler.settings:
+        from trustsweep.distributed.search.stopping import make_policy
+
+        make_policy(scheduler, [])
     _usable_references(study, task)
     _repeatable(study, space)
     _known_metrics(study, study.objectives, "objectives", task)

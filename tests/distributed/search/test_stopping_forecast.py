@@ -10,11 +10,14 @@ from scipy import stats
 from sklearn.linear_model import Ridge as Oracle
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from trustsweep.distributed.search.stopping import POLICIES, make_policy
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.distributed.search.stopping import make_policy
 from trustsweep.distributed.search.stopping.forecast import Forecast
 from trustsweep.distributed.search.stopping.policy import Verdict
 from trustsweep.distributed.search.stopping.regression import Ridge
+from trustsweep.distributed.search.stopping.unstopped import Unstopped
 from trustsweep.distributed.statistics.front import Objective, hypervolume
+from trustsweep.search_spaces.policies import POLICIES
 from trustsweep.search_spaces.study import Constraint, Scheduler
 
 BOTH = [Objective("dice", "max"), Objective("ece", "min")]
@@ -238,3 +241,20 @@ def test_decisions_stay_quick_after_thousands_of_trials():
         policy.report(f"new{trial}", RUNGS - 1, figures(curve[-2]))
     # About 1 ms each; the bound is for a busy machine.
     assert time.process_time() - began < 200 * 0.01
+
+
+def test_a_policy_from_outside_gets_the_settings_that_it_has(monkeypatch):
+    class Mine(Unstopped):
+        def __init__(self, objectives, constraints=(), *, rungs, seed=0, margin=1.0):
+            super().__init__(objectives, constraints, rungs=rungs, seed=seed)
+            self.margin = margin
+
+    with pytest.raises(ValueError, match="unknown policy 'forcast', did you mean 'forecast'"):
+        Scheduler(policy="forcast")
+    monkeypatch.setitem(POLICIES._added, "mine", Mine)
+    made = make_policy(Scheduler(policy="mine", settings={"margin": 0.5}), BOTH)
+    assert (made.margin, made.rungs) == (0.5, 2)
+    with pytest.raises(UserError, match=r"mine has no setting 'margen'. Known: margin"):
+        make_policy(Scheduler(policy="mine", settings={"margen": 0.5}), BOTH)
+    with pytest.raises(UserError, match="has no setting 'seed'"):
+        make_policy(Scheduler(policy="none", settings={"seed": 1}), BOTH)
