@@ -42,7 +42,7 @@ class Diverged(RuntimeError):
     """The training loss stopped being a number; the message says where."""
 
 
-class _Objective(NamedTuple):
+class _Procedure(NamedTuple):
     """Method and regime of a config; stateless, so made again for every level."""
 
     method: Method
@@ -138,7 +138,7 @@ class Training:
         if not index and self.config["encoder"]:
             self._start_from(Path(self.config["encoder"]))
         level = self.levels.training(index)
-        objective = self._objective(level)
+        procedure = self._procedure(level)
         steps = samples.steps(self.config["batch_size"], self.rank.world, level.data)
         totals: dict[str, torch.Tensor] = {}
         with self._meter.running() as spent:
@@ -147,7 +147,7 @@ class Training:
             for step, (batch, weight) in enumerate(self._batches(samples)):
                 progress = Progress(index + step / steps, epochs)
                 batch = self._trained.moved(batch, level)
-                sums = self._step(objective, batch, weight, progress, step, spent)
+                sums = self._step(procedure, batch, weight, progress, step, spent)
                 for name, value in sums.items():
                     value = torch.as_tensor(value, dtype=torch.float64, device=self.device)
                     totals[name] = totals[name] + value if name in totals else value
@@ -164,7 +164,7 @@ class Training:
                 batch_size=batch_size,
                 rank=self.rank.index,
                 world=self.rank.world,
-                method=self._objective(level).method,
+                method=self._procedure(level).method,
                 spent=spent,
             )
 
@@ -211,10 +211,10 @@ class Training:
         stored = {k: v.item() for k, v in tensors.items() if k.startswith("cost.")}
         self._meter.total = Cost.from_metrics(stored if cost is None else cost)
 
-    def _objective(self, level: Level) -> _Objective:
+    def _procedure(self, level: Level) -> _Procedure:
         config = level.scaled(self.config)
         method = METHODS[config["method"]](config, self.manifest)
-        return _Objective(method, from_config(config))
+        return _Procedure(method, from_config(config))
 
     def _start_from(self, file: Path) -> None:
         """Load the initial encoder. Only training does: a trained model needs no file."""
@@ -240,7 +240,7 @@ class Training:
 
     def _step(
         self,
-        objective: _Objective,
+        procedure: _Procedure,
         batch: Batch,
         weight: float,
         progress: Progress,
@@ -248,7 +248,7 @@ class Training:
         spent: Cost,
     ) -> dict[str, torch.Tensor | float]:
         """One optimiser step; this rank's sums over rows of the losses, and its attacked rows."""
-        method, regime = objective
+        method, regime = procedure
         seeds = draw_seeds(batch.sample_id, "regime", self.config["seed"], self.epochs_done)
         with self._trained.autocast():
             chosen = regime(method, self.network, batch, seeds=seeds, step=step)
