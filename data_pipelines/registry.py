@@ -86,8 +86,10 @@ class Registry(Mapping[str, Any]):
     def register(self, name: str, implementation: Any) -> None:
         """Add an implementation, from a plug-in file.
 
-        Its facts are its attributes. Raises `UserError` for a name that is taken.
+        Its facts are its attributes. Raises `UserError` for a name that is taken, or that is not
+        the implementation's own `name`, where it has one.
         """
+        self._one_name(name, implementation)
         known = self._added.get(name, implementation)
         if name in self._own or known is not implementation:
             raise UserError(f"{self.kind} {name!r} is registered already. Choose another name.")
@@ -100,6 +102,7 @@ class Registry(Mapping[str, Any]):
         entry = self._entries[name]
         module, attribute = entry.target.split(":")
         implementation = getattr(import_module(module), attribute)
+        self._one_name(name, implementation)
         for key, value in entry.facts.items():
             if getattr(implementation, key, None) != value:
                 raise TypeError(
@@ -173,6 +176,12 @@ class Registry(Mapping[str, Any]):
         if self._group is not None:
             plugins.load()
         return list(dict.fromkeys([*self._entries, *self._added]))
+
+    def _one_name(self, name: str, implementation: Any) -> None:
+        """Under two names, one would be looked for and never found."""
+        own = getattr(implementation, "name", name)
+        if isinstance(own, str) and own != name:
+            raise UserError(f"{self.kind} {name!r} calls itself {own!r}. Give it one name.")
 
     def _known(self, name: str) -> None:
         names = self._names

@@ -517,7 +517,9 @@ def fitting_methods(raw: Mapping[str, Any], source: str) -> list[str]:
     manifest = Manifest.load(raw["data"])
     try:
         bounds = [Constraint.model_validate(c).metric for c in raw.get("constraints", ())]
-        names = [*raw.get("objectives", ()), *bounds]
+        listed = raw.get("objectives", ())
+        # What is no list, the study itself refuses in better words.
+        names = [*([listed] if isinstance(listed, str) else listed), *bounds]
     except (ValidationError, TypeError) as error:
         raise UserError(f"{source}: constraints: not of the form clean.dice >= 0.5.") from error
     tasks = [t for t in manifest.tasks if all(t in metric_info(n).tasks for n in names)]

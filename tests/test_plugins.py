@@ -94,6 +94,12 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
             "from trustsweep import METHODS\nMETHODS.register('unet', object())\n",
             "method 'unet' is registered already",
         ),
+        (
+            "from trustsweep import CONDITIONS, Condition\n"
+            "class Tilted(Condition):\n    name = 'tilt'\n"
+            "CONDITIONS.register('tilted', Tilted)\n",
+            "condition 'tilted' calls itself 'tilt'. Give it one name",
+        ),
     ],
 )
 def test_a_plugin_that_cannot_be_loaded_is_named_with_its_line(tmp_path, monkeypatch, text, words):

@@ -145,9 +145,10 @@ class Model:
             attack: Instead of the plan's: one of `ATTACKS`, or "fast" or "full".
             start: The worst images within a smaller ε.
         """
-        seeds = draw_seeds(batch.sample_id, "attack")
+        plan = dataclasses.replace(self.plan, attack=attack or self.plan.attack)
         with self.autocast():
-            return self.adversary(attack)(self.moved(batch), epsilon, seeds, start)
+            moved = self.moved(batch)
+            return self._attacked(self.method, plan, FULL, Cost(), moved, epsilon, start)
 
     def evaluate(
         self,

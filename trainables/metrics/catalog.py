@@ -369,11 +369,6 @@ def _skill_info(name: MetricName) -> MetricInfo:
     return MetricInfo(str(name), "max", -math.inf, 1.0, "", meaning, info.states)
 
 
-def leaf(name: str) -> str:
-    """The metric that a full name is of, without condition, area and skill: "dice"."""
-    return MetricName.parse(name).metric
-
-
 def under_attack(name: str) -> bool:
     """Whether a full name is a figure of attacked images, as areas and shifts are too."""
     return MetricName.parse(name).under_attack

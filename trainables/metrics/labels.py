@@ -5,6 +5,7 @@ Means over labels are over those of which anything is known (macro).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -41,8 +42,7 @@ class Labelled:
 
     @property
     def error(self) -> np.ndarray:
-        """(n,) float64: the share of the known labels that are wrong, 0 where none is known; NaN
-        where a probability is."""
+        """(n,) float64: the share of the known labels that are wrong; NaN for NaN probabilities."""
         known = ~np.isnan(self.truth)
         wrong = ((self.probability > 0.5) != (self.truth > 0.5)) & known
         share = wrong.sum(axis=1) / np.maximum(known.sum(axis=1), 1)
@@ -73,6 +73,7 @@ class LabelMetrics(SampleState, MetricState):
     names = ("accuracy", "auroc", "average_precision", "nll", "brier", "aurc", "e_aurc")
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
+        prediction, batch = _labelled(prediction, batch)
         p, truth = findings(prediction, batch)
         self.add(batch.sample_id, [uncertainty_map(prediction, self.uncertainty), truth, p])
 
@@ -115,11 +116,27 @@ class LabelCalibration(CalibrationBins):
 class LabelShift(Shift):
     """The mean probability of the truth of an image's known labels, in place of Dice."""
 
+    def update(self, clean: Prediction, attacked: Prediction, batch: Batch) -> None:
+        before, labelled = _labelled(clean, batch)
+        super().update(before, _labelled(attacked, batch)[0], labelled)
+
     def _merit(self, prediction: Prediction, batch: Batch) -> Tensor:
         p, truth = findings(prediction, batch)
         known = ~truth.isnan()
         given = torch.where(truth > 0.5, p, 1 - p).masked_fill(~known, 0)
         return given.sum(dim=1) / known.sum(dim=1).clamp(min=1)
+
+
+def _labelled(prediction: Prediction, batch: Batch) -> tuple[Prediction, Batch]:
+    """Without the images of which no label is known, which would count as images without error."""
+    truth = findings(prediction, batch)[1]
+    rows = (~truth.isnan()).any(dim=1).nonzero().flatten().tolist()
+    kept = dataclasses.replace(
+        prediction,
+        scores=prediction.scores[rows],
+        uncertainty={name: values[rows] for name, values in prediction.uncertainty.items()},
+    )
+    return kept, batch.select(rows)
 
 
 def _whole(answers: Labelled, names: tuple[str, ...]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from trustsweep.trainables.conditions import ATTACKED, CLEAN, ConditionName
+from trustsweep.trainables.conditions import ATTACKED, ConditionName
 
 SKILL = "skill"
 SHIFT = "shift"
@@ -75,12 +75,3 @@ class MetricName:
         return self.area or (
             self.condition is not None and self.condition.kind in (ATTACKED, SHIFT)
         )
-
-
-def clean(metric: str) -> str:
-    """The full name of a metric of clean images.
-
-    >>> clean("dice")
-    'clean.dice'
-    """
-    return str(MetricName(metric, ConditionName(CLEAN)))

@@ -161,13 +161,13 @@ class TrivialLabels(TrivialPredictors):
     def learn(truths: Iterable[np.ndarray]) -> Prior:
         total = np.zeros((2, 0))
         for labels in truths:
-            total = _asked(total, labels)
+            total = _label_counts(total, labels)
         if not total.size:
             raise ValueError("a prior needs the labels of the train split")
         return Prior(rates=_rates(total))
 
     def add(self, truth: np.ndarray) -> None:
-        self._total = _asked(self._total, truth)
+        self._total = _label_counts(self._total, truth)
 
     def merge(self, other: Self) -> None:
         if other._total.size:
@@ -341,7 +341,7 @@ def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return total
 
 
-def _asked(total: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _label_counts(total: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(2, K) with labels (B, K) added: images that have each, and images where it is known."""
     known = ~np.isnan(labels)
     more = np.stack([np.where(known, labels, 0).sum(axis=0, dtype=np.float64), known.sum(axis=0)])
@@ -353,7 +353,7 @@ def _rates(total: np.ndarray) -> np.ndarray:
 
 
 def _label_metrics(q: np.ndarray, rates: np.ndarray, total: np.ndarray) -> dict[str, float]:
-    """What the probabilities q of the labels give; `total` as `_asked` has it."""
+    """What the probabilities q of the labels give; `total` as `_label_counts` has it."""
     known = ~np.isnan(rates) & ~np.isnan(q) if q.shape == rates.shape else np.zeros(0, dtype=bool)
     if not known.any():
         names = ("accuracy", "auroc", "average_precision", "nll", "brier")

@@ -67,14 +67,19 @@ class Task(ABC):
     def truth(self, batch: Batch) -> Tensor:
         """The ground truth of a batch. Raises ValueError for a batch without it."""
 
-    @abstractmethod
     def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
-        """The scores (`Prediction.scores`) of a batch beside its truth."""
+        """The scores (`Prediction.scores`) of a batch beside its truth: of K >= 2 columns, classes
+        that exclude each other."""
+        size, truth = len(scores), self.truth(batch).reshape(len(scores), -1)
+        if scores.shape[1] > 1:
+            return Decisions(scores.reshape(size, scores.shape[1], -1), truth.long())
+        return Decisions(scores.reshape(size, 1, -1), truth.float())
 
     @abstractmethod
     def harm(self, decisions: Decisions) -> Tensor:
         """(B,): how wrong the predictions are by the task's own measure; larger is worse, inf for
-        a NaN score. Above 0 where the prediction is wrong."""
+        a NaN score. Above 0 where the prediction is wrong, of a task whose `losses` are not
+        thorough."""
 
     @abstractmethod
     def performance(self, decisions: Decisions) -> Tensor:

@@ -39,12 +39,6 @@ class Classification(Task):
             raise ValueError(f"{self} needs a batch with labels")
         return batch.label
 
-    def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
-        size, truth = len(scores), self.truth(batch).reshape(len(scores), -1)
-        if scores.shape[1] > 1:
-            return Decisions(scores.reshape(size, scores.shape[1], -1), truth.long())
-        return Decisions(scores.reshape(size, 1, -1), truth.float())
-
     def harm(self, decisions: Decisions) -> Tensor:
         return margin_harm(decisions)
 

@@ -50,14 +50,6 @@ class Segmentation(Task):
             raise ValueError(f"{self} needs a batch with masks")
         return batch.mask
 
-    def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
-        size, truth = len(scores), self.truth(batch)
-        if scores.shape[1] > 1:
-            return Decisions(
-                scores.reshape(size, scores.shape[1], -1), truth.reshape(size, -1).long()
-            )
-        return Decisions(scores.reshape(size, 1, -1), truth.reshape(size, -1).float())
-
     def harm(self, decisions: Decisions) -> Tensor:
         return overlap_harm(decisions)
 

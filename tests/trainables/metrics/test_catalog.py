@@ -15,10 +15,10 @@ from trustsweep.trainables.metrics.catalog import (
     SHIFTS,
     MetricInfo,
     all_names,
-    leaf,
     metric_info,
     state_classes,
 )
+from trustsweep.trainables.metrics.names import MetricName
 
 PLAN = EvaluationPlan(
     epsilons=(0.0, 0.005, 0.01),
@@ -81,7 +81,8 @@ def test_what_a_skill_is_of() -> None:
     assert "ignores the image" in info.meaning
     assert "ε = 0.01" in info.meaning
     assert metric_info("skill.dice_lesion_area").tasks == (TaskName.SEGMENTATION,)
-    assert [leaf(n) for n in ("skill.dice_lesion_area", "clean.auroc", "shift@0.1.auroc")] == [
+    names = ("skill.dice_lesion_area", "clean.auroc", "shift@0.1.auroc")
+    assert [MetricName.parse(n).metric for n in names] == [
         "dice_lesion", "auroc", "auroc",
     ]  # fmt: skip
     # A constant answer has the best calibration, so there is nothing to be skilled in.

@@ -95,6 +95,29 @@ def test_what_is_not_known_counts_nowhere(cls: type) -> None:
 
 
 @pytest.mark.parametrize("cls", STATES, ids=lambda cls: cls.__name__)
+def test_an_image_of_which_nothing_is_known_counts_nowhere(cls: type) -> None:
+    p, truth = draw(4)
+    rng = np.random.default_rng(4)
+    nothing = np.full((7, K), math.nan)
+    more = np.concatenate([p, rng.random((7, K))]), np.concatenate([truth, nothing])
+    plain, padded = cls(), cls()
+    plain.update(*pair(p, truth))
+    padded.update(*pair(*more))
+    assert padded.compute() == pytest.approx(plain.compute(), abs=1e-12)
+
+
+def test_a_shift_is_of_images_of_which_something_is_known() -> None:
+    p, truth = draw(5)
+    truth[3:9] = math.nan
+    attacked, kept = np.clip(p - 0.2, 0.01, 0.99), [*range(3), *range(9, N)]
+    whole, part_of = LabelShift(), LabelShift()
+    whole.update(pair(p, truth)[0], pair(attacked, truth)[0], pair(p, truth)[1])
+    few = pair(p, truth), pair(attacked, truth)
+    part_of.update(part(few[0], kept)[0], *part(few[1], kept))
+    assert whole.compute() == part_of.compute()
+
+
+@pytest.mark.parametrize("cls", STATES, ids=lambda cls: cls.__name__)
 def test_order_and_split_over_workers_do_not_matter(cls: type) -> None:
     whole = pair(*draw(1))
     one = cls()
