@@ -75,9 +75,12 @@ class MetricInfo:
 def _states(
     segmentation: str = "", classification: str = "", multilabel: str = ""
 ) -> dict[TaskName, str]:
-    """The states of a metric by task, given as "module:Class" of this package."""
+    """The states of a metric by task, given as "module:Class" of this package; those of
+    segmentation take one lesion, several classes and regions."""
     given = {
         TaskName.SEGMENTATION: segmentation,
+        TaskName.MULTICLASS_SEGMENTATION: segmentation,
+        TaskName.REGION_SEGMENTATION: segmentation,
         TaskName.CLASSIFICATION: classification,
         TaskName.MULTILABEL: multilabel,
     }

@@ -14,10 +14,12 @@ class Prior:
 
     Attributes:
         counts: (K,) images of each class; None but for classifications.
-        mean: (*spatial) float32 in [0, 1], the share of the images with a lesion at each pixel;
-            None but for segmentations.
-        fixed: (*spatial) bool, the mask that, given for every image with a lesion, has the
-            largest pooled Dice on these; None but for segmentations.
+        mean: (C, *spatial) float32 in [0, 1], the share of the images with each foreground (the
+            lesion; each class but the background; each region) at each pixel; None but for
+            segmentations.
+        fixed: (C, *spatial) bool, for each foreground the mask that, given for every image that has
+            it, has the largest pooled Dice on these; of classes that exclude each other, pixels of
+            several are left to the commonest there. None but for segmentations.
         rates: (K,) share of the images, among those where it is known, that have each label; NaN
             where it is never known. None but for several labels.
     """
@@ -26,3 +28,12 @@ class Prior:
     mean: np.ndarray | None = None
     fixed: np.ndarray | None = None
     rates: np.ndarray | None = None
+
+    @property
+    def absent(self) -> list[int]:
+        """The classes, foregrounds or labels that no train image has, by their place."""
+        if self.mean is not None:
+            shares = self.mean.reshape(len(self.mean), -1).sum(axis=1)
+        else:
+            shares = self.counts if self.counts is not None else self.rates
+        return [] if shares is None else np.flatnonzero(~(shares > 0)).tolist()
