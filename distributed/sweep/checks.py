@@ -72,14 +72,47 @@ def _usable_methods(study: Study, manifest: Manifest) -> None:
 
 
 def _usable_balance(space: Space, task: TaskName) -> None:
-    """A map has no class of its own to weigh an image by."""
+    """Classes of images are weighed in training, those of pixels and labels by a method's loss."""
+    if TASKS.fact(task, "classed"):
+        return
     for method in space.methods:
-        balance = space.of(method)["class_balance"]
-        if not TASKS.fact(task, "classed") and set(_listed(balance)) - {"none"}:
+        if _weighs(space, method) and not METHODS.fact(method, "weighs_classes"):
             raise UserError(
-                f"space.class_balance: {task} has no class of each image to weigh it by. "
-                "Leave it out."
+                f"space.class_balance: {task} has no class of each image, and {method} does not "
+                "weigh pixels or labels. Leave it out."
             )
+
+
+def _weighs(space: Space, method: str) -> bool:
+    return bool(set(_listed(space.of(method)["class_balance"])) - {"none"})
+
+
+def check_classes(study: Study, names: Sequence[str], absent: Mapping[str, Sequence[str]]) -> list[str]:
+    """Sentences on the classes, labels or regions that a split lacks.
+
+    Raises `UserError` where they are to be weighed by how often they occur in the train split and
+    do not occur.
+
+    Args:
+        names: All of them.
+        absent: Those that no image of a split has, by split.
+    """
+    notes = []
+    if missing := absent.get(Split.TRAIN):
+        space, listed = study.search_space(), ", ".join(missing)
+        if any(_weighs(space, method) for method in space.methods):
+            raise UserError(
+                f"space.class_balance: no train image of {study.data} has {listed}, so there is no "
+                "weight for it. Use none, or prepare the data with other ratios or another seed."
+            )
+        notes.append(f"No train image has {listed}: no model can learn it.")
+    for split, missing in absent.items():
+        if missing and split != Split.TRAIN and len(missing) < len(names):
+            notes.append(
+                f"No {split} image has {', '.join(missing)}: means over classes are over the "
+                f"others there."
+            )
+    return notes
 
 
 def _usable_encoder(space: Space, manifest: Manifest) -> None:

@@ -276,7 +276,7 @@ def test_classical_loss_is_cross_entropy_plus_dice() -> None:
     )
     parts = model.loss(Fixed(torch.tensor([logit])), everything, START).parts
     p = 1 / (1 + math.exp(-logit))
-    assert parts["bce"].item() == pytest.approx(-math.log(p), abs=1e-6)
+    assert parts["cross-entropy"].item() == pytest.approx(-math.log(p), abs=1e-6)
     assert parts["dice"].item() == pytest.approx(
         0.5 * (1 - (512 * p + 1) / (256 * (p + 1) + 1)), abs=1e-5
     )

@@ -12,6 +12,7 @@ from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, Tas
 from trustsweep.distributed.run.folder import objectives_of
 from trustsweep.distributed.sweep.checks import (
     check,
+    check_classes,
     check_defined,
     check_sighted,
     measured_names,
@@ -221,13 +222,24 @@ def test_a_misspelt_recipe_is_refused_before_it_starts(space: dict, told: str) -
         check(study(space=space, objectives=["clean.auroc"]), MANIFEST)
 
 
-def test_weights_of_classes_need_classes() -> None:
+@pytest.mark.parametrize("balance", ["weights", "sqrt-weights"])
+def test_pixels_can_be_weighed_by_their_class(balance: str) -> None:
     pixels = dataclasses.replace(MANIFEST, tasks=(TaskName.SEGMENTATION,))
-    wanted = study(
-        methods=["unet"], objectives=["dice_lesion_area"], space={"class_balance": "weights"}
-    )
-    with pytest.raises(UserError, match="segmentation has no class of each image"):
-        check(wanted, pixels)
+    space = {"class_balance": balance}
+    check(study(methods=["unet"], objectives=["dice_lesion_area"], space=space), pixels)
+
+
+def test_classes_that_a_split_lacks_are_told_and_cannot_be_weighed() -> None:
+    names = ("scar", "oedema", "clot")
+    absent = {"train": ("clot",), "val": ("scar", "clot"), "test": (), "ood": names}
+    plain = study(objectives=["clean.auroc"])
+    assert check_classes(plain, names, absent) == [
+        "No train image has clot: no model can learn it.",
+        "No val image has scar, clot: means over classes are over the others there.",
+    ]
+    weighed = study(objectives=["clean.auroc"], space={"class_balance": {"choices": ["none", "weights"]}})
+    with pytest.raises(UserError, match="no train image of .* has clot"):
+        check_classes(weighed, names, absent)
 
 
 @pytest.mark.parametrize(
