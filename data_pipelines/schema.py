@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 #: The fields of a batch that a corruption may change, beside `more_images`; all are floats.
 CHANGEABLE = ("image", "tabular", "series", "series_mask", "series_delta", "present", "severity")
@@ -47,6 +47,8 @@ class TaskName(StrEnum):
     """The tasks that a manifest offers and a method supports."""
 
     SEGMENTATION = "segmentation"
+    MULTICLASS_SEGMENTATION = "multiclass-segmentation"
+    REGION_SEGMENTATION = "region-segmentation"
     CLASSIFICATION = "classification"
     MULTILABEL = "multilabel"
 
@@ -157,6 +159,8 @@ class Manifest:
         image_scale: Stored value that stands for 1.0 (255 for uint8, 1 for float16); a batch is
             stored / scale.
         classes: Names of the classes of `label`, or of `mask` with the background first.
+        regions: Names of the regions of `mask`, which may overlap; empty where its classes exclude
+            each other.
         mean, std: Per channel of the images that are present, of the train split, on [0, 1].
         split_counts: Samples per split.
         stored_bytes: Bytes of each split in memory, as stored.
@@ -185,6 +189,7 @@ class Manifest:
     fingerprint: str
     stored_bytes: dict[str, int] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    regions: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     box_classes: tuple[str, ...] = ()
     tabular: tuple[Feature, ...] = ()
@@ -238,7 +243,7 @@ class Manifest:
         if differing := sorted(known ^ set(raw)):
             raise OtherVersion(f"{stated}, but other keys: {', '.join(differing)}")
         raw["tasks"] = tuple(TaskName(t) for t in raw["tasks"])
-        for key in ("image_shape", "classes", "mean", "std", "groups", "box_classes"):
+        for key in ("image_shape", "classes", "mean", "std", "groups", "box_classes", "regions"):
             raw[key] = tuple(raw[key])
         for key in ("tabular", "series"):
             raw[key] = tuple(Feature.from_dict(entry) for entry in raw[key])
@@ -285,7 +290,8 @@ class Batch:
     Attributes:
         sample_id: B identifiers.
         image: (B, C, *spatial) float in [0, 1]; (B, 0) for data without images.
-        mask: (B, 1, *spatial) float, 0 or 1.
+        mask: (B, 1, *spatial) float: 0 or 1, or the index of one of several classes; of regions
+            that may overlap (B, R, *spatial) float, 0 or 1, in the order of `Manifest.regions`.
         label: (B,) long, or (B, K) float 0 or 1 for several labels, NaN where unknown.
         tabular: (B, F) float, NaN where missing; a category is its index in the vocabulary.
         series: (B, T, F) float in the features' units, NaN where unobserved.
