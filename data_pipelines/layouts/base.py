@@ -44,8 +44,10 @@ class Layout(ABC, Generic[Case]):
     # What follows describes the samples. A constructor that learns them from the folder sets them
     # on the instance.
     tasks: tuple[TaskName, ...]
-    #: Of `label`, or of `mask` with the background first.
+    #: Of `label`, or of `mask` with the background first; a mask of several classes has them all.
     classes: tuple[str, ...]
+    #: Of `mask`, where it holds regions that may overlap.
+    regions: tuple[str, ...] = ()
     #: Of `boxes`.
     box_classes: tuple[str, ...] = ()
     #: The entries of `Sample.tabular`; `prepare` works out their statistics.
