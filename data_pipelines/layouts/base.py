@@ -122,6 +122,20 @@ class Layout(ABC, Generic[Case]):
             return (f"images lose their {what} at {self.size} pixels; a larger size helps",)
         return ()
 
+    def _lost_parts(
+        self, mask: NDArray[np.uint8], resized: NDArray[np.uint8]
+    ) -> tuple[str, ...]:
+        """`_lost` for each of `regions` of (R, *spatial) masks, else for each of `classes`."""
+        if self.regions:
+            pairs = list(zip(self.regions, mask, resized, strict=True))
+        else:
+            pairs = [
+                (name, (mask == index).astype(np.uint8), (resized == index).astype(np.uint8))
+                for index, name in enumerate(self.classes)
+                if index
+            ]
+        return tuple(note for pair in pairs for note in self._lost(*pair))
+
     @classmethod
     def options(cls) -> dict[str, Any]:
         """Option to its default."""

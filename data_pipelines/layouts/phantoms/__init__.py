@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.layouts.phantoms.thorax import (
+    Drawing,
     PhantomPatient,
     draw_infections,
     draw_patient,
@@ -32,6 +33,7 @@ _VISITS: tuple[tuple[float, tuple[int, ...]], ...] = (
     (0.1, (0, 0, 0)),
 )
 _MISSING = 0.1
+_TARGETS = ("infection", "classes", "regions")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,12 @@ class Phantoms(Layout[Visit]):
     Three sites differ in contrast, noise and resolution, sex and age change the anatomy, and some
     patients have several images. Image i depends on (seed, i) alone, never on `count`.
     Made for trying methods; no model of disease.
+
+    Args:
+        count: How many images.
+        target: What the mask holds: "infection"; "classes" that exclude each other (background,
+            lung, infection), without the label of the image; or "regions" one within the other
+            (lung, infection, core of the infection).
     """
 
     name = "phantoms"
@@ -69,7 +77,15 @@ class Phantoms(Layout[Visit]):
     )
     groups = ("site", "sex", "age")
 
-    def __init__(self, folder: Path | None, *, size: int, seed: int, count: int = 480) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        size: int,
+        seed: int,
+        count: int = 480,
+        target: str = "infection",
+    ) -> None:
         if folder is not None:
             raise UserError(
                 f"layout {self.name} reads no folder. Leave out {folder}, or say how it is laid "
@@ -77,8 +93,16 @@ class Phantoms(Layout[Visit]):
             )
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise UserError(f"layout {self.name}: count is a whole number above 0, not {count!r}.")
+        if target not in _TARGETS:
+            raise UserError(f"target: one of {', '.join(_TARGETS)}, not {target!r}.")
         super().__init__(folder, size=size, seed=seed)
-        self._count = count
+        self._count, self._target = count, target
+        if target == "classes":
+            self.tasks = (TaskName.MULTICLASS_SEGMENTATION,)
+            self.classes = ("background", "lung", "infection")
+        elif target == "regions":
+            self.tasks = (TaskName.REGION_SEGMENTATION, TaskName.CLASSIFICATION)
+            self.regions = ("lung", "infection", "core")
 
     def cases(self) -> Iterator[Visit]:
         for index in range(self._count):
@@ -87,21 +111,31 @@ class Phantoms(Layout[Visit]):
     def load(self, case: Visit) -> Iterator[Sample]:
         draw = default_rng((self.seed, 1, case.index))
         infections = draw_infections(draw)
-        image, masks = render(self.size, case.patient, infections, draw)
-        whole = np.zeros((1, self.size, self.size), np.uint8)
-        for mask in masks:
-            whole |= mask
+        drawn = render(self.size, case.patient, infections, draw)
+        infection = self._union(drawn.infections)
         yield Sample(
             sample_id=f"phantom-{case.index:06d}",
             patient_id=case.patient.key,
             site=case.patient.site,
-            image=image[None],
-            mask=whole,
-            label=int(bool(masks)),
-            boxes=_boxes(masks),
-            tabular=_vital_signs(float(whole.mean()), case.patient.age, draw),
+            image=drawn.image[None],
+            mask=self._mask(drawn, infection),
+            label=None if self._target == "classes" else int(bool(drawn.infections)),
+            boxes=_boxes(drawn.infections),
+            tabular=_vital_signs(float(infection.mean()), case.patient.age, draw),
             groups={"sex": case.patient.sex, "age": case.patient.age},
         )
+
+    def _mask(self, drawn: Drawing, infection: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self._target == "classes":
+            return (drawn.lungs + infection)[None]  # 2 where there is an infection in the lung
+        if self._target == "regions":
+            return np.stack([drawn.lungs, infection, self._union(drawn.cores)])
+        return infection[None]
+
+    def _union(self, masks: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """(size, size) of 0 and 1, also of no mask at all."""
+        empty = np.zeros((self.size, self.size), np.uint8)
+        return np.bitwise_or.reduce([empty, *masks])
 
     def source_digest(self) -> str:
         return hashlib.sha256(f"phantoms {VERSION} {self._count}".encode()).hexdigest()
@@ -116,7 +150,7 @@ class Phantoms(Layout[Visit]):
         )
 
 
-def _boxes(masks: list[NDArray[np.uint8]]) -> Boxes:
+def _boxes(masks: Sequence[NDArray[np.uint8]]) -> Boxes:
     """The tightest rectangle around each infection."""
     corners = np.zeros((len(masks), 4), np.float32)
     for row, mask in enumerate(masks):
