@@ -33,8 +33,8 @@ class Layout(ABC, Generic[Case]):
     """
 
     name: ClassVar[str]
-    licence: ClassVar[str]
-    citation: ClassVar[str]
+    licence: str
+    citation: str
     #: How `Sample.patient_id` is known where the user lists no patients.
     patients: ClassVar[PatientSource] = PatientSource.PUBLISHER
     #: The samples are images in files of their own, whose patients a user may list. Then
@@ -44,7 +44,7 @@ class Layout(ABC, Generic[Case]):
     # What follows describes the samples. A constructor that learns them from the folder sets them
     # on the instance.
     tasks: tuple[TaskName, ...]
-    #: Of `label`, or of `mask` with the background first; a mask of several classes has them all.
+    #: Of `label`, or of `mask` with the background first; () for regions without labels.
     classes: tuple[str, ...]
     #: Of `mask`, where it holds regions that may overlap.
     regions: tuple[str, ...] = ()

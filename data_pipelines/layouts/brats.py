@@ -19,7 +19,7 @@ from trustsweep.data_pipelines.preprocess import slices as choice
 from trustsweep.data_pipelines.preprocess.volumes import VolumeRecipe, apply
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk
-from trustsweep.data_pipelines.readers.nifti import Volume, read_labels, read_nifti
+from trustsweep.data_pipelines.readers.nifti import Volume, check_grid, read_labels, read_nifti
 from trustsweep.data_pipelines.readers.tables import ColumnKind, read_table
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Kind, Modality, TaskName
@@ -37,8 +37,6 @@ _MAPPING = "name_mapping.csv"
 _SURVIVAL = ("survival_info.csv", "survival_data.csv")
 _GRADES = ("HGG", "LGG")
 _OLDEST = 120
-#: Corners of two sequences' grids may differ by so many mm.
-_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -338,7 +336,7 @@ class Brats(Layout[Scan | BadFile]):
         for name in _SEQUENCES:
             if name in case.files:
                 sequences[name] = read_nifti(case.files[name])
-                _check_grid(case.files[name], sequences[name], next(iter(sequences.values())))
+                check_grid(case.files[name], sequences[name], next(iter(sequences.values())))
         enhancing = case.naming.enhancing
         labels = read_labels(
             case.files[_MASK], next(iter(sequences.values())), (0, 1, 2, enhancing)
@@ -397,10 +395,3 @@ def _scan(folder: Path, naming: Naming, paths: list[Path]) -> tuple[Scan, list[B
 def _of_validation(folder: Path, root: Path) -> bool:
     parts = (root.name, *folder.relative_to(root).parts)
     return any("validation" in part.lower() for part in parts)
-
-
-def _check_grid(path: Path, volume: Volume, first: Volume) -> None:
-    corner = np.array([*volume.values.shape, 1])
-    apart = (np.abs(volume.affine - first.affine) @ corner).max()
-    if volume.values.shape != first.values.shape or apart > _TOLERANCE:
-        raise BadFile(path, "on another grid than the case's first sequence. Fetch it again.")
