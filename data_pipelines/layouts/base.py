@@ -122,9 +122,7 @@ class Layout(ABC, Generic[Case]):
             return (f"images lose their {what} at {self.size} pixels; a larger size helps",)
         return ()
 
-    def _lost_parts(
-        self, mask: NDArray[np.uint8], resized: NDArray[np.uint8]
-    ) -> tuple[str, ...]:
+    def _lost_parts(self, mask: NDArray[np.uint8], resized: NDArray[np.uint8]) -> tuple[str, ...]:
         """`_lost` for each of `regions` of (R, *spatial) masks, else for each of `classes`."""
         if self.regions:
             pairs = list(zip(self.regions, mask, resized, strict=True))

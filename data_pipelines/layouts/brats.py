@@ -224,7 +224,7 @@ class Brats(Layout[Scan | BadFile]):
         before = self._mask(tissues[None])
         one = self._target == "region"
         notes += self._lost("tumour", before, mask) if one else self._lost_parts(before, mask)
-        for index, part in self._parts(case, mask.any(axis=(0, 2, 3))):
+        for index, part in self._parts(case, np.any(mask, axis=(0, 2, 3))):
             yield Sample(
                 sample_id=opaque(self.name, "scan", case.name, str(index)),
                 patient_id=opaque(self.name, "patient", case.named("patient") or case.name),

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.preprocess import resize_image, resize_mask
@@ -67,7 +70,7 @@ class Ham10000(Layout[LesionImage | BadFile]):
     """
 
     name = "ham10000"
-    classes = tuple(_DIAGNOSES.values())
+    classes: tuple[str, ...] = tuple(_DIAGNOSES.values())
     groups = ("site", "sex", "age", "localization")
     licence = "CC BY-NC 4.0"
     citation = (
@@ -89,6 +92,7 @@ class Ham10000(Layout[LesionImage | BadFile]):
             path,
             columns,
             unique=_IMAGE,
+            repeats=True,
             delimiter=delimiter,
             missing=("", "unknown"),
             private=(_LESION,),
@@ -121,7 +125,8 @@ class Ham10000(Layout[LesionImage | BadFile]):
             raise BadFile(case.image, rule)
         lesion, label = self._lesion(row), self._label(row)
         pixels = read_colour(case.image)
-        mask, notes = None, ()
+        mask: NDArray[np.uint8] | None = None
+        notes: tuple[str, ...] = ()
         if self._masked:
             if name not in self._masks:
                 raise BadFile(case.image, f"no {name}{_MASK_END} in {_MASKS}. Fetch it.")
@@ -150,8 +155,9 @@ class Ham10000(Layout[LesionImage | BadFile]):
 
     def remarks(self) -> list[str]:
         remarks = [
+            *self._table.remarks(),
             "patients are lesions: the publisher does not say which lesions are of one person, who "
-            "may so be in two splits"
+            "may so be in two splits",
         ]
         if absent := len(self._rows.keys() - self._images.keys()):
             of = f"{absent} of {len(self._rows)} rows of {self._table.path.name}"

@@ -154,7 +154,7 @@ class Nnunet(Layout[Labelled | BadFile]):
         assert prepared.mask is not None
         mask = self._mask(prepared.mask)
         notes = (*prepared.notes, *self._lost_parts(self._mask(stored[None]), mask))
-        for index, part in self._parts(case, prepared.mask[0]):
+        for index, part in self._parts(case, np.any(prepared.mask, axis=(0, 2, 3))):
             yield Sample(
                 sample_id=opaque(self.name, "scan", case.labels.parent.name, case.name, str(index)),
                 patient_id=patient or opaque(self.name, "case", case.name),
@@ -275,13 +275,13 @@ class Nnunet(Layout[Labelled | BadFile]):
             return np.concatenate(layers).astype(np.uint8)
         return np.searchsorted(known.values, stored).astype(np.uint8)
 
-    def _parts(self, case: Labelled, mask: NDArray[np.uint8]) -> Iterator[tuple[int, Any]]:
-        """Number and index of every sample within (C, D, H, W); `mask` is (D, H, W)."""
+    def _parts(self, case: Labelled, held: NDArray[np.bool_]) -> Iterator[tuple[int, Any]]:
+        """Number and index of every sample within (C, D, H, W); `held` is (D,)."""
         if self._volumes:
             yield 0, slice(None)
             return
         key = opaque(self.name, case.labels.parent.name, case.name)
-        for index in choice.choose(self._rule, mask.any(axis=(1, 2)), seed=self.seed, key=key):
+        for index in choice.choose(self._rule, held, seed=self.seed, key=key):
             yield index, (slice(None), index)
 
 
@@ -337,7 +337,7 @@ def _labels(
         pairs = {str(name).strip(): _whole(path, number) for number, name in raw.items()}
         if len(pairs) < len(raw):
             raise BadFile(path, "labels: two values of one name. Rename one of them.")
-        held = {name: (value,) for name, value in pairs.items()}
+        held: dict[str, tuple[int, ...]] = {name: (value,) for name, value in pairs.items()}
     else:
         held = {
             str(name).strip(): tuple(
@@ -380,8 +380,9 @@ def _listed(path: Path, raw: object) -> frozenset[str] | None:
     if raw is None:
         return None
     entries = raw if isinstance(raw, list) else []
-    names = [entry.get("label") for entry in entries if isinstance(entry, dict)]
-    if len(names) != len(entries) or not all(isinstance(name, str) for name in names):
+    labels = [entry.get("label") for entry in entries if isinstance(entry, dict)]
+    names = [label for label in labels if isinstance(label, str)]
+    if not isinstance(raw, list) or len(names) != len(entries):
         raise BadFile(path, 'training: a list of {"image": ..., "label": ...}. Correct it.')
     return frozenset(_case_of(Path(name)) for name in names)
 

@@ -81,9 +81,7 @@ def _places(boxes: Boxes, size: int) -> list[tuple[slice, slice]]:
     """Rows and columns of each box."""
     low = np.clip(np.rint(boxes.xyxy[:, :2]), 0, size - 1).astype(int)
     high = np.clip(np.rint(boxes.xyxy[:, 2:]), low + 1, size).astype(int)
-    return [
-        (slice(y0, y1), slice(x0, x1)) for (x0, y0), (x1, y1) in zip(low, high, strict=True)
-    ]
+    return [(slice(y0, y1), slice(x0, x1)) for (x0, y0), (x1, y1) in zip(low, high, strict=True)]
 
 
 def _refusal(given: np.ndarray, cut: np.ndarray) -> str | None:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
 
+
 def check_options(dims: int, slices: str | int, depth: int, some: str = "tumour") -> None:
     """Raises `UserError` for invalid values, and for those that would not be used.
 
@@ -16,9 +17,7 @@ def check_options(dims: int, slices: str | int, depth: int, some: str = "tumour"
     if isinstance(dims, bool) or dims not in (2, 3):
         raise UserError(f"dims: 2 for slices or 3 for volumes, not {dims!r}.")
     if slices not in ("all", some) and not is_whole(slices, 1):
-        raise UserError(
-            f"slices: all, {some}, or a whole number n for every n-th, not {slices!r}."
-        )
+        raise UserError(f"slices: all, {some}, or a whole number n for every n-th, not {slices!r}.")
     if not is_whole(depth, 0):
         raise UserError(f"depth: a number of slices, or 0 for as many as size, not {depth!r}.")
     if dims == 3 and slices != "all":

@@ -42,7 +42,8 @@ def write(
     for place, name in enumerate(extra):
         _case(folder, "Ts", name, draw, form, channels, labelled=place < tested)
     known = labels or LABELS
-    named = {str(channel): f"MRI{channel}" if channels > 1 else "MRI" for channel in range(channels)}
+    names_of = ["MRI"] if channels == 1 else [f"MRI{channel}" for channel in range(channels)]
+    named = {str(channel): kind for channel, kind in enumerate(names_of)}
     described: dict[str, Any] = {"name": "Hippocampus"}
     if form == "v2":
         described |= {"channel_names": named, "numTraining": cases, "file_ending": ".nii.gz"}
