@@ -172,6 +172,10 @@ class Manifest:
         series_hours: Width of a step of `series`, in hours.
         more_images: Images beside `image`, of another shape, by name; stored with the same scale.
         modalities: What may be absent on its own, in the order of the `present` column.
+        label_counts: Split to its samples of each of `classes`; with several labels, to those for
+            which each is 1. Empty without labels.
+        mask_shares: Split to the share of its pixels that each of `mask_names` covers. Shares of
+            classes add up to 1, those of regions need not. Empty without masks.
         fingerprint: Hash of the source's content and of the preprocessing parameters (hex).
         preprocessing: Parameters that made the shards. "patients" is a `PatientSource`.
         licence, citation: As the publisher states them.
@@ -197,6 +201,8 @@ class Manifest:
     series_hours: float = 0.0
     more_images: dict[str, ImageSpec] = field(default_factory=dict)
     modalities: tuple[Modality, ...] = ()
+    label_counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    mask_shares: dict[str, tuple[float, ...]] = field(default_factory=dict)
     licence: str = "unstated"
     citation: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -215,6 +221,31 @@ class Manifest:
     def spatial_dims(self) -> int:
         """2 or 3; 0 for data without images."""
         return max(len(self.image_shape) - 1, 0)
+
+    @property
+    def mask_names(self) -> tuple[str, ...]:
+        """Of the values of `mask`, the background first, or of its regions; () without masks."""
+        if "mask" not in self.columns:
+            return ()
+        if self.regions:
+            return self.regions
+        if TaskName.MULTICLASS_SEGMENTATION in self.tasks or len(self.classes) == 2:
+            return self.classes
+        return ("background", "foreground")
+
+    def lacking(self, split: Split) -> tuple[str, ...]:
+        """The classes and regions of which no label and no mask of a split holds any."""
+        counted = (
+            (self.classes, self.label_counts.get(split, ())),
+            (self.mask_names, self.mask_shares.get(split, ())),
+        )
+        names = [
+            name
+            for known, counts in counted
+            for name, count in zip(known, counts, strict=False)
+            if not count
+        ]
+        return tuple(dict.fromkeys(names))
 
     @property
     def sources(self) -> tuple[Modality, ...]:
@@ -245,6 +276,8 @@ class Manifest:
         raw["tasks"] = tuple(TaskName(t) for t in raw["tasks"])
         for key in ("image_shape", "classes", "mean", "std", "groups", "box_classes", "regions"):
             raw[key] = tuple(raw[key])
+        for key in ("label_counts", "mask_shares"):
+            raw[key] = {split: tuple(values) for split, values in raw[key].items()}
         for key in ("tabular", "series"):
             raw[key] = tuple(Feature.from_dict(entry) for entry in raw[key])
         raw["modalities"] = tuple(Modality.from_dict(entry) for entry in raw["modalities"])
