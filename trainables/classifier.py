@@ -83,7 +83,9 @@ class Classifier(Method):
             known = ~label.isnan()
             target = label.nan_to_num() * (1 - self._smoothing) + self._smoothing / 2
             each = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
-            each = each * class_weight(self.class_weights, label.nan_to_num().long(), exclusive=False)
+            each = each * class_weight(
+                self.class_weights, label.nan_to_num().long(), exclusive=False
+            )
             return (each * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
         if self._outputs == 1:
             target = label * (1 - self._smoothing) + self._smoothing / 2

@@ -22,7 +22,7 @@ _SERIES_FROM = 32.0
 
 
 def split_by_truth(alpha: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """(true, others) parameters of each pixel: (K, ...) and long (...) to (...) and (K − 1, ...)."""
+    """(true, others) parameters, (...) and (K − 1, ...), of (K, ...) and long labels (...)."""
     index = label.unsqueeze(0)
     places = torch.arange(len(alpha) - 1, device=label.device).view(-1, *[1] * label.ndim)
     return alpha.gather(0, index)[0], alpha.gather(0, places + (places >= index))

@@ -65,7 +65,9 @@ class _UNet(Method):
 
     def _dice(self, foreground: Tensor, label: Tensor) -> Tensor:
         """Of the probability (B, C, *spatial) of each foreground."""
-        return self._dice_weight * soft_dice(foreground, self._members(label)[:, -foreground.shape[1]:])
+        # Without the background.
+        member = self._members(label)[:, -foreground.shape[1] :]
+        return self._dice_weight * soft_dice(foreground, member)
 
     def _members(self, label: Tensor) -> Tensor:
         """(B, K, *spatial) 0 or 1: of each class with the background, or of each region."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,17 +27,10 @@ _NAMED = 10
 
 @dataclass(frozen=True)
 class TrivialPredictors:
-    """The prior learnt from the train split, and the metrics on each other split.
-
-    Attributes:
-        names: Of the classes, labels, or regions (of classes of pixels all but the background).
-        absent: By split, those of `names` that no image there has.
-    """
+    """The prior learnt from the train split, and the metrics on each other split."""
 
     prior: Prior
     figures: Mapping[str, TrivialMetrics]
-    names: tuple[str, ...] = ()
-    absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> TrivialPredictors:
@@ -45,26 +38,16 @@ def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> TrivialPre
     from trustsweep.trainables.metrics.trivial import TRIVIAL
 
     predictors = TRIVIAL[task]
-    names = predictors.names(manifest)
     truths = read_column(data, Split.TRAIN, predictors.column)
-    prior = predictors.learn(truths, len(names))
+    prior = predictors.learn(truths, len(predictors.names(manifest)))
     figures: dict[str, TrivialMetrics] = {}
-    absent = {str(Split.TRAIN): _named(names, prior.absent)}
     for split in (Split.VAL, Split.TEST, Split.OOD):
         if manifest.split_counts.get(split):
             state = predictors(prior)
             for truth in read_column(data, split, predictors.column):
                 state.add(truth)
             figures[split] = state.metrics()
-            seen = state.having
-            absent[str(split)] = _named(
-                names, [k for k in range(len(names)) if k >= len(seen) or not seen[k]]
-            )
-    return TrivialPredictors(prior, figures, names, absent)
-
-
-def _named(names: Sequence[str], places: Iterable[int]) -> tuple[str, ...]:
-    return tuple(names[k] for k in places if k < len(names))
+    return TrivialPredictors(prior, figures)
 
 
 def save_figures(run: Path, figures: Mapping[str, TrivialMetrics]) -> None:

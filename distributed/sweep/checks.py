@@ -87,18 +87,22 @@ def _weighs(space: Space, method: str) -> bool:
     return bool(set(_listed(space.of(method)["class_balance"])) - {"none"})
 
 
-def check_classes(study: Study, names: Sequence[str], absent: Mapping[str, Sequence[str]]) -> list[str]:
-    """Sentences on the classes, labels or regions that a split lacks.
+def check_classes(study: Study, manifest: Manifest, task: TaskName) -> list[str]:
+    """Sentences on the classes, labels or regions of the task that a split lacks.
 
     Raises `UserError` where they are to be weighed by how often they occur in the train split and
     do not occur.
-
-    Args:
-        names: All of them.
-        absent: Those that no image of a split has, by split.
     """
+    from trustsweep.trainables.metrics.trivial import TRIVIAL
+
+    names = TRIVIAL[task].names(manifest)
+    lacking = {
+        split: [name for name in names if name in manifest.lacking(split)]
+        for split in Split
+        if manifest.split_counts.get(split)
+    }
     notes = []
-    if missing := absent.get(Split.TRAIN):
+    if missing := lacking.pop(Split.TRAIN, []):
         space, listed = study.search_space(), ", ".join(missing)
         if any(_weighs(space, method) for method in space.methods):
             raise UserError(
@@ -106,11 +110,11 @@ def check_classes(study: Study, names: Sequence[str], absent: Mapping[str, Seque
                 "weight for it. Use none, or prepare the data with other ratios or another seed."
             )
         notes.append(f"No train image has {listed}: no model can learn it.")
-    for split, missing in absent.items():
-        if missing and split != Split.TRAIN and len(missing) < len(names):
+    for split, missing in lacking.items():
+        # What that leaves undefined is refused by `check_defined`.
+        if missing:
             notes.append(
-                f"No {split} image has {', '.join(missing)}: means over classes are over the "
-                f"others there."
+                f"No {split} image has {', '.join(missing)}: means over classes leave it out there."
             )
     return notes
 

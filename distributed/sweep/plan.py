@@ -76,7 +76,7 @@ def examine(study: Study) -> Checked:
     trivial = read_trivial(Folder(study.data), manifest, task)
     check_defined(study, trivial.figures[Split.VAL], Split.VAL)
     check_sighted(study, task)
-    notes = check_classes(study, trivial.names, trivial.absent)
+    notes = check_classes(study, manifest, task)
     return Checked(study, manifest, objectives_of(study), trivial, notes=notes)
 
 

@@ -173,8 +173,7 @@ def test_two_classes_are_a_beta_exactly(risk: str, other: float) -> None:
     written = {
         "type-2": torch.log1p(b / a),
         "cross-entropy": torch.digamma(a + b) - torch.digamma(a),
-        "squared-error": 2
-        * ((b / (a + b)) ** 2 + b / (a + b) * (a / (a + b)) / (a + b + 1)),
+        "squared-error": 2 * ((b / (a + b)) ** 2 + b / (a + b) * (a / (a + b)) / (a + b + 1)),
     }
     assert torch.equal(RISKS[risk](a, b.unsqueeze(0)), written[risk])
     beta = kl_divergence(Beta(one(1.0), b), Beta(one(1.0), one(1.0)))

@@ -278,8 +278,9 @@ def panel(
         image, probability and uncertainty, and for ε > 0 the same with the suffix "_attacked".
         Pictures are (n, H, W) float16: the mean of an image's channels, the middle slice of a
         volume. Segmentation: all are pictures, and mask is one; of several classes or regions,
-        mask and probability are pictures of each column. Classification: image is a picture, probability (n, K) float32 with a column for each class, at least two, uncertainty
-        (n,) float32, and label (n,) int64.
+        mask and probability are (n, columns, H, W). Classification: image is a picture,
+        probability (n, K) float32 with a column for each class, at least two, uncertainty (n,)
+        float32, and label (n,) int64.
 
     Raises:
         ValueError: a batch without the truth that the task needs.

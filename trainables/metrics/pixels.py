@@ -56,9 +56,7 @@ class Pixels:
             )
         p, spatial = p.flatten(2), tuple(p.shape[2:])
         if not exclusive:
-            return cls(
-                p.masked_fill(~p.isfinite(), math.nan), None, mask.flatten(2) > 0.5, spatial
-            )
+            return cls(p.masked_fill(~p.isfinite(), math.nan), None, mask.flatten(2) > 0.5, spatial)
         label = mask.flatten(1).long()
         if label.numel() and not 0 <= int(label.min()) <= int(label.max()) < p.shape[1]:
             raise ValueError(

@@ -28,12 +28,3 @@ class Prior:
     mean: np.ndarray | None = None
     fixed: np.ndarray | None = None
     rates: np.ndarray | None = None
-
-    @property
-    def absent(self) -> list[int]:
-        """The classes, foregrounds or labels that no train image has, by their place."""
-        if self.mean is not None:
-            shares = self.mean.reshape(len(self.mean), -1).sum(axis=1)
-        else:
-            shares = self.counts if self.counts is not None else self.rates
-        return [] if shares is None else np.flatnonzero(~(shares > 0)).tolist()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ProperScores(SumState):
-    """Negative log-likelihood and Brier score, mean over the pixels of all images, and over regions.
+    """Negative log-likelihood and Brier score, mean over the pixels of all images and regions.
 
     NLL = −ln of what was given to the truth, in nats, kept 1e-7 away from 0 and 1, so that one
     wrong pixel costs 16.1 at most. Brier = (p − y)² of the foreground or of each region alone (0 to
@@ -28,9 +28,7 @@ class ProperScores(SumState):
 
         pixels = Pixels.of(prediction, batch)
         likelihood = (1 - pixels.miss).clamp(NLL_CLAMP, 1 - NLL_CLAMP).log()
-        self.add(
-            pixels=pixels.miss.numel(), nll=-likelihood.sum(), brier=pixels.squares.sum()
-        )
+        self.add(pixels=pixels.miss.numel(), nll=-likelihood.sum(), brier=pixels.squares.sum())
 
     def compute(self) -> dict[str, float]:
         return {name: ratio(self.sums[name], self.sums["pixels"]) for name in self.names}

@@ -67,11 +67,6 @@ class TrivialPredictors(ABC):
     def add(self, truth: np.ndarray) -> None:
         """Take in the truth of some images, as `truth` gives it."""
 
-    @property
-    @abstractmethod
-    def having(self) -> np.ndarray:
-        """How many of the images have each class, foreground or label; as many as were seen."""
-
     def update(self, batch: Batch) -> None:
         """Take in the truth of a batch. Raises ValueError where it has none."""
         self.add(self.truth(batch))
@@ -124,10 +119,6 @@ class TrivialClasses(TrivialPredictors):
 
     def add(self, truth: np.ndarray) -> None:
         self._counts = _added(self._counts, np.bincount(truth))
-
-    @property
-    def having(self) -> np.ndarray:
-        return self._counts
 
     def merge(self, other: Self) -> None:
         self._counts = _added(self._counts, other._counts)
@@ -185,10 +176,6 @@ class TrivialLabels(TrivialPredictors):
 
     def add(self, truth: np.ndarray) -> None:
         self._total = _label_counts(self._total, truth)
-
-    @property
-    def having(self) -> np.ndarray:
-        return np.asarray(self._total[0])
 
     def merge(self, other: Self) -> None:
         if other._total.size:
@@ -262,7 +249,6 @@ class TrivialMasks(TrivialPredictors):
             self._size = len(prior.mean)
         self._states: dict[str, tuple[Overlap, ProperScores]] = {}
         self._masks: dict[tuple[int, ...], dict[str, _ConstantMask]] = {}
-        self._having = np.zeros(self._size)
 
     @staticmethod
     def names(manifest: Manifest) -> tuple[str, ...]:
@@ -307,7 +293,6 @@ class TrivialMasks(TrivialPredictors):
         images = np.concatenate([absent, present])
         bits = np.packbits(rows, axis=2)
         lesion = _ones(bits)
-        self._having = _added(self._having, (lesion > 0).sum(axis=0))
         for name, constant in self._constant_masks(truth.shape[2:]).items():
             overlap, scores = self._state(name)
             predicted = np.broadcast_to(constant.area, lesion.shape)
@@ -318,12 +303,7 @@ class TrivialMasks(TrivialPredictors):
                 brier=(images * constant.brier).sum(),
             )
 
-    @property
-    def having(self) -> np.ndarray:
-        return self._having
-
     def merge(self, other: Self) -> None:
-        self._having = _added(self._having, other._having)
         self._size = max(self._size, other._size)
         for name, states in other._states.items():
             for mine, theirs in zip(self._state(name), states, strict=True):
@@ -346,7 +326,7 @@ class TrivialMasks(TrivialPredictors):
 
     def _best_constant(self) -> dict[str, float]:
         empty, scores = self._state(EMPTY_MASK)
-        rows = len(self._having) if not self.exclusive else 1
+        rows = 1 if self.exclusive else self._size
         # Pixels of each foreground, each counted with all others.
         pixels = scores.sums["pixels"] / max(rows, 1)
         rate = shares(np.atleast_1d(empty.sums["lesion"]), pixels)
@@ -368,11 +348,10 @@ class TrivialMasks(TrivialPredictors):
 
     def state_dict(self) -> dict[str, Any]:
         states = {n: [s.state_dict() for s in states] for n, states in self._states.items()}
-        return {"having": self._having.copy(), "learned": self._prior is not None, "states": states}
+        return {"size": self._size, "learned": self._prior is not None, "states": states}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self._having = np.array(state["having"], dtype=np.float64)
-        self._size = len(self._having)
+        self._size = int(state["size"])
         # Of the prior, only whether there is one is still asked.
         self._prior = Prior() if state["learned"] else None
         self._states = {

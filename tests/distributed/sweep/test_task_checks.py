@@ -230,16 +230,25 @@ def test_pixels_can_be_weighed_by_their_class(balance: str) -> None:
 
 
 def test_classes_that_a_split_lacks_are_told_and_cannot_be_weighed() -> None:
-    names = ("scar", "oedema", "clot")
-    absent = {"train": ("clot",), "val": ("scar", "clot"), "test": (), "ood": names}
+    counts = {"train": (5, 4, 0), "val": (0, 2, 0), "test": (1, 1, 1)}
+    lacking = dataclasses.replace(
+        MANIFEST,
+        classes=("scar", "oedema", "clot"),
+        label_counts=counts,
+        split_counts={split: sum(each) for split, each in counts.items()},
+    )
     plain = study(objectives=["clean.auroc"])
-    assert check_classes(plain, names, absent) == [
+    assert check_classes(plain, lacking, TaskName.CLASSIFICATION) == [
         "No train image has clot: no model can learn it.",
-        "No val image has scar, clot: means over classes are over the others there.",
+        "No val image has scar, clot: means over classes leave it out there.",
     ]
-    weighed = study(objectives=["clean.auroc"], space={"class_balance": {"choices": ["none", "weights"]}})
+    weighed = study(
+        objectives=["clean.auroc"], space={"class_balance": {"choices": ["none", "weights"]}}
+    )
     with pytest.raises(UserError, match="no train image of .* has clot"):
-        check_classes(weighed, names, absent)
+        check_classes(weighed, lacking, TaskName.CLASSIFICATION)
+    everything = dataclasses.replace(lacking, label_counts={})
+    assert check_classes(weighed, everything, TaskName.CLASSIFICATION) == []
 
 
 @pytest.mark.parametrize(
