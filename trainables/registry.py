@@ -178,8 +178,8 @@ MAPS: dict[str, str] = {
     "beta-variance": "variance of the probabilities under the Beta, p̂(1 − p̂) / (S + 1), or the "
     "Dirichlet, ½ Σ p̂(1 − p̂) / (S + 1)",
     "entropy": "entropy of the mean prediction, H(p̂): total uncertainty",
-    "expected-entropy": "mean entropy under the Beta or Dirichlet, or of the passes, E[H(p)]: caused"
-    " by the data",
+    "expected-entropy": "mean entropy under the Beta or Dirichlet, or of the passes, E[H(p)]: "
+    "caused by the data",
     "mutual-information": "H(p̂) − E[H(p)]: the part that more evidence would remove",
     "bernoulli-variance": "variance of the predicted label, p(1 − p), of K classes ½ Σ p(1 − p)",
     "least-confidence": "probability that the predicted label is wrong, 1 − max p",

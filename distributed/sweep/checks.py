@@ -335,7 +335,7 @@ def _why_undefined(name: str, figures: TrivialMetrics) -> str:
 
 #: Why a metric does not exist on a split.
 _UNDEFINED = {
-    "dice_lesion": "no image there has a lesion",
+    "dice_lesion": "no image there has a lesion, or anything of a class or region",
     "false_alarms": "every image there has a lesion",
     "false_alarm_volume": "every image there has a lesion",
     "auroc": "fewer than two classes occur there",

@@ -245,7 +245,7 @@ def test_classes_that_a_split_lacks_are_told_and_cannot_be_weighed() -> None:
     weighed = study(
         objectives=["clean.auroc"], space={"class_balance": {"choices": ["none", "weights"]}}
     )
-    with pytest.raises(UserError, match="no train image of .* has clot"):
+    with pytest.raises(UserError, match=r"no train image of .* has clot"):
         check_classes(weighed, lacking, TaskName.CLASSIFICATION)
     everything = dataclasses.replace(lacking, label_counts={})
     assert check_classes(weighed, everything, TaskName.CLASSIFICATION) == []

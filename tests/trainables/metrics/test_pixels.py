@@ -45,7 +45,7 @@ def values(task: TaskName, *pairs: Any) -> dict[str, float]:
 @several_tasks
 def test_dice_and_iou_are_monais(task: TaskName) -> None:
     prediction, batch = draw(task, 3, images=8, classes=4)
-    # One class is in the first images alone, and no image has any other there.
+    # One class is in one image alone.
     assert batch.mask is not None
     y = batch.mask.clone()
     if task is TaskName.MULTICLASS_SEGMENTATION:
@@ -54,7 +54,7 @@ def test_dice_and_iou_are_monais(task: TaskName) -> None:
         one_hot = torch.nn.functional.one_hot(y[:, 0].long(), 4).movedim(-1, 1)
         predicted = torch.nn.functional.one_hot(prediction.scores.argmax(1), 4).movedim(-1, 1)
     else:
-        y[1:, 3] = 0
+        y[2:, 3] = 0
         one_hot, predicted = y, (prediction.scores > 0)
     batch = dataclasses.replace(batch, mask=y)
     background = task is TaskName.REGION_SEGMENTATION
@@ -105,7 +105,7 @@ def test_equal_classes_or_regions_have_the_metrics_of_one(task: TaskName) -> Non
     if task is TaskName.REGION_SEGMENTATION:
         single = values(TaskName.SEGMENTATION, pair(p, y, doubt))
         twice = pixels(torch.stack([p, p], 1), torch.stack([y, y], 1), doubt, exclusive=False)
-        assert values(task, twice) == pytest.approx(single, abs=1e-9)
+        assert values(task, twice) == pytest.approx(single, abs=1e-9, nan_ok=True)
         return
     single = values(TaskName.SEGMENTATION, pair(p, y, doubt))
     zero = torch.zeros_like(p)
