@@ -86,11 +86,11 @@ class SumState(MetricState):
         for name, amount in amounts.items():
             plain = isinstance(amount, int | float | np.generic | np.ndarray)
             more = amount if plain else amount.cpu().numpy()  # type: ignore[union-attr]
-            self.sums[name] = self.sums[name] + more
+            self.sums[name] = np.asarray(self.sums[name] + more)
 
     def merge(self, other: Self) -> None:
         for name, amount in other.sums.items():
-            self.sums[name] = self.sums[name] + amount
+            self.sums[name] = np.asarray(self.sums[name] + amount)
 
     def state_dict(self) -> StateDict:
         return {name: amount.copy() for name, amount in self.sums.items()}

@@ -123,7 +123,7 @@ def test_a_model_is_trained_and_a_study_planned_for_them(swept: Path, tmp_path: 
     (record,) = Run.open(out).ledger.of(State.COMPLETED)
     assert record.config["method"] == "evidential-unet"
     # The default objectives are the task's.
-    assert [o.name for o in Run.open(out).objectives][0].startswith("dice_lesion")
+    assert Run.open(out).objectives[0].name == "dice_lesion_area"
     planned = trustsweep("sweep", "all-segmentation", "--data", data, "--out", out, "--dry-run")
     assert planned.returncode == 0, planned.stdout + planned.stderr
     assert "evidential-unet" in planned.stdout

@@ -53,13 +53,13 @@ def test_a_study_measures_what_its_task_has() -> None:
 
 def test_a_metric_of_another_task_is_refused() -> None:
     with pytest.raises(
-        UserError, match="'dice_area' is a metric of segmentation, not of classification"
+        UserError, match=r"'dice_area' is a metric of .*segmentation, not of classification"
     ):
         check(study(objectives=["dice_area", "clean.ece"]), MANIFEST)
 
 
 def test_methods_of_two_tasks_are_refused() -> None:
-    with pytest.raises(UserError, match=r"unet \(segmentation\) have no task in common"):
+    with pytest.raises(UserError, match=r"unet \(segmentation or .*\) have no task in common"):
         tasks_of(study(methods=["classifier", "unet"]))
 
 

@@ -103,11 +103,11 @@ def perfect(task: TaskName, noise: float) -> Pair:
         p = (y + noise * torch.rand(30, 3, generator=g) * (1 - 2 * y)).clamp(0, 1)
         return several(p, y, torch.rand(30, generator=g) if noise else torch.zeros(30))
     if task is TaskName.MULTICLASS_SEGMENTATION:
-        y = torch.randint(0, 3, (3, 1, 16, 16), generator=g)
+        y = torch.randint(0, 3, (6, 1, 16, 16), generator=g)
         y[0] = 0
         truth = torch.nn.functional.one_hot(y[:, 0]).movedim(-1, 1).float()
         p = truth + noise * (torch.rand(truth.shape, generator=g).softmax(1) - truth)
-        doubt = torch.rand(3, 16, 16, generator=g) if noise else torch.zeros(3, 16, 16)
+        doubt = torch.rand(6, 16, 16, generator=g) if noise else torch.zeros(6, 16, 16)
         return pixels(p, y, doubt, exclusive=True)
     if task is TaskName.REGION_SEGMENTATION:
         truth = (torch.rand(3, 2, 16, 16, generator=g) < 0.3).float()
@@ -233,7 +233,9 @@ def test_a_prediction_that_is_no_number_is_never_dropped(
     prediction, batch = draw(task, 4)
     probability = prediction.probability.clone()
     probability[1].flatten()[1] = bad
-    prediction = Prediction.from_probability(probability, prediction.uncertainty)
+    prediction = Prediction.from_probability(
+        probability, prediction.uncertainty, exclusive=prediction.exclusive
+    )
     state = cls()
     state.update(*draw(task, 5))
     state.update(prediction, batch)
@@ -247,8 +249,13 @@ def test_half_precision_is_judged_in_double(cls: type[MetricState], task: TaskNa
     half = Prediction(
         prediction.scores.bfloat16(),
         {k: v.bfloat16() for k, v in prediction.uncertainty.items()},
+        exclusive=prediction.exclusive,
     )
-    wide = Prediction(half.scores.double(), {k: v.double() for k, v in half.uncertainty.items()})
+    wide = Prediction(
+        half.scores.double(),
+        {k: v.double() for k, v in half.uncertainty.items()},
+        exclusive=prediction.exclusive,
+    )
     assert compute(cls, (half, batch)) == pytest.approx(compute(cls, (wide, batch)), abs=1e-12)
 
 
@@ -258,9 +265,12 @@ def test_the_truth_must_fit(cls: type[MetricState], task: TaskName) -> None:
     with pytest.raises(ValueError, match=r"needs a batch with (masks|labels)"):
         cls().update(prediction, Batch(sample_id=batch.sample_id, image=batch.image))
     p = prediction.probability
-    other = p.repeat(1, 2, 1, 1) if task is TaskName.SEGMENTATION else p[:, :1]
+    other = p[..., 1:] if task.endswith("segmentation") else p[:, :1]
+    said = Prediction.from_probability(
+        other, prediction.uncertainty, exclusive=prediction.exclusive
+    )
     with pytest.raises(ValueError, match="differ"):
-        cls().update(Prediction.from_probability(other, prediction.uncertainty), batch)
+        cls().update(said, batch)
 
 
 @pytest.mark.parametrize(
