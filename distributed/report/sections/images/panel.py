@@ -194,7 +194,8 @@ def _row(arrays: dict[str, NDArray[np.float32]], i: int, show: _Drawing) -> Segm
 def _errors(masks: _Masks) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(H, W) each: where anything is predicted that is not there, and where anything is missed."""
     alarm = (masks.predicted & ~masks.truth).any(axis=0)
-    return alarm, (masks.truth & ~masks.predicted).any(axis=0)
+    missed = (masks.truth & ~masks.predicted).any(axis=0)
+    return np.asarray(alarm), np.asarray(missed)
 
 
 def _dice(masks: _Masks) -> str:
