@@ -6,7 +6,7 @@ Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yam
 from typing import Literal, TypeAlias, get_args
 
 from trustsweep.data_pipelines import needs
-from trustsweep.data_pipelines.registry import Registry, registered
+from trustsweep.data_pipelines.registry import Registry, Table, registered
 from trustsweep.data_pipelines.schema import TaskName
 
 #: What a model can predict; `skill` is the metric whose skill a study may optimise, `classed`
@@ -151,15 +151,19 @@ RISKS = Registry(
 )
 
 #: Uncertainty maps that a method may offer; see `trustsweep.trainables.uncertainty`.
-MAPS: dict[str, str] = {
-    "vacuity": "lack of evidence, 2 / S",
-    "beta-variance": "variance of the foreground probability under the Beta, p̂(1 − p̂) / (S + 1)",
-    "entropy": "entropy of the mean prediction, H(p̂): total uncertainty",
-    "expected-entropy": "mean entropy under the Beta or of the passes, E[H(p)]: caused by the data",
-    "mutual-information": "H(p̂) − E[H(p)]: the part that more evidence would remove",
-    "bernoulli-variance": "variance of the predicted label, p(1 − p)",
-    "least-confidence": "probability that the predicted label is wrong, 1 − max p",
-}
+MAPS: Table[str] = Table(
+    "uncertainty map",
+    {
+        "vacuity": "lack of evidence, 2 / S",
+        "beta-variance": "variance of the probability under the Beta, p̂(1 − p̂) / (S + 1)",
+        "entropy": "entropy of the mean prediction, H(p̂): total uncertainty",
+        "expected-entropy": "mean entropy under the Beta or of the passes, E[H(p)]: of the data",
+        "mutual-information": "H(p̂) − E[H(p)]: the part that more evidence would remove",
+        "bernoulli-variance": "variance of the predicted label, p(1 − p)",
+        "least-confidence": "probability that the predicted label is wrong, 1 − max p",
+    },
+    group="trustsweep.maps",
+)
 
 
 def training_attacks() -> list[str]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
     from trustsweep.trainables.networks import Standardise
     from trustsweep.trainables.regimes import Regime
-    from trustsweep.trainables.registry import ATTACKS, CONDITIONS, METHODS, REGIMES, RISKS
+    from trustsweep.trainables.registry import ATTACKS, CONDITIONS, MAPS, METHODS, REGIMES, RISKS
     from trustsweep.trainables.settings import number, whole, word
     from trustsweep.trainables.tasks import Task
     from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps, categorical_maps
@@ -49,6 +49,7 @@ if not (_HERE / "trainables").is_dir():
 
 _NAMES = {
     "data_pipelines.corruptions": ("CORRUPTIONS",),
+    "data_pipelines.corruptions.suites": ("SUITES",),
     "data_pipelines.corruptions.base": ("Corruption", "ImageCorruption"),
     "data_pipelines.errors": ("UserError",),
     "data_pipelines.layouts": ("LAYOUTS",),
@@ -71,7 +72,7 @@ _NAMES = {
     "trainables.networks": ("Standardise",),
     "trainables.regimes": ("Regime",),
     "trainables.tasks": ("Task",),
-    "trainables.registry": ("ATTACKS", "CONDITIONS", "METHODS", "REGIMES", "RISKS"),
+    "trainables.registry": ("ATTACKS", "CONDITIONS", "MAPS", "METHODS", "REGIMES", "RISKS"),
     "trainables.settings": ("number", "whole", "word"),
     "trainables.uncertainty": ("bernoulli_maps", "beta_maps", "categorical_maps"),
 }
@@ -82,12 +83,14 @@ __all__ = [
     "CONDITIONS",
     "CORRUPTIONS",
     "LAYOUTS",
+    "MAPS",
     "METHODS",
     "METRICS",
     "POLICIES",
     "REGIMES",
     "RISKS",
     "SECTIONS",
+    "SUITES",
     "Attack",
     "BadFile",
     "Batch",
