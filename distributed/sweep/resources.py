@@ -243,6 +243,9 @@ def ray_session(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # A slot's helper processes take no CPU; Ray would start only as many at once as it has CPUs,
     # and warn of the others.
+    if ADDRESS not in os.environ:
+        # The only node is this one: no process of each slot need watch for those that are to go.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     import ray
     import ray.data  # sets up its loggers, so that it must come before they are turned down
