@@ -85,10 +85,15 @@ def nodes() -> list[dict[str, float]]:
 
 def known_nodes() -> list[dict[str, float]] | None:
     """The same where that needs no connection; None for a cluster that is to be connected to."""
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
+    if _connected():
         return cluster_nodes()
     return None if ADDRESS in os.environ else local_nodes()
+
+
+def _connected() -> bool:
+    """Whether this process is connected to Ray, which is not loaded to tell."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def local_nodes() -> list[dict[str, float]]:
@@ -287,6 +292,15 @@ def ray_session(
     finally:
         if not existing:
             ray.shutdown()
+
+
+def starting() -> str:
+    """What `ray_session` is about to do, for a person who waits for it."""
+    if _connected():
+        return "on the Ray cluster that this process is connected to"
+    if ADDRESS in os.environ:
+        return f"connecting to the Ray cluster at {os.environ[ADDRESS]}"
+    return "starting Ray on this machine, which takes some seconds"
 
 
 def _where(node: Mapping[str, float] | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import ray
 import ray.train
 from ray import tune
 
+from trustsweep.data_pipelines.schema import Split
 from trustsweep.distributed.workers.board import (
     AssignedTrial,
     Begun,
@@ -270,12 +271,7 @@ class Slot(tune.Trainable):
 
         return _trainer_class(settings.workers)(
             run_worker,
-            # Data sets go this way, as Train would start a process for those that it is given.
-            train_loop_config={
-                "board": self._board,
-                "settings": settings.worker,
-                "datasets": datasets,
-            },
+            train_loop_config={"board": self._board, "settings": settings.worker},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=settings.workers,
                 use_gpu=settings.resources_per_worker.get("GPU", 0) > 0,
@@ -287,4 +283,9 @@ class Slot(tune.Trainable):
                 # The board gives up on a trial whose workers keep dying; the group goes on.
                 failure_config=ray.train.FailureConfig(max_failures=-1),
             ),
+            # Without any, the workers stream from storage themselves.
+            datasets={str(s): datasets[s] for s in (Split.TRAIN, Split.VAL) if s in datasets},
+            # Every worker maps the whole materialised set and takes its own rows by seed, so that
+            # what it sees does not depend on timing.
+            dataset_config=ray.train.DataConfig(datasets_to_split=[]),
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import ray.train
@@ -47,9 +46,6 @@ from trustsweep.distributed.workers.outcome import EXHAUSTED
 from trustsweep.distributed.workers.rank import Rank
 from trustsweep.distributed.workers.training import Diverged, Training, merge_ranks
 
-if TYPE_CHECKING:
-    from ray.data import DataIterator, Dataset
-
 
 def work(config: dict[str, Any]) -> None:
     """Ray Train's loop per worker; ends when the slot posts `Leave`."""
@@ -62,8 +58,7 @@ def work(config: dict[str, Any]) -> None:
     # Entering comes first: the board counts a group that dies while it gets ready as well.
     standing = ray.get(board.enter.remote(token))
     try:
-        device = ray.train.torch.get_device()
-        worker = Worker(settings, rank, device, config["datasets"])
+        worker = Worker(settings, rank, ray.train.torch.get_device())
         if standing is not None:
             worker.resume(standing)
     except Exception as problem:
@@ -89,16 +84,7 @@ def work(config: dict[str, Any]) -> None:
 class Worker:
     """The commands of the board, done on one rank."""
 
-    def __init__(
-        self,
-        settings: WorkerSettings,
-        rank: Rank,
-        device: torch.device,
-        datasets: Mapping[str, Dataset] | None = None,
-    ) -> None:
-        """`datasets` are the materialised splits, of which every worker maps the whole and takes
-        its own rows by seed: what it sees does not depend on timing."""
-        self._datasets = datasets or {}
+    def __init__(self, settings: WorkerSettings, rank: Rank, device: torch.device) -> None:
         self._settings = settings
         self._rank = rank
         self._device = device
@@ -242,12 +228,9 @@ class Worker:
         """Opened where it is first read, so that the board hears of a storage that is away."""
         if split not in self._samples:
             self._samples[split] = self._settings.source.open(
-                split, self._settings.manifest, self._device, self._shard
+                split, self._settings.manifest, self._device, ray.train.get_dataset_shard
             )
         return self._samples[split]
-
-    def _shard(self, split: str) -> DataIterator:
-        return self._datasets[split].iterator()
 
     def _current(self) -> Training:
         if self._training is None:
