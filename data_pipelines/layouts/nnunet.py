@@ -233,7 +233,9 @@ class Nnunet(Layout[Labelled | BadFile]):
         if listed is None:
             return
         for name in sorted(listed - here):
-            yield BadFile(self._root / _JSON, f"training: names {name}, which is not here.")
+            yield BadFile(
+                self._root / _JSON, f"training: names {name}, which is not here. Fetch it."
+            )
         for name in sorted(masks.keys() - listed):
             yield BadFile(masks[name], f'not in "training" of {_JSON}. Add it, or take it away.')
 
