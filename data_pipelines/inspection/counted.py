@@ -54,7 +54,8 @@ class Strata:
         self._source = next((name for name in ("label", "mask") if name in names), None)
         self._manifest = manifest
         self.classes = manifest.classes if self._source else ()
-        if self._source == "mask":
+        self.of_masks = self._source == "mask"
+        if self.of_masks:
             self.classes = mask_classes(manifest)
             self.several = len(mask_findings(manifest)) > 1
         self._samples: Counter[tuple[str, str]] = Counter()
@@ -95,7 +96,7 @@ class Strata:
         """(N, K) each: whether a row is of a class, and whether that is not known."""
         if self._source is None:
             return (np.zeros((table.num_rows, 0), np.int64),) * 2
-        if self._source == "mask":
+        if self.of_masks:
             found = held(array(table, "mask"), self._manifest).astype(np.int64)
             positive = found if self.several else np.concatenate([1 - found, found], axis=1)
             return positive, np.zeros_like(positive)

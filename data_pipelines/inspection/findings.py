@@ -189,6 +189,7 @@ class Inspection:
             there is neither.
         mask_parts: Of masks of several classes or of regions.
         several: A sample may have several of the classes.
+        of_masks: The classes are what masks hold, not labels.
         patients: A `PatientSource`; "" for data that were prepared before it was kept.
         warnings: What to look into before training, a sentence each.
     """
@@ -199,6 +200,7 @@ class Inspection:
     image_shape: tuple[int, ...]
     classes: tuple[str, ...]
     several: bool
+    of_masks: bool = False
     patients: str
     splits: tuple[SplitCount, ...]
     strata: tuple[Stratum, ...]

@@ -64,6 +64,7 @@ def inspect(location: str | Path | Folder) -> Inspection:
         image_shape=manifest.image_shape,
         classes=strata.classes,
         several=strata.several,
+        of_masks=strata.of_masks,
         patients=manifest.preprocessing.get("patients", ""),
         splits=tuple(
             SplitCount(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from trustsweep.data_pipelines.inspection.findings import UNKNOWN, Inspection
 from trustsweep.data_pipelines.layouts import LAYOUTS
-from trustsweep.data_pipelines.schema import PatientSource, Split, TaskName
+from trustsweep.data_pipelines.schema import PatientSource, Split
 
 #: With fewer patients, a group's metric is mostly chance.
 LEAST_PATIENTS = 50
@@ -76,8 +76,7 @@ def _masks_and_boxes(inspection: Inspection) -> Iterator[str]:
     total = sum(count.masks for count in inspection.masks)
     if empty := sum(count.empty for count in inspection.masks):
         yield f"{empty} of {total} masks are empty."
-    counted = TaskName.CLASSIFICATION in inspection.tasks or TaskName.MULTILABEL in inspection.tasks
-    for split in inspection.splits if counted else ():
+    for split in inspection.splits if not inspection.of_masks else ():
         lost = [p.name for p in inspection.mask_parts if p.split == split.split and not p.masks]
         if lost:
             yield f"{split.split}: no mask holds {_named(lost)}; metrics of it are undefined."
@@ -99,7 +98,7 @@ def _labels(inspection: Inspection) -> Iterator[str]:
         positive[stratum.split].update(dict(zip(inspection.classes, stratum.positive, strict=True)))
         unknown[stratum.split].update(dict(zip(inspection.classes, stratum.unknown, strict=True)))
     # A class that every mask holds has its Dice.
-    labelled = inspection.several and TaskName.MULTILABEL in inspection.tasks
+    labelled = inspection.several and not inspection.of_masks
     for split in samples:
         if absent := [name for name in inspection.classes if not positive[split][name]]:
             yield f"{split}: no sample of {_named(absent)}; metrics of the class are undefined."
