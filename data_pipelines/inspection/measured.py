@@ -181,7 +181,7 @@ class MaskTally:
     def add(self, split: str, table: pa.Table) -> None:
         values = array(table, "mask")
         self._parts[split] = self._parts.get(split, 0) + self._count_parts(values)
-        masks = (values > 0).any(axis=1)
+        masks = np.any(values > 0, axis=1)
         filled = masks.reshape(len(masks), -1).sum(axis=1)
         sums = [
             len(masks),

@@ -307,7 +307,7 @@ def test_what_masks_hold_is_counted_by_class_and_region(tmp_path, target):
     assert len(parts) == 3 * len(names)
     for split in ("train", "val", "test"):
         masks = _column(tmp_path / "d", split, "mask")
-        union = [count for count in found.masks if count.split == split][0]
+        union = next(count for count in found.masks if count.split == split)
         assert union.foreground == pytest.approx((masks > 0).any(axis=1).mean())
         for index, name in enumerate(names):
             layer = masks[:, index] if manifest.regions else masks[:, 0] == index + 1
