@@ -255,3 +255,32 @@ def test_one_region_and_all_of_them_are_not_asked_for_at_once(tmp_path, target):
     _case(tmp_path)
     with pytest.raises(UserError, match="region: chooses with target=region"):
         Brats(tmp_path, size=8, seed=0, region="core", target=target)
+
+
+def test_extensions_in_capitals_are_read(tmp_path):
+    folder = _case(tmp_path)
+    path = folder / f"{folder.name}_t1.nii.gz"
+    path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+    assert len(_samples(Brats(tmp_path, size=8, seed=0, dims=3))) == 1
+
+
+def test_a_folder_named_like_its_file_is_told(tmp_path):
+    """As one of the archives on Kaggle unpacks."""
+    folder = _case(tmp_path)
+    path = folder / f"{folder.name}_t1.nii.gz"
+    inner = folder / f"{folder.name}_t1.nii"
+    inner.mkdir()
+    path.rename(inner / "00000057_brain_t1.nii.gz")
+    reasons = [p.reason for p in _problems(Brats(tmp_path, size=8, seed=0, dims=3))]
+    assert any("in a folder that is named like a file" in reason for reason in reasons)
+
+
+def test_a_resection_cavity_of_2024_is_no_tissue_of_2023(tmp_path):
+    folder = _case(tmp_path, "BraTS-GLI-02000-100")
+    path = folder / f"{folder.name}-seg.nii.gz"
+    stored = nibabel.load(path)
+    values = np.asarray(stored.dataobj).copy()
+    values[0, 0, 0] = 4
+    nibabel.save(nibabel.Nifti1Image(values, stored.affine), path)
+    (problem,) = _problems(Brats(tmp_path, size=8, seed=0, dims=3))
+    assert "resection cavity, of BraTS 2024" in problem.reason
