@@ -102,9 +102,9 @@ def _entries(examples: list[Example], manifest: Manifest) -> list[Mark]:
         outlined = mask_marks(manifest)
         shares = manifest.mask_shares.get(Split.TRAIN, ())[-len(outlined) :]
         for mark, share in zip_longest(outlined, shares):
-            word = "outline of the mask" if len(outlined) == 1 else "outline"
-            part = "" if share is None else f", {share:.2g} of the train split's pixels"
-            text = f"{word} ({mark.name}{part})"
+            part = "" if share is None else f", {100 * share:.2g} % of train pixels"
+            one = len(outlined) == 1
+            text = f"outline of the mask ({mark.name}{part})" if one else f"{mark.name}{part}"
             entries.append(replace(mark, name=text))
     known = marks(manifest)
     classes = sorted({box["class"] for example in examples for box in example.case.boxes})
