@@ -41,7 +41,12 @@ if TYPE_CHECKING:
     from trustsweep.trainables.registry import ATTACKS, CONDITIONS, MAPS, METHODS, REGIMES, RISKS
     from trustsweep.trainables.settings import number, whole, word
     from trustsweep.trainables.tasks import Task
-    from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps, categorical_maps
+    from trustsweep.trainables.uncertainty import (
+        bernoulli_maps,
+        beta_maps,
+        categorical_maps,
+        dirichlet_maps,
+    )
 
 _HERE = Path(__file__).resolve().parent
 if not (_HERE / "trainables").is_dir():
@@ -74,7 +79,12 @@ _NAMES = {
     "trainables.tasks": ("Task",),
     "trainables.registry": ("ATTACKS", "CONDITIONS", "MAPS", "METHODS", "REGIMES", "RISKS"),
     "trainables.settings": ("number", "whole", "word"),
-    "trainables.uncertainty": ("bernoulli_maps", "beta_maps", "categorical_maps"),
+    "trainables.uncertainty": (
+        "bernoulli_maps",
+        "beta_maps",
+        "categorical_maps",
+        "dirichlet_maps",
+    ),
 }
 _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 
@@ -124,6 +134,7 @@ __all__ = [
     "bernoulli_maps",
     "beta_maps",
     "categorical_maps",
+    "dirichlet_maps",
     "number",
     "whole",
     "word",
