@@ -25,7 +25,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from checkerboard import nyquist_share, transposed_unet, truth_shares
+from checkerboard import nyquist_share, smooth_unet, transposed_unet, truth_shares
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -39,12 +39,11 @@ from trustsweep.distributed.workers.fidelity import CLEAN
 from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.evaluation import EvaluationPlan
-from trustsweep.trainables.networks import unet
 
 Decoder = Callable[[Manifest, int, int], nn.Module]
 
 #: The peer first.
-DECODERS: dict[str, Decoder] = {"transposed": transposed_unet, "interpolated": unet}
+DECODERS: dict[str, Decoder] = {"transposed": transposed_unet, "interpolated": smooth_unet}
 FORMS = {"unet": "classical", "evidential-unet": "evidential"}
 METRICS = {"dice": "Dice, per image", "dice_micro": "Dice, micro", "ece_region": "ECE, region"}
 ROWS, COST, PICTURE = "rows.jsonl", "cost.json", "decoder.png"

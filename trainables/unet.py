@@ -1,4 +1,7 @@
-"""Binary segmentation with a U-Net: classical (sigmoid) and evidential (Beta per pixel)."""
+"""Binary segmentation: classical (sigmoid) and evidential (Beta per pixel), with a U-Net or others.
+
+The methods bear the name of the default network.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from trustsweep.trainables.losses import (
     soft_dice,
     split_by_truth,
 )
-from trustsweep.trainables.networks import unet
+from trustsweep.trainables.networks import chosen
 from trustsweep.trainables.registry import RISKS
-from trustsweep.trainables.settings import number, whole, word
+from trustsweep.trainables.settings import number, word
 from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps
 
 
@@ -32,11 +35,11 @@ class _UNet(Method):
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for a missing or impossible config value, or data without masks."""
         super().__init__(config, manifest)
-        self._width = whole(config, "width", low=1)
+        self._family = chosen(config, manifest, "pixels", default="unet")
         self._dice_weight = number(config, "dice_weight", low=0)
 
     def network(self) -> nn.Module:
-        return unet(self.manifest, self._width, self.outputs)
+        return self._family.build(self.outputs)
 
     def _dice(self, probability: Tensor, mask: Tensor) -> Tensor:
         return self._dice_weight * soft_dice(probability, mask)
@@ -45,7 +48,8 @@ class _UNet(Method):
 class ClassicalUNet(_UNet):
     """Sigmoid output; pixel-wise cross-entropy plus weighted soft Dice and calibration error.
 
-    Config: `width`, `dice_weight` and `ace_weight` (>= 0), the weight of `losses.marginal_ace`.
+    Config: `network` (of those for pixels in `NETWORKS`) and its own, `dice_weight` and
+    `ace_weight` (>= 0), the weight of `losses.marginal_ace`.
     """
 
     uncertainties = ("bernoulli-variance", "entropy")
@@ -80,8 +84,9 @@ class EvidentialUNet(_UNet):
     Loss: the risk, plus the annealed KL of misleading evidence, plus soft Dice on p̂
     (Sensoy et al. 2018, arXiv 1806.01768; Zou et al. 2022, arXiv 2206.09309, there on raw α).
 
-    Config: `width`, `dice_weight` (>= 0), `risk` (one of `RISKS`), `kl_weight` (λ >= 0) and
-    `kl_anneal_epochs` (λ grows linearly from 0 over so many epochs; 0 for λ at once).
+    Config: `network` (of those for pixels in `NETWORKS`) and its own, `dice_weight` (>= 0), `risk`
+    (one of `RISKS`), `kl_weight` (λ >= 0) and `kl_anneal_epochs` (λ grows linearly from 0 over so
+    many epochs; 0 for λ at once).
     """
 
     uncertainties = (
