@@ -19,9 +19,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from trustsweep.distributed.workers.fidelity import CLEAN
 from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.evaluation import EvaluationPlan
+from trustsweep.trainables.registry import METHODS
 
 Decoder = Callable[[Manifest, int, int], nn.Module]
 
@@ -199,9 +200,10 @@ class _Work:
             "seed": seed,
         }
         config = Space([cell.form], changes).defaults(cell.form)
-        # The network is made here, and only here.
-        with patch("trustsweep.trainables.unet.unet", DECODERS[decoder]):
-            return Training(config, Manifest.load(folder), EvaluationPlan())
+        manifest = Manifest.load(folder)
+        outputs = METHODS[cell.form](config, manifest).outputs
+        make = partial(DECODERS[decoder], manifest, WIDTH, outputs)
+        return Training(config, manifest, EvaluationPlan(), network=make)
 
     def _train(self, training: Training, folder: Path) -> None:
         train = Samples.read(folder, Split.TRAIN)

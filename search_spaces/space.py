@@ -272,9 +272,7 @@ class Space:
 
     def defaults(self, method: str, **given: Value) -> dict[str, Value]:
         """The config of a single run, every parameter at its default but those given."""
-        return self._resolve(
-            method, lambda name, parameter: given.get(name, parameter.start())
-        )
+        return self._resolve(method, lambda name, parameter: given.get(name, parameter.start()))
 
     def grid(self) -> list[dict[str, Value]]:
         """Every combination of the space, as the parameters of an Optuna trial.
@@ -486,6 +484,16 @@ def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
         )
     for owner in owners:
         raw[owner][name] = _narrowed(raw[owner][name], override)
+
+
+def only_of(others: Iterable[str], key: str, methods: Iterable[str]) -> bool:
+    """Whether an override is of a parameter that other methods have, but none of these."""
+
+    def known(owner: str) -> bool:
+        name = key.removeprefix(f"{owner}.")
+        return name in _defaults(owner)
+
+    return not any(map(known, (COMMON, *methods))) and any(map(known, others))
 
 
 def _narrowed(base: Any, override: Any) -> dict[str, Any]:

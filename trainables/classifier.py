@@ -21,8 +21,8 @@ class Classifier(Method):
     each (softmax). Smoothing by s gives the true class 1 − s + s/K of the target and every other
     one s/K (Szegedy et al. 2016, arXiv 1512.00567).
 
-    Config: `network` (of those for images in `NETWORKS`) and its own, `dropout` of the features that
-    its last layer sees, and `label_smoothing` (s), both in [0, 1].
+    Config: `network` (of those for images in `NETWORKS`) and its own, `dropout` of the features
+    that its last layer sees, and `label_smoothing` (s), both in [0, 1].
     """
 
     tasks = (TaskName.CLASSIFICATION, TaskName.MULTILABEL)

@@ -86,12 +86,20 @@ NETWORKS = Registry(
     "network",
     {
         "unet": registered("trustsweep.trainables.networks.unet:UNetFamily", kind="pixels"),
-        "dynunet": registered("trustsweep.trainables.networks.dynunet:DynUNetFamily", kind="pixels"),
-        "segresnet": registered("trustsweep.trainables.networks.segresnet:SegResNetFamily", kind="pixels"),
+        "dynunet": registered(
+            "trustsweep.trainables.networks.dynunet:DynUNetFamily", kind="pixels"
+        ),
+        "segresnet": registered(
+            "trustsweep.trainables.networks.segresnet:SegResNetFamily", kind="pixels"
+        ),
         "fcn": registered("trustsweep.trainables.networks.fcn:FcnFamily", kind="pixels"),
-        "deeplabv3": registered("trustsweep.trainables.networks.deeplabv3:DeepLabV3Family", kind="pixels"),
+        "deeplabv3": registered(
+            "trustsweep.trainables.networks.deeplabv3:DeepLabV3Family", kind="pixels"
+        ),
         "resnet": registered("trustsweep.trainables.networks.resnet:ResNetFamily", kind="images"),
-        "densenet": registered("trustsweep.trainables.networks.densenet:DenseNetFamily", kind="images"),
+        "densenet": registered(
+            "trustsweep.trainables.networks.densenet:DenseNetFamily", kind="images"
+        ),
         "vit": registered("trustsweep.trainables.networks.vit:ViTFamily", kind="images"),
     },
     group="trustsweep.networks",

@@ -14,7 +14,15 @@ from trustsweep.search_spaces.policies import POLICIES
 from trustsweep.search_spaces.study import FITTING, read, shipped_studies
 from trustsweep.trainables.metrics.catalog import AREAS, COSTS, METRICS, MetricInfo, metric_info
 from trustsweep.trainables.metrics.names import SKILL
-from trustsweep.trainables.registry import ATTACKS, CONDITIONS, MAPS, METHODS, NETWORKS, REGIMES, RISKS
+from trustsweep.trainables.registry import (
+    ATTACKS,
+    CONDITIONS,
+    MAPS,
+    METHODS,
+    NETWORKS,
+    REGIMES,
+    RISKS,
+)
 
 _REGISTRIES: dict[str, Registry] = {
     "methods": METHODS,

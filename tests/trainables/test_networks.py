@@ -17,7 +17,7 @@ from trustsweep.trainables.contract import Method, Progress
 from trustsweep.trainables.networks import Standardise, load_encoder
 from trustsweep.trainables.networks.densenet import Halve
 from trustsweep.trainables.networks.fcn import Scores
-from trustsweep.trainables.networks.layers import resized
+from trustsweep.trainables.networks.layers import Smooth, resized
 from trustsweep.trainables.registry import METHODS, NETWORKS
 
 torch.set_num_threads(1)
@@ -337,13 +337,26 @@ def test_halving_is_average_pooling(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(Halve()(features), pool(features))
 
 
-def test_a_transformers_positions_stand_where_they_were_in_images_of_another_size() -> None:
-    """Tokens of a larger image whose patches repeat get positions between those learned."""
-    network = network_of("vit", manifest((1, 32, 32)), vit_patch=8).eval()
-    transformer = network[1 + 1]  # type: ignore[index]
+def test_positions_are_those_learned_and_between_them_in_images_of_another_size() -> None:
+    network = network_of("vit", manifest((1, 32, 24)), vit_patch=8).eval()
+    transformer = network[2]  # type: ignore[index]
+    seen: list[torch.Tensor] = []
+    transformer.blocks.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.no_grad():
-        transformer.positions.zero_()
-        flat = torch.full((1, 1, 32, 32), 0.7)
-        torch.testing.assert_close(network(flat), network(torch.full((1, 1, 64, 48), 0.7)))
-        transformer.positions += torch.arange(4.0).view(1, 1, 4, 1)
-        assert not torch.allclose(network(flat), network(flat[:, :, :16]), atol=1e-3)
+        for parameter in transformer.enter.parameters():
+            parameter.zero_()
+        network(images((1, 32, 24), 1))
+        network(images((1, 64, 48), 1))
+    learned = transformer.positions.detach()
+    torch.testing.assert_close(seen[0][:, 1:].transpose(1, 2), learned.flatten(2))
+    between = nn.functional.interpolate(learned, scale_factor=2.0, mode="bilinear")
+    torch.testing.assert_close(seen[1][:, 1:].transpose(1, 2), between.flatten(2))
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (5, 1, 7)])
+def test_smoothing_keeps_what_is_flat_and_takes_away_a_grid(shape: tuple[int, ...]) -> None:
+    flat = torch.full((1, 2, *shape), 0.7)
+    torch.testing.assert_close(Smooth()(flat), flat)
+    grid = (-1.0) ** torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij")).sum(0)
+    inner = Smooth()(grid[None, None])[(..., *(slice(1, max(n - 1, 1)) for n in shape))]
+    torch.testing.assert_close(inner, torch.zeros_like(inner))

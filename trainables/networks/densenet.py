@@ -35,9 +35,9 @@ class Halve(nn.Module):
 
 
 class DenseNetFamily(NetworkFamily):
-    """MONAI's DenseNet: each layer sees all before it (Huang et al. 2017, arXiv 1608.06993).
+    """MONAI's DenseNet: each layer sees all those before it in its block.
 
-    Group normalisation instead of batch normalisation; the first pooling is a mean.
+    Huang et al. 2017, arXiv 1608.06993. Group normalisation instead of batch normalisation; the first pooling is a mean.
 
     Config: `width`, channels of the first convolution; `growth`, channels that each layer adds;
     `blocks`, each of which but the last halves the image after it, and `layers` of each; `stem` (1,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.trainables.networks.base import NetworkFamily
-from trustsweep.trainables.networks.layers import LinearUpsample, PadToMultiple
+from trustsweep.trainables.networks.layers import LinearUpsample, PadToMultiple, Smooth
 from trustsweep.trainables.registry import NetworkKind
 
 
@@ -47,7 +47,9 @@ class SmoothDynUNet(DynUNet):
 
 
 class DynUNetFamily(NetworkFamily):
-    """MONAI's DynUNet: two convolutions a level, as in nnU-Net (Isensee et al. 2021, Nat Methods 18).
+    """MONAI's DynUNet: two convolutions at each resolution, as in nnU-Net.
+
+    Isensee et al. 2021, Nature Methods 18. Its finest level has all of the image's pixels, and its output is smoothed by one.
 
     Config: `width`, channels at the finest level, doubled at each coarser one; `levels` (3 to 8),
     resolutions, each of which halves the image; `residual`, whether a level adds its input to its
@@ -74,4 +76,4 @@ class DynUNetFamily(NetworkFamily):
             norm_name=("INSTANCE", {"affine": True}),
             res_block=self.residual,
         )
-        return [PadToMultiple(net, 2 ** (self.levels - 1))]
+        return [PadToMultiple(net, 2 ** (self.levels - 1)), Smooth()]

@@ -68,8 +68,8 @@ class EncoderNetwork(nn.Sequential):
 class Scores(nn.Linear):
     """Scores of each unit's features, added up from coarse to fine.
 
-    One linear layer, of which each unit has its share of columns: as it commutes with interpolation,
-    this is what it gives for all features interpolated to the finest grid and joined.
+    One linear layer, of which each unit has its share of columns: as it commutes with
+    interpolation, this is what it gives for all features interpolated to the finest grid and joined.
     """
 
     def __init__(self, widths: Sequence[int], outputs: int) -> None:
@@ -88,9 +88,9 @@ class Scores(nn.Linear):
 
 
 class FcnFamily(EncoderFamily):
-    """Fully convolutional network: scores of every unit of an encoder, added up (Long et al. 2015, arXiv 1411.4038).
+    """Fully convolutional network: scores of every unit of an encoder, added up.
 
-    Scores are interpolated, where the paper has transposed convolutions that begin as that.
+    Long et al. 2015, arXiv 1411.4038. Scores are interpolated, where the paper has transposed convolutions that begin as that.
 
     Config: `width` and `depth`, channels of the first unit and units, `convolutions` (1 or 2) of
     each: those of the classifier's `resnet`.

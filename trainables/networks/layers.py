@@ -101,3 +101,21 @@ class LinearUpsample(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, *spatial) to (B, C, *(factor · spatial))."""
         return resized(features, [self.factor * side for side in features.shape[2:]])
+
+
+class Smooth(nn.Module):
+    """The weights 1/4, 1/2, 1/4 along every axis; edge values are repeated.
+
+    They have a zero at the Nyquist frequency: whatever grid of 2 pixels the layers before leave is
+    taken away, as by the interpolation with which a decoder of half the resolution ends.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, *spatial) to the same."""
+        for dim in range(2, features.ndim):
+            size = features.shape[dim]
+            ends = features.narrow(dim, 0, 1), features.narrow(dim, size - 1, 1)
+            padded = torch.cat([ends[0], features, ends[1]], dim=dim)
+            beside = padded.narrow(dim, 0, size) + padded.narrow(dim, 2, size)
+            features = features / 2 + beside / 4
+        return features

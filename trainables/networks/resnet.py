@@ -19,7 +19,9 @@ from trustsweep.trainables.registry import NetworkKind
 
 
 class ResNetFamily(NetworkFamily):
-    """Residual units that halve the image, their mean, a linear layer (He et al. 2016, arXiv 1512.03385).
+    """Residual units that halve the image, the mean over pixels, a linear layer.
+
+    He et al. 2016, arXiv 1512.03385.
 
     Config: `width`, channels of the first unit, doubled by each further one; `depth`, units;
     `convolutions` (1 or 2) of each, `full_size`, how many of them come before the first that halves

@@ -10,7 +10,7 @@ from torch import nn
 
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.trainables.networks.base import NetworkFamily
-from trustsweep.trainables.networks.layers import LinearUpsample, PadToMultiple, group_norm
+from trustsweep.trainables.networks.layers import LinearUpsample, PadToMultiple, Smooth, group_norm
 from trustsweep.trainables.registry import NetworkKind
 
 #: Residual blocks at each resolution of the encoder and of the decoder, as published.
@@ -18,10 +18,13 @@ _DOWN, _UP = (1, 2, 2, 4), (1, 1, 1)
 
 
 class SegResNetFamily(NetworkFamily):
-    """MONAI's SegResNet: a deep residual encoder, a light decoder (Myronenko 2018, arXiv 1810.11654).
+    """MONAI's SegResNet: a deep residual encoder, a light decoder.
 
-    It interpolates where others convolve transposed, here with `LinearUpsample`, whose gradient
-    repeats on a GPU. Config: `width`, channels at the finest level, doubled at each coarser one.
+    Myronenko 2018, arXiv 1810.11654. It interpolates where others convolve transposed, here with `LinearUpsample`, whose gradient
+    repeats on a GPU. Its finest level has all of the image's pixels, and its output is smoothed by
+    one.
+
+    Config: `width`, channels at the finest level, doubled at each coarser one.
     """
 
     kind: ClassVar[NetworkKind] = "pixels"
@@ -42,4 +45,4 @@ class SegResNetFamily(NetworkFamily):
         )
         for upsample in net.up_samples:
             upsample[1] = LinearUpsample()
-        return [PadToMultiple(net, 2 ** len(_UP))]
+        return [PadToMultiple(net, 2 ** len(_UP)), Smooth()]

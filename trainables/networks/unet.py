@@ -53,7 +53,9 @@ class SmoothUNet(UNet):
 
 
 class UNetFamily(NetworkFamily):
-    """MONAI's U-Net of four resolutions, upsampled by interpolation (Ronneberger et al. 2015, arXiv 1505.04597).
+    """MONAI's U-Net of four resolutions, with interpolation for transposed convolutions.
+
+    Ronneberger et al. 2015, arXiv 1505.04597; instance normalisation.
 
     Config: `width`, channels at the finest level, doubled at each coarser one.
     """
