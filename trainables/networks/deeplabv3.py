@@ -53,8 +53,8 @@ class AtrousPyramid(nn.Module):
 class DeepLabV3Family(EncoderFamily):
     """Dilated convolutions at several rates on an encoder, as in DeepLabV3.
 
-    Chen et al. 2017, arXiv 1706.05587. Unlike there, no unit of the encoder is dilated: with `depth` 3, the default, it ends at one in
-    eight pixels anyway.
+    Chen et al. 2017, arXiv 1706.05587. Unlike there, no unit of the encoder is dilated: with
+    `depth` 3, the default, it ends at one in eight pixels anyway.
 
     Config: `width`, `depth`, `convolutions` as for `FcnFamily`; `dilation`, the lowest of three
     rates d, 2d and 3d, in pixels of the coarsest features.

@@ -37,7 +37,8 @@ class Halve(nn.Module):
 class DenseNetFamily(NetworkFamily):
     """MONAI's DenseNet: each layer sees all those before it in its block.
 
-    Huang et al. 2017, arXiv 1608.06993. Group normalisation instead of batch normalisation; the first pooling is a mean.
+    Huang et al. 2017, arXiv 1608.06993. Group normalisation instead of batch normalisation; the
+    first pooling is a mean.
 
     Config: `width`, channels of the first convolution; `growth`, channels that each layer adds;
     `blocks`, each of which but the last halves the image after it, and `layers` of each; `stem` (1,
@@ -72,10 +73,11 @@ class DenseNetFamily(NetworkFamily):
         ).features
         features.pool0 = Halve() if self.stem == 4 else nn.Identity()
         if self.stem == 1:
-            features.conv0 = Conv["CONV", self.dims](
+            first = Conv["CONV", self.dims](
                 self.manifest.channels, self.width, 3, padding=1, bias=False
             )
-            nn.init.kaiming_normal_(features.conv0.weight)
+            nn.init.kaiming_normal_(first.weight)
+            features.conv0 = first
         for name, module in features.named_children():
             if name.startswith("transition"):
                 module.pool = Halve()

@@ -49,7 +49,8 @@ class SmoothDynUNet(DynUNet):
 class DynUNetFamily(NetworkFamily):
     """MONAI's DynUNet: two convolutions at each resolution, as in nnU-Net.
 
-    Isensee et al. 2021, Nature Methods 18. Its finest level has all of the image's pixels, and its output is smoothed by one.
+    Isensee et al. 2021, Nature Methods 18. Its finest level has all of the image's pixels, and its
+    output is smoothed by one.
 
     Config: `width`, channels at the finest level, doubled at each coarser one; `levels` (3 to 8),
     resolutions, each of which halves the image; `residual`, whether a level adds its input to its

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.trainables.networks.base import NetworkFamily
-from trustsweep.trainables.networks.layers import Pad, resized
+from trustsweep.trainables.networks.layers import Pad, cropped, resized
 from trustsweep.trainables.networks.resnet import residual_units
 from trustsweep.trainables.registry import NetworkKind
 
@@ -62,21 +62,22 @@ class EncoderNetwork(nn.Sequential):
         for unit in units:
             features.append(unit(features[-1]))
         output = resized(head(features[1:]), padded.shape[2:])
-        return output[(..., *(slice(n) for n in image.shape[2:]))]
+        return cropped(output, image.shape[2:])
 
 
 class Scores(nn.Linear):
     """Scores of each unit's features, added up from coarse to fine.
 
     One linear layer, of which each unit has its share of columns: as it commutes with
-    interpolation, this is what it gives for all features interpolated to the finest grid and joined.
+    interpolation, this is what it gives for all features interpolated to the finest grid and
+    joined.
     """
 
     def __init__(self, widths: Sequence[int], outputs: int) -> None:
         super().__init__(sum(widths), outputs)
         self._widths = list(widths)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         """(B, widths[i], *spatial / 2^i) to (B, outputs, *spatial)."""
         shares = self.weight.split(self._widths, dim=1)
         total: Tensor | None = None
@@ -90,7 +91,8 @@ class Scores(nn.Linear):
 class FcnFamily(EncoderFamily):
     """Fully convolutional network: scores of every unit of an encoder, added up.
 
-    Long et al. 2015, arXiv 1411.4038. Scores are interpolated, where the paper has transposed convolutions that begin as that.
+    Long et al. 2015, arXiv 1411.4038. Scores are interpolated, where the paper has transposed
+    convolutions that begin as that.
 
     Config: `width` and `depth`, channels of the first unit and units, `convolutions` (1 or 2) of
     each: those of the classifier's `resnet`.

@@ -72,8 +72,14 @@ class PadToMultiple(nn.Module):
         self.pad = Pad(factor)
 
     def forward(self, image: Tensor) -> Tensor:
-        output = self.network(self.pad(image))
-        return output[(..., *(slice(n) for n in image.shape[2:]))]
+        return cropped(self.network(self.pad(image)), image.shape[2:])
+
+
+def cropped(features: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, *spatial) to its first *size pixels."""
+    for dim, side in enumerate(size, 2):
+        features = features.narrow(dim, 0, side)
+    return features
 
 
 def resized(features: Tensor, size: Sequence[int]) -> Tensor:

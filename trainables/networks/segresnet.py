@@ -20,9 +20,9 @@ _DOWN, _UP = (1, 2, 2, 4), (1, 1, 1)
 class SegResNetFamily(NetworkFamily):
     """MONAI's SegResNet: a deep residual encoder, a light decoder.
 
-    Myronenko 2018, arXiv 1810.11654. It interpolates where others convolve transposed, here with `LinearUpsample`, whose gradient
-    repeats on a GPU. Its finest level has all of the image's pixels, and its output is smoothed by
-    one.
+    Myronenko 2018, arXiv 1810.11654. It interpolates where others convolve transposed, here with
+    `LinearUpsample`, whose gradient repeats on a GPU. Its finest level has all of the image's
+    pixels, and its output is smoothed by one.
 
     Config: `width`, channels at the finest level, doubled at each coarser one.
     """

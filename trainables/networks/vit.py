@@ -93,7 +93,8 @@ class VisionTransformer(nn.Module):
 class ViTFamily(NetworkFamily):
     """Vision transformer: attention among patches of the image.
 
-    Dosovitskiy et al. 2021, arXiv 2010.11929. MONAI's takes images of one size alone, which early rungs of a search make smaller.
+    Dosovitskiy et al. 2021, arXiv 2010.11929. MONAI's takes images of one size alone, which early
+    rungs of a search make smaller.
 
     Config: `vit_patch`, the side of a patch in pixels; `vit_layers`; `vit_heads` of attention, and
     `vit_head_features` of each, which together are those of a token; `dropout`, the probability
