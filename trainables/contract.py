@@ -16,6 +16,7 @@ from trustsweep.data_pipelines.needs import ANYTHING, Needs
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 
 if TYPE_CHECKING:
+    from trustsweep.trainables.patches import Patches
     from trustsweep.trainables.tasks import Task
 
 Config = Mapping[str, Any]
@@ -111,6 +112,8 @@ class Method(ABC):
     #: Whether each prediction in evaluation mode is another draw; attacks then follow the mean
     #: gradient of several.
     stochastic: ClassVar[bool] = False
+    #: How large images are cut, for training and prediction; None where they are taken whole.
+    patches: Patches | None = None
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for data that offer none of the method's tasks."""

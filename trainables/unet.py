@@ -20,6 +20,7 @@ from trustsweep.trainables.losses import (
     split_by_truth,
 )
 from trustsweep.trainables.networks import chosen
+from trustsweep.trainables.patches import Patches
 from trustsweep.trainables.registry import RISKS
 from trustsweep.trainables.settings import number, word
 from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps
@@ -36,10 +37,18 @@ class _UNet(Method):
         """Raises `UserError` for a missing or impossible config value, or data without masks."""
         super().__init__(config, manifest)
         self._family = chosen(config, manifest, "pixels", default="unet")
+        self.patches = Patches.of(config)
         self._dice_weight = number(config, "dice_weight", low=0)
 
     def network(self) -> nn.Module:
         return self._family.build(self.outputs)
+
+    def _output(self, network: nn.Module, batch: Batch) -> Tensor:
+        """(B, outputs, *spatial): what the network gives for the whole images."""
+        if self.patches is None:
+            output: Tensor = network(batch.image)
+            return output
+        return self.patches.stitched(network, batch.image)
 
     def _dice(self, probability: Tensor, mask: Tensor) -> Tensor:
         return self._dice_weight * soft_dice(probability, mask)
@@ -60,7 +69,7 @@ class ClassicalUNet(_UNet):
         self._ace_weight = number(config, "ace_weight", low=0)
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
-        logit, mask = network(batch.image).float(), _mask(batch)
+        logit, mask = self._output(network, batch).float(), _mask(batch)
         bce = cross_entropy(logit, mask).flatten(1).mean(1)
         p = logit.sigmoid()
         terms = {"bce": bce, "dice": self._dice(p, mask)}
@@ -74,8 +83,7 @@ class ClassicalUNet(_UNet):
         return Prediction(scores, {name: maps[name] for name in self.uncertainties})
 
     def scores(self, network: nn.Module, batch: Batch) -> Tensor:
-        logit: Tensor = network(batch.image).float()
-        return logit
+        return self._output(network, batch).float()
 
 
 class EvidentialUNet(_UNet):
@@ -105,7 +113,7 @@ class EvidentialUNet(_UNet):
         self._kl_anneal_epochs = number(config, "kl_anneal_epochs", low=0)
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
-        a, b = _beta(network(batch.image))
+        a, b = _beta(self._output(network, batch))
         mask = _mask(batch)
         true, other = split_by_truth(a, b, mask)
         weight = self._kl_weight * annealing(progress.epoch, self._kl_anneal_epochs)
@@ -118,12 +126,12 @@ class EvidentialUNet(_UNet):
         )
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
-        a, b = _beta(network(batch.image))
+        a, b = _beta(self._output(network, batch))
         maps = beta_maps(a[:, 0], b[:, 0])
         return Prediction(_log_odds(a, b), {name: maps[name] for name in self.uncertainties})
 
     def scores(self, network: nn.Module, batch: Batch) -> Tensor:
-        return _log_odds(*_beta(network(batch.image)))
+        return _log_odds(*_beta(self._output(network, batch)))
 
 
 def _beta(output: Tensor) -> tuple[Tensor, Tensor]:
