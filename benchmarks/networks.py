@@ -96,7 +96,7 @@ def _prepared(kind: str, published: Path | None, folder: Path, *, quick: bool) -
         assert published is not None
         prepare(published / "medmnist" / "pneumoniamnist.npz", "medmnist", folder)
     else:
-        prepare(None, "phantoms", folder, size=32 if quick else size, count=80 if quick else 240)
+        prepare(None, "phantoms", folder, size=32 if quick else size, count=80 if quick else 160)
     return folder
 
 

@@ -79,7 +79,7 @@ class Patches:
         total: Tensor | None = None
         seen = torch.zeros(spatial, device=image.device)
         for window in windows:
-            index = (..., *window)
+            index: tuple[Any, ...] = (..., *window)
             part = image[index]
             found: Tensor
             if torch.is_grad_enabled():
@@ -132,7 +132,7 @@ class Patches:
         images, masks = [], []
         for row, seed in enumerate(seeds.tolist()):
             mask = None if batch.mask is None else batch.mask[row]
-            index = (..., *self._place(spatial, shape, mask, seed))
+            index: tuple[Any, ...] = (..., *self._place(spatial, shape, mask, seed))
             images.append(batch.image[row][index])
             if mask is not None:
                 masks.append(mask[index])
