@@ -19,6 +19,7 @@ from trustsweep import (
     MAPS,
     METHODS,
     METRICS,
+    NETWORKS,
     POLICIES,
     REGIMES,
     SECTIONS,
@@ -29,6 +30,7 @@ from trustsweep import (
     Loss,
     Method,
     MetricInfo,
+    NetworkFamily,
     Policy,
     Prediction,
     Sample,
@@ -74,6 +76,27 @@ class _Summary(nn.Module):
     def forward(self, image):
         flat = image.flatten(1)
         return torch.stack([flat.amax(1), flat.mean(1)], dim=1)
+
+
+class Summaries(NetworkFamily):
+    """A linear layer on powers of the brightest pixel and the mean."""
+
+    kind = "images"
+    space: ClassVar = {"powers": {"low": 1, "high": 3, "default": 2}, "softened": False}
+
+    def layers(self, outputs):
+        powers = self.whole("powers")
+        last = nn.Linear(2 * powers, outputs, bias=not self.flag("softened"))
+        return [_Summary(), _Powers(powers), last]
+
+
+class _Powers(nn.Module):
+    def __init__(self, powers):
+        super().__init__()
+        self.powers = powers
+
+    def forward(self, values):
+        return torch.cat([values**power for power in range(1, self.powers + 1)], dim=1)
 
 
 class Bars(Layout[int]):
@@ -151,6 +174,7 @@ class Loudest(Section[float]):
 
 
 METHODS.register("brightest", Brightest)
+NETWORKS.register("summaries", Summaries)
 LAYOUTS.register("bars", Bars)
 CORRUPTIONS.register("fading", Fading)
 ATTACKS.register("long-step", LongStep)
