@@ -55,7 +55,7 @@ class Comparison:
 
 KINDS = {
     "pixels": Comparison("unet", "unet", "dice_lesion", batch=8, size=64, epochs=10),
-    "images": Comparison("classifier", "resnet", "auroc", batch=32, size=28, epochs=3),
+    "images": Comparison("classifier", "resnet", "auroc", batch=32, size=28, epochs=2),
 }
 
 
