@@ -10,21 +10,20 @@ from trustsweep.data_pipelines.needs import IMAGES
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.losses import class_weight
-from trustsweep.trainables.networks import resnet
-from trustsweep.trainables.settings import number, whole
+from trustsweep.trainables.networks import chosen
+from trustsweep.trainables.settings import number
 from trustsweep.trainables.uncertainty import bernoulli_maps, categorical_maps, mean_maps
 
 
 class Classifier(Method):
-    """A residual network, one class per image; cross-entropy with smoothed labels.
+    """A residual network or another, one class per image; cross-entropy with smoothed labels.
 
     Two classes share one output, the probability of the second (sigmoid); more have one output
     each (softmax). Smoothing by s gives the true class 1 − s + s/K of the target and every other
     one s/K (Szegedy et al. 2016, arXiv 1512.00567).
 
-    Config: `width`, `depth` (>= 1), `convolutions` (1 or 2) of each of so many units, `full_size`,
-    how many of them come before the first that halves the image; `dropout` and `label_smoothing`
-    (s), both in [0, 1].
+    Config: `network` (of those for images in `NETWORKS`) and its own, `dropout` of the features
+    that its last layer sees, and `label_smoothing` (s), both in [0, 1].
     """
 
     tasks = (TaskName.CLASSIFICATION, TaskName.MULTILABEL)
@@ -39,23 +38,11 @@ class Classifier(Method):
             raise UserError(f"{manifest.name}: no images here, which this classifies.")
         self._labels = not self.task.exclusive
         self._outputs = self.task.outputs(manifest)
-        self._width = whole(config, "width", low=1)
-        self._depth = whole(config, "depth", low=1)
-        self._convolutions = whole(config, "convolutions", low=1, high=2)
-        self._full_size = whole(config, "full_size", low=0, high=self._depth)
-        self._dropout = number(config, "dropout", low=0, high=1)
+        self._family = chosen(config, manifest, "images", default="resnet")
         self._smoothing = number(config, "label_smoothing", low=0, high=1)
 
     def network(self) -> nn.Module:
-        return resnet(
-            self.manifest,
-            self._width,
-            self._depth,
-            self._outputs,
-            self._dropout,
-            convolutions=self._convolutions,
-            full_size=self._full_size,
-        )
+        return self._family.build(self._outputs)
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
         per_sample = self._cross_entropy(network(batch.image).float(), self.task.truth(batch))
