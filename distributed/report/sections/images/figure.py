@@ -31,7 +31,7 @@ def panel_sheet(panels: list[SegmentationPanel]) -> Figure | None:
     for cell, title in zip(grid[0], ("truth", *clean, *attacked)[:columns], strict=True):
         cell.set_title(title, fontsize=8.5)
     if legend := panels[0].legend:
-        handles = [Patch(color=[c / 255 for c in tint], label=name) for name, tint in legend]
+        handles = [Patch(color=_unit(tint), label=name) for name, tint in legend]
         figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8.5)
     return figure
 
@@ -64,3 +64,9 @@ def class_sheet(panels: list[ClassPanel]) -> Figure | None:
 def _caption(answer: ModelAnswer, truth: str) -> str:
     verdict = "right" if answer.right else f"is {truth}"
     return f"{answer.name} {answer.probability:.2f} ({verdict})"
+
+
+def _unit(tint: tuple[int, int, int]) -> tuple[float, float, float]:
+    """A colour of 0 to 255 as matplotlib has it."""
+    red, green, blue = tint
+    return red / 255, green / 255, blue / 255
