@@ -43,7 +43,7 @@ _TYPE_NAMES = ("constrained-", "literal[")
 _SHIPPED = resources.files("trustsweep.search_spaces") / "studies"
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML as people write it, and as YAML 1.2 has it.
 
     PyYAML reads ``1e-3`` (no dot) as text, and of two equal keys keeps the last without a word.

@@ -16,12 +16,14 @@ from trustsweep import (
     CONDITIONS,
     CORRUPTIONS,
     LAYOUTS,
+    MAPS,
     METHODS,
     METRICS,
     NETWORKS,
     POLICIES,
     REGIMES,
     SECTIONS,
+    SUITES,
     Condition,
     ImageCorruption,
     Layout,
@@ -48,7 +50,7 @@ class Brightest(Method):
     """Logistic regression on the brightest pixel and the mean."""
 
     tasks = (TaskName.CLASSIFICATION,)
-    uncertainties = ("entropy", "least-confidence")
+    uncertainties = ("entropy", "least-confidence", "doubt-squared")
     space: ClassVar = {"gain": {"low": 1.0, "high": 4.0, "default": 2.0, "within": [0.1, 10]}}
 
     def network(self) -> nn.Module:
@@ -63,7 +65,8 @@ class Brightest(Method):
 
     def predict(self, network, batch):
         scores = self._scores(network, batch)
-        return Prediction(scores, categorical_maps(scores.softmax(dim=1)))
+        maps = categorical_maps(scores.softmax(dim=1))
+        return Prediction(scores, maps | {"doubt-squared": maps["least-confidence"].square()})
 
     def _scores(self, network, batch):
         return network(batch.image).float() * float(self.config["gain"])
@@ -177,10 +180,13 @@ CORRUPTIONS.register("fading", Fading)
 ATTACKS.register("long-step", LongStep)
 REGIMES.register("rarely", Rarely)
 SECTIONS.register("loudest", Loudest)
+MAPS.register("doubt-squared", "square of the probability that the predicted label is wrong")
+SUITES.register("faint", {"fading": (0.95, 0.9, 0.85, 0.8, 0.75)})
 METRICS.register(
+    "loudness",
     MetricInfo(
         "loudness", None, 0.0, 1.0, "", "Mean confidence", {TaskName.CLASSIFICATION: Loudness}
-    )
+    ),
 )  # fmt: skip
 
 

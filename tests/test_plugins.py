@@ -48,6 +48,8 @@ def test_a_plugin_adds_one_of_everything_by_one_line_each():
         "rarely": "Attacks the fraction at every other step.",
         "loudness": "Mean confidence",
         "loudest": "The highest mean confidence of a run's trials.",
+        "doubt-squared": "square of the probability that the predicted label is wrong",
+        "faint": "fading",
         "mirrored": "Images mirrored along one axis, counted from the last.",
         "lagging": "Stops what lies further than a margin behind the best at its rung",
     }.items():
@@ -62,7 +64,8 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
     study = [
         "train", "brightest", "--data", data, "--dry-run", "--set", "regime=rarely",
         "--set", "attack=long-step", "--set", "attack_steps=2",
-        "--set", "evaluation.corruptions=[fading]",
+        "--set", "evaluation.corruptions=[fading]", "--set", "evaluation.suite=faint",
+        "--set", "evaluation.uncertainty=doubt-squared",
         "--set", "objectives=[mirrored.balanced_accuracy]", "--set",
     ]  # fmt: skip
     mirrored = "evaluation.conditions=[mirrored@2]"

@@ -9,9 +9,10 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.needs import IMAGES
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
+from trustsweep.trainables.losses import class_weight
 from trustsweep.trainables.networks import chosen
 from trustsweep.trainables.settings import number
-from trustsweep.trainables.uncertainty import categorical_maps, label_maps
+from trustsweep.trainables.uncertainty import bernoulli_maps, categorical_maps, mean_maps
 
 
 class Classifier(Method):
@@ -28,17 +29,15 @@ class Classifier(Method):
     tasks = (TaskName.CLASSIFICATION, TaskName.MULTILABEL)
     needs = IMAGES
     uncertainties = ("entropy", "least-confidence")
+    weighs_classes = True
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for a missing or impossible config value, or data that do not fit."""
         super().__init__(config, manifest)
         if not manifest.image_shape:
             raise UserError(f"{manifest.name}: no images here, which this classifies.")
-        self._labels = self.task.name is TaskName.MULTILABEL
-        if not self._labels and len(manifest.classes) < 2:
-            raise UserError(f"{manifest.name}: a single class. A classifier needs at least two.")
-        several = self._labels or len(manifest.classes) > 2
-        self._outputs = len(manifest.classes) if several else 1
+        self._labels = not self.task.exclusive
+        self._outputs = self.task.outputs(manifest)
         self._family = chosen(config, manifest, "images", default="resnet")
         self._smoothing = number(config, "label_smoothing", low=0, high=1)
 
@@ -53,11 +52,12 @@ class Classifier(Method):
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
         logit = self.scores(network, batch)
         if self._labels:
-            maps = label_maps(logit.sigmoid())
-            return Prediction(logit, maps, exclusive=False)
-        probability = logit.sigmoid() if self._outputs == 1 else logit.softmax(dim=1)
-        maps = categorical_maps(probability)
-        return Prediction(logit, {name: maps[name] for name in self.uncertainties})
+            maps = mean_maps(bernoulli_maps(logit.sigmoid()))
+        else:
+            one = self._outputs == 1
+            maps = categorical_maps(logit.sigmoid() if one else logit.softmax(dim=1))
+        offered = {name: maps[name] for name in self.uncertainties}
+        return Prediction(logit, offered, exclusive=not self._labels)
 
     def scores(self, network: nn.Module, batch: Batch) -> Tensor:
         logit: Tensor = network(batch.image).float()
@@ -70,6 +70,9 @@ class Classifier(Method):
             known = ~label.isnan()
             target = label.nan_to_num() * (1 - self._smoothing) + self._smoothing / 2
             each = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+            each = each * class_weight(
+                self.class_weights, label.nan_to_num().long(), exclusive=False
+            )
             return (each * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
         if self._outputs == 1:
             target = label * (1 - self._smoothing) + self._smoothing / 2

@@ -8,7 +8,7 @@ search_spaces/spaces/networks/<name>.yaml.
 from typing import Literal, TypeAlias, get_args
 
 from trustsweep.data_pipelines import needs
-from trustsweep.data_pipelines.registry import Registry, registered
+from trustsweep.data_pipelines.registry import Registry, Table, registered
 from trustsweep.data_pipelines.schema import TaskName
 
 #: What a model can predict; `skill` is the metric whose skill a study may optimise, `classed`
@@ -18,6 +18,16 @@ TASKS = Registry(
     {
         TaskName.SEGMENTATION: registered(
             "trustsweep.trainables.tasks.segmentation:Segmentation",
+            skill="dice_lesion",
+            classed=False,
+        ),
+        TaskName.MULTICLASS_SEGMENTATION: registered(
+            "trustsweep.trainables.tasks.segmentation:MulticlassSegmentation",
+            skill="dice_lesion",
+            classed=False,
+        ),
+        TaskName.REGION_SEGMENTATION: registered(
+            "trustsweep.trainables.tasks.segmentation:RegionSegmentation",
             skill="dice_lesion",
             classed=False,
         ),
@@ -32,6 +42,13 @@ TASKS = Registry(
     },
 )
 
+#: What can be asked of each pixel.
+_PIXELS = (
+    TaskName.SEGMENTATION,
+    TaskName.MULTICLASS_SEGMENTATION,
+    TaskName.REGION_SEGMENTATION,
+)
+
 #: Uncertainty maps of classifiers that predict in several passes.
 _OF_PASSES = ("entropy", "expected-entropy", "mutual-information", "least-confidence")
 
@@ -42,6 +59,7 @@ METHODS = Registry(
             "trustsweep.trainables.classifier:Classifier",
             tasks=(TaskName.CLASSIFICATION, TaskName.MULTILABEL),
             needs=needs.IMAGES,
+            weighs_classes=True,
         ),
         "draf": registered("trustsweep.trainables.fusion.draf:Draf", uncertainties=_OF_PASSES),
         "drfuse": "trustsweep.trainables.fusion.drfuse:DrFuse",
@@ -54,13 +72,15 @@ METHODS = Registry(
         "mda": "trustsweep.trainables.fusion.mda:MdaStyle",
         "unet": registered(
             "trustsweep.trainables.unet:ClassicalUNet",
-            tasks=(TaskName.SEGMENTATION,),
+            tasks=_PIXELS,
+            weighs_classes=True,
             needs=needs.IMAGES,
             uncertainties=("bernoulli-variance", "entropy"),
         ),
         "evidential-unet": registered(
             "trustsweep.trainables.unet:EvidentialUNet",
-            tasks=(TaskName.SEGMENTATION,),
+            tasks=_PIXELS,
+            weighs_classes=True,
             needs=needs.IMAGES,
             uncertainties=(
                 "vacuity",
@@ -75,6 +95,7 @@ METHODS = Registry(
     tasks=(TaskName.CLASSIFICATION,),
     needs=needs.MODALITIES,
     uncertainties=("entropy", "least-confidence"),
+    weighs_classes=False,
 )
 
 #: Whether a network gives outputs for each pixel or for each image.
@@ -169,7 +190,8 @@ REGIMES = Registry(
     ranks=False,
 )
 
-#: Per-pixel risks of a Beta prediction, (true, other) -> risk >= 0 in nats (squared error: 0 to 2).
+#: Per-pixel risks of a Dirichlet prediction, (true, others) -> risk >= 0 in nats (squared error: 0
+#: to 2); see `trustsweep.trainables.losses`.
 RISKS = Registry(
     "risk",
     {
@@ -181,15 +203,21 @@ RISKS = Registry(
 )
 
 #: Uncertainty maps that a method may offer; see `trustsweep.trainables.uncertainty`.
-MAPS: dict[str, str] = {
-    "vacuity": "lack of evidence, 2 / S",
-    "beta-variance": "variance of the foreground probability under the Beta, p̂(1 − p̂) / (S + 1)",
-    "entropy": "entropy of the mean prediction, H(p̂): total uncertainty",
-    "expected-entropy": "mean entropy under the Beta or of the passes, E[H(p)]: caused by the data",
-    "mutual-information": "H(p̂) − E[H(p)]: the part that more evidence would remove",
-    "bernoulli-variance": "variance of the predicted label, p(1 − p)",
-    "least-confidence": "probability that the predicted label is wrong, 1 − max p",
-}
+MAPS: Table[str] = Table(
+    "uncertainty map",
+    {
+        "vacuity": "lack of evidence, K / S of K classes (2 / S of a Beta)",
+        "beta-variance": "variance of the probabilities under the Beta, p̂(1 − p̂) / (S + 1), or the "
+        "Dirichlet, ½ Σ p̂(1 − p̂) / (S + 1)",
+        "entropy": "entropy of the mean prediction, H(p̂): total uncertainty",
+        "expected-entropy": "mean entropy under the Beta or Dirichlet, or of the passes, E[H(p)]: "
+        "caused by the data",
+        "mutual-information": "H(p̂) − E[H(p)]: the part that more evidence would remove",
+        "bernoulli-variance": "variance of the predicted label, p(1 − p); of classes ½ Σ p(1 − p)",
+        "least-confidence": "probability that the predicted label is wrong, 1 − max p",
+    },
+    group="trustsweep.maps",
+)
 
 
 def training_attacks() -> list[str]:

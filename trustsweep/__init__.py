@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from trustsweep.trainables.registry import (
         ATTACKS,
         CONDITIONS,
+        MAPS,
         METHODS,
         NETWORKS,
         REGIMES,
@@ -48,7 +49,12 @@ if TYPE_CHECKING:
     )
     from trustsweep.trainables.settings import number, whole, word
     from trustsweep.trainables.tasks import Task
-    from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps, categorical_maps
+    from trustsweep.trainables.uncertainty import (
+        bernoulli_maps,
+        beta_maps,
+        categorical_maps,
+        dirichlet_maps,
+    )
 
 _HERE = Path(__file__).resolve().parent
 if not (_HERE / "trainables").is_dir():
@@ -56,6 +62,7 @@ if not (_HERE / "trainables").is_dir():
 
 _NAMES = {
     "data_pipelines.corruptions": ("CORRUPTIONS",),
+    "data_pipelines.corruptions.suites": ("SUITES",),
     "data_pipelines.corruptions.base": ("Corruption", "ImageCorruption"),
     "data_pipelines.errors": ("UserError",),
     "data_pipelines.layouts": ("LAYOUTS",),
@@ -78,9 +85,22 @@ _NAMES = {
     "trainables.networks": ("NetworkFamily", "Standardise"),
     "trainables.regimes": ("Regime",),
     "trainables.tasks": ("Task",),
-    "trainables.registry": ("ATTACKS", "CONDITIONS", "METHODS", "NETWORKS", "REGIMES", "RISKS"),
+    "trainables.registry": (
+        "ATTACKS",
+        "CONDITIONS",
+        "MAPS",
+        "METHODS",
+        "NETWORKS",
+        "REGIMES",
+        "RISKS",
+    ),
     "trainables.settings": ("number", "whole", "word"),
-    "trainables.uncertainty": ("bernoulli_maps", "beta_maps", "categorical_maps"),
+    "trainables.uncertainty": (
+        "bernoulli_maps",
+        "beta_maps",
+        "categorical_maps",
+        "dirichlet_maps",
+    ),
 }
 _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 
@@ -89,6 +109,7 @@ __all__ = [
     "CONDITIONS",
     "CORRUPTIONS",
     "LAYOUTS",
+    "MAPS",
     "METHODS",
     "METRICS",
     "NETWORKS",
@@ -96,6 +117,7 @@ __all__ = [
     "REGIMES",
     "RISKS",
     "SECTIONS",
+    "SUITES",
     "Attack",
     "BadFile",
     "Batch",
@@ -130,6 +152,7 @@ __all__ = [
     "bernoulli_maps",
     "beta_maps",
     "categorical_maps",
+    "dirichlet_maps",
     "number",
     "whole",
     "word",

@@ -37,13 +37,14 @@ def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> TrivialPre
     """Read the labels or masks of every split once. Raises `UserError` for damaged files."""
     from trustsweep.trainables.metrics.trivial import TRIVIAL
 
-    column = "mask" if task is TaskName.SEGMENTATION else "label"
-    prior = TRIVIAL[task].learn(read_column(data, Split.TRAIN, column))
+    predictors = TRIVIAL[task]
+    truths = read_column(data, Split.TRAIN, predictors.column)
+    prior = predictors.learn(truths, len(predictors.names(manifest)))
     figures: dict[str, TrivialMetrics] = {}
     for split in (Split.VAL, Split.TEST, Split.OOD):
         if manifest.split_counts.get(split):
-            state = TRIVIAL[task](prior)
-            for truth in read_column(data, split, column):
+            state = predictors(prior)
+            for truth in read_column(data, split, predictors.column):
                 state.add(truth)
             figures[split] = state.metrics()
     return TrivialPredictors(prior, figures)

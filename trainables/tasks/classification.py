@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trustsweep.data_pipelines.schema import Batch, TaskName
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.attacks.losses import Decisions, margin_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import classes
+from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.trivial import TrivialClasses
 from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
 
@@ -27,12 +29,18 @@ class Classification(Task):
     name = TaskName.CLASSIFICATION
     skill = "balanced_accuracy"
     classed = True
+    exclusive = True
     losses = AttackLosses(
         first="margin", others=("cross-entropy", "dlr"), thorough=False, to_boundary=True
     )
     trivial = TrivialClasses
     statistics = resampled.CLASSIFICATION
     group_metrics: ClassVar = ("balanced_accuracy", "auroc", "ece")
+
+    def outputs(self, manifest: Manifest) -> int:
+        if len(manifest.classes) < 2:
+            raise UserError(f"{manifest.name}: a single class. A classifier needs at least two.")
+        return len(manifest.classes) if len(manifest.classes) > 2 else 1
 
     def truth(self, batch: Batch) -> Tensor:
         if batch.label is None:
@@ -63,6 +71,9 @@ class Classification(Task):
             "correct": torch.where(known, correct, torch.nan),
             "probability": p,
         }
+
+    def frequencies(self, prior: Prior) -> np.ndarray:
+        return np.zeros(0) if prior.counts is None else prior.counts
 
     def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return scores.double().cpu(), self.truth(batch).long().cpu()

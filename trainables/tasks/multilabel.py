@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trustsweep.data_pipelines.schema import Batch, TaskName
+from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.attacks.losses import Decisions, margin_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import findings
+from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.resampled import Columns
 from trustsweep.trainables.metrics.trivial import TrivialLabels
 from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
@@ -28,6 +30,7 @@ class Multilabel(Task):
     name = TaskName.MULTILABEL
     skill = "auroc"
     classed = False
+    exclusive = False
     losses = AttackLosses(
         first="margin",
         others=("cross-entropy", "masked-cross-entropy"),
@@ -36,8 +39,13 @@ class Multilabel(Task):
     )
     trivial = TrivialLabels
     statistics = resampled.MULTILABEL
-    labelled = True
+    part = "label"
     group_metrics: ClassVar = ("auroc", "average_precision", "ece")
+
+    def outputs(self, manifest: Manifest) -> int:
+        if not manifest.classes:
+            raise UserError(f"{manifest.name}: names no label.")
+        return len(manifest.classes)
 
     def truth(self, batch: Batch) -> Tensor:
         if batch.label is None:
@@ -73,9 +81,16 @@ class Multilabel(Task):
         p, truth = findings(prediction, batch)
         return {"truth": truth, "probability": p}
 
-    def of_label(self, columns: Columns, label: int) -> Columns:
-        known = ~np.isnan(columns["truth"][:, label])
-        return {name: columns[name][known, label : label + 1] for name in ("truth", "probability")}
+    def parts(self, columns: Columns) -> np.ndarray:
+        return columns["truth"]
+
+    def of_part(self, columns: Columns, part: int) -> Columns:
+        known = ~np.isnan(columns["truth"][:, part])
+        return {name: columns[name][known, part : part + 1] for name in ("truth", "probability")}
+
+    def frequencies(self, prior: Prior) -> np.ndarray:
+        rates = np.zeros(0) if prior.rates is None else prior.rates
+        return np.stack([1 - rates, rates], axis=1)
 
     def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         truth = self.truth(batch)

@@ -215,7 +215,7 @@ from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
 
 state = {TaskName.CLASSIFICATION: "trustsweep.trainables.metrics.confusion:Confusion"}
-METRICS.register(MetricInfo("own", "max", 0.0, 1.0, "", "A metric of one's own", state))
+METRICS.register("own", MetricInfo("own", "max", 0.0, 1.0, "", "A metric of one's own", state))
 """
 
 
