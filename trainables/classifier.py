@@ -1,8 +1,7 @@
-"""Classification of whole images, 2-D or 3-D."""
+"""What a whole image shows, 2-D or 3-D: its class, its findings, or how long the patient lives."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
@@ -11,22 +10,19 @@ from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.networks import resnet
 from trustsweep.trainables.settings import number, whole
-from trustsweep.trainables.uncertainty import categorical_maps, label_maps
+from trustsweep.trainables.tasks import SampleTask
 
 
 class Classifier(Method):
-    """A residual network, one class per image; cross-entropy with smoothed labels.
-
-    Two classes share one output, the probability of the second (sigmoid); more have one output
-    each (softmax). Smoothing by s gives the true class 1 − s + s/K of the target and every other
-    one s/K (Szegedy et al. 2016, arXiv 1512.00567).
+    """A residual network: a class, several labels or the hazards of survival for each image, by the
+    task that the data offer; negative log-likelihood with smoothed labels (`SampleTask.loss`).
 
     Config: `width`, `depth` (>= 1), `convolutions` (1 or 2) of each of so many units, `full_size`,
     how many of them come before the first that halves the image; `dropout` and `label_smoothing`
     (s), both in [0, 1].
     """
 
-    tasks = (TaskName.CLASSIFICATION, TaskName.MULTILABEL)
+    tasks = (TaskName.CLASSIFICATION, TaskName.MULTILABEL, TaskName.SURVIVAL)
     needs = IMAGES
     uncertainties = ("entropy", "least-confidence")
 
@@ -35,11 +31,9 @@ class Classifier(Method):
         super().__init__(config, manifest)
         if not manifest.image_shape:
             raise UserError(f"{manifest.name}: no images here, which this classifies.")
-        self._labels = self.task.name is TaskName.MULTILABEL
-        if not self._labels and len(manifest.classes) < 2:
-            raise UserError(f"{manifest.name}: a single class. A classifier needs at least two.")
-        several = self._labels or len(manifest.classes) > 2
-        self._outputs = len(manifest.classes) if several else 1
+        assert isinstance(self.task, SampleTask)
+        self._head: SampleTask = self.task
+        self._outputs = self._head.outputs(manifest)
         self._width = whole(config, "width", low=1)
         self._depth = whole(config, "depth", low=1)
         self._convolutions = whole(config, "convolutions", low=1, high=2)
@@ -59,32 +53,17 @@ class Classifier(Method):
         )
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
-        per_sample = self._cross_entropy(network(batch.image).float(), self.task.truth(batch))
+        scores = self.scores(network, batch)
+        per_sample = self._head.loss(scores, batch, self._smoothing)
         total = per_sample.mean()
         return Loss(total, per_sample, {"cross-entropy": total.detach()})
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
-        logit = self.scores(network, batch)
-        if self._labels:
-            maps = label_maps(logit.sigmoid())
-            return Prediction(logit, maps, exclusive=False)
-        probability = logit.sigmoid() if self._outputs == 1 else logit.softmax(dim=1)
-        maps = categorical_maps(probability)
-        return Prediction(logit, {name: maps[name] for name in self.uncertainties})
+        scores = self.scores(network, batch)
+        maps = self._head.maps(scores)
+        kept = {name: maps[name] for name in self.uncertainties}
+        return Prediction(scores, kept, exclusive=self._head.exclusive)
 
     def scores(self, network: nn.Module, batch: Batch) -> Tensor:
         logit: Tensor = network(batch.image).float()
         return logit
-
-    def _cross_entropy(self, logit: Tensor, label: Tensor) -> Tensor:
-        """(B, outputs) and (B,), or (B, outputs) labels, to (B,), in nats; of several labels, the
-        mean over those that are known."""
-        if self._labels:
-            known = ~label.isnan()
-            target = label.nan_to_num() * (1 - self._smoothing) + self._smoothing / 2
-            each = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
-            return (each * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
-        if self._outputs == 1:
-            target = label * (1 - self._smoothing) + self._smoothing / 2
-            return F.binary_cross_entropy_with_logits(logit[:, 0], target, reduction="none")
-        return F.cross_entropy(logit, label, label_smoothing=self._smoothing, reduction="none")

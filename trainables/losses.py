@@ -99,3 +99,11 @@ def marginal_ace(probability: Tensor, mask: Tensor, bins: int = 20) -> Tensor:
 def cross_entropy(logit: Tensor, mask: Tensor) -> Tensor:
     """Binary cross-entropy of each pixel from its logit, in nats."""
     return F.binary_cross_entropy_with_logits(logit, mask, reduction="none")
+
+
+def known_cross_entropy(scores: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Binary cross-entropies of (B, K) log-odds and labels, summed over those that are known:
+    (B,), in nats. NaN stands for unknown; smoothing by s makes the target 1 − s/2 or s/2."""
+    target = labels.nan_to_num() * (1 - smoothing) + smoothing / 2
+    each = F.binary_cross_entropy_with_logits(scores, target, reduction="none")
+    return (each * ~labels.isnan()).sum(dim=1)

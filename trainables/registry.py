@@ -27,6 +27,9 @@ TASKS = Registry(
         TaskName.MULTILABEL: registered(
             "trustsweep.trainables.tasks.multilabel:Multilabel", skill="auroc", classed=False
         ),
+        TaskName.SURVIVAL: registered(
+            "trustsweep.trainables.tasks.survival:Survival", skill="c_index", classed=False
+        ),
     },
 )
 
@@ -38,7 +41,7 @@ METHODS = Registry(
     {
         "classifier": registered(
             "trustsweep.trainables.classifier:Classifier",
-            tasks=(TaskName.CLASSIFICATION, TaskName.MULTILABEL),
+            tasks=(TaskName.CLASSIFICATION, TaskName.MULTILABEL, TaskName.SURVIVAL),
             needs=needs.IMAGES,
         ),
         "draf": registered("trustsweep.trainables.fusion.draf:Draf", uncertainties=_OF_PASSES),
@@ -70,7 +73,7 @@ METHODS = Registry(
         ),
     },
     group="trustsweep.methods",
-    tasks=(TaskName.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION, TaskName.SURVIVAL),
     needs=needs.MODALITIES,
     uncertainties=("entropy", "least-confidence"),
 )

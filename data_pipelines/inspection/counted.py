@@ -25,6 +25,10 @@ from trustsweep.data_pipelines.inspection.findings import (
 from trustsweep.data_pipelines.schema import Manifest
 
 _DECADE = 10
+#: The column that says what a sample is of, the first that there is.
+SOURCES = ("label", "event", "mask")
+#: What `event` means, by its value.
+EVENTS = ("censored", "event")
 
 
 class Patients:
@@ -45,8 +49,10 @@ class Strata:
     def __init__(self, manifest: Manifest) -> None:
         names = set(manifest.columns)
         self.several = "label" in names and manifest.columns["label"] != "int64"
-        self._source = next((name for name in ("label", "mask") if name in names), None)
+        self._source = next((name for name in SOURCES if name in names), None)
         self.classes = manifest.classes if self._source else ()
+        if self._source == "event":
+            self.classes = EVENTS
         if self._source == "mask":
             self.classes = mask_classes(manifest)
         self._samples: Counter[tuple[str, str]] = Counter()
@@ -93,7 +99,7 @@ class Strata:
         values: NDArray[np.int64] = (
             filled(array(table, "mask")).astype(np.int64)
             if self._source == "mask"
-            else table["label"].fill_null(-1).to_numpy()
+            else np.nan_to_num(table[self._source].fill_null(-1).to_numpy(), nan=-1)
         )
         positive = (values[:, None] == np.arange(len(self.classes))).astype(np.int64)
         unknown = 1 - positive.sum(axis=1, keepdims=True)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from trustsweep.data_pipelines.schema import Batch, TaskName
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.attacks.losses import Decisions
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics.prior import Prior
@@ -118,6 +118,49 @@ class Task(ABC):
     @abstractmethod
     def shown(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, np.ndarray]:
         """`probability` and `uncertainty` of a few images as the report's arrays."""
+
+
+class SampleTask(Task):
+    """A task that one row of scores for each sample predicts, so that any network with a linear
+    head can have it."""
+
+    #: See `Prediction.exclusive`.
+    exclusive: ClassVar[bool] = True
+
+    @abstractmethod
+    def outputs(self, manifest: Manifest) -> int:
+        """The columns of scores. Raises `UserError` for data that have nothing to tell apart."""
+
+    @abstractmethod
+    def loss(self, scores: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
+        """(B,): the negative log-likelihood in nats, of labels smoothed by s: 1 − s + s/K of the
+        target is the true one's, s/K every other one's (Szegedy et al. 2016, arXiv 1512.00567)."""
+
+    @abstractmethod
+    def maps(self, scores: Tensor) -> dict[str, Tensor]:
+        """Uncertainty of each sample, (B,) by name: "entropy" and "least-confidence"."""
+
+
+class OutcomeTask(SampleTask):
+    """A task with exactly one of several outcomes for each sample, over which the predictions of
+    stochastic passes and of modalities are averaged."""
+
+    @abstractmethod
+    def columns_of(self, manifest: Manifest) -> int:
+        """The columns of scores that `log_outcomes` takes. Raises `UserError` as `outputs`."""
+
+    @abstractmethod
+    def log_outcomes(self, scores: Tensor) -> Tensor:
+        """(..., columns) scores to (..., outcomes) log-probabilities."""
+
+    @abstractmethod
+    def scores_of(self, outcomes: Tensor) -> Tensor:
+        """The scores of (..., outcomes) log-probabilities up to a constant."""
+
+    @abstractmethod
+    def log_likelihood(self, outcomes: Tensor, batch: Batch) -> Tensor:
+        """(B, ...) of (B, ..., outcomes) log-probabilities up to a constant. Raises ValueError for
+        a batch without the truth."""
 
 
 def picture(values: Tensor) -> np.ndarray:

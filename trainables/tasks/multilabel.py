@@ -8,17 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trustsweep.data_pipelines.schema import Batch, TaskName
+from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.attacks.losses import Decisions, margin_harm
 from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.losses import known_cross_entropy
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import findings
 from trustsweep.trainables.metrics.resampled import Columns
 from trustsweep.trainables.metrics.trivial import TrivialLabels
-from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
+from trustsweep.trainables.tasks.base import AttackLosses, SampleTask, numbers
+from trustsweep.trainables.uncertainty import label_maps
 
 
-class Multilabel(Task):
+class Multilabel(SampleTask):
     """K labels, each present or absent by its log-odds: scores and labels (B, K), NaN where the
     truth is unknown; unknown labels are left out of everything.
 
@@ -26,6 +28,7 @@ class Multilabel(Task):
     """
 
     name = TaskName.MULTILABEL
+    exclusive = False
     skill = "auroc"
     classed = False
     losses = AttackLosses(
@@ -43,6 +46,18 @@ class Multilabel(Task):
         if batch.label is None:
             raise ValueError(f"{self} needs a batch with labels")
         return batch.label
+
+    def outputs(self, manifest: Manifest) -> int:
+        return len(manifest.classes)
+
+    def loss(self, scores: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
+        """The mean over the labels that are known."""
+        label = self.truth(batch)
+        known = ~label.isnan()
+        return known_cross_entropy(scores, label, smoothing) / known.sum(dim=1).clamp(min=1)
+
+    def maps(self, scores: Tensor) -> dict[str, Tensor]:
+        return label_maps(scores.sigmoid())
 
     def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
         size = len(scores)

@@ -32,6 +32,8 @@ _VISITS: tuple[tuple[float, tuple[int, ...]], ...] = (
     (0.1, (0, 0, 0)),
 )
 _MISSING = 0.1
+#: Days after which follow-up ends, with equal chance.
+_FOLLOW_UP = (200.0, 2000.0)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Phantoms(Layout[Visit]):
     Three sites differ in contrast, noise and resolution, sex and age change the anatomy, and some
     patients have several images. Image i depends on (seed, i) alone, never on `count`.
     Made for trying methods; no model of disease.
+
+    Args:
+        count: Images.
+        survival: Instead of labels, days from the image to death, exponential with the rate
+            `hazard`, and censored by an independent end of follow-up (about a third of the images).
     """
 
     name = "phantoms"
@@ -69,7 +76,8 @@ class Phantoms(Layout[Visit]):
     )
     groups = ("site", "sex", "age")
 
-    def __init__(self, folder: Path | None, *, size: int, seed: int, count: int = 480) -> None:
+    def __init__(self, folder: Path | None, *, size: int, seed: int, count: int = 480, survival: bool = False
+    ) -> None:
         if folder is not None:
             raise UserError(
                 f"layout {self.name} reads no folder. Leave out {folder}, or say how it is laid "
@@ -77,8 +85,14 @@ class Phantoms(Layout[Visit]):
             )
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise UserError(f"layout {self.name}: count is a whole number above 0, not {count!r}.")
+        if survival not in (True, False):
+            raise UserError(f"layout {self.name}: survival is true or false, not {survival!r}.")
         super().__init__(folder, size=size, seed=seed)
         self._count = count
+        self._survival = survival
+        if survival:
+            self.tasks = (TaskName.SEGMENTATION, TaskName.SURVIVAL)
+            self.time_unit = "days"
 
     def cases(self) -> Iterator[Visit]:
         for index in range(self._count):
@@ -91,15 +105,24 @@ class Phantoms(Layout[Visit]):
         whole = np.zeros((1, self.size, self.size), np.uint8)
         for mask in masks:
             whole |= mask
+        burden = float(whole.mean())
+        time = event = None
+        if self._survival:
+            fate = default_rng((self.seed, 4, case.index))
+            death = fate.exponential(1 / hazard(burden, case.patient.age))
+            end = fate.uniform(*_FOLLOW_UP)
+            time, event = float(min(death, end)), float(death <= end)
         yield Sample(
             sample_id=f"phantom-{case.index:06d}",
             patient_id=case.patient.key,
             site=case.patient.site,
             image=image[None],
             mask=whole,
-            label=int(bool(masks)),
+            label=None if self._survival else int(bool(masks)),
             boxes=_boxes(masks),
-            tabular=_vital_signs(float(whole.mean()), case.patient.age, draw),
+            tabular=_vital_signs(burden, case.patient.age, draw),
+            time=time,
+            event=event,
             groups={"sex": case.patient.sex, "age": case.patient.age},
         )
 
@@ -116,6 +139,16 @@ class Phantoms(Layout[Visit]):
         )
 
 
+def hazard(burden: float, age: float) -> float:
+    """Deaths per day: e^(3.5 (ill − ½) + 0.25 (age − 55) / 10) / 500, with ill in [0, 1) of the
+    infected share of the image, `burden`; age in years."""
+    return float(np.exp(3.5 * (_illness(burden) - 0.5) + 0.025 * (age - 55)) / 500)
+
+
+def _illness(burden: float) -> float:
+    return float(np.tanh(burden / 0.06))
+
+
 def _boxes(masks: list[NDArray[np.uint8]]) -> Boxes:
     """The tightest rectangle around each infection."""
     corners = np.zeros((len(masks), 4), np.float32)
@@ -130,7 +163,7 @@ def _vital_signs(burden: float, age: float, draw: Generator) -> NDArray[np.float
 
     `burden` is the infected share of the image; the signs follow it, but loosely.
     """
-    ill = np.tanh(burden / 0.06)
+    ill = _illness(burden)
     values = np.array(
         [
             draw.normal(36.8 + 1.2 * ill, 0.6),
