@@ -57,7 +57,9 @@ def selective(validation: Evaluation, test: Evaluation) -> dict[str, Any]:
     }
 
 
-def _condition(answers: Answers | Segmented | Labelled | FollowedUp, limits: list[float]) -> dict[str, Any]:
+def _condition(
+    answers: Answers | Segmented | Labelled | FollowedUp, limits: list[float]
+) -> dict[str, Any]:
     coverage, risk = risk_coverage(answers)
     kept = np.arange(len(coverage))
     if len(coverage) > MOST_POINTS:

@@ -208,6 +208,18 @@ def survival_likelihood(columns: Columns) -> NDArray[np.float64]:
     return np.where(columns["event"] == 1, survival[rows, place] - after, after)
 
 
+def kaplan_meier(time: NDArray[Any], event: NDArray[Any]) -> tuple[NDArray[Any], Floats]:
+    """The product-limit estimate (Kaplan & Meier 1958, JASA 53) of (n,) times and events, 0 or 1.
+
+    Returns:
+        The different times, ascending, and the share that has no event up to each of them.
+    """
+    times, place = np.unique(time, return_inverse=True)
+    died = np.bincount(place, event, len(times))
+    at_risk = np.bincount(place, minlength=len(times))[::-1].cumsum()[::-1]
+    return times, np.cumprod(1 - died / at_risk)
+
+
 class _Censoring:
     """G, the Kaplan-Meier estimate of not being censored yet, in resamples of n patients.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from trustsweep.trainables.metrics.base import MetricState, uncertainty_map
 from trustsweep.trainables.metrics.resampled import (
     SURVIVAL,
     Columns,
+    kaplan_meier,
     survival_bins,
     survival_likelihood,
 )
@@ -25,6 +27,8 @@ from trustsweep.trainables.metrics.sparsification import mean_risks
 from trustsweep.trainables.survival import log_survival, risk
 
 _NAMES = ("time", "event", "interval", "risk")
+#: Thirds of the patients by predicted risk.
+RISK_GROUPS = ("low risk", "middle risk", "high risk")
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,35 @@ class SurvivalShift(Shift):
     def _merit(self, prediction: Prediction, batch: Batch) -> Tensor:
         columns = {n: v.cpu().numpy() for n, v in followed_up(prediction, batch).items()}
         return torch.from_numpy(survival_likelihood(columns))
+
+
+def risk_groups(answers: FollowedUp) -> list[dict[str, Any]]:
+    """Thirds of the patients by predicted risk, the lowest first, ready for JSON.
+
+    Returns:
+        Of each "name", "patients" and "events"; "time" and "alive", Kaplan and Meier's estimate
+        from time 0 on; and "predicted", the mean S_k. Patients of equal risk stay in their order.
+        None at all for fewer than three patients, or where a risk is NaN.
+    """
+    risks = answers.columns["risk"]
+    if len(risks) < len(RISK_GROUPS) or np.isnan(risks).any():
+        return []
+    order = np.argsort(risks, kind="stable")
+    groups = []
+    for name, rows in zip(RISK_GROUPS, np.array_split(order, len(RISK_GROUPS)), strict=True):
+        theirs = answers.select(rows).columns
+        times, alive = kaplan_meier(theirs["time"], theirs["event"])
+        groups.append(
+            {
+                "name": name,
+                "patients": len(rows),
+                "events": int(theirs["event"].sum()),
+                "time": [0.0, *times.tolist()],
+                "alive": [1.0, *alive.tolist()],
+                "predicted": theirs["survival"].mean(axis=0).tolist(),
+            }
+        )
+    return groups
 
 
 def followed_up(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:

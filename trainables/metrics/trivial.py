@@ -19,7 +19,7 @@ from trustsweep.trainables.metrics.base import ratio
 from trustsweep.trainables.metrics.catalog import METRICS, NLL_CLAMP
 from trustsweep.trainables.metrics.overlap import Overlap
 from trustsweep.trainables.metrics.prior import Prior
-from trustsweep.trainables.metrics.resampled import SURVIVAL
+from trustsweep.trainables.metrics.resampled import SURVIVAL, kaplan_meier
 from trustsweep.trainables.metrics.scores import ProperScores
 from trustsweep.trainables.metrics.skill import (
     BEST_CONSTANT,
@@ -257,7 +257,10 @@ class TrivialSurvival(TrivialPredictors):
             curves = dict(zip((KAPLAN_MEIER, LIFE_TABLE), self._learned, strict=True))
         figures = {name: _curve_metrics(curve, known) for name, curve in curves.items()}
         best = [_curve_metrics(curve, known) for curve in _survival_curves(known, count)]
-        return {**figures, BEST_CONSTANT: {n: _better(n, [row[n] for row in best]) for n in best[0]}}
+        return {
+            **figures,
+            BEST_CONSTANT: {n: _better(n, [row[n] for row in best]) for n in best[0]},
+        }
 
     def state_dict(self) -> dict[str, Any]:
         learned = {} if self._learned is None else {"learned": self._learned.copy()}
@@ -462,16 +465,14 @@ def _survival_curves(truth: np.ndarray, intervals: int) -> np.ndarray:
     """(2, K): Kaplan and Meier's estimate where each interval ends, and that of the hazards d/n of
     most likelihood; 1 where nobody is at risk."""
     time, event, interval = truth.T
-    times, place = np.unique(time, return_inverse=True)
-    died = np.bincount(place, event, len(times))
-    at_risk = np.bincount(place, minlength=len(times))[::-1].cumsum()[::-1]
-    steps = np.append(1.0, np.cumprod(1 - died / np.maximum(at_risk, 1)))
-    edges = np.arange(intervals)
+    _, alive = kaplan_meier(time, event)
     # Times of an interval are all before those of the next.
-    until = np.array([np.unique(time[interval <= k]).size for k in edges])
+    until = [np.unique(time[interval <= k]).size for k in range(intervals)]
     here = np.bincount(interval.astype(int), event, intervals)[:intervals]
-    reached = np.bincount(interval.astype(int), minlength=intervals)[:intervals][::-1].cumsum()[::-1]
-    return np.stack([steps[until], np.cumprod(1 - here / np.maximum(reached, 1))])
+    reached = np.bincount(interval.astype(int), minlength=intervals)[:intervals][::-1].cumsum()[
+        ::-1
+    ]
+    return np.stack([np.append(1.0, alive)[until], np.cumprod(1 - here / np.maximum(reached, 1))])
 
 
 def _curve_metrics(curve: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -110,6 +110,10 @@ class Task(ABC):
     def read_prior(self, batches: Iterable[Batch]) -> Prior:
         """The prior from the truths of the train split. Raises ValueError without a batch."""
         return self.trivial.learn(map(self.trivial.truth, batches))
+
+    def described(self, answers: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+        """Further parts of an evaluation card, from `Evaluation.answers` by condition."""
+        return {}
 
     @abstractmethod
     def shown_truth(self, batch: Batch) -> dict[str, np.ndarray]:

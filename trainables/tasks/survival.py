@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from trustsweep.trainables.attacks.losses import Decisions, survival_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.losses import known_cross_entropy
 from trustsweep.trainables.metrics import resampled
-from trustsweep.trainables.metrics.survival import followed_up
+from trustsweep.trainables.metrics.survival import followed_up, risk_groups
 from trustsweep.trainables.metrics.trivial import TrivialSurvival
 from trustsweep.trainables.tasks.base import AttackLosses, OutcomeTask, numbers
 from trustsweep.trainables.uncertainty import categorical_maps
@@ -107,6 +109,12 @@ class Survival(OutcomeTask):
         labels = self._labels(scores, batch)
         known = ~labels.isnan()
         return scores[known].unsqueeze(1).double().cpu(), labels[known].long().cpu()
+
+    def described(self, answers: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+        """ "survival": unit and edges of the manifest, and `risk_groups` by condition."""
+        assert manifest.follow_up is not None
+        groups = {condition: risk_groups(theirs) for condition, theirs in answers.items()}
+        return {"survival": {**dataclasses.asdict(manifest.follow_up), "groups": groups}}
 
     def shown_truth(self, batch: Batch) -> dict[str, np.ndarray]:
         return {

@@ -76,7 +76,8 @@ class Phantoms(Layout[Visit]):
     )
     groups = ("site", "sex", "age")
 
-    def __init__(self, folder: Path | None, *, size: int, seed: int, count: int = 480, survival: bool = False
+    def __init__(
+        self, folder: Path | None, *, size: int, seed: int, count: int = 480, survival: bool = False
     ) -> None:
         if folder is not None:
             raise UserError(

@@ -209,8 +209,11 @@ class Tcga(Layout[TcgaPatient | BadFile]):
         self._data = self._tiles.keys() | self._genes.values.keys() | self._mri.keys()
         if not self._data and not self._strays:
             raise UserError(f"{self._root}: neither {_TILES}, genomics.csv nor {_MRI} here.")
-        known = {patient: self._people[patient] for patient in sorted(self._data)
-                 if patient in self._people}
+        known = {
+            patient: self._people[patient]
+            for patient in sorted(self._data)
+            if patient in self._people
+        }
         if self._survival:
             self.tasks, self.classes, self.time_unit = (TaskName.SURVIVAL,), (), "days"
             self._usable = [patient for patient, p in known.items() if p.time is not None]
