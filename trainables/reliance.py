@@ -50,9 +50,9 @@ def weighed_samples(
         The truth, sample_probability and sample_uncertainty (n,), as `Task.shown_truth` and
         `Task.shown` have them (of classes sample_label (n,) int64 and probabilities (n, K >= 2)),
         sample_present (n, M) bool and sample_weights (n, M) float32; all but the truth again with
-        the suffix "_mixed"; sample_severity_mixed (n, M) float32, 0 to 5. What is present has a value
-        that can be seen: what the corruption has blanked is not. Nothing for a method without
-        weights.
+        the suffix "_mixed"; sample_severity_mixed (n, M) float32, 0 to 5. What is present has a
+        value that can be seen: what the corruption has blanked is not. Nothing for a method
+        without weights.
 
     Raises:
         ValueError: for batches without the truth, or where severities are missing.

@@ -106,9 +106,9 @@ def evaluate_model(
 ) -> None:
     """Write one model's card, and its arrays and table where it has any.
 
-    The card is an `EvaluationCard`; of its parts, see `robustness.attack_card`,
-    `selective`, `_cooled`, `Task.described` and, for a method that weighs modalities, `Reliance`. Metrics
-    and curves of the test split are under the attack that the study's `evaluation.final` names.
+    The card is an `EvaluationCard`; of its parts, see `robustness.attack_card`, `selective`,
+    `_cooled`, `Task.described` and, for a method that weighs modalities, `Reliance`. Metrics and
+    curves of the test split are under the attack that the study's `evaluation.final` names.
     Models of the search have `estimates` (headline figures of each split with their 95 %
     intervals, under the attack of the search; of the test split those under the full one beside
     them, as `final`) and `groups` (see `estimates.group_estimates`), and beside the card every

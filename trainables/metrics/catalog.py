@@ -231,8 +231,8 @@ METRICS = MetricTable(
     _merit(
         "c_index",
         _SURVIVAL,
-        "Concordance index: share of the pairs of patients in which the first to have the event has "
-        "the higher risk",
+        "Concordance index: share of the pairs of patients in which the first to have the event "
+        "has the higher risk",
     ),
     _merit(
         "c_index_ipcw",
@@ -244,7 +244,7 @@ METRICS = MetricTable(
         _least(
             "integrated_brier",
             _SURVIVAL,
-            "Mean squared difference of predicted survival and being alive, weighted for censoring, "
+            "Mean squared difference of predicted and observed survival, weighted for censoring, "
             "mean over the ends of the intervals",
             high=math.inf,
         ),
@@ -287,8 +287,8 @@ METRICS = MetricTable(
     _least(
         "aurc",
         _REFERRAL,
-        "Error (1 - Dice, the share of wrong images or labels, or 1 - the likelihood of a patient's "
-        "time) among the most certain images, mean over how many are kept",
+        "Error (1 - Dice, the share of wrong images or labels, or 1 - the likelihood of a "
+        "patient's time) among the most certain images, mean over how many are kept",
     ),
     # Empty masks are all equally wrong on lesions, so that any order of them is the best.
     _blind(

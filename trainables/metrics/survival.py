@@ -184,6 +184,10 @@ def followed_up(prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
             f"scores {tuple(scores.shape)} and times {tuple(batch.time.shape)} differ; (B, K) and "
             "(B,) are expected"
         )
+    if len(scores) and bool((batch.interval >= scores.shape[1]).any()):
+        raise ValueError(
+            f"intervals {batch.interval.tolist()} differ from the {scores.shape[1]} predicted"
+        )
     truth = {
         name: values.detach().double()
         for name, values in zip(_NAMES[:3], (batch.time, batch.event, batch.interval), strict=True)

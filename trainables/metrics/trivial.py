@@ -204,7 +204,7 @@ class TrivialSurvival(TrivialPredictors):
     """One survival curve for all: of the train split, and the best of the split itself.
 
     - Kaplan-Meier: Kaplan and Meier's estimate where each interval ends.
-    - life table: the hazards of most likelihood, the events in an interval among those who reach it.
+    - life table: the hazards of most likelihood, events in an interval among those who reach it.
     - best constant: of the split itself, by either.
 
     All have a concordance of ½. Keeps 24 bytes a sample.
