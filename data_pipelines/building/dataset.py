@@ -36,6 +36,8 @@ Place = tuple[int, int]
 #: Intervals of the times to an event: as many, between quartiles, as in survival studies of TCGA
 #: (Chen et al. 2022, arXiv 2108.02278; Hemker et al. 2024, 2311.09115).
 INTERVALS = 4
+#: Train patients with the event below which quartiles of their times are chance.
+LEAST_EVENTS = 2 * INTERVALS
 
 
 @dataclass(frozen=True)
@@ -164,13 +166,13 @@ class _Statistics:
         times = np.array(list(self._followed.values()), dtype=np.float64).reshape(-1, 2)
         died = times[times[:, 1] == 1, 0]
         shares = np.arange(1, INTERVALS) / INTERVALS
-        inner = np.unique(np.quantile(died, shares)) if len(died) else np.zeros(0)
+        inner = np.unique(np.quantile(died, shares)) if len(died) >= LEAST_EVENTS else np.zeros(0)
         edges = (0.0, *inner.tolist(), float(times[:, 0].max(initial=0)))
         if len(inner) < len(shares) or np.any(np.diff(edges) <= 0):
             raise UserError(
                 f"time and event: {len(died)} of {len(times)} train patients with a known time "
-                f"have the event, at times that {INTERVALS} intervals of equally many cannot be "
-                "made of. Give more patients, or other ratios."
+                f"have the event; {INTERVALS} intervals of equally many need {LEAST_EVENTS} at "
+                "different times. Give more patients, or other ratios."
             )
         return FollowUp(unit=self._layout.time_unit, edges=edges)
 

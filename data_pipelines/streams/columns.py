@@ -105,8 +105,9 @@ def assemble(columns: Mapping[str, Any], manifest: Manifest) -> Batch:
 
 def interval_of(time: Tensor, follow_up: FollowUp) -> Tensor:
     """(B,) times to the index of the interval that each is in, float; NaN where unknown."""
-    inner = torch.tensor(follow_up.edges[1:-1], dtype=time.dtype, device=time.device)
-    return torch.bucketize(time, inner, right=True).to(time).masked_fill(time.isnan(), torch.nan)
+    inner = torch.tensor(follow_up.edges[1:-1], dtype=torch.float64, device=time.device)
+    place = torch.bucketize(time.double(), inner, right=True)
+    return place.to(time).masked_fill(time.isnan(), torch.nan)
 
 
 def pack(stored: pa.Table, before: Batch, after: Batch) -> pa.Table:
