@@ -14,8 +14,10 @@ from trustsweep.trainables.tasks import SampleTask
 
 
 class Classifier(Method):
-    """A residual network: a class, several labels or the hazards of survival for each image, by the
-    task that the data offer; negative log-likelihood with smoothed labels (`SampleTask.loss`).
+    """A residual network for whole images: their class, several labels, or survival.
+
+    The data decide which. Training minimises the negative log-likelihood with smoothed labels
+    (`SampleTask.loss`).
 
     Config: `width`, `depth` (>= 1), `convolutions` (1 or 2) of each of so many units, `full_size`,
     how many of them come before the first that halves the image; `dropout` and `label_smoothing`
