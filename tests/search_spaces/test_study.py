@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.distributed.sweep.checks import check
@@ -217,11 +218,21 @@ def test_the_shipped_studies_are_valid(name):
         assert len(study.search_space().grid()) == study.search.trials
 
 
-@pytest.mark.parametrize("study", ["all-segmentation", "all-classification", "all-fusion"])
-def test_every_method_that_fits_the_data_is_searched(study, phantoms):
+@pytest.mark.parametrize(
+    ("study", "task"),
+    [
+        ("all-segmentation", "segmentation"),
+        ("all-classification", "classification"),
+        ("all-fusion", "classification"),
+        ("all-survival", "survival"),
+    ],
+)
+def test_every_method_that_fits_the_data_is_searched(study, task, phantoms, tmp_path):
+    if task == "survival":
+        phantoms = tmp_path / "followed"
+        prepare(None, "phantoms", phantoms, size=16, count=60, survival=True)
     manifest = Manifest.load(phantoms)
     fitting = load(study, [f"data={phantoms}"])
-    task = "segmentation" if study == "all-segmentation" else "classification"
     # The oracle: what can be built for these data, and is then asked this.
     expected = []
     for name in METHODS:
