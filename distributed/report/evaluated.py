@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Split
-from trustsweep.distributed.report.wording import attacked
+from trustsweep.distributed.report.wording import attacked, number
 from trustsweep.distributed.run.evaluation_card import EvaluationCard, SurvivalCard
 from trustsweep.distributed.run.folder import Run
 from trustsweep.trainables.conditions import attacked_name
@@ -129,7 +129,7 @@ def _survival_answer(card: EvaluationCard, i: int, prefix: str, suffix: str) -> 
     outcomes = np.append(alive[:-1] - alive[1:], alive[-1])
     likeliest = int(outcomes.argmax())
     follow_up = _follow_up(card)
-    edges = [f"{edge:.3g}" for edge in follow_up.edges]
+    edges = [number(edge) for edge in follow_up.edges]
     last = likeliest == len(edges) - 1
     span = f"after {edges[-1]}" if last else f"{edges[likeliest]} to {edges[likeliest + 1]}"
     time = float(card.panel[f"{prefix}time"][i])
@@ -155,7 +155,7 @@ def truth_of(card: EvaluationCard, i: int, prefix: str = "") -> str:
     """The class of row `i` of its arrays, the labels that it has, or when the event was."""
     if f"{prefix}time" in card.panel:
         died = card.panel[f"{prefix}event"][i] == 1
-        time = f"{float(card.panel[f'{prefix}time'][i]):.3g} {_follow_up(card).unit}"
+        time = f"{number(card.panel[f'{prefix}time'][i])} {_follow_up(card).unit}"
         return f"event at {time}" if died else f"no event until {time}"
     if "labels" in card.panel:
         return _listed(card, card.panel["labels"][i] > 0.5)

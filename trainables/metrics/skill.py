@@ -29,7 +29,7 @@ CLASS_PRIOR, MAJORITY_CLASS = "class prior", "majority class"
 #: Several labels: how often each occurs in the train split.
 LABEL_PRIOR = "label prior"
 #: Survival: the curve of all train patients by Kaplan and Meier, and that of most likely hazards.
-KAPLAN_MEIER, LIFE_TABLE = "Kaplan-Meier", "life table"
+KAPLAN_MEIER, LIFE_TABLE = "Kaplan-Meier curve", "life table"
 #: All: the constant probability that is best on the split it is evaluated on.
 BEST_CONSTANT = "best constant"
 

@@ -17,7 +17,7 @@ def draw(data: list[RiskCurves]) -> Figure | None:
     for axes, curves in zip(grid[0], data, strict=True):
         edges = curves.survival.edges
         for i, group in enumerate(curves.survival.groups[curves.condition]):
-            label = f"{group.name}, {group.events} of {group.patients}"
+            label = f"{group.name}: {group.events} of {group.patients}"
             axes.step(group.time, group.alive, where="post", color=colour(i), label=label)
             points = [1.0, *group.predicted]
             axes.plot(edges, points, color=colour(i), marker=mark(i), ms=4, lw=0.8, ls="--")

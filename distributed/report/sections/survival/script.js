@@ -7,7 +7,7 @@ function drawSurvival() {
   home.replaceChildren(...REPORT.survival.map(() => document.createElement("div")));
   REPORT.survival.forEach((model, k) => {
     const traces = model.groups.flatMap((group, i) => {
-      const name = `${plain(group.name)}, ${group.events} of ${group.patients}`;
+      const name = `${plain(group.name)}: ${group.events} of ${group.patients}`;
       const style = { legendgroup: group.name, name };
       return [
         { ...style, x: group.time, y: group.alive, mode: "lines", line: { color: colour(i), width: 2, shape: "hv" }, hovertemplate: `${plain(group.name)}<br>%{y:.0%} without the event<br>at %{x:.0f} ${plain(model.unit)}<extra></extra>` },
@@ -15,10 +15,11 @@ function drawSurvival() {
       ];
     });
     draw(home.children[k], traces, {
-      title: { text: `trial ${plain(model.id)}, ${plain(REPORT.roles[model.id])}<br>${plain(model.condition)}`, font: { size: 14 }, x: 0, xanchor: "left", y: 0.98 },
+      title: { text: `trial ${plain(model.id)}, ${plain(model.condition)}`, font: { size: 14 }, x: 0, xanchor: "left", y: 0.98 },
+      legend: { orientation: "v", x: 1, xanchor: "right", y: 1, yanchor: "top", bgcolor: "rgba(0, 0, 0, 0)", font: { size: 11 } },
       xaxis: { title: { text: plain(model.unit) }, rangemode: "tozero" },
       yaxis: { title: { text: "share without the event" }, range: [0, 1.02], tickformat: ".0%" },
-      margin: { l: 60, r: 8, t: 110, b: 44 },
+      margin: { l: 60, r: 8, t: 40, b: 44 },
     });
   });
 }
