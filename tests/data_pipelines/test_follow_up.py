@@ -13,6 +13,7 @@ from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.building.shards import load_manifest, read_column, read_table
 from trustsweep.data_pipelines.building.validation import Validator
 from trustsweep.data_pipelines.errors import UserError
+from trustsweep.data_pipelines.inspection.examples import choose
 from trustsweep.data_pipelines.inspection.findings import Inspection
 from trustsweep.data_pipelines.inspection.numbers import inspect
 from trustsweep.data_pipelines.layouts.phantoms import Phantoms, hazard
@@ -21,7 +22,7 @@ from trustsweep.data_pipelines.problems import BadFile, BadFiles
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import FollowUp, Manifest, Split, TaskName
 from trustsweep.data_pipelines.storage import Folder
-from trustsweep.data_pipelines.streams import Streamed
+from trustsweep.data_pipelines.streams import Resident, Samples, Streamed
 from trustsweep.data_pipelines.streams.columns import interval_of
 from trustsweep.trainables.metrics.trivial import TrivialSurvival
 
@@ -82,6 +83,16 @@ def test_a_batch_holds_times_events_and_intervals(prepared: Path) -> None:
     assert batch.select([1, 0]).time.tolist() == [float(batch.time[1]), float(batch.time[0])]
 
 
+def test_times_are_the_same_whatever_way_the_rows_came(prepared: Path) -> None:
+    samples = Samples.read(prepared, Split.VAL)
+    rows = range(5)
+    (shared, resident) = samples.batch(rows), Resident(samples, "cpu").batch(rows)
+    streamed = Streamed(prepared, Split.VAL, samples.manifest).batch(list(rows))
+    for other in (resident, streamed):
+        for name in ("time", "event", "interval"):
+            assert torch.equal(getattr(shared, name), getattr(other, name))
+
+
 def test_intervals_begin_with_their_edge_and_the_last_has_no_end() -> None:
     times = torch.tensor([0.0, 1.0, 1.9999, 2.0, 99.0, math.nan])
     found = interval_of(times, FollowUp(unit="days", edges=(0.0, 1.0, 2.0, 3.0)))
@@ -103,6 +114,12 @@ def test_inspection_counts_who_is_censored(prepared: Path) -> None:
     train = [stratum for stratum in found.strata if stratum.split == "train"]
     assert sum(s.positive[1] for s in train) == sum(rows)
     assert sum(s.positive[0] for s in train) == len(rows) - sum(rows)
+
+
+def test_examples_say_when_the_event_was(prepared: Path) -> None:
+    shown = choose(Folder(prepared), load_manifest(prepared), 6)
+    assert {example.label.split()[0] for example in shown} == {"event", "censored"}
+    assert all(example.label.endswith("days") for example in shown)
 
 
 def test_too_few_events_are_refused(tmp_path: Path) -> None:
