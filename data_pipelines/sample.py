@@ -54,7 +54,8 @@ class Sample:
         image: (C, *spatial), uint8, or float32 in [0, 1] where the source is finer than 8 bits.
         more_images: Images of another shape beside it, by name; types as `image`.
         split: The publisher's, None where it is ours to choose.
-        mask: (1, *spatial) uint8, 0 or 1.
+        mask: (1, *spatial) uint8, 0 or 1, or indices into the layout's classes; of regions that
+            may overlap (R, *spatial) uint8, 0 or 1.
         label: Index into the layout's classes; or (K,) float32 of 0 and 1 for several labels, NaN
             where unknown.
         boxes: In pixels of `image`.
@@ -92,9 +93,10 @@ class Sample:
     @property
     def strata(self) -> tuple[int, ...]:
         """What splits keep in proportion: the labels, else whether the event was observed, else
-        whether the mask holds anything.
+        what the mask holds.
 
-        -1 where several labels are possible and none is positive, and where it is not known.
+        -1 where several labels are possible and none is positive, and where the event is unknown; 0
+        for an empty mask; the classes of a mask count from 1, and so do its regions.
         """
         if isinstance(self.label, np.ndarray):
             return tuple(np.flatnonzero(self.label == 1).tolist()) or (-1,)
@@ -102,4 +104,10 @@ class Sample:
             return (int(self.label),)
         if self.event is not None:
             return (-1 if math.isnan(self.event) else int(self.event),)
-        return () if self.mask is None else (int(self.mask.any()),)
+        if self.mask is None:
+            return ()
+        if len(self.mask) > 1:
+            held = np.flatnonzero(self.mask.reshape(len(self.mask), -1).any(axis=1)) + 1
+        else:
+            held = np.flatnonzero(np.bincount(self.mask.ravel())[1:]) + 1
+        return tuple(held.tolist()) or (0,)

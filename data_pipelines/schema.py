@@ -47,6 +47,8 @@ class TaskName(StrEnum):
     """The tasks that a manifest offers and a method supports."""
 
     SEGMENTATION = "segmentation"
+    MULTICLASS_SEGMENTATION = "multiclass-segmentation"
+    REGION_SEGMENTATION = "region-segmentation"
     CLASSIFICATION = "classification"
     MULTILABEL = "multilabel"
     SURVIVAL = "survival"
@@ -183,6 +185,8 @@ class Manifest:
         image_scale: Stored value that stands for 1.0 (255 for uint8, 1 for float16); a batch is
             stored / scale.
         classes: Names of the classes of `label`, or of `mask` with the background first.
+        regions: Names of the regions of `mask`, which may overlap; empty where its classes exclude
+            each other.
         mean, std: Per channel of the images that are present, of the train split, on [0, 1].
         split_counts: Samples per split.
         stored_bytes: Bytes of each split in memory, as stored.
@@ -195,6 +199,10 @@ class Manifest:
         more_images: Images beside `image`, of another shape, by name; stored with the same scale.
         modalities: What may be absent on its own, in the order of the `present` column.
         follow_up: Of data with times to an event; None for others.
+        label_counts: Split to its samples of each of `classes`; with several labels, to those for
+            which each is 1. Empty without labels.
+        mask_shares: Split to the share of its pixels that each of `mask_names` covers. Shares of
+            classes add up to 1, those of regions need not. Empty without masks.
         fingerprint: Hash of the source's content and of the preprocessing parameters (hex).
         preprocessing: Parameters that made the shards. "patients" is a `PatientSource`.
         licence, citation: As the publisher states them.
@@ -212,6 +220,7 @@ class Manifest:
     fingerprint: str
     stored_bytes: dict[str, int] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    regions: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     box_classes: tuple[str, ...] = ()
     tabular: tuple[Feature, ...] = ()
@@ -220,6 +229,8 @@ class Manifest:
     more_images: dict[str, ImageSpec] = field(default_factory=dict)
     modalities: tuple[Modality, ...] = ()
     follow_up: FollowUp | None = None
+    label_counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    mask_shares: dict[str, tuple[float, ...]] = field(default_factory=dict)
     licence: str = "unstated"
     citation: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -238,6 +249,31 @@ class Manifest:
     def spatial_dims(self) -> int:
         """2 or 3; 0 for data without images."""
         return max(len(self.image_shape) - 1, 0)
+
+    @property
+    def mask_names(self) -> tuple[str, ...]:
+        """Of the values of `mask`, the background first, or of its regions; () without masks."""
+        if "mask" not in self.columns:
+            return ()
+        if self.regions:
+            return self.regions
+        if TaskName.MULTICLASS_SEGMENTATION in self.tasks or len(self.classes) == 2:
+            return self.classes
+        return ("background", "foreground")
+
+    def lacking(self, split: Split) -> tuple[str, ...]:
+        """The classes and regions of which no label and no mask of a split holds any."""
+        counted = (
+            (self.classes, self.label_counts.get(split, ())),
+            (self.mask_names, self.mask_shares.get(split, ())),
+        )
+        names = [
+            name
+            for known, counts in counted
+            for name, count in zip(known, counts, strict=False)
+            if not count
+        ]
+        return tuple(dict.fromkeys(names))
 
     @property
     def sources(self) -> tuple[Modality, ...]:
@@ -266,8 +302,10 @@ class Manifest:
         if differing := sorted(known ^ set(raw)):
             raise OtherVersion(f"{stated}, but other keys: {', '.join(differing)}")
         raw["tasks"] = tuple(TaskName(t) for t in raw["tasks"])
-        for key in ("image_shape", "classes", "mean", "std", "groups", "box_classes"):
+        for key in ("image_shape", "classes", "mean", "std", "groups", "box_classes", "regions"):
             raw[key] = tuple(raw[key])
+        for key in ("label_counts", "mask_shares"):
+            raw[key] = {split: tuple(values) for split, values in raw[key].items()}
         for key in ("tabular", "series"):
             raw[key] = tuple(Feature.from_dict(entry) for entry in raw[key])
         raw["modalities"] = tuple(Modality.from_dict(entry) for entry in raw["modalities"])
@@ -314,7 +352,8 @@ class Batch:
     Attributes:
         sample_id: B identifiers.
         image: (B, C, *spatial) float in [0, 1]; (B, 0) for data without images.
-        mask: (B, 1, *spatial) float, 0 or 1.
+        mask: (B, 1, *spatial) float: 0 or 1, or the index of one of several classes; of regions
+            that may overlap (B, R, *spatial) float, 0 or 1, in the order of `Manifest.regions`.
         label: (B,) long, or (B, K) float 0 or 1 for several labels, NaN where unknown.
         tabular: (B, F) float, NaN where missing; a category is its index in the vocabulary.
         series: (B, T, F) float in the features' units, NaN where unobserved.

@@ -27,6 +27,7 @@ class Classifier(Method):
     tasks = (TaskName.CLASSIFICATION, TaskName.MULTILABEL, TaskName.SURVIVAL)
     needs = IMAGES
     uncertainties = ("entropy", "least-confidence")
+    weighs_classes = True
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for a missing or impossible config value, or data that do not fit."""
@@ -56,7 +57,7 @@ class Classifier(Method):
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
         scores = self.scores(network, batch)
-        per_sample = self._head.loss(scores, batch, self._smoothing)
+        per_sample = self._head.loss(scores, batch, self._smoothing, self.class_weights)
         total = per_sample.mean()
         return Loss(total, per_sample, {"cross-entropy": total.detach()})
 

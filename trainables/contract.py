@@ -50,13 +50,14 @@ class Prediction:
     Attributes:
         scores: (B, K, *spatial) for segmentation, (B, K) for classification, at least float32. Of
             K = 1, the log-odds ln p/(1 − p) of the foreground (positive) class. Of K >= 2, the
-            log-probabilities up to a constant. −inf and inf stand for 0 and 1.
+            log-probabilities up to a constant; of labels or regions, the log-odds of each. −inf and
+            inf stand for 0 and 1.
         uncertainty: Name to map (B, *spatial), or (B,) for classification. The names are those of
             `trainables.uncertainty.MAPS` that the method can offer; larger is less certain.
         attention: (B, H, W), where the method has one.
         modality_weights: (B, M), where the method has one.
         exclusive: False where each of the K columns is a label of its own, given by its log-odds
-            (several labels); with K = 1 there is no difference.
+            (several labels, regions that may overlap); with K = 1 there is no difference.
     """
 
     scores: Tensor
@@ -111,6 +112,12 @@ class Method(ABC):
     #: Whether each prediction in evaluation mode is another draw; attacks then follow the mean
     #: gradient of several.
     stochastic: ClassVar[bool] = False
+    #: Whether `loss` heeds `class_weights`.
+    weighs_classes: ClassVar[bool] = False
+    #: What the loss of each pixel or label is multiplied by: (K,) by its class, or of K answers of
+    #: their own (K, 2), absent and present. Set before a training whose config asks for a
+    #: `class_balance`; where each image has one class, the training loop itself weighs the images.
+    class_weights: Tensor | None = None
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for data that offer none of the method's tasks."""

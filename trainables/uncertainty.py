@@ -1,8 +1,8 @@
 """Uncertainty maps in closed form, and the score that sums up an image's map.
 
-For a Beta(a, b) over the probability of the foreground, S = a + b and p̂ = a / S (Sensoy et al.
-2018, arXiv:1806.01768). A classifier's "map" is one number per image. All entropies are in nats.
-Every map grows with uncertainty.
+For a Dirichlet(α) over the probabilities of K classes, S = Σ α and p̂ = α / S (Sensoy et al. 2018,
+arXiv:1806.01768); a Beta over the probability of a foreground is K = 2. A classifier's "map" is one
+number per image. All entropies are in nats. Every map grows with uncertainty.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-#: Smallest and largest value that each map can take (for a, b ≥ 1; the bounds may be limits), of
-#: two classes. Of K classes entropy reaches ln K, least-confidence 1 − 1/K.
+#: Smallest and largest value that each map can take (for α ≥ 1; the bounds may be limits), of two
+#: classes. Of K classes entropy reaches ln K, least-confidence 1 − 1/K, bernoulli-variance half of
+#: that.
 RANGES: dict[str, tuple[float, float]] = {
     "vacuity": (0.0, 1.0),
     "beta-variance": (0.0, 1 / 12),
@@ -30,31 +31,36 @@ _SERIES_FROM = 16.0
 _TOP_SHARE = 0.01
 
 
-def beta_maps(a: Tensor, b: Tensor) -> dict[str, Tensor]:
-    """The maps that a Beta(a, b) per pixel offers; vacuity first.
+def dirichlet_maps(alpha: Tensor) -> dict[str, Tensor]:
+    """The maps that a Dirichlet(α) over K classes offers; vacuity first.
 
     Args:
-        a, b: Parameters of the foreground and of the background, ≥ 1, any one shape.
+        alpha: (B, K, *spatial) parameters ≥ 1.
 
     Returns:
-        Name (of `MAPS`) to map of the same shape, at least float32. Finite for evidence up to 1e6
-        and beyond: nothing here subtracts digammas, which cancel in float32.
+        Name (of `MAPS`) to (B, *spatial), at least float32. Finite for evidence up to 1e6 and
+        beyond: nothing here subtracts digammas, which cancel in float32.
     """
-    a, b = _at_least_float32(a), _at_least_float32(b)
-    total = a + b
-    smaller = torch.minimum(a, b) / total
-    entropy = _entropy_of_smaller(smaller)
+    alpha = _at_least_float32(alpha)
+    total = alpha.sum(dim=1)
+    p = alpha / total.unsqueeze(1)
+    entropy, variance, _ = _categorical(p)
     # H(p̂) − E[H] with ψ(x + 1) = ln x + g(x): the logarithms cancel by hand. As x g(x) ≥ 0.42 for
     # x ≥ 1, the sum stays above 0 and below H(p̂) whatever the rounding.
-    information = (a / total) * _digamma_gap(a) + (b / total) * _digamma_gap(b)
-    information = information - _digamma_gap(total)
+    information = (p * _digamma_gap(alpha)).sum(dim=1) - _digamma_gap(total)
     return {
-        "vacuity": 2 / total,
-        "beta-variance": smaller * (1 - smaller) / (total + 1),
+        "vacuity": alpha.shape[1] / total,
+        "beta-variance": variance / (total + 1),
         "entropy": entropy,
         "expected-entropy": entropy - information,
         "mutual-information": information,
     }
+
+
+def beta_maps(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """`dirichlet_maps` of two classes: of a Beta(a, b) of each element, in any one shape."""
+    maps = dirichlet_maps(torch.stack([a, b]).unsqueeze(0))
+    return {name: values[0] for name, values in maps.items()}
 
 
 def bernoulli_maps(p: Tensor) -> dict[str, Tensor]:
@@ -71,44 +77,31 @@ def bernoulli_maps(p: Tensor) -> dict[str, Tensor]:
     return {
         "bernoulli-variance": smaller * (1 - smaller),
         "entropy": _entropy_of_smaller(smaller),
+        "least-confidence": smaller,
     }
 
 
 def categorical_maps(p: Tensor) -> dict[str, Tensor]:
-    """What one distribution over classes per image offers; the entropy first.
+    """What one distribution over classes per image or pixel offers; the entropy first.
 
     Args:
-        p: (B, K) probabilities that sum to 1, or (B, 1) for the second of two classes.
+        p: (B, K, *spatial) probabilities that sum to 1 over K, or (B, 1, *spatial) for the second
+            of two classes.
 
     Returns:
-        Name (of `MAPS`) to (B,), at least float32.
+        Name (of `MAPS`) to (B, *spatial), at least float32.
     """
     p = _at_least_float32(p)
-    # Without the predicted class: float32 holds its distance from 1 only as the sum of the others.
-    others = torch.minimum(p, 1 - p) if p.shape[1] == 1 else p.sort(dim=1).values[:, :-1]
-    doubt = others.sum(dim=1)
-    return {
-        "entropy": torch.special.entr(others).sum(dim=1) - (1 - doubt) * torch.log1p(-doubt),
-        "least-confidence": doubt,
-    }
+    if p.shape[1] == 1:
+        return {name: values[:, 0] for name, values in bernoulli_maps(p).items()}
+    entropy, variance, doubt = _categorical(p)
+    return {"entropy": entropy, "least-confidence": doubt, "bernoulli-variance": variance}
 
 
-def label_maps(p: Tensor) -> dict[str, Tensor]:
-    """Maps of the probabilities of several labels, each label on its own.
-
-    Args:
-        p: (B, K) in [0, 1].
-
-    Returns:
-        "entropy", the mean over the labels of H(p), and "least-confidence", the mean of
-        min(p, 1 − p), (B,) each, at least float32.
-    """
-    p = _at_least_float32(p)
-    smaller = torch.minimum(p, 1 - p)
-    return {
-        "entropy": _entropy_of_smaller(smaller).mean(dim=1),
-        "least-confidence": smaller.mean(dim=1),
-    }
+def mean_maps(maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Maps (B, K, *spatial) of K labels or regions, each on its own, to their means over these,
+    (B, *spatial): how unsure the K answers are on average."""
+    return {name: values.mean(dim=1) for name, values in maps.items()}
 
 
 def ensemble_maps(p: Tensor) -> dict[str, Tensor]:
@@ -182,6 +175,16 @@ SCORES: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _categorical(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of (B, K, ...): entropy, ½ Σ p(1 − p) and 1 − max p, (B, ...) each."""
+    # Without the largest: float32 holds its distance from 1 only as the sum of the others.
+    others = p.scatter(1, p.argmax(dim=1, keepdim=True), 0)
+    doubt = others.sum(dim=1)
+    entropy = torch.special.entr(others).sum(dim=1) - (1 - doubt) * torch.log1p(-doubt)
+    variance = ((others * (1 - others)).sum(dim=1) + doubt * (1 - doubt)) / 2
+    return entropy, variance, doubt
 
 
 def _entropy_of_smaller(smaller: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Binary segmentation with a U-Net: classical (sigmoid) and evidential (Beta per pixel)."""
+"""Segmentation with a U-Net: classical (sigmoid, softmax) and evidential (Beta, Dirichlet)."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.losses import (
     annealing,
-    cross_entropy,
+    class_weight,
     marginal_ace,
     misleading_evidence,
     soft_dice,
@@ -19,55 +20,99 @@ from trustsweep.trainables.losses import (
 from trustsweep.trainables.networks import unet
 from trustsweep.trainables.registry import RISKS
 from trustsweep.trainables.settings import number, whole, word
-from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps
+from trustsweep.trainables.uncertainty import (
+    bernoulli_maps,
+    categorical_maps,
+    dirichlet_maps,
+    mean_maps,
+)
 
 
 class _UNet(Method):
-    """What both have in common: the network, and a loss that is a sum of named terms."""
+    """What both have in common: the network, and a loss that is a sum of named terms.
 
-    tasks = (TaskName.SEGMENTATION,)
+    Of several regions, each is predicted like a single lesion, and terms and uncertainty maps are
+    means over them.
+    """
+
+    tasks = (
+        TaskName.SEGMENTATION,
+        TaskName.MULTICLASS_SEGMENTATION,
+        TaskName.REGION_SEGMENTATION,
+    )
     needs = IMAGES
-    outputs: int
+    weighs_classes = True
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for a missing or impossible config value, or data without masks."""
         super().__init__(config, manifest)
+        self.outputs = self.task.outputs(manifest)
         self._width = whole(config, "width", low=1)
         self._dice_weight = number(config, "dice_weight", low=0)
 
     def network(self) -> nn.Module:
         return unet(self.manifest, self._width, self.outputs)
 
-    def _dice(self, probability: Tensor, mask: Tensor) -> Tensor:
-        return self._dice_weight * soft_dice(probability, mask)
+    def _label(self, batch: Batch) -> Tensor:
+        """Long: the class of each pixel (B, *spatial), or 0 and 1 of each region (B, R, ...)."""
+        mask = self.task.truth(batch)
+        return mask[:, 0].long() if self.task.exclusive else (mask > 0.5).long()
+
+    def _of_pixels(self, loss: Tensor, label: Tensor) -> Tensor:
+        """(B,): the mean over an image's pixels, weighed by their class."""
+        weight = class_weight(self.class_weights, label, exclusive=self.task.exclusive)
+        return (loss * weight).flatten(1).mean(1)
+
+    def _dice(self, foreground: Tensor, label: Tensor) -> Tensor:
+        """Of the probability (B, C, *spatial) of each foreground."""
+        # Without the background.
+        member = self._members(label)[:, -foreground.shape[1] :]
+        return self._dice_weight * soft_dice(foreground, member)
+
+    def _members(self, label: Tensor) -> Tensor:
+        """(B, K, *spatial) 0 or 1: of each class with the background, or of each region."""
+        if not self.task.exclusive:
+            return label.float()
+        return F.one_hot(label, self.outputs).movedim(-1, 1).float()
 
 
 class ClassicalUNet(_UNet):
-    """Sigmoid output; pixel-wise cross-entropy plus weighted soft Dice and calibration error.
+    """Sigmoid or softmax output; cross-entropy plus weighted soft Dice and calibration error.
 
     Config: `width`, `dice_weight` and `ace_weight` (>= 0), the weight of `losses.marginal_ace`.
     """
 
     uncertainties = ("bernoulli-variance", "entropy")
-    outputs = 1
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         super().__init__(config, manifest)
         self._ace_weight = number(config, "ace_weight", low=0)
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
-        logit, mask = network(batch.image).float(), _mask(batch)
-        bce = cross_entropy(logit, mask).flatten(1).mean(1)
-        p = logit.sigmoid()
-        terms = {"bce": bce, "dice": self._dice(p, mask)}
+        logit, label = self.scores(network, batch), self._label(batch)
+        if self.task.exclusive:
+            p = logit.softmax(dim=1)
+            foreground = p[:, 1:]
+            entropy = F.cross_entropy(logit, label, reduction="none")
+        else:
+            p = foreground = logit.sigmoid()
+            entropy = F.binary_cross_entropy_with_logits(logit, label.float(), reduction="none")
+        terms = {
+            "cross-entropy": self._of_pixels(entropy, label),
+            "dice": self._dice(foreground, label),
+        }
         if self._ace_weight:
-            terms["ace"] = self._ace_weight * marginal_ace(p, mask)
+            terms["ace"] = self._ace_weight * marginal_ace(p, self._members(label))
         return _sum(terms)
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
         scores = self.scores(network, batch)
-        maps = bernoulli_maps(scores[:, 0].sigmoid())
-        return Prediction(scores, {name: maps[name] for name in self.uncertainties})
+        if self.task.exclusive:
+            maps = categorical_maps(scores.softmax(dim=1))
+        else:
+            maps = mean_maps(bernoulli_maps(scores.sigmoid()))
+        offered = {name: maps[name] for name in self.uncertainties}
+        return Prediction(scores, offered, exclusive=self.task.exclusive)
 
     def scores(self, network: nn.Module, batch: Batch) -> Tensor:
         logit: Tensor = network(batch.image).float()
@@ -75,7 +120,8 @@ class ClassicalUNet(_UNet):
 
 
 class EvidentialUNet(_UNet):
-    """Softplus evidence for and against the foreground: Beta(e⁺ + 1, e⁻ + 1) per pixel.
+    """Softplus evidence for each class: Dirichlet(evidence + 1) per pixel; of a lesion, or of each
+    region, evidence for and against it: a Beta.
 
     Loss: the risk, plus the annealed KL of misleading evidence, plus soft Dice on p̂
     (Sensoy et al. 2018, arXiv 1806.01768; Zou et al. 2022, arXiv 2206.09309, there on raw α).
@@ -91,55 +137,57 @@ class EvidentialUNet(_UNet):
         "expected-entropy",
         "mutual-information",
     )
-    outputs = 2
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         super().__init__(config, manifest)
+        if not self.task.exclusive:
+            self.outputs *= 2
         self._risk = RISKS[word(config, "risk", RISKS)]
         self._kl_weight = number(config, "kl_weight", low=0)
         self._kl_anneal_epochs = number(config, "kl_anneal_epochs", low=0)
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
-        a, b = _beta(network(batch.image))
-        mask = _mask(batch)
-        true, other = split_by_truth(a, b, mask)
+        alpha, label = self._alpha(network, batch), self._label(batch)
+        true, others = split_by_truth(alpha, label)
         weight = self._kl_weight * annealing(progress.epoch, self._kl_anneal_epochs)
+        mean = alpha[1:] / alpha.sum(0)
         return _sum(
             {
-                "risk": self._risk(true, other).flatten(1).mean(1),
-                "kl": weight * misleading_evidence(other).flatten(1).mean(1),
-                "dice": self._dice(a / (a + b), mask),
+                "risk": self._of_pixels(self._risk(true, others), label),
+                "kl": weight * misleading_evidence(others).flatten(1).mean(1),
+                "dice": self._dice(mean.movedim(0, 1) if self.task.exclusive else mean[0], label),
             }
         )
 
     def predict(self, network: nn.Module, batch: Batch) -> Prediction:
-        a, b = _beta(network(batch.image))
-        maps = beta_maps(a[:, 0], b[:, 0])
-        return Prediction(_log_odds(a, b), {name: maps[name] for name in self.uncertainties})
+        alpha = self._alpha(network, batch)
+        maps = dirichlet_maps(alpha.movedim(0, 1))
+        if not self.task.exclusive:
+            maps = mean_maps(maps)
+        offered = {name: maps[name] for name in self.uncertainties}
+        return Prediction(self._scores(alpha), offered, exclusive=self.task.exclusive)
 
     def scores(self, network: nn.Module, batch: Batch) -> Tensor:
-        return _log_odds(*_beta(network(batch.image)))
+        return self._scores(self._alpha(network, batch))
 
+    def _alpha(self, network: nn.Module, batch: Batch) -> Tensor:
+        """The parameters >= 1: (K, B, *spatial) of the classes, the background first; or (2, B, R,
+        *spatial) against and for each region, of output channels for it, then against it.
 
-def _beta(output: Tensor) -> tuple[Tensor, Tensor]:
-    """The parameters (a, b) >= 1, each (B, 1, *spatial), of two output channels.
+        In float32 whatever the autocast: digamma and logarithms of bfloat16 keep two digits.
+        Softplus, as the gradient of ReLU evidence dies at 0.
+        """
+        alpha = F.softplus(network(batch.image).float()) + 1
+        if self.task.exclusive:
+            return alpha.movedim(1, 0)
+        return torch.stack([*reversed(alpha.chunk(2, dim=1))])
 
-    In float32 whatever the autocast: digamma and logarithms of bfloat16 keep two digits. Softplus,
-    as the gradient of ReLU evidence dies at 0.
-    """
-    a, b = (F.softplus(output.float()) + 1).split(1, dim=1)
-    return a, b
-
-
-def _log_odds(a: Tensor, b: Tensor) -> Tensor:
-    """ln p̂/(1 − p̂) of the mean p̂ = a/(a + b); cross-entropy of it is the type-II risk."""
-    return a.log() - b.log()
-
-
-def _mask(batch: Batch) -> Tensor:
-    if batch.mask is None:
-        raise ValueError("segmentation needs batch.mask")
-    return batch.mask.float()
+    def _scores(self, alpha: Tensor) -> Tensor:
+        """ln α, as softmax(ln α) = p̂; of a Beta ln p̂/(1 − p̂) = ln a − ln b. Cross-entropy of them
+        is the type-II risk."""
+        if self.task.exclusive:
+            return alpha.log().movedim(0, 1)
+        return alpha[1].log() - alpha[0].log()
 
 
 def _sum(terms: dict[str, Tensor]) -> Loss:

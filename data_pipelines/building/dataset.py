@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.building import splits
 from trustsweep.data_pipelines.building.moments import Moments
@@ -28,6 +29,7 @@ from trustsweep.data_pipelines.schema import (
     Kind,
     Manifest,
     Split,
+    TaskName,
 )
 from trustsweep.data_pipelines.tensors import described, shape_of, unpacked
 
@@ -75,7 +77,7 @@ def write_dataset(
     """
     splits.assert_disjoint((d.patient, d.split) for d in dealt)
     order = {split: _shuffled([d for d in dealt if d.split is split]) for split in Split}
-    statistics = _Statistics(layout, schema)
+    statistics, classes = _Statistics(layout, schema), _ClassCounts(layout, schema)
     for split, rows in order.items():
         if not rows:
             continue
@@ -88,6 +90,7 @@ def write_dataset(
             return table.set_column(table.schema.get_field_index("split"), "split", column)
 
         for group in write_split(folder, split, schema, len(rows), taken):
+            classes.update(split, group)
             if split is Split.TRAIN:
                 statistics.update(group)
     counts = {str(split): len(rows) for split, rows in order.items() if rows}
@@ -101,6 +104,7 @@ def write_dataset(
         columns={field.name: described(field) for field in schema},
         fingerprint=fingerprint,
         preprocessing=parameters,
+        regions=layout.regions,
         groups=layout.groups,
         box_classes=layout.box_classes,
         series_hours=layout.series_hours,
@@ -108,6 +112,7 @@ def write_dataset(
         licence=layout.licence,
         citation=layout.citation,
         **statistics.described(),
+        **classes.described(),
     )
     write_atomically(folder / MANIFEST_NAME, manifest.to_json())
     return manifest
@@ -210,6 +215,52 @@ class _Statistics:
             if mine and (not modality.indices or channel in modality.indices):
                 return present[:, index] == 1
         return None
+
+
+class _ClassCounts:
+    """Samples of each class and pixels of each class or region, per split, for the manifest."""
+
+    def __init__(self, layout: Layout[Any], schema: pa.Schema) -> None:
+        self._layout = layout
+        self._schema = schema
+        self._labels: dict[str, NDArray[np.int64]] = {}
+        self._pixels: dict[str, NDArray[np.int64]] = {}
+        self._places: Counter[str] = Counter()
+
+    def update(self, split: Split, rows: pa.Table) -> None:
+        if "label" in self._schema.names:
+            counts = self._of_labels(rows["label"].combine_chunks())
+            self._labels[split] = self._labels.get(split, 0) + counts
+        if "mask" in self._schema.names:
+            masks = unpacked(rows["mask"].combine_chunks(), described(self._schema.field("mask")))
+            counts = self._of_masks(masks)
+            self._pixels[split] = self._pixels.get(split, 0) + counts
+            self._places[split] += masks[:, 0].size
+
+    def described(self) -> dict[str, Any]:
+        """The manifest's fields of classes."""
+        return {
+            "label_counts": {split: tuple(n.tolist()) for split, n in self._labels.items()},
+            "mask_shares": {
+                split: tuple((pixels / self._places[split]).tolist())
+                for split, pixels in self._pixels.items()
+            },
+        }
+
+    def _of_labels(self, column: pa.Array) -> NDArray[np.int64]:
+        field = self._schema.field("label")
+        if pa.types.is_fixed_size_binary(field.type):
+            return (unpacked(column, described(field)) == 1).sum(axis=0)
+        return np.bincount(column.to_numpy(), minlength=len(self._layout.classes))
+
+    def _of_masks(self, masks: NDArray[np.uint8]) -> NDArray[np.int64]:
+        if self._layout.regions:
+            return masks.reshape(*masks.shape[:2], -1).sum(axis=(0, 2), dtype=np.int64)
+        several = TaskName.MULTICLASS_SEGMENTATION in self._layout.tasks
+        counts = np.zeros(len(self._layout.classes) if several else 2, np.int64)
+        for mask in masks:  # one by one, as bincount widens its input to eight bytes a pixel
+            counts += np.bincount(mask.ravel(), minlength=len(counts))
+        return counts
 
 
 def _shuffled(dealt: list[Dealt]) -> list[Dealt]:

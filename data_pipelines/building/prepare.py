@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,8 @@ def prepare(
     counted = [f"{count} of {read} {note}" for note, count in notes.items() if count]
     sized = [] if own in (None, source.size) else [_RESIZED.format(own, source.size)]
     warnings = (
-        *going_on, *_of_patients(source), *source.remarks(), *sized, *_left_out(skipped), *counted
+        *going_on, *_of_patients(source), *source.remarks(), *sized, *_left_out(skipped), *counted,
+        *_lacking(manifests),
     )  # fmt: skip
     folders = tuple(name for name in manifests if name)
     return PrepareReport(next(iter(manifests.values())), warnings, folders=folders)
@@ -380,6 +381,16 @@ def _of_patients(source: Layout[Any]) -> list[str]:
     return [
         f"{doubt} (--patients FILE.csv gives the true ones)" if source.takes_patients else doubt
     ]
+
+
+def _lacking(manifests: Mapping[str, Manifest]) -> Iterator[str]:
+    """A sentence for each split that has nothing of some classes."""
+    for name, manifest in manifests.items():
+        for split in manifest.splits:
+            if lacking := manifest.lacking(split):
+                where = f"{name}, {split}" if name else split
+                result = "no model learns them" if split is Split.TRAIN else "they have no metrics"
+                yield f"{where}: no sample of {', '.join(lacking)}; {result} here"
 
 
 def _left_out(skipped: Sequence[BadFile]) -> list[str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Kind, Modality
+from trustsweep.data_pipelines.schema import Kind, Modality, TaskName
 
 EMPTY_MASK = "masks are all background; kept"
 CONSTANT = "images are constant (one value everywhere); kept"
@@ -69,10 +69,18 @@ class Validator:
     def _check_mask(self, sample: Sample) -> None:
         if sample.mask is None:
             return
-        if sample.image is None or sample.mask.shape != (1, *sample.image.shape[1:]):
+        layers = len(self._layout.regions) or 1
+        if sample.image is None or sample.mask.shape != (layers, *sample.image.shape[1:]):
             raise ValueError(f"a mask of {_shape_text(sample.mask.shape)} beside the image")
-        if sample.mask.max(initial=0) > 1:
-            raise ValueError(f"a mask holds 0 and 1, this one {int(sample.mask.max())} as well")
+        several = TaskName.MULTICLASS_SEGMENTATION in self._layout.tasks
+        values = len(self._layout.classes) if several else 2
+        if (highest := int(sample.mask.max(initial=0))) >= values:
+            raise ValueError(
+                f"a mask holds 0 to {values - 1} ({', '.join(self._layout.classes)}), this one "
+                f"{highest} as well. Correct it, or take it away."
+                if several
+                else f"a mask holds 0 and 1, this one {highest} as well"
+            )
 
     def _check_label(self, sample: Sample) -> None:
         classes, label = self._layout.classes, sample.label

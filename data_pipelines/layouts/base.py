@@ -33,8 +33,8 @@ class Layout(ABC, Generic[Case]):
     """
 
     name: ClassVar[str]
-    licence: ClassVar[str]
-    citation: ClassVar[str]
+    licence: str
+    citation: str
     #: How `Sample.patient_id` is known where the user lists no patients.
     patients: ClassVar[PatientSource] = PatientSource.PUBLISHER
     #: The samples are images in files of their own, whose patients a user may list. Then
@@ -44,8 +44,10 @@ class Layout(ABC, Generic[Case]):
     # What follows describes the samples. A constructor that learns them from the folder sets them
     # on the instance.
     tasks: tuple[TaskName, ...]
-    #: Of `label`, or of `mask` with the background first.
+    #: Of `label`, or of `mask` with the background first; () for regions without labels.
     classes: tuple[str, ...]
+    #: Of `mask`, where it holds regions that may overlap.
+    regions: tuple[str, ...] = ()
     #: Of `boxes`.
     box_classes: tuple[str, ...] = ()
     #: The entries of `Sample.tabular`; `prepare` works out their statistics.
@@ -121,6 +123,18 @@ class Layout(ABC, Generic[Case]):
         if mask.any() and not resized.any():
             return (f"images lose their {what} at {self.size} pixels; a larger size helps",)
         return ()
+
+    def _lost_parts(self, mask: NDArray[np.uint8], resized: NDArray[np.uint8]) -> tuple[str, ...]:
+        """`_lost` for each of `regions` of (R, *spatial) masks, else for each of `classes`."""
+        if self.regions:
+            pairs = list(zip(self.regions, mask, resized, strict=True))
+        else:
+            pairs = [
+                (name, (mask == index).astype(np.uint8), (resized == index).astype(np.uint8))
+                for index, name in enumerate(self.classes)
+                if index
+            ]
+        return tuple(note for pair in pairs for note in self._lost(*pair))
 
     @classmethod
     def options(cls) -> dict[str, Any]:

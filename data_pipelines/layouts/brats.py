@@ -19,7 +19,7 @@ from trustsweep.data_pipelines.preprocess import slices as choice
 from trustsweep.data_pipelines.preprocess.volumes import VolumeRecipe, apply
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk
-from trustsweep.data_pipelines.readers.nifti import Volume, read_labels, read_nifti
+from trustsweep.data_pipelines.readers.nifti import Volume, check_grid, read_labels, read_nifti
 from trustsweep.data_pipelines.readers.tables import ColumnKind, read_table
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Kind, Modality, TaskName
@@ -27,13 +27,16 @@ from trustsweep.data_pipelines.schema import Kind, Modality, TaskName
 _SUFFIXES = (".nii", ".nii.gz")
 _SEQUENCES = ("flair", "t1", "t1ce", "t2")
 _MASK = "seg"
-_REGIONS = ("whole", "core", "enhancing")
+#: The tissues of a mask by their place in `_TISSUES`, whatever number the year gives them; regions
+#: hold several of them.
+_TISSUES = ("background", "necrotic core", "oedema", "enhancing tumour")
+_REGIONS = {"whole": (1, 2, 3), "core": (1, 3), "enhancing": (3,)}
+_NAMES = {"whole": "whole tumour", "core": "tumour core", "enhancing": "enhancing tumour"}
+_TARGETS = ("region", "regions", "tissues")
 _MAPPING = "name_mapping.csv"
 _SURVIVAL = ("survival_info.csv", "survival_data.csv")
 _GRADES = ("HGG", "LGG")
 _OLDEST = 120
-#: Corners of two sequences' grids may differ by so many mm.
-_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,10 @@ class Brats(Layout[Scan | BadFile]):
     layouts and tried on generated miniatures of them alone.
 
     Args:
-        region: What the mask holds: "whole" tumour (1, 2, 4), "core" (1, 4) or "enhancing" (4).
+        target: What the mask holds: one "region"; the three "regions" that the challenge is judged
+            by, one within the other (whole tumour, tumour core, enhancing tumour); or the three
+            "tissues", which exclude each other, without a label of the slice.
+        region: With target=region: "whole" tumour (1, 2, 4), "core" (1, 4) or "enhancing" (4).
         dims: 2 for axial slices, labelled by whether their mask, at this size, holds any; 3 for
             volumes.
         slices: With dims=2, "all", "tumour" (those with tumour and as many without), or n for
@@ -142,6 +148,7 @@ class Brats(Layout[Scan | BadFile]):
         *,
         size: int,
         seed: int,
+        target: str = "region",
         region: str = "whole",
         dims: int = 2,
         slices: str | int = "all",
@@ -152,31 +159,39 @@ class Brats(Layout[Scan | BadFile]):
     ) -> None:
         choice.check_options(dims, slices, depth)
         for option, value, known in (
-            ("region", region, _REGIONS),
+            ("target", target, _TARGETS),
+            ("region", region, tuple(_REGIONS)),
             ("missing", missing, ("refuse", "absent")),
             ("crop", crop, (True, False)),
         ):
             if value not in known:
                 raise UserError(f"{option}: one of {', '.join(map(str, known))}, not {value!r}.")
+        if target != "region" and region != "whole":
+            raise UserError(f"region: chooses with target=region; leave it out with {target}.")
         if isinstance(spacing, bool) or not isinstance(spacing, int | float) or not spacing >= 0:
             raise UserError(f"spacing: a width in mm, or 0 to keep the spacing, not {spacing!r}.")
         if folder is None or not folder.is_dir():
             raise UserError(f"{folder or self.name}: no such folder. Give the training data's.")
         super().__init__(folder, size=size, seed=seed)
         self._root = folder
-        self._region, self._rule, self._refuse = region, slices, missing == "refuse"
+        self._target, self._rule, self._refuse = target, slices, missing == "refuse"
         self._volumes = dims == 3
         self._recipe = VolumeRecipe(
             size=((depth or size) if dims == 3 else None, size, size),
             spacing=(float(spacing),) * 3 if spacing else None,
             crop=crop,
         )
+        self._regions = (region,) if target == "region" else tuple(_REGIONS)
         self.classes = ("background", f"{region} tumour")
-        self.tasks = (
-            (TaskName.SEGMENTATION,)
-            if dims == 3
-            else (TaskName.SEGMENTATION, TaskName.CLASSIFICATION)
-        )
+        task = TaskName.SEGMENTATION
+        if target == "regions":
+            task = TaskName.REGION_SEGMENTATION
+            self.regions = tuple(_NAMES.values())
+        elif target == "tissues":
+            task = TaskName.MULTICLASS_SEGMENTATION
+            self.classes = _TISSUES
+        self._labelled = dims == 2 and target != "tissues"
+        self.tasks = (task, TaskName.CLASSIFICATION) if self._labelled else (task,)
         self._scans, self._unlabelled, self._strays = self._find_scans()
         self._naming = self._one_year()
         self._mapped = self._read_mapping()
@@ -191,12 +206,13 @@ class Brats(Layout[Scan | BadFile]):
     def load(self, case: Scan | BadFile) -> Iterator[Sample]:
         if isinstance(case, BadFile):
             raise case
-        sequences, mask = self._read(case)
+        sequences, tissues = self._read(case)
         try:
-            prepared = apply(self._recipe, sequences, mask)
+            prepared = apply(self._recipe, sequences, tissues)
         except ValueError as error:
             raise BadFile(case.folder, str(error)) from error
         assert prepared.mask is not None
+        mask = self._mask(prepared.mask)
         available = tuple(name in sequences for name in _SEQUENCES)
         image = np.zeros((len(_SEQUENCES), *prepared.image.shape[1:]), np.float32)
         image[np.array(available)] = prepared.image
@@ -205,15 +221,17 @@ class Brats(Layout[Scan | BadFile]):
             for name, present in zip(_SEQUENCES, available, strict=True)
             if not present
         )
-        notes += self._lost("tumour", mask, prepared.mask)
-        for index, part in self._parts(case, prepared.mask):
+        before = self._mask(tissues[None])
+        one = self._target == "region"
+        notes += self._lost("tumour", before, mask) if one else self._lost_parts(before, mask)
+        for index, part in self._parts(case, np.any(mask, axis=(0, 2, 3))):
             yield Sample(
                 sample_id=opaque(self.name, "scan", case.name, str(index)),
                 patient_id=opaque(self.name, "patient", case.named("patient") or case.name),
                 site=self._site(case),
                 image=image[part],
-                mask=prepared.mask[part],
-                label=None if self._volumes else int(prepared.mask[part].any()),
+                mask=mask[part],
+                label=int(mask[part].any()) if self._labelled else None,
                 present=available,
                 groups=self._groups(case),
                 source=case.files[_MASK],
@@ -308,7 +326,7 @@ class Brats(Layout[Scan | BadFile]):
         return {row[subject]: row["Age"] for row in table if row["Age"] is not None}
 
     def _read(self, case: Scan) -> tuple[dict[str, Volume], NDArray[np.uint8]]:
-        """The sequences on one grid, and the region's mask on it."""
+        """The sequences on one grid, and the tissues on it (indices into `_TISSUES`)."""
         absent = [name for name in (*_SEQUENCES, _MASK) if name not in case.files]
         if _MASK in absent or (absent and (self._refuse or len(absent) == len(_SEQUENCES))):
             ending = case.naming.files[absent[0] if _MASK not in absent else _MASK]
@@ -318,20 +336,26 @@ class Brats(Layout[Scan | BadFile]):
         for name in _SEQUENCES:
             if name in case.files:
                 sequences[name] = read_nifti(case.files[name])
-                _check_grid(case.files[name], sequences[name], next(iter(sequences.values())))
+                check_grid(case.files[name], sequences[name], next(iter(sequences.values())))
         enhancing = case.naming.enhancing
         labels = read_labels(
             case.files[_MASK], next(iter(sequences.values())), (0, 1, 2, enhancing)
         )
-        regions = {"whole": (1, 2, enhancing), "core": (1, enhancing), "enhancing": (enhancing,)}
-        return sequences, np.isin(labels, regions[self._region]).astype(np.uint8)
+        labels[labels == enhancing] = _TISSUES.index("enhancing tumour")
+        return sequences, labels
 
-    def _parts(self, case: Scan, mask: NDArray[np.uint8]) -> Iterator[tuple[int, Any]]:
-        """Number and index of every sample within (C, D, H, W)."""
+    def _mask(self, tissues: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(1, *spatial) of tissues to (R, *spatial), or to itself where tissues are the target."""
+        if self._target == "tissues":
+            return tissues
+        regions = [np.isin(tissues, _REGIONS[region]) for region in self._regions]
+        return np.concatenate(regions).astype(np.uint8)
+
+    def _parts(self, case: Scan, tumour: NDArray[np.bool_]) -> Iterator[tuple[int, Any]]:
+        """Number and index of every sample within (C, D, H, W); `tumour` is (D,)."""
         if self._volumes:
             yield 0, slice(None)
             return
-        tumour = np.array([plane.any() for plane in mask[0]])
         key = opaque(self.name, case.name)
         for index in choice.choose(self._rule, tumour, seed=self.seed, key=key):
             yield index, (slice(None), index)
@@ -371,10 +395,3 @@ def _scan(folder: Path, naming: Naming, paths: list[Path]) -> tuple[Scan, list[B
 def _of_validation(folder: Path, root: Path) -> bool:
     parts = (root.name, *folder.relative_to(root).parts)
     return any("validation" in part.lower() for part in parts)
-
-
-def _check_grid(path: Path, volume: Volume, first: Volume) -> None:
-    corner = np.array([*volume.values.shape, 1])
-    apart = (np.abs(volume.affine - first.affine) @ corner).max()
-    if volume.values.shape != first.values.shape or apart > _TOLERANCE:
-        raise BadFile(path, "on another grid than the case's first sequence. Fetch it again.")

@@ -90,8 +90,10 @@ class ChestXray14(Layout[ImageEntry | BadFile]):
     `folder` holds `images_001` to `images_012` (or one `images`), `Data_Entry_2017_v2020.csv` (or
     the older `Data_Entry_2017.csv`), `train_val_list.txt` and `test_list.txt`. Rows without an
     image count as not downloaded; an image without a row, or in no list, is refused. The official
-    test set is kept; validation is split off the rest by patient. "No Finding" is 0 for all
-    fourteen labels, which were mined from reports: the publisher puts them above 90 % right.
+    test set is kept; validation is split off the rest by patient. Without either list the split is
+    ours. A row that repeats another in every field counts once; two rows of one image that differ
+    are refused. "No Finding" is 0 for all fourteen labels, which were mined from reports: the
+    publisher puts them above 90 % right.
 
     `BBox_List_2017.csv`, if present, gives boxes: for eight of the findings, in 880 images,
     all of them of the test set. An image without a box was not annotated; it may have findings.
@@ -118,8 +120,11 @@ class ChestXray14(Layout[ImageEntry | BadFile]):
         super().__init__(folder, size=size, seed=seed)
         self._folder = folder
         path = _first(folder, _ENTRIES)
-        self._table = read_table(path, _COLUMNS, unique=_NAME, private=(_PATIENT,))
+        self._table = read_table(path, _COLUMNS, unique=_NAME, repeats=True, private=(_PATIENT,))
         self._rows = {row[_NAME]: row for row in self._table}
+        self._lists = [folder / name for name in _LISTS]
+        if not any(path.exists() for path in self._lists):
+            self._lists = []
         self._split, self._doubly = self._read_lists()
         self._images, self._copies = _find_images(folder)
         self._boxes, self._strays = self._read_boxes()
@@ -147,7 +152,7 @@ class ChestXray14(Layout[ImageEntry | BadFile]):
             sample_id=opaque(self.name, "image", name),
             patient_id=self._patient(row),
             site="nih",
-            split=self._split[name],
+            split=self._split.get(name),
             image=resize_image(pixels, self.size),
             label=self._label(row),
             boxes=boxes,
@@ -161,13 +166,15 @@ class ChestXray14(Layout[ImageEntry | BadFile]):
         )
 
     def source_digest(self) -> str:
-        tables = [self._table.path, *(self._folder / name for name in _LISTS)]
+        tables = [self._table.path, *self._lists]
         if self._boxes is not None:
             tables.append(self._folder / _BOXES)
         return digest(self._folder, [*tables, *self._images.values()])
 
     def remarks(self) -> list[str]:
-        remarks = []
+        remarks = self._table.remarks()
+        if not self._lists:
+            remarks.append(f"neither {' nor '.join(_LISTS)} here: the split is ours, by patient")
         if absent := len(self._rows.keys() - self._images.keys()):
             of = f"{absent} of {len(self._rows)} rows of {self._table.path.name}"
             remarks.append(f"{of} have no image here; left out as not downloaded")
@@ -179,8 +186,9 @@ class ChestXray14(Layout[ImageEntry | BadFile]):
         """Name to split, and the names that are in both lists."""
         split: dict[str, Split | None] = {}
         doubly = set()
-        for name, use in _LISTS.items():
-            for member in read_names(self._folder / name):
+        for path in self._lists:
+            use = _LISTS[path.name]
+            for member in read_names(path):
                 if member in split:
                     doubly.add(member)
                 split.setdefault(member, use)
@@ -213,7 +221,7 @@ class ChestXray14(Layout[ImageEntry | BadFile]):
             raise BadFile(
                 image, f"in no row of {self._table.path.name}. Remove it, or add its row."
             )
-        if image.name not in self._split:
+        if self._lists and image.name not in self._split:
             raise BadFile(image, f"in neither {' nor '.join(_LISTS)}. Add it to one.")
         if image.name in self._doubly:
             raise BadFile(image, f"in both {' and '.join(_LISTS)}. Leave it in one.")

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.preprocess import resize_image, resize_mask
@@ -20,7 +22,8 @@ from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Split, TaskName
 
 _INDEX, _METADATA, _BOXES = "index.csv", "metadata.csv", "boxes_256.csv"
-_TARGETS = ("infection", "lung")
+_ORGANS = ("lung", "infection")
+_TARGETS = ("infection", "lung", "classes", "regions")
 _SPLITS = ("own", "index")
 #: Of index.csv, with the option split=index.
 _USES = {"train": None, "test": Split.TEST}
@@ -82,14 +85,16 @@ class CovidCxrSegmentations(Layout[IndexEntry | BadFile]):
     `location`. What the metadata leave empty is None.
 
     Args:
-        target: What `mask` holds: "infection" (ground glass and consolidation) or "lung".
+        target: What `mask` holds: "infection" (ground glass and consolidation) or "lung"; "classes"
+            (background, lung, infection) that exclude each other, where an infection counts as one
+            wherever it was drawn; or "regions" (lung, infection), as they were drawn.
         split: "own" divides by patient as for any data set. "index" keeps the test images of
             index.csv's `split` column. That column is not the publisher's, who states no split: it
             came with the plain files, patient by patient.
     """
 
     name = "covid-cxr-segmentations"
-    tasks = (TaskName.SEGMENTATION,)
+    tasks: tuple[TaskName, ...] = (TaskName.SEGMENTATION,)
     box_classes = _KINDS
     groups = ("site", "sex", "age", "view")
     licence = "Annotations: CC BY 4.0. Images: per row of metadata.csv, some of them unstated"
@@ -116,9 +121,18 @@ class CovidCxrSegmentations(Layout[IndexEntry | BadFile]):
                 raise UserError(f"{option}: one of {', '.join(known)}, not {value!r}.")
         super().__init__(folder, size=size, seed=seed)
         self.classes = ("background", target)
+        kinds = _ORGANS if target in ("classes", "regions") else (target,)
+        self._exclusive = target == "classes"
+        if target == "classes":
+            self.tasks = (TaskName.MULTICLASS_SEGMENTATION,)
+            self.classes = ("background", *_ORGANS)
+        elif target == "regions":
+            self.tasks = (TaskName.REGION_SEGMENTATION,)
+            self.classes, self.regions = (), _ORGANS
         self._keep_split = split == "index"
-        self._folder, self._masks = folder, folder / "masks" / target
-        for place in (folder / "images", self._masks):
+        self._folder = folder
+        self._masks = tuple(folder / "masks" / kind for kind in kinds)
+        for place in (folder / "images", *self._masks):
             if not place.is_dir():
                 raise UserError(f"{place}: no such folder. Fetch the data set again.")
         index = {"image": ColumnKind.TEXT, "orig": ColumnKind.TEXT}
@@ -135,7 +149,7 @@ class CovidCxrSegmentations(Layout[IndexEntry | BadFile]):
         for row in self._index:
             yield IndexEntry(row)
         listed = {row["image"] for row in self._index}
-        for place in (self._folder / "images", self._masks):
+        for place in (self._folder / "images", *self._masks):
             for path in sorted(place.glob("*.png")):
                 if path.name not in listed and not path.name.startswith("."):
                     yield BadFile(path, f"in no row of {_INDEX}. Remove it, or add its row.")
@@ -148,11 +162,16 @@ class CovidCxrSegmentations(Layout[IndexEntry | BadFile]):
         image = self._folder / "images" / name
         person = self._person(case.row)
         pixels = read_grey(image)
-        mask = read_mask(self._masks / name, pixels.shape)
-        resized = resize_mask(mask, self.size)
+        drawn = [read_mask(folder / name, pixels.shape) for folder in self._masks]
+        masks = np.stack(drawn)
+        if self._exclusive:
+            layers = np.arange(1, len(masks) + 1, dtype=np.uint8)
+            masks = (masks * layers[:, None, None]).max(axis=0, keepdims=True)
+        resized = np.concatenate([resize_mask(mask, self.size) for mask in masks])
         published = (_BOX_SIZE, _BOX_SIZE)
         boxes, notes = to_boxes(self._boxes.get(name, ()), published, self.size)
-        notes += self._lost("mask", mask, resized)
+        one = len(self._masks) == 1
+        notes += self._lost("mask", masks, resized) if one else self._lost_parts(masks, resized)
         if not (patient := identity(person["patientid"] or "")):
             notes += ("images do not name their patient; each counts as one",)
         yield Sample(
@@ -175,7 +194,8 @@ class CovidCxrSegmentations(Layout[IndexEntry | BadFile]):
     def source_digest(self) -> str:
         tables = [self._folder / name for name in (_INDEX, _METADATA, _BOXES)]
         images = sorted((self._folder / "images").glob("*.png"))
-        return digest(self._folder, [*tables, *images, *sorted(self._masks.glob("*.png"))])
+        masks = [path for folder in self._masks for path in sorted(folder.glob("*.png"))]
+        return digest(self._folder, [*tables, *images, *masks])
 
     def remarks(self) -> list[str]:
         if self._keep_split:

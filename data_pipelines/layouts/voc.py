@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.preprocess import resize_image
-from trustsweep.data_pipelines.preprocess.rectangles import Rectangle, to_boxes
+from trustsweep.data_pipelines.preprocess.rectangles import Rectangle, exclusive, filled, to_boxes
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque
 from trustsweep.data_pipelines.readers.images import read_colour
@@ -35,7 +35,9 @@ _LISTS: Mapping[str, Split | None] = {
     "test": Split.TEST,
     "trainval": None,
 }
+_TARGETS = ("labels", "classes", "regions")
 _DIFFICULT = ("unknown", "present")
+_OVERLAP = "images have overlapping boxes of several classes; the smaller box is on top"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -67,16 +69,22 @@ class Voc(Layout[ListEntry | BadFile]):
     do, which counts from 0, are cut with a note. The layout names no patients; `--patients` takes
     them.
 
+    The masks of `target` are the boxes, filled: they show where an object is, not its outline.
+
     Args:
+        target: "labels", which classes are in an image, without masks; "classes", a mask of
+            background and classes that exclude each other, the smaller box on top where boxes of
+            two classes overlap (counted in a note), without labels; "regions", a mask of each
+            class, which may overlap, beside the labels.
         difficult: What an object flagged so stands for. "unknown", as in VOC's own evaluation: its
-            box is left out, and a class with no other object has the label NaN. "present": the
-            flag is ignored.
+            box is left out (of masks too), and a class with no other object has the label NaN.
+            "present": the flag is ignored.
     """
 
     name = "voc"
     patients = PatientSource.NONE
     takes_patients = True
-    tasks = (TaskName.MULTILABEL,)
+    tasks: tuple[TaskName, ...] = (TaskName.MULTILABEL,)
     groups = ("site",)
     licence = "as stated by the publisher of the folder (VOC: Flickr's terms of use; BCCD: MIT)"
     citation = (
@@ -85,20 +93,37 @@ class Voc(Layout[ListEntry | BadFile]):
     )
 
     def __init__(
-        self, folder: Path | None, *, size: int, seed: int, difficult: str = "unknown"
+        self,
+        folder: Path | None,
+        *,
+        size: int,
+        seed: int,
+        target: str = "labels",
+        difficult: str = "unknown",
     ) -> None:
         if folder is None:
             raise UserError(f"layout {self.name}: give the folder that holds {_XML} and {_IMAGES}.")
-        if difficult not in _DIFFICULT:
-            raise UserError(f"difficult: one of {', '.join(_DIFFICULT)}, not {difficult!r}.")
+        for option, value, known in (
+            ("target", target, _TARGETS),
+            ("difficult", difficult, _DIFFICULT),
+        ):
+            if value not in known:
+                raise UserError(f"{option}: one of {', '.join(known)}, not {value!r}.")
         super().__init__(folder, size=size, seed=seed)
         self._root = _find_root(folder)
         self._keep_difficult = difficult == "present"
         self._annotations = _by_stem(self._root / _XML, (".xml",))
         self._images = _by_stem(self._root / _IMAGES, _SUFFIXES)
         self._entries, self._refused = self._listed()
+        self._target = target
         self.classes = self.box_classes = self._learn_classes()
-        self._number = {name: index for index, name in enumerate(self.classes)}
+        self._number = {name: index for index, name in enumerate(self.box_classes)}
+        if target == "classes":
+            self.tasks = (TaskName.MULTICLASS_SEGMENTATION,)
+            self.classes = ("background", *self.box_classes)
+        elif target == "regions":
+            self.tasks = (TaskName.REGION_SEGMENTATION, TaskName.MULTILABEL)
+            self.regions = self.box_classes
 
     def cases(self) -> Iterator[ListEntry | BadFile]:
         yield from self._entries
@@ -118,6 +143,12 @@ class Voc(Layout[ListEntry | BadFile]):
             notes += ("images have objects that are hard to recognise; their boxes are left out",)
         if not objects:
             notes += ("images have no object; kept",)
+        mask = None
+        if self._target != "labels":
+            regions = filled(boxes, len(self.box_classes), self.size)
+            mask = regions if self._target == "regions" else exclusive(boxes, self.size)
+            if self._target == "classes" and (regions.sum(axis=0) > 1).any():
+                notes += (_OVERLAP,)
         identity = opaque(self.name, case.name)
         yield Sample(
             sample_id=identity,
@@ -125,7 +156,8 @@ class Voc(Layout[ListEntry | BadFile]):
             site="unstated",
             split=case.split,
             image=resize_image(pixels, self.size),
-            label=self._label(objects),
+            mask=mask,
+            label=None if self._target == "classes" else self._label(objects),
             boxes=boxes,
             source=image,
             notes=notes,
@@ -148,6 +180,10 @@ class Voc(Layout[ListEntry | BadFile]):
 
     def remarks(self) -> list[str]:
         remarks = []
+        if self._target != "labels":
+            remarks.append(
+                "masks are boxes, filled: Dice measures agreement with boxes, not with outlines"
+            )
         if unlisted := len(set(self._annotations) - {entry.name for entry in self._entries}):
             remarks.append(f"{unlisted} annotations are in no list of {_SETS} and not read")
         return remarks
@@ -212,7 +248,7 @@ class Voc(Layout[ListEntry | BadFile]):
         return objects
 
     def _label(self, objects: list[Annotated]) -> NDArray[np.float32]:
-        label = np.zeros(len(self.classes), np.float32)
+        label = np.zeros(len(self.box_classes), np.float32)
         if not self._keep_difficult:
             label[[o.rectangle.cls for o in objects if o.difficult]] = np.nan
         label[[o.rectangle.cls for o in objects if self._keep_difficult or not o.difficult]] = 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.preprocess import resize_boxes
 from trustsweep.data_pipelines.problems import BadFile
@@ -52,6 +53,35 @@ def to_boxes(
         classes=np.array([r.cls for r in rectangles], np.int32),
     )
     return boxes, (BEYOND,) if (inside != corners).any() else ()
+
+
+def filled(boxes: Boxes, classes: int, size: int) -> NDArray[np.uint8]:
+    """(classes, size, size) of 0 and 1: where each class has a box, whose edges round to pixels.
+
+    A box has at least one pixel, however small it is.
+    """
+    masks = np.zeros((classes, size, size), np.uint8)
+    for (rows, columns), kind in zip(_places(boxes, size), boxes.classes, strict=True):
+        masks[kind, rows, columns] = 1
+    return masks
+
+
+def exclusive(boxes: Boxes, size: int) -> NDArray[np.uint8]:
+    """(1, size, size) of 0 and the classes of boxes from 1, smaller boxes on larger ones."""
+    mask = np.zeros((1, size, size), np.uint8)
+    areas = np.prod(boxes.xyxy[:, 2:] - boxes.xyxy[:, :2], axis=1)
+    places = _places(boxes, size)
+    # Of equal ones the higher class, whatever the order in the file.
+    for index in np.lexsort((boxes.classes, -areas)):
+        mask[0, *places[index]] = boxes.classes[index] + 1
+    return mask
+
+
+def _places(boxes: Boxes, size: int) -> list[tuple[slice, slice]]:
+    """Rows and columns of each box."""
+    low = np.clip(np.rint(boxes.xyxy[:, :2]), 0, size - 1).astype(int)
+    high = np.clip(np.rint(boxes.xyxy[:, 2:]), low + 1, size).astype(int)
+    return [(slice(y0, y1), slice(x0, x1)) for (x0, y0), (x1, y1) in zip(low, high, strict=True)]
 
 
 def _refusal(given: np.ndarray, cut: np.ndarray) -> str | None:

@@ -115,6 +115,13 @@ def read_labels(path: Path, reference: Volume, values: Collection[int]) -> NDArr
     return labels.values.astype(np.uint8)
 
 
+def check_grid(path: Path, volume: Volume, first: Volume) -> None:
+    """Raises `BadFile` where a case's volumes have other shapes or affines (as `read_labels`)."""
+    shape = first.values.shape[:3]
+    if volume.values.shape[:3] != shape or _apart(volume.affine, first, shape) > _TOLERANCE:
+        raise BadFile(path, "on another grid than the case's first sequence. Fetch it again.")
+
+
 def _header(path: Path, stream: IO[bytes]) -> nibabel.Nifti1Header:
     """Leaves `stream` at the first voxel."""
     import nibabel

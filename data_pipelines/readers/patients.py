@@ -38,6 +38,7 @@ _DELIMITERS = (",", ";", "\t")
 _UNKNOWN = ("", "nan", "na", "n/a", "null", "none", "unknown", "?", "-")
 #: An image may have been converted since the list was made.
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".dcm")
+_VOLUMES = (".nii", ".nii.gz")
 _LISTED = 5
 
 _BLANKS = re.compile(r"[\s\u200b\ufeff]+")
@@ -156,7 +157,7 @@ class _Index:
         self._by_stem: dict[str, list[tuple[Path, tuple[str, ...]]]] = defaultdict(list)
         for image in images:
             parts = tuple(map(_composed, image.relative_to(root).parts))
-            self._by_stem[PurePosixPath(parts[-1]).stem.casefold()].append((image, parts))
+            self._by_stem[_stem(parts[-1]).casefold()].append((image, parts))
 
     def find(self, name: str) -> Path:
         """Raises ValueError, with the end of a message, for none and for several."""
@@ -165,8 +166,8 @@ class _Index:
         parts = PurePosixPath(_composed(name).replace("\\", "/")).parts
         last = PurePosixPath(parts[-1])
         stems = {last.name.casefold()}
-        if last.suffix.lower() in _PICTURES:
-            stems.add(last.stem.casefold())
+        if last.suffix.lower() in _PICTURES or last.name.lower().endswith(_VOLUMES):
+            stems.add(_stem(last.name).casefold())
         matches = [
             (image, theirs)
             for stem in stems
@@ -233,6 +234,12 @@ def _plain(header: str) -> str:
 def _composed(name: str) -> str:
     """Some file systems give accents as characters of their own."""
     return unicodedata.normalize("NFC", name)
+
+
+def _stem(name: str) -> str:
+    """Without the extension, of which a compressed volume has two."""
+    path = PurePosixPath(name)
+    return PurePosixPath(path.stem).stem if name.lower().endswith(_VOLUMES[1]) else path.stem
 
 
 def _within(listed: Sequence[str], folders: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 import re
@@ -63,17 +64,26 @@ class Table:
         path: The file.
         rows: In the file's order.
         header: All columns that the file has.
+        repeated: Rows left out, as they repeat an earlier one.
     """
 
     path: Path
     rows: tuple[TableRow, ...]
     header: tuple[str, ...]
+    repeated: int = 0
 
     def __iter__(self) -> Iterator[TableRow]:
         return iter(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def remarks(self) -> list[str]:
+        """What the user should know of the table as a whole."""
+        if not self.repeated:
+            return []
+        rows = "row repeats" if self.repeated == 1 else "rows repeat"
+        return [f"{self.path.name}: {self.repeated} {rows} an earlier one in every field; left out"]
 
     def bad(self, row: TableRow, column: str, rule: str) -> BadFile:
         """For a value that a layout cannot use: `rule` is the end of "column 'age' ...".
@@ -100,6 +110,7 @@ def read_table(
     columns: Mapping[str, ColumnKind],
     *,
     unique: str | None = None,
+    repeats: bool = False,
     delimiter: str = ",",
     header: Sequence[str] | None = None,
     missing: Collection[str] = ("",),
@@ -112,6 +123,9 @@ def read_table(
         path: Plain or gzipped, recognised by its content.
         columns: The columns to read and what they hold. Others are ignored.
         unique: A column whose values differ in all rows; it must not be empty either.
+        repeats: Leave out a row that equals the earlier one of its `unique` value in every field of
+            the file, read or not; the caller hands `Table.remarks` on to the user. One that differs
+            in any field is refused all the same.
         delimiter: Between fields.
         header: The file's columns, for one without a line that names them.
         missing: The exact texts of a missing value. Without "nan" in it, NaN is refused.
@@ -125,24 +139,27 @@ def read_table(
     spec = _format(path, columns, delimiter, missing, required, private, unique)
     names, stream = _open(spec, header)
     rows: list[TableRow] = []
-    first_lines: dict[Any, int] = {}
-    total = 0
+    first: dict[Any, tuple[int, bytes]] = {}
+    total = repeated = 0
     for block in stream:
         total += len(block.text)
         if total > MAX_TABLE_BYTES:
             raise BadFile(path, f"more than {MAX_TABLE_BYTES:,} bytes of text. Split the file.")
-        for row in _rows(spec, names, block):
-            if (
-                unique is not None
-                and (first := first_lines.setdefault(row[unique], row.line)) != row.line
-            ):
-                raise BadFile(
-                    path,
-                    f"line {row.line}, column {unique!r}: the same value as in line {first}. "
-                    "Keep one of the two.",
-                )
+        for row, record in _rows(spec, names, block):
+            if unique is not None:
+                content = _content(record) if repeats else b""
+                line, earlier = first.setdefault(row[unique], (row.line, content))
+                if line != row.line and repeats and content == earlier:
+                    repeated += 1
+                    continue
+                if line != row.line:
+                    raise BadFile(
+                        path,
+                        f"line {row.line}, column {unique!r}: the same value as in line {line}. "
+                        "Keep one of the two.",
+                    )
             rows.append(row)
-    return Table(path, tuple(rows), names)
+    return Table(path, tuple(rows), names, repeated)
 
 
 def read_header(path: Path, *, delimiter: str = ",") -> tuple[str, ...]:
@@ -233,13 +250,22 @@ def _header(spec: _Format, block: Block) -> tuple[list[str], Block]:
     return names, Block(block.line + reader.line_num, source.read())
 
 
-def _rows(spec: _Format, names: Sequence[str], block: Block) -> Iterator[TableRow]:
+def _content(record: Sequence[str]) -> bytes:
+    """Of a row, in a few bytes; empty fields at its end are none."""
+    text = "\0".join(record).rstrip("\0")
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).digest()
+
+
+def _rows(
+    spec: _Format, names: Sequence[str], block: Block
+) -> Iterator[tuple[TableRow, list[str]]]:
+    """Each row, and its fields as they stand in the file."""
     places = [(name, kind, names.index(name)) for name, kind in spec.columns.items()]
     for line, record in _records(spec, len(names), block):
         values = {
             name: _value(spec, line, name, kind, record[place]) for name, kind, place in places
         }
-        yield TableRow(line, values)
+        yield TableRow(line, values), record
 
 
 def _records(spec: _Format, width: int, block: Block) -> Iterator[tuple[int, list[str]]]:
@@ -302,7 +328,7 @@ _ARROW = {
 
 
 def _slow(spec: _Format, names: Sequence[str], block: Block) -> pa.RecordBatch:
-    rows = list(_rows(spec, names, block))
+    rows = [row for row, _ in _rows(spec, names, block)]
     return pa.record_batch(
         {
             name: pa.array([row[name] for row in rows], _ARROW[kind])

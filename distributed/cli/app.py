@@ -353,6 +353,8 @@ def _sweep(study: Any, out: Path, dry_run: bool) -> None:
     space = yaml.safe_dump(study.search_space().to_dict(), sort_keys=False, allow_unicode=True)
     console.print(f"# The space, resolved\n{space}", highlight=False, markup=False)
     console.print(f"# Resources: {prepared.resources}", highlight=False, markup=False)
+    for note in prepared.notes:
+        console.print(f"# {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _resume(

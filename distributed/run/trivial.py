@@ -39,17 +39,17 @@ def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> TrivialPre
     """Read the ground truth of every split once. Raises `UserError` for damaged files."""
     from trustsweep.trainables.metrics.trivial import TRIVIAL
 
-    kind = TRIVIAL[task]
+    predictors = TRIVIAL[task]
 
     def truths(split: Split) -> Iterator[np.ndarray]:
-        columns = (read_column(data, split, name) for name in kind.columns)
-        return (kind.stored_truth(groups, manifest) for groups in zip(*columns, strict=True))
+        columns = (read_column(data, split, name) for name in predictors.columns)
+        return (predictors.stored_truth(groups, manifest) for groups in zip(*columns, strict=True))
 
-    prior = kind.learn(truths(Split.TRAIN))
+    prior = predictors.learn(truths(Split.TRAIN), len(predictors.names(manifest)))
     figures: dict[str, TrivialMetrics] = {}
     for split in (Split.VAL, Split.TEST, Split.OOD):
         if manifest.split_counts.get(split):
-            state = kind(prior)
+            state = predictors(prior)
             for truth in truths(split):
                 state.add(truth)
             figures[split] = state.metrics()

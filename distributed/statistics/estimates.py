@@ -48,7 +48,7 @@ def estimates(
     patients: Sequence[Hashable],
     kept: NDArray[np.bool_] | None = None,
     trivial: TrivialMetrics | None = None,
-    label: int | None = None,
+    part: int | None = None,
 ) -> dict[str, Estimate]:
     """Estimates by full name; metrics that cannot be computed from sample scores are left out.
 
@@ -58,8 +58,8 @@ def estimates(
         names: Such as "dice_area", "clean.auroc", "attacked.dice".
         patients: Of each sample.
         kept: (n,) the samples to use; all if None.
-        label: Use this one alone, of a task with several; `kept` are then those where it is
-            known.
+        part: Use this label, class or region alone, of a task with several; `kept` are then the
+            samples where it is known.
         trivial: What the trivial predictors reach on the split, for skills: the interval is that of
             the model against the best of them as it stands.
     """
@@ -73,7 +73,7 @@ def estimates(
         if make is None or not weights or not weights.keys() <= {*scores.conditions}:
             continue
         parts = [
-            (weight, make(_part(scores, condition, there, label)))
+            (weight, make(_part(scores, condition, there, part)))
             for condition, weight in weights.items()
         ]
         by_name[str(name)] = bootstrap(_combined(parts), chosen)
@@ -84,10 +84,10 @@ def estimates(
 
 
 def _part(
-    scores: SampleScores, condition: str, there: NDArray[np.bool_], label: int | None
+    scores: SampleScores, condition: str, there: NDArray[np.bool_], part: int | None
 ) -> Columns:
     columns = {name: values[there] for name, values in scores.columns(condition).items()}
-    return columns if label is None else scores.task.of_label(columns, label)
+    return columns if part is None else scores.task.of_part(columns, part)
 
 
 def _skill(name: MetricName, value: Estimate, trivial: TrivialMetrics) -> Estimate:
@@ -102,18 +102,18 @@ def group_estimates(
     scores: SampleScores,
     plan: EvaluationPlan,
     patients: Sequence[Hashable],
-    classes: Sequence[str] = (),
+    parts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Figures of each group of at least `LEAST_IN_GROUP` samples, clean and at their worst; of a
-    task with several labels also of each label, by the names in `classes`, as the group "label" of
-    the samples where it is known.
+    task with several labels, classes or regions also of each of these, by the names in `parts`, as
+    the group "label", "class" or "region" of the samples where it is known.
 
     Returns:
         - least: `LEAST_IN_GROUP`.
         - conditions: "clean" and, where anything was perturbed, the condition under which the
           whole split has the lowest Dice or balanced accuracy.
         - rows: for each group "group" (the column), "value", "images", "patients" and "figures",
-          by full name an `Estimate`; of a label also "positive", how many of the images have it.
+          by full name an `Estimate`; of a part also "positive", how many of the images have it.
         Empty without such a group.
     """
     main, *others = scores.task.group_metrics
@@ -128,23 +128,23 @@ def group_estimates(
     conditions = [CLEAN, *([min(shifted, key=merit)] if shifted else [])]
     names = [f"{condition}.{leaf}" for condition in conditions for leaf in (main, *others)]
     rows = []
-    truth = scores.columns(CLEAN)["truth"] if scores.task.labelled else np.zeros((0, 0))
+    truth = scores.task.parts(scores.columns(CLEAN))
 
-    def add(group: str, value: str, kept: NDArray[np.bool_], label: int | None = None) -> None:
+    def add(group: str, value: str, kept: NDArray[np.bool_], part: int | None = None) -> None:
         if kept.sum() < LEAST_IN_GROUP:
             return
         who = {patient for patient, here in zip(patients, kept, strict=True) if here}
-        figures = estimates(scores, plan, names, patients, kept, label=label)
+        figures = estimates(scores, plan, names, patients, kept, part=part)
         rows.append(
             {
                 "group": group, "value": value, "images": int(kept.sum()), "patients": len(who),
                 "figures": figures,
-                **({} if label is None else {"positive": int((truth[:, label] > 0.5).sum())}),
+                **({} if part is None else {"positive": int((truth[:, part] > 0.5).sum())}),
             }
         )  # fmt: skip
 
-    for label, name in enumerate(classes if scores.task.labelled else ()):
-        add("label", name, ~np.isnan(truth[:, label]), label)
+    for part, name in enumerate(parts[: truth.shape[1]]):
+        add(scores.task.part, name, ~np.isnan(truth[:, part]), part)
     for group, values in scores.groups.items():
         labels = np.array([group_value(group, value) for value in values])
         for value in sorted({*labels} - {UNKNOWN}):

@@ -72,14 +72,51 @@ def _usable_methods(study: Study, manifest: Manifest) -> None:
 
 
 def _usable_balance(space: Space, task: TaskName) -> None:
-    """A map has no class of its own to weigh an image by."""
+    """Classes of images are weighed in training, those of pixels and labels by a method's loss."""
+    if TASKS.fact(task, "classed"):
+        return
     for method in space.methods:
-        balance = space.of(method)["class_balance"]
-        if not TASKS.fact(task, "classed") and set(_listed(balance)) - {"none"}:
+        if _weighs(space, method) and not METHODS.fact(method, "weighs_classes"):
             raise UserError(
-                f"space.class_balance: {task} has no class of each image to weigh it by. "
-                "Leave it out."
+                f"space.class_balance: {task} has no class of each image, and {method} does not "
+                "weigh pixels or labels. Leave it out."
             )
+
+
+def _weighs(space: Space, method: str) -> bool:
+    return bool(set(_listed(space.of(method)["class_balance"])) - {"none"})
+
+
+def check_classes(study: Study, manifest: Manifest, task: TaskName) -> list[str]:
+    """Sentences on the classes, labels or regions of the task that a split lacks.
+
+    Raises `UserError` where they are to be weighed by how often they occur in the train split and
+    do not occur.
+    """
+    from trustsweep.trainables.metrics.trivial import TRIVIAL
+
+    names = TRIVIAL[task].names(manifest)
+    lacking = {
+        split: [name for name in names if name in manifest.lacking(split)]
+        for split in Split
+        if manifest.split_counts.get(split)
+    }
+    notes = []
+    if missing := lacking.pop(Split.TRAIN, []):
+        space, listed = study.search_space(), ", ".join(missing)
+        if any(_weighs(space, method) for method in space.methods):
+            raise UserError(
+                f"space.class_balance: no train image of {study.data} has {listed}, so there is no "
+                "weight for it. Use none, or prepare the data with other ratios or another seed."
+            )
+        notes.append(f"No train image has {listed}: no model can learn it.")
+    for split, missing in lacking.items():
+        # What that leaves undefined is refused by `check_defined`.
+        if missing:
+            notes.append(
+                f"No {split} image has {', '.join(missing)}: means over classes leave it out there."
+            )
+    return notes
 
 
 def _usable_encoder(space: Space, manifest: Manifest) -> None:
@@ -298,7 +335,7 @@ def _why_undefined(name: str, figures: TrivialMetrics) -> str:
 
 #: Why a metric does not exist on a split.
 _UNDEFINED = {
-    "dice_lesion": "no image there has a lesion",
+    "dice_lesion": "no image there has a lesion, or anything of a class or region",
     "false_alarms": "every image there has a lesion",
     "false_alarm_volume": "every image there has a lesion",
     "auroc": "fewer than two classes occur there",

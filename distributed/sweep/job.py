@@ -178,6 +178,8 @@ def _train_and_evaluate(
 def _print_plan(prepared: PreparedSweep, run: Run, console: Console) -> None:
     study, records = prepared.study, run.ledger.records.values()
     console.print(f"{study.name}: {study.search.trials} trials on {prepared.resources}")
+    for note in prepared.notes:
+        console.print(note, style="yellow", highlight=False, soft_wrap=True)
     if records:
         running = len(run.ledger.of(State.RUNNING))
         console.print(

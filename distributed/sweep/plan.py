@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from trustsweep.data_pipelines.building.shards import load_manifest
 from trustsweep.data_pipelines.errors import UserError
@@ -11,7 +11,13 @@ from trustsweep.data_pipelines.storage import Folder
 from trustsweep.distributed.run.folder import objectives_of
 from trustsweep.distributed.run.trivial import TrivialPredictors, read_trivial
 from trustsweep.distributed.statistics.front import Objective
-from trustsweep.distributed.sweep.checks import check, check_defined, check_sighted, task_of
+from trustsweep.distributed.sweep.checks import (
+    check,
+    check_classes,
+    check_defined,
+    check_sighted,
+    task_of,
+)
 from trustsweep.distributed.sweep.resources import ResourcePlan, plan
 from trustsweep.distributed.sweep.resume import lessons
 from trustsweep.search_spaces.study import Study
@@ -19,12 +25,17 @@ from trustsweep.search_spaces.study import Study
 
 @dataclass(frozen=True)
 class Checked:
-    """A study that was checked against its data."""
+    """A study that was checked against its data.
+
+    Attributes:
+        notes: What to know of the data before a trial starts, a sentence each.
+    """
 
     study: Study
     manifest: Manifest
     objectives: list[Objective]
     trivial: TrivialPredictors
+    notes: list[str] = field(default_factory=list, kw_only=True)
 
     def on(self, nodes: list[dict[str, float]]) -> PreparedSweep:
         """The study with its resources on these nodes. Raises `UserError` if they do not fit."""
@@ -65,7 +76,8 @@ def examine(study: Study) -> Checked:
     trivial = read_trivial(Folder(study.data), manifest, task)
     check_defined(study, trivial.figures[Split.VAL], Split.VAL)
     check_sighted(study, task)
-    return Checked(study, manifest, objectives_of(study), trivial)
+    notes = check_classes(study, manifest, task)
+    return Checked(study, manifest, objectives_of(study), trivial, notes=notes)
 
 
 def prepare(study: Study, nodes: list[dict[str, float]]) -> PreparedSweep:

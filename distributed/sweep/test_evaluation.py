@@ -139,7 +139,7 @@ def evaluate_model(
     card: dict[str, Any] = {
         "id": record.id,
         "split": str(Split.TEST),
-        "classes": list(manifest.classes),
+        "classes": list(manifest.regions or manifest.classes),
         "config": record.config,
         "code": record.code,
         "asked": _requested(study, record),
@@ -176,7 +176,7 @@ def evaluate_model(
         known = {Split.TEST: trivial, Split.VAL: validation.trivial()}
         if plan.sites:
             known[Split.OOD] = evaluation.trivial(Split.OOD)
-        names = manifest.classes
+        names = evaluation.task.trivial.names(manifest)
         card |= _estimated(evaluator.gathered, again, known, study, plan, data, run, path, names)
     if arrays:
         np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
@@ -238,7 +238,7 @@ def _estimated(
     data: Folder,
     run: Path,
     card: Path,
-    classes: Sequence[str],
+    parts: Sequence[str],
 ) -> dict[str, Any]:
     """The card's `estimates` and `groups`; the samples' scores are written beside it."""
     key = salt(run)
@@ -259,7 +259,7 @@ def _estimated(
             final = _plain(estimates(again, plan, names, patients, trivial=trivial[split]))
             part["estimates"][str(split)]["final"] = final
     tested = gathered[Split.TEST], plan, where[Split.TEST].patients
-    groups = group_estimates(*tested, classes=classes)
+    groups = group_estimates(*tested, parts=parts)
     for row in groups.get("rows", ()):
         row["figures"] = _plain(row["figures"])
     return part | ({"groups": {"split": str(Split.TEST), **groups}} if groups else {})
@@ -310,15 +310,16 @@ def _drawn(samples: Streamed, count: int) -> list[int]:
 
 
 def panel_batch(samples: Streamed, count: int = PANEL_IMAGES) -> Batch:
-    """So many images, the same for every model; those with a lesion come first."""
+    """So many images, the same for every model; those with a lesion, or the most classes or
+    regions, come first."""
     rows = _drawn(samples, count * 8)
-    empty: list[bool] = []
+    shown: list[int] = []
     # A few at a time, as so many volumes would fill a machine.
     for few in (rows[i : i + PANEL_IMAGES] for i in range(0, len(rows), PANEL_IMAGES)):
         mask = samples.batch(few).mask
         if mask is None:
             return samples.batch(rows[:count])
-        empty += (~mask.flatten(1).any(dim=1)).tolist()
+        shown += [sum(len(one.unique()) for one in sample) for sample in mask]
     # Stable: else in the order that they were drawn in.
-    order = sorted(range(len(rows)), key=empty.__getitem__)
+    order = sorted(range(len(rows)), key=lambda place: -shown[place])
     return samples.batch([rows[place] for place in order[:count]])

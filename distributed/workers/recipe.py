@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.errors import UserError
+from trustsweep.search_spaces.space import METHOD
 from trustsweep.trainables.contract import Progress
 from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.registry import METHODS
 from trustsweep.trainables.settings import number, whole, word
 from trustsweep.trainables.tasks import Task
 
 OPTIMISERS = ("adamw", "sgd")
-CLASS_BALANCES = ("none", "weights")
+CLASS_BALANCES = ("none", "weights", "sqrt-weights")
 #: Of SGD, and of AdamW's first moment, which a one-cycle schedule moves between these (Smith 2018).
 _MOMENTUM, _ONE_CYCLE_MOMENTA = 0.9, (0.85, 0.95)
 #: One cycle: the share of the training in which the rate rises, from 1/25 of its top; it ends at
@@ -60,13 +62,13 @@ class TrainingRecipe:
     Config: `optimiser` ("adamw"; "sgd" has Nesterov's momentum of 0.9), its `learning_rate` (of
     SGD `sgd_learning_rate`) and `weight_decay`; `schedule`, one of `SCHEDULES`; `warm_up`, the
     share of the training in [0, 1) in which the rate rises linearly from 0 to what the schedule
-    gives; `class_balance` ("weights": the loss of each image times N / (K n_c) of its class, with
-    n_c of N train images in one of K classes); `ema` in [0, 1), see `Average`; `patience`, see
-    `Best`.
+    gives; `class_balance`, see `class_weights` ("weights", or "sqrt-weights" for their square
+    roots): the loss of each image, pixel or label times the weight of its class; `ema` in [0, 1),
+    see `Average`; `patience`, see `Best`.
 
     Args:
         task: Of the method.
-        prior: Has the counts of classes that `weights` needs; may be left out where nothing is
+        prior: Has the frequencies of classes that weights need; may be left out where nothing is
             trained.
 
     Raises:
@@ -83,12 +85,27 @@ class TrainingRecipe:
         self.ema = number(config, "ema", low=0, high=0.99999)
         self.patience = whole(config, "patience", low=0)
         self._weights: Tensor | None = None
-        self._weighted = word(config, "class_balance", CLASS_BALANCES) == "weights"
+        self._classed = task.classed
+        balance = word(config, "class_balance", CLASS_BALANCES)
+        self._weighted = balance != "none"
         if not self._weighted:
             return
-        check_balance(task)
-        if prior is not None and prior.counts is not None:
-            self._weights = class_weights(torch.as_tensor(prior.counts))
+        check_balance(task, str(config[METHOD]))
+        if prior is not None and (frequencies := task.frequencies(prior)).size:
+            root = balance == "sqrt-weights"
+            self._weights = class_weights(torch.as_tensor(frequencies), root=root)
+
+    @property
+    def element_weights(self) -> Tensor | None:
+        """For `Method.class_weights`: None where images are weighed instead, by `weighted`.
+
+        Raises ValueError if class weights are on and the train split's frequencies are unknown.
+        """
+        if not self._weighted or self._classed:
+            return None
+        if self._weights is None:
+            raise ValueError("class weights need the masks or labels of the train split")
+        return self._weights
 
     def make_optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
         """A fresh optimiser of the network's parameters."""
@@ -120,11 +137,12 @@ class TrainingRecipe:
                 group["momentum"] = momentum
 
     def weighted(self, total: Tensor, per_sample: Tensor, label: Tensor | None) -> Tensor:
-        """The loss that training minimises: `total`, or the mean of weighted samples.
+        """The loss that training minimises: `total`, or the mean of samples weighted by their
+        class, where each has one.
 
         Raises ValueError if class weights are on and the train split's counts are unknown.
         """
-        if not self._weighted:
+        if not self._weighted or not self._classed:
             return total
         if self._weights is None or label is None:
             raise ValueError("class weights need the labels of the train split")
@@ -132,20 +150,29 @@ class TrainingRecipe:
         return (per_sample * self._weights[label]).mean()
 
 
-def check_balance(task: Task) -> None:
-    """Raises `UserError` for a task whose images have no class to be weighed by."""
-    if not task.classed:
+def check_balance(task: Task, method: str) -> None:
+    """Raises `UserError` where neither images nor their pixels or labels can be weighed."""
+    if not task.classed and not METHODS.fact(method, "weighs_classes"):
         raise UserError(
-            f"class_balance: 'weights', but {task} has no class of each image. Use none."
+            f"class_balance: {task} has no class of each image, and {method} does not weigh pixels "
+            "or labels. Use none."
         )
 
 
-def class_weights(counts: Tensor) -> Tensor:
-    """(K,) float32, N / (K n_c) of the K classes that occur, so that the mean over all N images is
-    1; 0 for a class that does not."""
-    occurs = counts > 0
-    weights = counts.sum() / (occurs.sum() * counts.clamp(min=1))
-    return torch.where(occurs, weights, 0).float()
+def class_weights(frequencies: Tensor, *, root: bool = False) -> Tensor:
+    """Weights in float32, in inverse proportion to how often a class occurs, or its square root.
+
+    Of the K classes that occur, with a share s_c each, 1 / (K s_c), or 1 / √s_c over Σ √s_c; the
+    mean over all samples (or pixels, or labels) is 1. A class that does not occur has 0.
+
+    Args:
+        frequencies: (..., K) in any unit; each row is a question of its own.
+    """
+    shares = frequencies / frequencies.sum(dim=-1, keepdim=True)
+    occurs = shares > 0
+    inverse = torch.where(occurs, 1 / torch.where(occurs, shares, 1.0), 0.0)
+    weights = inverse.sqrt() if root else inverse
+    return (weights / (weights * shares).sum(dim=-1, keepdim=True)).nan_to_num(0.0).float()
 
 
 class Average(nn.Module):

@@ -214,6 +214,7 @@ class Training:
     def _procedure(self, level: Level) -> _Procedure:
         config = level.scaled(self.config)
         method = METHODS[config["method"]](config, self.manifest)
+        method.class_weights = self._recipe.element_weights
         return _Procedure(method, from_config(config))
 
     def _start_from(self, file: Path) -> None:

@@ -13,55 +13,80 @@ from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.attacks import ScoreVictim, adversary, make_attack
 from trustsweep.trainables.contract import Loss, Method, Prediction, Progress
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan, evaluate, panel
-from trustsweep.trainables.metrics.base import classes as classes_of
-from trustsweep.trainables.metrics.base import foreground
 from trustsweep.trainables.metrics.catalog import all_names, metric_info
-from trustsweep.trainables.metrics.overlap import dice
+from trustsweep.trainables.metrics.overlap import image_dice
+from trustsweep.trainables.metrics.pixels import Pixels
 from trustsweep.trainables.regimes import from_config
 from trustsweep.trainables.registry import MAPS, METHODS, REGIMES
+from trustsweep.trainables.tasks.segmentation import Segmentation
 
 torch.set_num_threads(1)
 SHAPES = {"2d": (1, 20, 28), "2d-rgb": (3, 16, 16), "3d": (1, 12, 16, 10)}
 PLAN = EvaluationPlan(epsilons=(0.0, 0.02, 0.05), corruptions=(("darker", 3),))
 NOW = Progress(3, 6)
 
-every = pytest.mark.parametrize("name", METHODS)
+#: Of the data of the tests: two regions of a mask, the second within the first.
+REGIONS = ("whole", "core")
+
+every = pytest.mark.parametrize(
+    "name", [f"{name} {task}" for name in METHODS for task in METHODS.fact(name, "tasks")]
+)
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 every_number_of_classes = pytest.mark.parametrize("classes", [2, 4])
 
 
 def build(name: str, shape: tuple[int, ...] = SHAPES["2d"], classes: int = 2) -> Method:
-    """`classes` is for those of images; masks have a background and a lesion."""
-    config = Space([name], {}).defaults(name)
+    """A method by its name and task; `classes` is for those that exclude each other."""
+    method_name, task = name.split()
+    config = Space([method_name], {}).defaults(method_name)
     if "width" in config:
         config["width"] = 4
     manifest = Manifest(
         name="toy",
-        tasks=tuple(TaskName),
+        tasks=(TaskName(task),),
         image_shape=shape,
         image_scale=1.0,
         classes=("background", "lesion", "scar", "oedema")[:classes],
+        regions=REGIONS if task == TaskName.REGION_SEGMENTATION else (),
         mean=(0.4,) * shape[0],
         std=(0.2,) * shape[0],
         split_counts={"train": 4},
         columns={},
         fingerprint="0",
     )
-    method: Method = METHODS[name](config, manifest)
+    method: Method = METHODS[method_name](config, manifest)
     return method
 
 
-def toy(shape: tuple[int, ...] = SHAPES["2d"], size: int = 4) -> Batch:
-    """Bright cubes on a noisy ground; the last image has none."""
+def toy(method: Method, size: int = 4) -> Batch:
+    """Bright cubes on a noisy ground; the last image has none.
+
+    The classes of a mask, and its regions, lie within each other.
+    """
     generator = torch.Generator().manual_seed(1)
+    shape, task = method.manifest.image_shape, method.task.name
     image = 0.4 * torch.rand((size, *shape), generator=generator)
-    mask = torch.zeros(size, 1, *shape[1:])
+    several = method.task.outputs(method.manifest) - 1 if method.task.exclusive else len(REGIONS)
+    cubes = torch.zeros(size, max(several, 1), *shape[1:])
     for row in range(size - 1):
-        corner = tuple(slice(row + 1, row + 7) for _ in shape[1:])
-        mask[(row, 0, *corner)] = 1
-    image = (image + 0.4 * mask).clamp(0, 1)
-    label = (mask.flatten(1).sum(1) > 0).long()
+        for depth in range(cubes.shape[1]):
+            corner = tuple(slice(row + 1, row + 7 - depth) for _ in shape[1:])
+            cubes[(row, depth, *corner)] = 1
+    image = (image + 0.3 * cubes[:, :1] + 0.2 * cubes.mean(1, keepdim=True)).clamp(0, 1)
+    label = (cubes[:, 0].flatten(1).sum(1) > 0).long()
+    mask = cubes[:, :1]
+    if task is TaskName.MULTICLASS_SEGMENTATION:
+        mask = cubes.sum(1, keepdim=True)
+    elif task is TaskName.REGION_SEGMENTATION:
+        mask = cubes
+    elif task is TaskName.MULTILABEL:
+        label = torch.stack([label, 1 - label, label, 1 - label], dim=1).float()
+        label = label[:, : len(method.manifest.classes)]
     return Batch(sample_id=tuple(map(str, range(size))), image=image, mask=mask, label=label)
+
+
+def segments(method: Method) -> bool:
+    return isinstance(method.task, Segmentation)
 
 
 def network_of(method: Method, seed: int = 0) -> torch.nn.Module:
@@ -74,7 +99,7 @@ def network_of(method: Method, seed: int = 0) -> torch.nn.Module:
 def test_loss_is_finite_and_reaches_every_parameter(name: str, shape: tuple[int, ...]) -> None:
     method = build(name, shape)
     network = network_of(method).train()
-    loss = method.loss(network, toy(shape), NOW)
+    loss = method.loss(network, toy(method), NOW)
     loss.total.backward()
     gradients = {n: p.grad for n, p in network.named_parameters()}
     assert math.isfinite(loss.total.item())
@@ -86,7 +111,7 @@ def test_loss_is_finite_and_reaches_every_parameter(name: str, shape: tuple[int,
 @every
 def test_total_is_the_mean_of_the_samples_and_the_sum_of_its_parts(name: str, classes: int) -> None:
     method = build(name, classes=classes)
-    loss = method.loss(network_of(method), toy(), NOW)
+    loss = method.loss(network_of(method), toy(method), NOW)
     assert loss.per_sample.shape == (4,)
     assert loss.per_sample.requires_grad
     torch.testing.assert_close(loss.per_sample.mean(), loss.total)
@@ -99,8 +124,8 @@ def test_total_is_the_mean_of_the_samples_and_the_sum_of_its_parts(name: str, cl
 def test_loss_of_a_sample_is_its_own(name: str) -> None:
     method = build(name)
     network = network_of(method).eval()
-    together = method.loss(network, toy(), NOW).per_sample
-    alone = method.loss(network, toy().select([2]), NOW).per_sample
+    together = method.loss(network, toy(method), NOW).per_sample
+    alone = method.loss(network, toy(method).select([2]), NOW).per_sample
     torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -111,10 +136,12 @@ def test_prediction_has_the_promised_shapes_and_ranges(
     name: str, shape: tuple[int, ...], classes: int
 ) -> None:
     method = build(name, shape, classes)
-    prediction = method.predict(network_of(method).eval(), toy(shape))
-    spatial = shape[1:] if method.task.name is TaskName.SEGMENTATION else ()
-    if not spatial and classes > 2:
-        torch.testing.assert_close(prediction.probability.sum(1), torch.ones(4))
+    prediction = method.predict(network_of(method).eval(), toy(method))
+    spatial = shape[1:] if segments(method) else ()
+    if method.task.exclusive and prediction.probability.shape[1] > 1:
+        torch.testing.assert_close(prediction.probability.sum(1), torch.ones(4, *spatial))
+    assert prediction.probability.shape[1] == method.task.outputs(method.manifest)
+    assert prediction.exclusive == method.task.exclusive or prediction.scores.shape[1] == 1
     assert prediction.probability.shape[0] == 4
     assert prediction.probability.shape[2:] == spatial
     assert prediction.probability.dtype == torch.float32
@@ -131,7 +158,7 @@ def test_prediction_in_evaluation_mode_is_deterministic(name: str) -> None:
     method = build(name)
     network = network_of(method).eval()
     with torch.no_grad():
-        first, second = method.predict(network, toy()), method.predict(network, toy())
+        first, second = method.predict(network, toy(method)), method.predict(network, toy(method))
     assert torch.equal(first.probability, second.probability)
 
 
@@ -139,8 +166,8 @@ def test_prediction_in_evaluation_mode_is_deterministic(name: str) -> None:
 def test_gradient_reaches_the_image(name: str) -> None:
     method = build(name)
     network = network_of(method).eval()
-    image = toy().image.requires_grad_()
-    method.predict(network, toy().with_image(image)).probability[:, 0].sum().backward()
+    image = toy(method).image.requires_grad_()
+    method.predict(network, toy(method).with_image(image)).probability[:, 0].sum().backward()
     assert image.grad is not None
     assert bool(image.grad.isfinite().all())
     assert float(image.grad.abs().sum()) > 0
@@ -161,15 +188,15 @@ def test_weights_and_statistics_travel_as_safetensors(name: str) -> None:
     network, other = network_of(method, 3).eval(), network_of(method, 4).eval()
     other.load_state_dict(load(save(network.state_dict())))
     with torch.no_grad():
-        expected = method.predict(network, toy()).probability
-        assert torch.equal(method.predict(other, toy()).probability, expected)
+        expected = method.predict(network, toy(method)).probability
+        assert torch.equal(method.predict(other, toy(method)).probability, expected)
 
 
 @every
 def test_batches_without_any_lesion_are_fine(name: str) -> None:
     method = build(name)
     network = network_of(method)
-    healthy = toy().select([3, 3])
+    healthy = toy(method).select([3, 3])
     loss = method.loss(network, healthy, NOW)
     loss.total.backward()
     assert bool(loss.per_sample.isfinite().all())
@@ -183,7 +210,7 @@ def test_a_few_steps_reduce_the_loss(name: str) -> None:
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
     for _ in range(25):
-        loss = method.loss(network, toy(), NOW).total
+        loss = method.loss(network, toy(method), NOW).total
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -195,10 +222,10 @@ def test_a_few_steps_reduce_the_loss(name: str) -> None:
 def test_bfloat16_autocast_gives_float32_losses_near_the_exact_ones(name: str) -> None:
     method = build(name)
     network = network_of(method).eval()
-    exact = method.loss(network, toy(), NOW).total
+    exact = method.loss(network, toy(method), NOW).total
     with torch.autocast("cpu", torch.bfloat16):
-        loss = method.loss(network, toy(), NOW)
-        prediction = method.predict(network, toy())
+        loss = method.loss(network, toy(method), NOW)
+        prediction = method.predict(network, toy(method))
     loss.total.backward()
     assert loss.total.dtype == torch.float32
     assert prediction.probability.dtype == torch.float32
@@ -216,16 +243,22 @@ def test_every_regime_attacks_it(name: str, regime: str) -> None:
         "attack": "pgd", "attack_steps": 2,
         "selection_measure": "default", "selection_score": "mean",
     }  # fmt: skip
-    result = from_config(settings)(method, network, toy(), step=1)
+    result = from_config(settings)(method, network, toy(method), step=1)
     assert len(result.rows) == {"none": 0, "all": 4, "alternating": 4}.get(regime, 2)
-    moved = (result.batch.image - toy().image).abs().flatten(1).amax(1)
+    moved = (result.batch.image - toy(method).image).abs().flatten(1).amax(1)
     assert tuple(moved.nonzero().flatten().tolist()) == result.rows
     assert all(module.training for module in network.modules())
     method.loss(network, result.batch, NOW).total.backward()
 
 
 @pytest.mark.parametrize(
-    ("name", "measure"), [(n, m) for n, cls in METHODS.items() for m in cls.uncertainties]
+    ("name", "measure"),
+    [
+        (f"{name} {task}", measure)
+        for name, cls in METHODS.items()
+        for task in cls.tasks
+        for measure in cls.uncertainties
+    ],
 )
 def test_every_map_it_names_ranks_its_images(name: str, measure: str) -> None:
     method = build(name)
@@ -233,7 +266,7 @@ def test_every_map_it_names_ranks_its_images(name: str, measure: str) -> None:
         "regime": "uncertain", "attack_fraction": 0.5, "attack": "fgsm", "epsilon": 0.05,
         "selection_measure": measure, "selection_score": "mean",
     }  # fmt: skip
-    score = from_config(settings)(method, network_of(method), toy()).score
+    score = from_config(settings)(method, network_of(method), toy(method)).score
     assert score is not None
     assert score.shape == (4,)
     assert len(score.unique()) == 4
@@ -270,7 +303,8 @@ class Scaled(Method):
 @every_number_of_classes
 @every
 def test_a_surer_network_is_no_more_robust(name: str, classes: int) -> None:
-    method, data = build(name, classes=classes), toy(size=8)
+    method = build(name, classes=classes)
+    data = toy(method, size=8)
     network = network_of(method).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)
     for _ in range(12):
@@ -286,16 +320,16 @@ def test_a_surer_network_is_no_more_robust(name: str, classes: int) -> None:
         worse = attack(data, epsilon, seeds=torch.arange(len(data)))
         with torch.no_grad():
             said = scaled.predict(network, worse)
-        if method.task.name is TaskName.SEGMENTATION:
-            return float(dice(*foreground(said, worse)).mean())
-        probability, label = classes_of(said, worse)
-        return float((probability.argmax(1) == label).double().mean())
+        if segments(method):
+            return float(image_dice(Pixels.of(said, worse)).mean())
+        decisions = method.task.decisions(said.scores, worse)
+        return float(method.task.performance(decisions).mean())
 
     for epsilon in (0.02, 0.1):
         honest = performance(1, epsilon)
         assert performance(10, epsilon) == pytest.approx(honest, abs=0.01)
         assert performance(100, epsilon) == pytest.approx(honest, abs=0.01)
-        if method.predict(network, data).scores.shape[1] == 1:
+        if not (method.task.exclusive and method.predict(network, data).scores.shape[1] > 1):
             assert performance(1, epsilon, power=5) == pytest.approx(honest, abs=0.02)
 
 
@@ -303,9 +337,9 @@ def test_a_surer_network_is_no_more_robust(name: str, classes: int) -> None:
 def test_the_evaluations_attack_harms_it(name: str) -> None:
     method = build(name)
     victim = ScoreVictim(method, network_of(method).eval())
-    attacked = make_attack("pgd", steps=5)(victim, toy(), 0.05, seeds=torch.arange(4))
+    attacked = make_attack("pgd", steps=5)(victim, toy(method), 0.05, seeds=torch.arange(4))
     with torch.no_grad():
-        assert bool((victim.loss(attacked) > victim.loss(toy())).all())
+        assert bool((victim.loss(attacked) > victim.loss(toy(method))).all())
 
 
 def evaluation(method: Method, network: torch.nn.Module, parts: list[Batch]) -> Evaluation:
@@ -325,7 +359,7 @@ def evaluation(method: Method, network: torch.nn.Module, parts: list[Batch]) -> 
 def test_evaluation_gives_every_metric_of_its_task(name: str, classes: int) -> None:
     method = build(name, classes=classes)
     network = network_of(method)
-    whole = evaluation(method, network, [toy()])
+    whole = evaluation(method, network, [toy(method)])
     found, curves = whole.compute(), whole.curves()
     assert list(found) == all_names(PLAN, method.task.name)
     for metric, value in found.items():
@@ -353,14 +387,24 @@ def test_panel_shows_its_task(name: str, shape: tuple[int, ...]) -> None:
     def darken(batch: Batch, epsilon: float, start: object) -> Batch:
         return batch.with_image(batch.image - epsilon)
 
-    shown = panel(method, network, toy(shape), darken, 0.1)
-    truth = "mask" if method.task.name is TaskName.SEGMENTATION else "label"
+    shown = panel(method, network, toy(method), darken, 0.1)
+    single = {TaskName.CLASSIFICATION: "label", TaskName.MULTILABEL: "labels"}
+    truth = single.get(method.task.name, "mask")
     names = ("image", "probability", "uncertainty")
     assert set(shown) == {truth, *names, *(f"{n}_attacked" for n in names)}
     assert all(len(values) == 4 for values in shown.values())
-    assert shown["image"].shape == shown["image_attacked"].shape == (4, *shape[-2:])
-    if truth == "label":
+    picture = (4, *shape[-2:])
+    assert shown["image"].shape == shown["image_attacked"].shape == picture
+    outputs = method.task.outputs(method.manifest)
+    if segments(method):
+        several, masks = method.task.part != "", toy(method).mask
+        assert masks is not None
+        for name, columns in {"probability": outputs, "mask": masks.shape[1]}.items():
+            assert shown[name].shape == ((4, columns, *shape[-2:]) if several else picture)
+        assert shown["uncertainty_attacked"].shape == picture
+        return
+    assert shown["probability"].shape == (4, max(outputs, 2))
+    assert shown["uncertainty_attacked"].shape == (4,)
+    if method.task.name is TaskName.CLASSIFICATION:
         assert shown["label"].tolist() == [1, 1, 1, 0]
-        assert shown["probability"].shape == (4, 2)
         assert shown["probability"].sum(1) == pytest.approx(1, abs=1e-6)
-        assert shown["uncertainty_attacked"].shape == (4,)

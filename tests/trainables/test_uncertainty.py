@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
+from torch.distributions import Dirichlet
 
 from trustsweep.trainables.registry import MAPS
 from trustsweep.trainables.uncertainty import (
@@ -16,7 +17,9 @@ from trustsweep.trainables.uncertainty import (
     bernoulli_maps,
     beta_maps,
     categorical_maps,
+    dirichlet_maps,
     image_score,
+    mean_maps,
 )
 
 parameters = st.floats(min_value=1.0, max_value=1e6)
@@ -119,6 +122,74 @@ def test_maps_of_a_distribution_over_classes(classes: int) -> None:
     np.testing.assert_allclose(maps["least-confidence"], 1 - p.numpy().max(1), atol=1e-12)
     uniform = categorical_maps(torch.full((1, classes), 1 / classes))
     assert float(uniform["entropy"]) == pytest.approx(math.log(classes), rel=1e-6)
+
+
+dirichlets = st.lists(st.floats(1.0, 60.0), min_size=2, max_size=6)
+
+
+@given(values=dirichlets)
+def test_maps_of_a_dirichlet_are_those_of_torch_and_scipy(values: list[float]) -> None:
+    alpha = torch.tensor(values, dtype=torch.float64)
+    maps = {k: float(v) for k, v in dirichlet_maps(alpha.view(1, -1, 1)).items()}
+    law, total = Dirichlet(alpha), float(alpha.sum())
+    assert maps["vacuity"] == pytest.approx(len(values) / total)
+    assert maps["beta-variance"] == pytest.approx(float(law.variance.sum()) / 2, abs=1e-12)
+    entropy = float(stats.entropy(law.mean.numpy()))
+    assert maps["entropy"] == pytest.approx(entropy, abs=1e-10)
+    # Each probability is a Beta, of which −p ln p has this mean.
+    expected = -(law.mean * (torch.digamma(alpha + 1) - digamma(total + 1))).sum()
+    assert maps["expected-entropy"] == pytest.approx(float(expected), abs=1e-9)
+    assert maps["mutual-information"] == pytest.approx(entropy - float(expected), abs=1e-9)
+    assert maps["mutual-information"] > 0
+
+
+def digamma(x: float) -> float:
+    return float(torch.digamma(torch.tensor(x, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("values", [(1.0, 1.0, 1.0), (2.7, 1.3, 4.0), (40.0, 1.0, 2.0, 1.5)])
+def test_expected_entropy_of_a_dirichlet_by_quadrature(values: tuple[float, ...]) -> None:
+    total, expected = sum(values), 0.0
+    for value in values:
+        beta = stats.beta(value, total - value)
+        expected += integrate.quad(lambda p, b=beta: -p * math.log(p) * b.pdf(p), 0, 1)[0]
+    found = dirichlet_maps(torch.tensor(values, dtype=torch.float64).view(1, -1))
+    assert float(found["expected-entropy"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_beta_is_a_dirichlet_of_two() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = 1 + 20 * torch.rand(2, 3, 4, 5, generator=g, dtype=torch.float64)
+    single, pair = beta_maps(a, b), dirichlet_maps(torch.stack([b, a], dim=1))
+    for name in single:
+        torch.testing.assert_close(single[name], pair[name])
+
+
+def test_a_dirichlet_keeps_its_digits_and_forgets_the_order_of_classes() -> None:
+    g = torch.Generator().manual_seed(0)
+    alpha = 1 + torch.exp(8 * torch.rand(2, 4, 50, generator=g))
+    single, exact = dirichlet_maps(alpha), dirichlet_maps(alpha.double())
+    turned = dirichlet_maps(alpha[:, [2, 0, 3, 1]])
+    for name, values in single.items():
+        torch.testing.assert_close(values, exact[name].float(), rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(values, turned[name], rtol=1e-5, atol=1e-7)
+
+
+def test_maps_of_regions_are_their_mean() -> None:
+    p = torch.rand(2, 3, 4, 5)
+    each = [bernoulli_maps(p[:, k]) for k in range(3)]
+    for name, values in mean_maps(bernoulli_maps(p)).items():
+        assert values.shape == (2, 4, 5)
+        torch.testing.assert_close(values, torch.stack([one[name] for one in each]).mean(0))
+
+
+def test_maps_of_classes_work_on_pixels() -> None:
+    p = torch.randn(2, 4, 5, 6, dtype=torch.float64).softmax(1)
+    flat = categorical_maps(p.movedim(1, -1).reshape(-1, 4))
+    for name, values in categorical_maps(p).items():
+        torch.testing.assert_close(values.flatten(), flat[name])
+    variance = (p * (1 - p)).sum(1) / 2
+    torch.testing.assert_close(categorical_maps(p)["bernoulli-variance"], variance)
 
 
 def test_one_output_and_two_classes_are_alike() -> None:

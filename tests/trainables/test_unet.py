@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -276,7 +277,7 @@ def test_classical_loss_is_cross_entropy_plus_dice() -> None:
     )
     parts = model.loss(Fixed(torch.tensor([logit])), everything, START).parts
     p = 1 / (1 + math.exp(-logit))
-    assert parts["bce"].item() == pytest.approx(-math.log(p), abs=1e-6)
+    assert parts["cross-entropy"].item() == pytest.approx(-math.log(p), abs=1e-6)
     assert parts["dice"].item() == pytest.approx(
         0.5 * (1 - (512 * p + 1) / (256 * (p + 1) + 1)), abs=1e-5
     )
@@ -340,3 +341,113 @@ def test_every_risk_trains(risk: str) -> None:
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+# Several classes, and regions
+
+CLASSES = ("background", "lesion", "scar")
+METHOD_CLASSES = {"unet": ClassicalUNet, "evidential-unet": EvidentialUNet}
+both_methods = pytest.mark.parametrize("name", METHOD_CLASSES)
+
+
+def several(task: TaskName, classes: int = 3, regions: int = 2) -> Manifest:
+    named = {
+        TaskName.MULTICLASS_SEGMENTATION: {"classes": CLASSES[:classes]},
+        TaskName.REGION_SEGMENTATION: {"regions": ("whole", "core")[:regions]},
+    }
+    return manifest(tasks=(task,), **named[task])
+
+
+def output(name: str, task: TaskName) -> torch.Tensor:
+    """Of a network of two classes or one region, which say the same."""
+    if name == "unet":
+        return torch.tensor([0.0, 0.4] if task is TaskName.MULTICLASS_SEGMENTATION else [0.4])
+    # For the foreground, then against it; of classes, the background first.
+    forward = torch.tensor([evidence(1.7), evidence(0.3)])
+    return forward.flip(0) if task is TaskName.MULTICLASS_SEGMENTATION else forward
+
+
+@pytest.mark.parametrize("risk", RISKS)
+@pytest.mark.parametrize("task", [TaskName.MULTICLASS_SEGMENTATION, TaskName.REGION_SEGMENTATION])
+@both_methods
+def test_two_classes_and_one_region_are_a_lesion(name: str, task: TaskName, risk: str) -> None:
+    config = {**CONFIG, "risk": risk, "ace_weight": 0.3}
+    single = METHOD_CLASSES[name](config, manifest())
+    other = METHOD_CLASSES[name](config, several(task, classes=2, regions=1))
+    network = Fixed(output(name, TaskName.SEGMENTATION))
+    twin = Fixed(output(name, task))
+    expected, found = single.loss(network, batch(), END), other.loss(twin, batch(), END)
+    torch.testing.assert_close(found.per_sample, expected.per_sample)
+    for part, value in expected.parts.items():
+        torch.testing.assert_close(found.parts[part], value)
+    said, same = single.predict(network, batch()), other.predict(twin, batch())
+    torch.testing.assert_close(same.probability[:, -1:], said.probability)
+    for measure, values in said.uncertainty.items():
+        torch.testing.assert_close(same.uncertainty[measure], values)
+
+
+def test_a_dirichlet_predicts_its_mean_and_its_evidence() -> None:
+    model = EvidentialUNet(CONFIG, several(TaskName.MULTICLASS_SEGMENTATION))
+    network = Fixed(torch.tensor([evidence(1.0), evidence(4.0), evidence(2.0)]))
+    said = model.predict(network, batch())
+    # α = 2, 5, 3.
+    expected = torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1).expand(3, 3, 16, 16)
+    torch.testing.assert_close(said.probability, expected)
+    torch.testing.assert_close(said.uncertainty["vacuity"], torch.full((3, 16, 16), 0.3))
+    torch.testing.assert_close(model.scores(network, batch()), said.scores)
+
+
+def test_regions_are_predicted_by_themselves() -> None:
+    """The loss of two regions is the mean of what it would be of each alone."""
+    outputs = torch.tensor([0.4, -1.2])
+    first, second = batch(), batch()
+    assert first.mask is not None
+    second = replace(first, mask=first.mask.flip(2))
+    both = replace(first, mask=torch.cat([first.mask, second.mask], dim=1))
+    model = ClassicalUNet(CONFIG, several(TaskName.REGION_SEGMENTATION))
+    alone = [
+        ClassicalUNet(CONFIG, manifest()).loss(Fixed(outputs[k : k + 1]), one, START).per_sample
+        for k, one in enumerate((first, second))
+    ]
+    found = model.loss(Fixed(outputs), both, START).per_sample
+    torch.testing.assert_close(found, torch.stack(alone).mean(0))
+
+
+@pytest.mark.parametrize("task", [t for t in TaskName if t.endswith("segmentation")], ids=str)
+@both_methods
+def test_rare_classes_count_as_much_as_their_weight(name: str, task: TaskName) -> None:
+    """A weight of 2 for every pixel doubles the first term; of one class, its part of it."""
+    kind = manifest() if task is TaskName.SEGMENTATION else several(task)
+    model = METHOD_CLASSES[name](CONFIG, kind)
+    exclusive = task is TaskName.MULTICLASS_SEGMENTATION
+    torch.manual_seed(0)
+    network, data = model.network().eval(), batch()
+    mask = torch.randint(0, 3, (3, 1, 16, 16)).float() if exclusive else data.mask
+    if task is TaskName.REGION_SEGMENTATION:
+        assert mask is not None
+        mask = torch.cat([mask, 1 - mask], dim=1)
+    data = replace(data, mask=mask)
+    term = "cross-entropy" if name == "unet" else "risk"
+
+    def of(weights: torch.Tensor | None) -> float:
+        model.class_weights = weights
+        return float(model.loss(network, data, START).parts[term])
+
+    ones = torch.ones(3) if exclusive else torch.ones(1 if kind.regions == () else 2, 2)
+    assert of(ones) == pytest.approx(of(None))
+    assert of(2 * ones) == pytest.approx(2 * of(None))
+    # What single weights make of it adds up.
+    flat = torch.eye(ones.numel()).view(-1, *ones.shape)
+    assert sum(of(one) for one in flat) == pytest.approx(of(None), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        (TaskName.REGION_SEGMENTATION, "names no region"),
+        (TaskName.MULTICLASS_SEGMENTATION, "needs at least two"),
+    ],
+)
+def test_masks_without_names_are_refused(task: TaskName, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        ClassicalUNet(CONFIG, manifest(tasks=(task,), classes=("background",)))

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trustsweep.data_pipelines.registry import Registry
+from trustsweep.trainables.losses import members
 from trustsweep.trainables.survival import dies_early, risk
 
 #: A pixel's rank by |margin| at which it counts e times less.
@@ -30,16 +31,18 @@ class Decisions:
     """The predictions for B samples beside their ground truth, in n decisions each.
 
     A decision is a sample (classification), one of its labels (several labels), a hazard (survival)
-    or a pixel.
+    or a pixel, of several regions each pixel of each region.
 
     Attributes:
         scores: (B, K, n); see `Prediction.scores`.
         truth: (B, n): long, the class, of K >= 2 columns that exclude each other; else 0 or 1,
             and NaN where a label is unknown.
+        regions: How many regions the n decisions are of, as many of each, region by region.
     """
 
     scores: Tensor
     truth: Tensor
+    regions: int = 1
 
     @cached_property
     def margin(self) -> Tensor:
@@ -60,15 +63,50 @@ class Decisions:
 
     @property
     def tempered(self) -> Tensor:
-        """(B, n) margins in units of their sample's mean |margin|, which has no gradient.
+        """(B, n) margins in units of the mean |margin| of their sample and region, which has no
+        gradient.
 
         What bends at a fixed height of these bends at the same share of the decisions whatever
         constant the scores are multiplied by.
         """
-        margin = self.margin
-        extent = margin.detach().abs().mean(dim=1, keepdim=True)
+        margin = self.by_region(self.margin)
+        extent = margin.detach().abs().mean(dim=2, keepdim=True)
         usable = extent.isfinite() & (extent > torch.finfo(extent.dtype).tiny)
-        return margin / torch.where(usable, extent, 1.0)
+        return (margin / torch.where(usable, extent, 1.0)).flatten(1)
+
+    def by_region(self, values: Tensor) -> Tensor:
+        """(B, n) to (B, regions, n / regions)."""
+        return values.unflatten(1, (self.regions, -1))
+
+    @cached_property
+    def own(self) -> Tensor:
+        """(B, C, m) bool: the pixels of each foreground (a lesion, each class but the first, each
+        region)."""
+        if self.truth.dtype == torch.long:
+            return members(self.truth, self.scores.shape[1])
+        return self.by_region(self.truth > 0.5)
+
+    @cached_property
+    def other(self) -> Tensor:
+        """(B, C, m) bool: the pixels of which a foreground is the best answer but the true one."""
+        if self.truth.dtype == torch.long:
+            others = self.scores.detach().scatter(1, self.truth.unsqueeze(1), -math.inf)
+            return members(others.argmax(dim=1), self.scores.shape[1])
+        return ~self.own
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """(B, C, m) bool: the pixels that each foreground is predicted for."""
+        right = self.by_region(self.right) if self.regions > 1 else self.right.unsqueeze(1)
+        return torch.where(right, self.own, self.other)
+
+    @cached_property
+    def counted(self) -> Tensor:
+        """(B, C) float64: the share of each foreground in the Dice of an image. Those that the
+        image has count alike, the others not, unless there are no others."""
+        there = self.own.any(dim=2)
+        there = there | ~there.any(dim=1, keepdim=True)
+        return there / there.sum(dim=1, keepdim=True).double()
 
 
 def decision_losses(decisions: Decisions) -> Tensor:
@@ -98,19 +136,25 @@ def margin_harm(decisions: Decisions) -> Tensor:
 def overlap_harm(decisions: Decisions) -> Tensor:
     """(B,): 1 − Dice of each image, larger is worse; inf as in `margin_harm`.
 
-    Between images of equal Dice (those without lesion have 0 or 1) the least margin decides, which
-    counts for less than any pixel does.
+    Of several classes or regions the mean over those that the image has, of an image without any
+    over all. Between images of equal Dice (those without lesion have 0 or 1) the least margin
+    decides, which counts for less than any pixel does.
     """
-    predicted, lesion = decisions.scores.squeeze(1) > 0, decisions.truth > 0.5
-    both = (predicted & lesion).sum(dim=1)
-    either = predicted.sum(dim=1) + lesion.sum(dim=1)
+    both, size = _counts(decisions)
     # float32 would round away what decides between equals.
-    dice = torch.where(either == 0, 1.0, 2 * both.double() / either.clamp(min=1))
+    dice = torch.where(size == 0, 1.0, 2 * both / size.clamp(min=1))
     # 2/n² is less than the least difference of two values of Dice of n pixels.
     least = decisions.margin.double().amin(dim=1).clamp(-_MOST, _MOST)
     # Never flat, other than a tanh, and within (−1, 1).
     depth = least / (1 + least.abs())
-    return _broken_worst(1 - dice - depth / decisions.margin.shape[1] ** 2)
+    lost = ((1 - dice) * decisions.counted).sum(dim=1)
+    return _broken_worst(lost - depth / (dice.shape[1] * decisions.margin.shape[1]) ** 2)
+
+
+def _counts(decisions: Decisions) -> tuple[Tensor, Tensor]:
+    """(B, C) float64 each: pixels in both truth and prediction, and the sum of those in either."""
+    both = (decisions.predicted & decisions.own).sum(dim=2)
+    return both.double(), (decisions.predicted.sum(dim=2) + decisions.own.sum(dim=2)).double()
 
 
 def survival_harm(decisions: Decisions) -> Tensor:
@@ -183,33 +227,33 @@ def dlr(decisions: Decisions) -> Tensor:
 def dice(decisions: Decisions) -> Tensor:
     """1 − Dice, as `overlap_harm` has it, with a gradient of the pixels nearest to turning.
 
-    Pixels count by the rank q (in [0, 1]) of their |margin|, not by its height: with
-    w = q · e^(−q / 0.05) · (what Dice loses when the pixel turns), the gradient is that of
-    −Σ w · margin / |margin|, the last |margin| held. So the attack is the same whatever constant
-    the scores are multiplied by, and whatever power they are raised to: a method that flattens its
-    scores around the decision hides nothing.
+    Pixels count by the rank q (in [0, 1]) of their |margin| in their region, not by its height:
+    with w = q · e^(−q / 0.05) · (what Dice loses when the pixel turns to its best other answer),
+    the gradient is that of −Σ w · margin / |margin|, the last |margin| held. So the attack is the
+    same whatever constant the scores are multiplied by, and whatever power they are raised to: a
+    method that flattens its scores around the decision hides nothing.
     """
-    margin, lesion = decisions.margin, decisions.truth > 0.5
+    margin = decisions.by_region(decisions.margin)
     height = margin.detach().abs()
-    size = margin.shape[1]
+    size = margin.shape[2]
     # As a second argsort would give it, which takes as long as the first.
-    order = height.argsort(dim=1)
+    order = height.argsort(dim=2)
     places = torch.arange(size, device=order.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(1, order, places).to(margin) / size
-    predicted = decisions.right == lesion
-    both = (predicted & lesion).sum(dim=1, keepdim=True)
-    either = predicted.sum(dim=1, keepdim=True) + lesion.sum(dim=1, keepdim=True)
+    rank = torch.empty_like(order).scatter_(2, order, places).to(margin) / size
+    both, either = _counts(decisions)
     # Of 2B/E: the loss with a pixel of the lesion, and with one of the background. One pixel
     # is added, so that an image without either has a gradient.
-    missed, alarm = (
-        (2 * (either - both) + 1) / (either + 1) ** 2,
-        (2 * both + 1) / (either + 1) ** 2,
-    )
-    weight = torch.where(lesion, missed, alarm) * (rank + 1 / size) * torch.exp(-rank / _NEAR)
+    share = decisions.counted
+    missed = (share * (2 * (either - both) + 1) / (either + 1) ** 2).to(margin)
+    alarm = (share * (2 * both + 1) / (either + 1) ** 2).to(margin)
+    lost = decisions.own * missed.unsqueeze(2) + decisions.other * alarm.unsqueeze(2)
+    if decisions.regions == 1:
+        lost = lost.sum(dim=1, keepdim=True)
+    weight = lost * (rank + 1 / size) * torch.exp(-rank / _NEAR)
     usable = margin.isfinite()
-    floor = 1e-30 * height.mean(dim=1, keepdim=True) + torch.finfo(height.dtype).tiny
+    floor = 1e-30 * height.mean(dim=2, keepdim=True) + torch.finfo(height.dtype).tiny
     held = weight / torch.maximum(height, floor)
-    surrogate = -(torch.where(usable, held, 0) * torch.where(usable, margin, 0)).sum(dim=1)
+    surrogate = -(torch.where(usable, held, 0) * torch.where(usable, margin, 0)).sum(dim=(1, 2))
     return surrogate - surrogate.detach() + overlap_harm(decisions).detach()
 
 
@@ -218,12 +262,13 @@ def soft_dice(decisions: Decisions) -> Tensor:
 
     One pixel is added to both sides, so that an image without lesion has a gradient.
     """
-    lesion = (decisions.truth > 0.5).to(decisions.scores)
     # Of the wrong side, as σ of what is surely right rounds to 1, where it has no gradient.
-    wrong = torch.sigmoid(-16 * decisions.tempered)
-    predicted = torch.where(decisions.truth > 0.5, 1 - wrong, wrong)
-    both, either = (predicted * lesion).sum(dim=1), (predicted + lesion).sum(dim=1)
-    return 1 - (2 * both + 1) / (either + 1)
+    wrong = decisions.by_region(torch.sigmoid(-16 * decisions.tempered))
+    own = decisions.own.to(wrong)
+    both = (own * (1 - wrong)).sum(dim=2)
+    either = both + (decisions.other * wrong).sum(dim=2) + own.sum(dim=2)
+    share = decisions.counted.to(wrong)
+    return (share * (1 - (2 * both + 1) / (either + 1))).sum(dim=1)
 
 
 def survival_risk(decisions: Decisions) -> Tensor:

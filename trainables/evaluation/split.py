@@ -52,6 +52,7 @@ class Evaluation:
         prior: What the trivial predictors, the references of skills, learned from the train split;
             without one, only those that need no training are evaluated.
         scores: Gathers the scores of each sample, beside the states; stays in this process.
+        size: How many classes, foregrounds or labels there are, where no prior tells.
     """
 
     def __init__(
@@ -60,13 +61,16 @@ class Evaluation:
         task: Task,
         prior: Prior | None = None,
         scores: SampleScores | None = None,
+        size: int = 0,
     ) -> None:
         self.plan = plan
         self.task = task
         self._scores = scores
         self._members = list(plan.members)
         #: By split: that of the conditions with a split of their own, and None for any other.
-        self._trivial = {member.condition.split: task.trivial(prior) for member in self._members}
+        self._trivial = {
+            member.condition.split: task.trivial(prior, size) for member in self._members
+        }
         self._metrics = [name for name, info in METRICS.items() if task.name in info.tasks]
         states: list[type[MetricState]] = state_classes(METRICS, task.name)
         self._states = {
@@ -251,7 +255,8 @@ def evaluate(
     scores of each sample. `split` is that of the batches; where the plan has conditions of its own
     for it (`Condition.split`), only these are evaluated.
     """
-    evaluation = Evaluation(plan, method.task, prior, scores)
+    size = len(method.task.trivial.names(method.manifest))
+    evaluation = Evaluation(plan, method.task, prior, scores, size)
     members, tools = plan.of_split(split), Tools(corrupt, attack)
     with frozen(network):
         for batch in batches:
@@ -273,10 +278,11 @@ def panel(
     Returns:
         image, probability and uncertainty, and for ε > 0 the same with the suffix "_attacked".
         Pictures are (n, H, W) float16: the mean of an image's channels, the middle slice of a
-        volume. Segmentation: all are pictures, and mask is one. Classification: image is a
-        picture, probability (n, K) float32 with a column for each class, at least two, uncertainty
-        (n,) float32, and label (n,) int64. Survival: probability (n, K) is that of no event up to
-        the end of each interval, and the truth is time and event, (n,) float32.
+        volume. Segmentation: all are pictures, and mask is one; of several classes or regions,
+        mask and probability are (n, columns, H, W). Classification: image is a picture,
+        probability (n, K) float32 with a column for each class, at least two, uncertainty (n,)
+        float32, and label (n,) int64. Survival: probability (n, K) is that of no event up to the
+        end of each interval, and the truth is time and event, (n,) float32.
 
     Raises:
         ValueError: a batch without the truth that the task needs.

@@ -74,7 +74,7 @@ class MetricState(MergeableState):
 class SumState(MetricState):
     """A metric that is a function of sums over images or pixels."""
 
-    #: Name to shape of each sum.
+    #: Name to shape of each sum; () also for one that takes the shape of what is added first.
     fields: ClassVar[dict[str, tuple[int, ...]]]
 
     def __init__(self, uncertainty: str | None = None) -> None:
@@ -85,18 +85,19 @@ class SumState(MetricState):
         """Add to the sums of these names."""
         for name, amount in amounts.items():
             plain = isinstance(amount, int | float | np.generic | np.ndarray)
-            self.sums[name] += amount if plain else amount.cpu().numpy()  # type: ignore[union-attr]
+            more = amount if plain else amount.cpu().numpy()  # type: ignore[union-attr]
+            self.sums[name] = np.asarray(self.sums[name] + more)
 
     def merge(self, other: Self) -> None:
         for name, amount in other.sums.items():
-            self.sums[name] += amount
+            self.sums[name] = np.asarray(self.sums[name] + amount)
 
     def state_dict(self) -> StateDict:
         return {name: amount.copy() for name, amount in self.sums.items()}
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        for name, shape in self.fields.items():
-            self.sums[name] = np.array(state[name], dtype=np.float64).reshape(shape)
+        for name in self.fields:
+            self.sums[name] = np.array(state[name], dtype=np.float64)
 
 
 def ratio(amount: np.ndarray | float, count: np.ndarray | float) -> float:
@@ -107,29 +108,6 @@ def ratio(amount: np.ndarray | float, count: np.ndarray | float) -> float:
 def exact_probability(prediction: Prediction) -> Tensor:
     """The probability in float64 and without gradient: float32 ties all from 17 log-odds on."""
     return dataclasses.replace(prediction, scores=prediction.scores.detach().double()).probability
-
-
-def foreground(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Foreground probability and truth of a segmented batch, pixel by pixel.
-
-    Returns:
-        Both (B, n) float64, without gradient. A probability that is not finite is made NaN, so
-        that it reaches the metric instead of being counted as some label.
-
-    Raises:
-        ValueError: no masks in the batch, or masks of another shape than the probability.
-    """
-    if batch.mask is None:
-        raise ValueError("this metric needs a batch with masks")
-    probability = exact_probability(prediction)
-    if probability.shape != batch.mask.shape:
-        raise ValueError(
-            f"probability {tuple(probability.shape)} and mask {tuple(batch.mask.shape)} differ; "
-            "the foreground's probability (B, 1, *spatial) is expected"
-        )
-    p = probability.flatten(1)
-    truth = batch.mask.detach().double().flatten(1)
-    return p.masked_fill(~p.isfinite(), math.nan), truth
 
 
 def classes(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -178,11 +156,6 @@ def findings(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
             "(B, K)"
         )
     return p.masked_fill(~p.isfinite(), math.nan), truth
-
-
-def label(p: Tensor) -> Tensor:
-    """Foreground where p > 0.5: a tie, which is what no evidence at all gives, is background."""
-    return p > 0.5
 
 
 def uncertainty_map(prediction: Prediction, name: str | None) -> Tensor:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
 from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.contract import Prediction
-from trustsweep.trainables.metrics.base import SumState, classes, foreground, label, ratio
+from trustsweep.trainables.metrics.base import SumState, classes, ratio
 from trustsweep.trainables.metrics.catalog import CALIBRATION_BINS
-
-#: The region reaches one pixel per this many pixels of the shorter side beyond the outlines.
-_SIDE_PER_RADIUS = 32
+from trustsweep.trainables.metrics.pixels import Pixels
 
 
 class CalibrationBins(SumState):
     """ECE = Σ n_b/n |accuracy_b − confidence_b| and MCE = max_b of the same difference.
 
-    Bins are the 15 equal parts ((b−1)/15, b/15] of top-label confidence max(p, 1 − p), the pixels
-    of all images pooled (Guo et al. 2017, arXiv:1706.04599). For two classes the lower seven stay
-    empty.
+    Bins are the 15 equal parts ((b−1)/15, b/15] of top-label confidence, max(p, 1 − p) or that of
+    the most probable class, the pixels of all images pooled (Guo et al. 2017, arXiv:1706.04599),
+    of several regions each pixel once for each region. For two classes the lower seven stay empty.
 
     The ECE of few images is above 0 however good the calibration. Beside it stand its floor and
     its debiased form. The pixels of an image are not independent, so images are the units here:
@@ -110,30 +106,27 @@ class CalibrationBins(SumState):
     def _confidences(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Top-label confidence, whether that label is right (0 or 1), (n,) float64 each, and the
         row of the batch that they are of, (n,) long."""
-        p, truth, image = self._pixels(prediction, batch)
-        return torch.maximum(p, 1 - p), (label(p) == (truth > 0.5)).to(torch.float64), image
-
-    def _pixels(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Probability and truth of the pixels to evaluate and their rows, flat."""
-        p, truth = foreground(prediction, batch)
-        rows = torch.arange(len(p), device=p.device).repeat_interleave(p.shape[1])
-        return p.flatten(), truth.flatten(), rows
+        pixels = Pixels.of(prediction, batch)
+        rows = torch.arange(len(pixels.right), device=pixels.right.device)
+        image = rows.repeat_interleave(pixels.right[0].numel() if len(rows) else 0)
+        return pixels.confidence.flatten(), pixels.right.flatten(), image
 
 
 class RegionCalibration(CalibrationBins):
     """The same over lesion ∪ prediction and what lies around them; far background hides errors.
 
-    The union is dilated by a box whose radius is 1/32 of the shorter side (2 pixels of 64, at
-    least 1). Images without lesion and prediction have no such pixels; NaN if no image has any.
+    The union, of all classes but the background, or of each region by itself, is dilated by a box
+    whose radius is 1/32 of the shorter side (2 pixels of 64, at least 1). Images without lesion and
+    prediction have no such pixels; NaN if no image has any.
     """
 
     names = ("ece_region", "mce_region", "ece_region_floor", "ece_region_debiased")
 
-    def _pixels(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        p, truth = foreground(prediction, batch)
-        region = region_of(p, truth, prediction.scores.shape[2:])
-        chosen = region.flatten().nonzero()[:, 0]
-        return p.flatten()[chosen], truth.flatten()[chosen], chosen // p.shape[1]
+    def _confidences(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        pixels = Pixels.of(prediction, batch)
+        chosen = pixels.region.flatten().nonzero()[:, 0]
+        image = chosen // max(pixels.right[:1].numel(), 1)
+        return pixels.confidence.flatten()[chosen], pixels.right.flatten()[chosen], image
 
 
 class ClassCalibration(CalibrationBins):
@@ -166,42 +159,21 @@ def bin_of(confidence: Tensor) -> Tensor:
     return part.long() - 1
 
 
-def region_of(p: Tensor, truth: Tensor, spatial: Sequence[int]) -> Tensor:
-    """(B, n) bool: the pixels of `RegionCalibration`, from probability and truth (B, n)."""
-    union = label(p) | (truth > 0.5) | p.isnan()
-    radius = max(1, round(min(spatial) / _SIDE_PER_RADIUS))
-    return dilate(union.reshape(len(p), *spatial), radius).reshape(p.shape)
-
-
-def image_gaps(p: Tensor, truth: Tensor, region: Tensor | None = None) -> Tensor:
+def image_gaps(pixels: Pixels, region: Tensor | None = None) -> Tensor:
     """Σ (correct − confidence) of each image's pixels in each bin: what an ECE is made of.
 
     Args:
-        p, truth: (B, n) of the foreground.
-        region: (B, n) bool, the pixels that count; all if None.
+        pixels: Of B images, with D decisions for each pixel.
+        region: (B, D, n) bool, the pixels that count; all if None.
 
     Returns:
-        (B, 15) float64. With N pixels, ECE = Σ_b |Σ_images gap_b| / N.
+        (B, D, 15) float64. With N pixels, ECE = Σ_b |Σ_images gap_b| / N.
     """
-    confidence = torch.maximum(p, 1 - p)
-    gap = (label(p) == (truth > 0.5)).to(torch.float64) - confidence
+    gap = pixels.right - pixels.confidence
     if region is not None:
         gap = torch.where(region, gap, 0)
-    gaps = p.new_zeros(len(p), CALIBRATION_BINS, dtype=torch.float64)
-    return gaps.scatter_add_(1, bin_of(confidence), gap)
-
-
-def dilate(region: Tensor, radius: int) -> Tensor:
-    """Every pixel within `radius` (Chebyshev) of a true one: (B, *spatial) bool to the same."""
-    dims = region.ndim - 1
-    pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[dims]
-    grown = region.unsqueeze(1).to(torch.float32)
-    # A box is the same as one line per axis, at a fraction of the cost.
-    for axis in range(dims):
-        kernel = [2 * radius + 1 if i == axis else 1 for i in range(dims)]
-        padding = [radius if i == axis else 0 for i in range(dims)]
-        grown = pool(grown, kernel, stride=1, padding=padding)
-    return grown.squeeze(1) > 0
+    gaps = gap.new_zeros(*gap.shape[:2], CALIBRATION_BINS)
+    return gaps.scatter_add_(2, bin_of(pixels.confidence), gap)
 
 
 def folded_mean(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:

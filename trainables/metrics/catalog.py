@@ -75,9 +75,12 @@ class MetricInfo:
 def _states(
     segmentation: str = "", classification: str = "", multilabel: str = "", survival: str = ""
 ) -> dict[TaskName, str]:
-    """The states of a metric by task, given as "module:Class" of this package."""
+    """The states of a metric by task, given as "module:Class" of this package; those of
+    segmentation take one lesion, several classes and regions."""
     given = {
         TaskName.SEGMENTATION: segmentation,
+        TaskName.MULTICLASS_SEGMENTATION: segmentation,
+        TaskName.REGION_SEGMENTATION: segmentation,
         TaskName.CLASSIFICATION: classification,
         TaskName.MULTILABEL: multilabel,
         TaskName.SURVIVAL: survival,
@@ -188,13 +191,24 @@ METRICS = MetricTable(
     _merit(
         "dice",
         _OVERLAP,
-        "Dice overlap of lesion and prediction, mean over images; 1 where both are empty",
+        "Dice overlap of lesion and prediction, mean over images (then over classes or regions); 1 "
+        "where both are empty",
     ),
-    _merit("dice_lesion", _OVERLAP, "Dice overlap, mean over the images with a lesion"),
-    _merit("iou", _OVERLAP, "Intersection over union of both, mean over images"),
+    _merit(
+        "dice_lesion",
+        _OVERLAP,
+        "Dice overlap, mean over the images with a lesion (or with each class or region, then over "
+        "these)",
+    ),
+    _merit("iou", _OVERLAP, "Intersection over union of both, mean as of Dice"),
     _merit("dice_micro", _OVERLAP, "Dice overlap of all pixels pooled"),
     _merit("iou_micro", _OVERLAP, "Intersection over union of all pixels pooled"),
-    _blind("false_alarms", _OVERLAP, "Share of the images without a lesion where one is predicted"),
+    _blind(
+        "false_alarms",
+        _OVERLAP,
+        "Share of the images without a lesion (or without each class or region, then the mean over "
+        "these) where one is predicted",
+    ),
     _blind(
         "false_alarm_volume",
         _OVERLAP,

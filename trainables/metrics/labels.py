@@ -106,11 +106,13 @@ class LabelCalibration(CalibrationBins):
     Labels of an image are not independent, so images are the units of the floor, as of pixels.
     """
 
-    def _pixels(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _confidences(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         p, truth = findings(prediction, batch)
         rows = torch.arange(len(p), device=p.device).repeat_interleave(p.shape[1])
         known = ~truth.flatten().isnan()
-        return p.flatten()[known], truth.flatten()[known], rows[known]
+        p, truth = p.flatten()[known], truth.flatten()[known]
+        right = ((p > 0.5) == (truth > 0.5)).to(torch.float64)
+        return torch.maximum(p, 1 - p), right, rows[known]
 
 
 class LabelShift(Shift):

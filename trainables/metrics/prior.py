@@ -14,10 +14,12 @@ class Prior:
 
     Attributes:
         counts: (K,) images of each class; None but for classifications.
-        mean: (*spatial) float32 in [0, 1], the share of the images with a lesion at each pixel;
-            None but for segmentations.
-        fixed: (*spatial) bool, the mask that, given for every image with a lesion, has the
-            largest pooled Dice on these; None but for segmentations.
+        mean: (C, *spatial) float32 in [0, 1], the share of the images with each foreground (the
+            lesion; each class but the background; each region) at each pixel; None but for
+            segmentations.
+        fixed: (C, *spatial) bool, for each foreground the mask that, given for every image that has
+            it, has the largest pooled Dice on these; of classes that exclude each other, pixels of
+            several are left to the commonest there. None but for segmentations.
         rates: (K,) share of the images, among those where it is known, that have each label; NaN
             where it is never known. None but for several labels.
         survival: (2, K) probabilities of no event up to the end of each interval, by Kaplan and

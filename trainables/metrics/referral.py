@@ -10,8 +10,9 @@ import torch
 
 from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.contract import Prediction
-from trustsweep.trainables.metrics.base import MetricState, foreground, uncertainty_map
-from trustsweep.trainables.metrics.overlap import dice
+from trustsweep.trainables.metrics.base import MetricState, uncertainty_map
+from trustsweep.trainables.metrics.overlap import dice, image_dice, macro, shares
+from trustsweep.trainables.metrics.pixels import Pixels
 from trustsweep.trainables.metrics.samples import SampleState
 from trustsweep.trainables.metrics.sparsification import mean_risks
 from trustsweep.trainables.uncertainty import image_score
@@ -23,32 +24,36 @@ class Segmented:
 
     Attributes:
         uncertainty: (n,) float64, the mean of the uncertainty map; larger is less certain.
-        dice: (n,) float64 in [0, 1], 1 where neither lesion nor prediction is; NaN where a
+        error: (n,) float64 in [0, 1], 1 − Dice of the image (`overlap.image_dice`); NaN where a
             probability is.
-        lesion: (n,) bool, whether there is a lesion.
+        dice: (n, C) float64 in [0, 1] of each foreground, 1 where it is neither true nor predicted;
+            NaN where a probability is.
+        lesion: (n, C) bool, whether there is a lesion, or something of each class or region.
     """
 
     uncertainty: np.ndarray
+    error: np.ndarray
     dice: np.ndarray
     lesion: np.ndarray
 
     def __len__(self) -> int:
         return len(self.dice)
 
-    @property
-    def error(self) -> np.ndarray:
-        """(n,) float64: 1 − Dice."""
-        return 1 - self.dice
-
     def select(self, kept: np.ndarray) -> Segmented:
         """The images where `kept` (n,) is true."""
-        return Segmented(self.uncertainty[kept], self.dice[kept], self.lesion[kept])
+        return Segmented(
+            self.uncertainty[kept], self.error[kept], self.dice[kept], self.lesion[kept]
+        )
 
     def quality(self) -> dict[str, float]:
-        """Mean Dice of all images ("dice") and of those with a lesion ("dice_lesion"); NaN without
-        such an image."""
-        means = {"dice": self.dice, "dice_lesion": self.dice[self.lesion]}
-        return {name: float(v.mean()) if len(v) else math.nan for name, v in means.items()}
+        """1 − the mean error ("dice"), and "dice_lesion" as `Overlap` has it; NaN without such an
+        image."""
+        lesion = self.lesion.sum(axis=0)
+        there = shares(np.where(self.lesion, self.dice, 0).sum(axis=0), lesion)
+        return {
+            "dice": float(1 - self.error.mean()) if len(self) else math.nan,
+            "dice_lesion": macro(there, lesion > 0),
+        }
 
 
 class Referral(SampleState, MetricState):
@@ -65,19 +70,21 @@ class Referral(SampleState, MetricState):
     names = ("aurc", "e_aurc")
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
-        p, truth = foreground(prediction, batch)
+        pixels = Pixels.of(prediction, batch)
         doubt = image_score("mean", uncertainty_map(prediction, self.uncertainty))
-        self.add(batch.sample_id, [doubt, dice(p, truth), truth.sum(dim=1) > 0])
+        lesion = pixels.truth.any(dim=2)
+        self.add(batch.sample_id, [doubt, 1 - image_dice(pixels), dice(pixels), lesion])
 
     @property
     def answers(self) -> Segmented:
         """The images themselves, in the order of `rows`."""
-        rows = self.rows if len(self.rows) else np.zeros((0, 3))
-        return Segmented(rows[:, 0], rows[:, 1], rows[:, 2] > 0)
+        rows = self.rows if len(self.rows) else np.zeros((0, 4))
+        end = (rows.shape[1] + 2) // 2
+        return Segmented(rows[:, 0], rows[:, 1], rows[:, 2:end], rows[:, end:] > 0)
 
     def compute(self) -> dict[str, float]:
         answers = self.answers
-        if not len(answers) or np.isnan(answers.dice).any():
+        if not len(answers) or np.isnan(answers.error).any():
             return dict.fromkeys(self.names, math.nan)
         area, best = mean_risks(
             torch.from_numpy(answers.error).unsqueeze(0),

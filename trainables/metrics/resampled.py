@@ -32,25 +32,78 @@ def _mean(values: NDArray[Any]) -> Statistic:
     return lambda weights: _ratio(weights @ values, weights.sum(axis=1))
 
 
-def _some(values: NDArray[Any], counted: NDArray[Any]) -> Statistic:
-    """The mean over some of the images; NaN for a resample without any."""
-    amount, count = np.where(counted, values, 0).astype(np.float64), counted.astype(np.float64)
-    return lambda weights: _ratio(weights @ amount, weights @ count)
+def _macro(
+    amount: NDArray[Any],
+    count: NDArray[Any],
+    occurs: NDArray[Any] | None = None,
+    empty: float = math.nan,
+) -> Statistic:
+    """amount / count of each foreground, from (n, C) each, and their mean.
+
+    Left out are those with a count of 0 in a resample, and those that do not occur in it, of
+    `occurs` (n, C): a foreground that is neither true nor predicted, unless there is no other.
+    `empty` where there is none at all.
+    """
+    amount, count = amount.astype(np.float64), count.astype(np.float64)
+
+    def statistic(weights: Floats) -> Floats:
+        total, number = weights @ amount, weights @ count
+        counted = number > 0
+        if occurs is not None:
+            there = weights @ occurs.astype(np.float64) > 0
+            counted &= there | ~there.any(axis=1, keepdims=True)
+        values = np.divide(total, number, out=np.zeros_like(total), where=counted)
+        counts = counted.sum(axis=1) * 1.0
+        return _ratio(values.sum(axis=1), counts, empty)
+
+    return statistic
 
 
-def _micro(part: NDArray[Any], whole: NDArray[Any]) -> Statistic:
-    return lambda weights: _ratio(weights @ part, weights @ whole, empty=1.0)
+def _each(columns: Columns, name: str) -> NDArray[Any]:
+    """(n, C): a column of one foreground, or of several."""
+    return columns[name].reshape(len(columns[name]), -1)
 
 
-def _both(columns: Columns) -> NDArray[Any]:
-    """Pixels of each image that are both lesion and prediction, from its Dice."""
-    return columns["dice"] * (columns["lesion_pixels"] + columns["predicted_pixels"]) / 2
+class _Masks:
+    """The overlaps of n images with C foregrounds, (n, C) each."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.dice = _each(columns, "dice")
+        self.lesion = _each(columns, "lesion_pixels")
+        self.predicted = _each(columns, "predicted_pixels")
+        self.size = self.lesion + self.predicted
+        self.both = self.dice * self.size / 2
+        self.occurs = (self.size > 0) | np.isnan(self.dice)
+
+    def mean(self, values: NDArray[Any]) -> Statistic:
+        return _macro(values, np.ones_like(values), self.occurs)
+
+
+def _dice(columns: Columns) -> Statistic:
+    masks = _Masks(columns)
+    return masks.mean(masks.dice)
+
+
+def _dice_lesion(columns: Columns) -> Statistic:
+    masks = _Masks(columns)
+    there = masks.lesion > 0
+    return _macro(np.where(there, masks.dice, 0), there)
+
+
+def _false_alarms(columns: Columns) -> Statistic:
+    masks = _Masks(columns)
+    clear = masks.lesion == 0
+    return _macro(np.where(clear, masks.predicted > 0, 0), clear)
 
 
 def _iou(columns: Columns) -> Statistic:
-    both = _both(columns)
-    union = columns["lesion_pixels"] + columns["predicted_pixels"] - both
-    return _mean(_ratio(both, union, empty=1.0))
+    masks = _Masks(columns)
+    return masks.mean(_ratio(masks.both, masks.size - masks.both, empty=1.0))
+
+
+def _dice_micro(columns: Columns) -> Statistic:
+    masks = _Masks(columns)
+    return _macro(2 * masks.both, masks.size, empty=1.0)
 
 
 def _binned(gaps: NDArray[Any], counts: NDArray[Any]) -> Statistic:
@@ -358,18 +411,16 @@ def _of_known(make: Callable[[Columns], Statistic]) -> Callable[[Columns], Stati
 
 #: By a metric's own name, of the columns of `tasks.segmentation`.
 SEGMENTATION: Mapping[str, Callable[[Columns], Statistic]] = {
-    "dice_lesion": lambda c: _some(c["dice"], c["lesion_pixels"] > 0),
-    "false_alarms": lambda c: _some(c["predicted_pixels"] > 0, c["lesion_pixels"] == 0),
-    "dice": lambda c: _mean(c["dice"]),
+    "dice_lesion": _dice_lesion,
+    "false_alarms": _false_alarms,
+    "dice": _dice,
     "iou": _iou,
-    "dice_micro": lambda c: _micro(
-        2 * _both(c), c["lesion_pixels"] + c["predicted_pixels"]
-    ),
+    "dice_micro": _dice_micro,
     "ece": lambda c: _binned(c["gap"], c["pixels"]),
     "ece_region": lambda c: _binned(c["region_gap"], c["region_pixels"]),
     "brier": lambda c: _mean(c["brier"]),
     "ause": lambda c: _mean(c["ause"]),
-}  # fmt: skip
+}
 #: Of the columns of `tasks.classification`.
 CLASSIFICATION: Mapping[str, Callable[[Columns], Statistic]] = {
     "accuracy": lambda c: _mean(c["correct"]),

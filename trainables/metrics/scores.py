@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from trustsweep.data_pipelines.schema import Batch
-from trustsweep.trainables.metrics.base import SumState, classes, foreground, ratio
+from trustsweep.trainables.metrics.base import SumState, classes, ratio
 from trustsweep.trainables.metrics.catalog import NLL_CLAMP
 
 if TYPE_CHECKING:
@@ -13,21 +13,22 @@ if TYPE_CHECKING:
 
 
 class ProperScores(SumState):
-    """Negative log-likelihood and Brier score, mean over the pixels of all images.
+    """Negative log-likelihood and Brier score, mean over the pixels of all images and regions.
 
-    NLL = −[y ln p + (1 − y) ln(1 − p)] in nats, with p kept 1e-7 away from 0 and 1, so that one
-    wrong pixel costs 16.1 at most. Brier = (p − y)², of the foreground alone (0 to 1).
+    NLL = −ln of what was given to the truth, in nats, kept 1e-7 away from 0 and 1, so that one
+    wrong pixel costs 16.1 at most. Brier = (p − y)² of the foreground or of each region alone (0 to
+    1), of K classes ½ Σ_k (p_k − [k = y])², which is the same for two.
     """
 
     names = ("nll", "brier")
     fields: ClassVar[dict[str, tuple[int, ...]]] = {"pixels": (), "nll": (), "brier": ()}
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
-        p, truth = foreground(prediction, batch)
-        miss = (p - truth).abs()
-        # Of a truth that is 0 or 1, 1 − |p − y| is the probability that was given to it.
-        likelihood = (1 - miss).clamp(NLL_CLAMP, 1 - NLL_CLAMP).log()
-        self.add(pixels=p.numel(), nll=-likelihood.sum(), brier=(miss * miss).sum())
+        from trustsweep.trainables.metrics.pixels import Pixels
+
+        pixels = Pixels.of(prediction, batch)
+        likelihood = (1 - pixels.miss).clamp(NLL_CLAMP, 1 - NLL_CLAMP).log()
+        self.add(pixels=pixels.miss.numel(), nll=-likelihood.sum(), brier=pixels.squares.sum())
 
     def compute(self) -> dict[str, float]:
         return {name: ratio(self.sums[name], self.sums["pixels"]) for name in self.names}

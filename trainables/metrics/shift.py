@@ -10,8 +10,9 @@ from torch import Tensor
 
 from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.contract import Prediction
-from trustsweep.trainables.metrics.base import classes, foreground, uncertainty_map
-from trustsweep.trainables.metrics.overlap import dice
+from trustsweep.trainables.metrics.base import classes, uncertainty_map
+from trustsweep.trainables.metrics.overlap import image_dice
+from trustsweep.trainables.metrics.pixels import Pixels
 from trustsweep.trainables.metrics.ranking import auroc
 from trustsweep.trainables.metrics.samples import SampleState
 from trustsweep.trainables.uncertainty import image_score
@@ -46,7 +47,7 @@ class Shift(SampleState):
 
     def _merit(self, prediction: Prediction, batch: Batch) -> Tensor:
         """(B,): how right the prediction is for each image."""
-        return dice(*foreground(prediction, batch))
+        return image_dice(Pixels.of(prediction, batch))
 
 
 class ClassShift(Shift):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.contract import Prediction
-from trustsweep.trainables.metrics.base import SumState, foreground, ratio, uncertainty_map
+from trustsweep.trainables.metrics.base import SumState, ratio, uncertainty_map
+from trustsweep.trainables.metrics.pixels import Pixels
 
 
 def ause(error: Tensor, uncertainty: Tensor) -> Tensor:
@@ -59,15 +60,18 @@ def mean_risks(error: Tensor, uncertainty: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Sparsification(SumState):
-    """AUSE of the pixels of each image with the error |y − p|, then the mean over images."""
+    """AUSE of the pixels of each image, then the mean over images.
+
+    The error of a pixel is 1 less the probability of its truth, |y − p|; of regions, their mean.
+    """
 
     names = ("ause",)
     fields: ClassVar[dict[str, tuple[int, ...]]] = {"images": (), "ause": ()}
 
     def update(self, prediction: Prediction, batch: Batch) -> None:
-        p, truth = foreground(prediction, batch)
+        miss = Pixels.of(prediction, batch).miss.mean(dim=1)
         uncertainty = uncertainty_map(prediction, self.uncertainty).flatten(1)
-        self.add(images=len(p), ause=ause((truth - p).abs(), uncertainty).sum())
+        self.add(images=len(miss), ause=ause(miss, uncertainty).sum())
 
     def compute(self) -> dict[str, float]:
         return {"ause": ratio(self.sums["ause"], self.sums["images"])}

@@ -15,9 +15,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
-from trustsweep.trainables.metrics.base import ratio
 from trustsweep.trainables.metrics.catalog import METRICS, NLL_CLAMP
-from trustsweep.trainables.metrics.overlap import Overlap
+from trustsweep.trainables.metrics.overlap import Overlap, shares
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.resampled import SURVIVAL, kaplan_meier
 from trustsweep.trainables.metrics.scores import ProperScores
@@ -40,13 +39,14 @@ class TrivialPredictors(ABC):
 
     Args:
         prior: Of the train split; without one, only predictors that need none.
+        size: How many classes, foregrounds or labels there are, where a prior does not tell.
     """
-
-    def __init__(self, prior: Prior | None = None) -> None:
-        self._prior = prior
 
     #: The columns of the shards that hold the ground truth.
     columns: ClassVar[tuple[str, ...]] = ("label",)
+
+    def __init__(self, prior: Prior | None = None, size: int = 0) -> None:
+        self._prior = prior
 
     @staticmethod
     def stored_truth(columns: Sequence[np.ndarray], manifest: Manifest) -> np.ndarray:
@@ -54,13 +54,18 @@ class TrivialPredictors(ABC):
         return columns[0]
 
     @staticmethod
+    def names(manifest: Manifest) -> tuple[str, ...]:
+        """The names of the classes, foregrounds or labels, in their order."""
+        return manifest.classes
+
+    @staticmethod
     @abstractmethod
     def truth(batch: Batch) -> np.ndarray:
         """The ground truth of a batch, as numpy. Raises ValueError where it has none."""
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def learn(truths: Iterable[np.ndarray]) -> Prior:
+    def learn(cls, truths: Iterable[np.ndarray], size: int = 0) -> Prior:
         """What can be learned from the train split without its images, given its ground truths.
 
         Raises ValueError for none.
@@ -99,7 +104,7 @@ class TrivialClasses(TrivialPredictors):
     Brier score ½ Σ_k s_k |q − e_k|² and its NLL −Σ_k s_k ln q_k with s_k the share of class k.
     """
 
-    def __init__(self, prior: Prior | None = None) -> None:
+    def __init__(self, prior: Prior | None = None, size: int = 0) -> None:
         super().__init__(prior)
         self._counts = np.zeros(0)
         self._learned = None if prior is None else prior.counts
@@ -111,14 +116,14 @@ class TrivialClasses(TrivialPredictors):
             raise ValueError("trivial classifications need a batch with labels")
         return batch.label.detach().cpu().numpy()
 
-    @staticmethod
-    def learn(truths: Iterable[np.ndarray]) -> Prior:
+    @classmethod
+    def learn(cls, truths: Iterable[np.ndarray], size: int = 0) -> Prior:
         counts = np.zeros(0)
         for labels in truths:
             counts = _added(counts, np.bincount(labels))
         if not len(counts):
             raise ValueError("a prior needs the labels of the train split")
-        return Prior(counts=counts)
+        return Prior(counts=_added(counts, np.zeros(size)))
 
     def add(self, truth: np.ndarray) -> None:
         self._counts = _added(self._counts, np.bincount(truth))
@@ -156,7 +161,7 @@ class TrivialLabels(TrivialPredictors):
     1 − r elsewhere.
     """
 
-    def __init__(self, prior: Prior | None = None) -> None:
+    def __init__(self, prior: Prior | None = None, size: int = 0) -> None:
         super().__init__(prior)
         self._total = np.zeros((2, 0))
         self._learned = None if prior is None else prior.rates
@@ -168,8 +173,8 @@ class TrivialLabels(TrivialPredictors):
             raise ValueError("trivial predictions of several labels need a batch with labels")
         return batch.label.detach().double().cpu().numpy()
 
-    @staticmethod
-    def learn(truths: Iterable[np.ndarray]) -> Prior:
+    @classmethod
+    def learn(cls, truths: Iterable[np.ndarray], size: int = 0) -> Prior:
         total = np.zeros((2, 0))
         for labels in truths:
             total = _label_counts(total, labels)
@@ -212,8 +217,8 @@ class TrivialSurvival(TrivialPredictors):
 
     columns = ("time", "event")
 
-    def __init__(self, prior: Prior | None = None) -> None:
-        super().__init__(prior)
+    def __init__(self, prior: Prior | None = None, size: int = 0) -> None:
+        super().__init__(prior, size)
         self._truths: list[np.ndarray] = []
         self._learned = None if prior is None else prior.survival
 
@@ -234,7 +239,12 @@ class TrivialSurvival(TrivialPredictors):
         return np.stack([part.detach().double().cpu().numpy() for part in parts], axis=1)
 
     @staticmethod
-    def learn(truths: Iterable[np.ndarray]) -> Prior:
+    def names(manifest: Manifest) -> tuple[str, ...]:
+        """None: intervals have no names."""
+        return ()
+
+    @classmethod
+    def learn(cls, truths: Iterable[np.ndarray], size: int = 0) -> Prior:
         known = _known_times([*truths])
         if not len(known):
             raise ValueError("a prior needs the times of the train split")
@@ -276,23 +286,30 @@ class _ConstantMask(NamedTuple):
     """The prediction of a trivial predictor for every image of n pixels.
 
     Attributes:
-        mask: (n / 8,) uint8, the pixels called lesion, eight to a byte.
-        area: How many these are.
-        nll, brier: What a pixel costs, (2, n): one without a lesion, and one with it.
+        mask: (C, n / 8) uint8, the pixels called each foreground, eight to a byte.
+        area: (C,) how many these are.
+        nll, brier: What a pixel costs, (T, n), for each truth that it can have: one of K classes,
+            or each foreground in turn absent, then each present.
     """
 
     mask: np.ndarray
-    area: int
+    area: np.ndarray
     nll: np.ndarray
     brier: np.ndarray
 
     @classmethod
-    def of(cls, p: np.ndarray) -> Self:
-        """From the probability of each pixel, (n,) float64."""
-        mask = p > 0.5
-        likelihood = np.clip([1 - p, p], NLL_CLAMP, 1 - NLL_CLAMP)
-        brier = np.stack([p * p, (1 - p) * (1 - p)])
-        return cls(np.packbits(mask), int(mask.sum()), -np.log(likelihood), brier)
+    def of(cls, p: np.ndarray, exclusive: bool) -> Self:
+        """From the probability of each foreground, (C, n) float64."""
+        if exclusive:
+            p = np.concatenate([1 - p.sum(axis=0, keepdims=True), p]).clip(0, 1)
+            mask = p.argmax(axis=0) == np.arange(1, len(p))[:, None]
+            costs = ((p * p).sum(axis=0) - 2 * p + 1) / 2
+        else:
+            mask = p > 0.5
+            costs = np.concatenate([p * p, (1 - p) * (1 - p)])
+            p = np.concatenate([1 - p, p])
+        nll = -np.log(np.clip(p, NLL_CLAMP, 1 - NLL_CLAMP))
+        return cls(np.packbits(mask, axis=1), mask.sum(axis=1).astype(np.float64), nll, costs)
 
 
 class TrivialMasks(TrivialPredictors):
@@ -302,100 +319,189 @@ class TrivialMasks(TrivialPredictors):
     lesion at each pixel, and overlaps from counts of bits. The best constant probability is the
     share of lesion pixels among all, so that its Brier score is r(1 − r); as a mask it is empty, or
     full where r > ½.
+
+    Here masks are those of independent regions; of a single lesion there is one.
     """
 
     columns = ("mask",)
+    #: Whether a pixel has one class of several, the background first.
+    exclusive: ClassVar[bool] = False
 
-    def __init__(self, prior: Prior | None = None) -> None:
+    def __init__(self, prior: Prior | None = None, size: int = 0) -> None:
         super().__init__(prior)
-        names = [EMPTY_MASK, FULL_MASK]
-        if prior is not None:
-            names += [MEAN_MASK, FIXED_MASK]
-        self._states = {name: (Overlap(), ProperScores()) for name in names}
+        self._size = size if self.exclusive else 0
+        if prior is not None and prior.mean is not None:
+            self._size = len(prior.mean)
+        self._states: dict[str, tuple[Overlap, ProperScores]] = {}
         self._masks: dict[tuple[int, ...], dict[str, _ConstantMask]] = {}
 
     @staticmethod
+    def names(manifest: Manifest) -> tuple[str, ...]:
+        return manifest.regions or manifest.classes[1:]
+
+    @staticmethod
     def truth(batch: Batch) -> np.ndarray:
-        """The masks, (B, 1, *spatial) uint8, 0 or 1."""
+        """The masks, (B, 1 or R, *spatial) uint8: 0 or 1, or the class."""
         if batch.mask is None:
             raise ValueError("trivial segmentations need a batch with masks")
         return batch.mask.detach().byte().cpu().numpy()
 
-    @staticmethod
-    def learn(truths: Iterable[np.ndarray]) -> Prior:
-        total, images, with_lesion = np.zeros(()), 0, 0
+    @classmethod
+    def learn(cls, truths: Iterable[np.ndarray], size: int = 0) -> Prior:
+        total, images, having = np.zeros(()), 0, np.zeros(0)
         for masks in truths:
-            total = total + masks[:, 0].sum(axis=0, dtype=np.float64)
-            images += len(masks)
-            with_lesion += int(masks.reshape(len(masks), -1).any(axis=1).sum())
+            rows = cls._members(masks, max(size, len(having)))
+            images += len(rows)
+            having = _added(having, rows.any(axis=tuple(range(2, rows.ndim))).sum(axis=0))
+            more = rows.sum(axis=0, dtype=np.float64)
+            if total.ndim and len(total) < len(more):
+                # A class that earlier images did not show.
+                total = np.concatenate([total, np.zeros_like(more[len(total) :])])
+            total = total + more
         if not total.ndim:
             raise ValueError("a prior needs the masks of the train split")
-        return Prior(mean=(total / images).astype(np.float32), fixed=_fixed(total, with_lesion))
+        fixed = np.stack([_fixed(one, int(n)) for one, n in zip(total, having, strict=True)])
+        if cls.exclusive:
+            commonest = np.where(fixed, total, -1).argmax(axis=0)
+            fixed &= commonest == np.arange(len(total)).reshape(-1, *[1] * commonest.ndim)
+        return Prior(mean=(total / images).astype(np.float32), fixed=fixed)
 
     def add(self, truth: np.ndarray) -> None:
-        rows = truth.reshape(len(truth), -1)
-        pixels = rows.shape[1]
-        with_lesion = rows.sum(axis=0, dtype=np.float64)
-        images = np.stack([len(rows) - with_lesion, with_lesion])
-        bits = np.packbits(rows, axis=1)
+        member = self._members(truth, self._size)
+        if self._size not in (0, member.shape[1]):
+            raise ValueError(f"{member.shape[1]} classes or regions, where there were {self._size}")
+        self._size = member.shape[1]
+        rows = member.reshape(*member.shape[:2], -1)
+        pixels = rows.shape[2]
+        present = rows.sum(axis=0, dtype=np.float64)
+        absent = len(rows) - (present.sum(axis=0, keepdims=True) if self.exclusive else present)
+        images = np.concatenate([absent, present])
+        bits = np.packbits(rows, axis=2)
         lesion = _ones(bits)
         for name, constant in self._constant_masks(truth.shape[2:]).items():
-            overlap, scores = self._states[name]
-            predicted = np.full(len(rows), constant.area, np.float64)
+            overlap, scores = self._state(name)
+            predicted = np.broadcast_to(constant.area, lesion.shape)
             overlap.count(_ones(bits & constant.mask), predicted, lesion, pixels=pixels)
             scores.add(
-                pixels=rows.size,
+                pixels=images.sum(),
                 nll=(images * constant.nll).sum(),
                 brier=(images * constant.brier).sum(),
             )
 
     def merge(self, other: Self) -> None:
-        for name, states in self._states.items():
-            for mine, theirs in zip(states, other._states[name], strict=True):
+        self._size = max(self._size, other._size)
+        for name, states in other._states.items():
+            for mine, theirs in zip(self._state(name), states, strict=True):
                 mine.merge(theirs)
 
     def metrics(self) -> dict[str, dict[str, float]]:
+        names = [EMPTY_MASK, *self._full]
+        if self._prior is not None:
+            names += [MEAN_MASK, FIXED_MASK]
         metrics = {
             name: {**overlap.compute(), **scores.compute()}
-            for name, (overlap, scores) in self._states.items()
+            for name, (overlap, scores) in ((name, self._state(name)) for name in names)
         }
-        overlap, scores = self._states[EMPTY_MASK]
-        rate = ratio(overlap.sums["lesion"], scores.sums["pixels"])
-        likely = np.clip([1 - rate, rate], NLL_CLAMP, 1 - NLL_CLAMP)
-        metrics[BEST_CONSTANT] = {
-            **metrics[FULL_MASK if rate > 0.5 else EMPTY_MASK],
-            "nll": float(-(np.array([1 - rate, rate]) * np.log(likely)).sum()),
-            "brier": rate * (1 - rate),
-        }
-        return metrics
+        full = {name: metrics.pop(name) for name in self._full}
+        # One class everywhere: the best of them.
+        metrics[FULL_MASK] = max(full.values(), key=lambda row: row["dice_lesion"])
+        metrics[BEST_CONSTANT] = self._best_constant()
+        order = [EMPTY_MASK, FULL_MASK, *names[1 + len(full) :], BEST_CONSTANT]
+        return {name: metrics[name] for name in order}
+
+    def _best_constant(self) -> dict[str, float]:
+        empty, scores = self._state(EMPTY_MASK)
+        rows = 1 if self.exclusive else self._size
+        # Pixels of each foreground, each counted with all others.
+        pixels = scores.sums["pixels"] / max(rows, 1)
+        rate = shares(np.atleast_1d(empty.sums["lesion"]), pixels)
+        if self.exclusive:
+            rate = np.concatenate([[1 - rate.sum()], rate])
+            likelier = int(rate.argmax())
+            name = EMPTY_MASK if likelier == 0 else f"{FULL_MASK} {likelier}"
+            overlap = self._state(name)[0]
+            nll, brier = -rate * np.log(_likely(rate)), (1 - (rate * rate).sum()) / 2
+            return {**overlap.compute(), "nll": float(nll.sum()), "brier": float(brier)}
+        overlap, full, large = Overlap(), self._state(FULL_MASK)[0], rate > 0.5
+        for name, amount in empty.sums.items():
+            # Each foreground is called empty or full by itself.
+            chosen = large if np.ndim(amount) else large.any()
+            overlap.sums[name] = np.where(chosen, full.sums[name], amount)
+        nll = -(rate * np.log(_likely(rate)) + (1 - rate) * np.log(_likely(1 - rate)))
+        brier = rate * (1 - rate)
+        return {**overlap.compute(), "nll": float(nll.mean()), "brier": float(brier.mean())}
 
     def state_dict(self) -> dict[str, Any]:
-        return {n: [s.state_dict() for s in states] for n, states in self._states.items()}
+        states = {n: [s.state_dict() for s in states] for n, states in self._states.items()}
+        return {"size": self._size, "learned": self._prior is not None, "states": states}
 
     def load(self, state: Mapping[str, Any]) -> None:
+        self._size = int(state["size"])
+        # Of the prior, only whether there is one is still asked.
+        self._prior = Prior() if state["learned"] else None
         self._states = {
             name: (Overlap.from_state_dict(overlap), ProperScores.from_state_dict(scores))
-            for name, (overlap, scores) in state.items()
+            for name, (overlap, scores) in state["states"].items()
         }
+
+    @classmethod
+    def _members(cls, masks: np.ndarray, size: int) -> np.ndarray:
+        """(B, C, *spatial) bool: where each foreground is."""
+        if not cls.exclusive:
+            return np.asarray(masks != 0)
+        size = max(size, int(masks.max(initial=0)))
+        places = np.arange(1, size + 1).reshape(-1, *[1] * (masks.ndim - 2))
+        return np.asarray(masks == places)
+
+    @property
+    def _full(self) -> list[str]:
+        if not self.exclusive:
+            return [FULL_MASK]
+        return [f"{FULL_MASK} {k}" for k in range(1, max(self._size, 1) + 1)]
+
+    def _state(self, name: str) -> tuple[Overlap, ProperScores]:
+        return self._states.setdefault(name, (Overlap(), ProperScores()))
 
     def _constant_masks(self, size: tuple[int, ...]) -> dict[str, _ConstantMask]:
         """The prediction of each predictor for images of this size."""
         if size not in self._masks:
-            zeros = np.zeros(math.prod(size))
-            given = {EMPTY_MASK: zeros, FULL_MASK: zeros + 1}
+            zeros = np.zeros((self._size, math.prod(size)))
+            given = {EMPTY_MASK: zeros}
+            for place, name in enumerate(self._full):
+                given[name] = zeros + 1
+                if self.exclusive:
+                    given[name] = zeros + (np.arange(self._size)[:, None] == place)
             if self._prior is not None:
                 assert self._prior.mean is not None
                 assert self._prior.fixed is not None
                 given[MEAN_MASK] = _resized(self._prior.mean, size, "area")
                 # The mask at another size is the one that its truth has there, too.
                 given[FIXED_MASK] = _resized(self._prior.fixed, size, "nearest-exact")
-            self._masks[size] = {name: _ConstantMask.of(p) for name, p in given.items()}
+            self._masks[size] = {
+                name: _ConstantMask.of(p, self.exclusive) for name, p in given.items()
+            }
         return self._masks[size]
+
+
+class TrivialClassMasks(TrivialMasks):
+    """The same of several classes that exclude each other, (B, 1, *spatial) their index.
+
+    The full mask is the foreground that is best at `dice_lesion` everywhere; the mean mask gives
+    every class its share of the train images at each pixel.
+    """
+
+    exclusive = True
+
+    @staticmethod
+    def names(manifest: Manifest) -> tuple[str, ...]:
+        return manifest.classes[1:]
 
 
 #: By task; each is its task's own `trivial`, found without loading torch.
 TRIVIAL: dict[TaskName, type[TrivialPredictors]] = {
     TaskName.SEGMENTATION: TrivialMasks,
+    TaskName.MULTICLASS_SEGMENTATION: TrivialClassMasks,
+    TaskName.REGION_SEGMENTATION: TrivialMasks,
     TaskName.CLASSIFICATION: TrivialClasses,
     TaskName.MULTILABEL: TrivialLabels,
     TaskName.SURVIVAL: TrivialSurvival,
@@ -403,20 +509,20 @@ TRIVIAL: dict[TaskName, type[TrivialPredictors]] = {
 
 
 def _ones(bits: np.ndarray) -> np.ndarray:
-    """How many bits of each row are set: (B, n / 8) to (B,) float64."""
-    return np.bitwise_count(bits).sum(axis=1, dtype=np.float64)
+    """How many bits of each row are set: (B, C, n / 8) to (B, C) float64."""
+    return np.bitwise_count(bits).sum(axis=2, dtype=np.float64)
 
 
 def _resized(values: np.ndarray, size: tuple[int, ...], mode: str) -> np.ndarray:
-    """Values (*spatial) at another size, in one line of float64."""
-    if values.shape == size:
-        return values.ravel().astype(np.float64)
+    """Values (C, *spatial) at another size, in C lines of float64."""
+    if values.shape[1:] == size:
+        return values.reshape(len(values), -1).astype(np.float64)
     # At a rung alone: a study is checked at full size.
     import torch
     import torch.nn.functional as F
 
-    whole = torch.from_numpy(values).double()[None, None]
-    return F.interpolate(whole, size, mode=mode).numpy().ravel()
+    whole = torch.from_numpy(values).double()[None]
+    return F.interpolate(whole, size, mode=mode).numpy().reshape(len(values), -1)
 
 
 def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -425,6 +531,10 @@ def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     total[: len(one)] += one
     total[: len(other)] += other
     return total
+
+
+def _likely(p: np.ndarray) -> np.ndarray:
+    return np.clip(p, NLL_CLAMP, 1 - NLL_CLAMP)
 
 
 def _label_counts(total: np.ndarray, labels: np.ndarray) -> np.ndarray:

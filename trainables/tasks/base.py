@@ -55,13 +55,21 @@ class Task(ABC):
     trivial: ClassVar[type[TrivialPredictors]]
     #: Metrics of a split from the scores of its samples (`columns`), by the metric's own name.
     statistics: ClassVar[Mapping[str, Callable[[Columns], Statistic]]]
-    #: Whether a sample has several labels, each with metrics of its own (`of_label`).
-    labelled: ClassVar[bool] = False
+    #: Whether a pixel or an image has one class of several; else it may have any of the foregrounds
+    #: or labels, each given by its log-odds. Two classes may share one column of log-odds.
+    exclusive: ClassVar[bool]
+    #: What a label, class or region with metrics of its own (`of_part`) is called; "" for a task
+    #: whose samples have no such parts.
+    part: ClassVar[str] = ""
     #: The `statistics` reported for groups; the first decides which condition is the worst.
     group_metrics: ClassVar[tuple[str, ...]]
 
     def __repr__(self) -> str:
         return str(self.name)
+
+    @abstractmethod
+    def outputs(self, manifest: Manifest) -> int:
+        """The columns K of the scores. Raises `UserError` for data without what is predicted."""
 
     @abstractmethod
     def truth(self, batch: Batch) -> Tensor:
@@ -98,9 +106,18 @@ class Task(ABC):
     def columns(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, Tensor]:
         """The scores of each sample, (B, ...) by name; `doubt` is the uncertainty to evaluate."""
 
-    def of_label(self, columns: Columns, label: int) -> Columns:
-        """The columns of one label alone, and of the samples where it is known."""
+    def parts(self, columns: Columns) -> np.ndarray:
+        """(n, parts): whether each sample has each part, 1 or 0; NaN where it is not known."""
+        return np.zeros((len(next(iter(columns.values()))), 0))
+
+    def of_part(self, columns: Columns, part: int) -> Columns:
+        """The columns of one part alone, and of the samples where it is known."""
         raise NotImplementedError(f"{self} predicts one label for each sample")
+
+    @abstractmethod
+    def frequencies(self, prior: Prior) -> np.ndarray:
+        """How often the train split has each class, in any unit: (K,), or of foregrounds or labels
+        on their own (K, 2), absent and present."""
 
     @abstractmethod
     def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -128,17 +145,17 @@ class SampleTask(Task):
     """A task that one row of scores for each sample predicts, so that any network with a linear
     head can have it."""
 
-    #: See `Prediction.exclusive`.
-    exclusive: ClassVar[bool] = True
-
     @abstractmethod
-    def outputs(self, manifest: Manifest) -> int:
-        """The columns of scores. Raises `UserError` for data that have nothing to tell apart."""
-
-    @abstractmethod
-    def loss(self, scores: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self,
+        scores: Tensor,
+        batch: Batch,
+        smoothing: float = 0.0,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """(B,): the negative log-likelihood in nats, of labels smoothed by s: 1 − s + s/K of the
-        target is the true one's, s/K every other one's (Szegedy et al. 2016, arXiv 1512.00567)."""
+        target is the true one's, s/K every other one's (Szegedy et al. 2016, arXiv 1512.00567).
+        `weights` are `Method.class_weights`."""
 
     @abstractmethod
     def maps(self, scores: Tensor) -> dict[str, Tensor]:

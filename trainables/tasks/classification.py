@@ -15,6 +15,7 @@ from trustsweep.trainables.attacks.losses import Decisions, margin_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import classes
+from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.trivial import TrivialClasses
 from trustsweep.trainables.tasks.base import AttackLosses, OutcomeTask, numbers
 from trustsweep.trainables.uncertainty import categorical_maps
@@ -30,6 +31,7 @@ class Classification(OutcomeTask):
     name = TaskName.CLASSIFICATION
     skill = "balanced_accuracy"
     classed = True
+    exclusive = True
     losses = AttackLosses(
         first="margin", others=("cross-entropy", "dlr"), thorough=False, to_boundary=True
     )
@@ -52,7 +54,13 @@ class Classification(OutcomeTask):
             raise UserError(f"{manifest.name}: a single class. A classifier needs at least two.")
         return len(manifest.classes)
 
-    def loss(self, scores: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self,
+        scores: Tensor,
+        batch: Batch,
+        smoothing: float = 0.0,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         label = self.truth(batch)
         if scores.shape[1] > 1:
             return F.cross_entropy(scores, label, label_smoothing=smoothing, reduction="none")
@@ -97,6 +105,9 @@ class Classification(OutcomeTask):
             "correct": torch.where(known, correct, torch.nan),
             "probability": p,
         }
+
+    def frequencies(self, prior: Prior) -> np.ndarray:
+        return np.zeros(0) if prior.counts is None else prior.counts
 
     def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return scores.double().cpu(), self.truth(batch).long().cpu()

@@ -8,16 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.attacks.losses import Decisions, margin_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.losses import known_cross_entropy
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import findings
+from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.resampled import Columns
 from trustsweep.trainables.metrics.trivial import TrivialLabels
 from trustsweep.trainables.tasks.base import AttackLosses, SampleTask, numbers
-from trustsweep.trainables.uncertainty import label_maps
+from trustsweep.trainables.uncertainty import bernoulli_maps, mean_maps
 
 
 class Multilabel(SampleTask):
@@ -28,9 +30,9 @@ class Multilabel(SampleTask):
     """
 
     name = TaskName.MULTILABEL
-    exclusive = False
     skill = "auroc"
     classed = False
+    exclusive = False
     losses = AttackLosses(
         first="margin",
         others=("cross-entropy", "masked-cross-entropy"),
@@ -39,25 +41,33 @@ class Multilabel(SampleTask):
     )
     trivial = TrivialLabels
     statistics = resampled.MULTILABEL
-    labelled = True
+    part = "label"
     group_metrics: ClassVar = ("auroc", "average_precision", "ece")
+
+    def outputs(self, manifest: Manifest) -> int:
+        if not manifest.classes:
+            raise UserError(f"{manifest.name}: names no label.")
+        return len(manifest.classes)
 
     def truth(self, batch: Batch) -> Tensor:
         if batch.label is None:
             raise ValueError(f"{self} needs a batch with labels")
         return batch.label
 
-    def outputs(self, manifest: Manifest) -> int:
-        return len(manifest.classes)
-
-    def loss(self, scores: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self,
+        scores: Tensor,
+        batch: Batch,
+        smoothing: float = 0.0,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """The mean over the labels that are known."""
         label = self.truth(batch)
-        known = ~label.isnan()
-        return known_cross_entropy(scores, label, smoothing) / known.sum(dim=1).clamp(min=1)
+        count = (~label.isnan()).sum(dim=1).clamp(min=1)
+        return known_cross_entropy(scores, label, smoothing, weights) / count
 
     def maps(self, scores: Tensor) -> dict[str, Tensor]:
-        return label_maps(scores.sigmoid())
+        return mean_maps(bernoulli_maps(scores.sigmoid()))
 
     def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
         size = len(scores)
@@ -88,9 +98,16 @@ class Multilabel(SampleTask):
         p, truth = findings(prediction, batch)
         return {"truth": truth, "probability": p}
 
-    def of_label(self, columns: Columns, label: int) -> Columns:
-        known = ~np.isnan(columns["truth"][:, label])
-        return {name: columns[name][known, label : label + 1] for name in ("truth", "probability")}
+    def parts(self, columns: Columns) -> np.ndarray:
+        return columns["truth"]
+
+    def of_part(self, columns: Columns, part: int) -> Columns:
+        known = ~np.isnan(columns["truth"][:, part])
+        return {name: columns[name][known, part : part + 1] for name in ("truth", "probability")}
+
+    def frequencies(self, prior: Prior) -> np.ndarray:
+        rates = np.zeros(0) if prior.rates is None else prior.rates
+        return np.stack([1 - rates, rates], axis=1)
 
     def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         truth = self.truth(batch)

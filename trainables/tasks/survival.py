@@ -17,6 +17,7 @@ from trustsweep.trainables.attacks.losses import Decisions, survival_harm
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.losses import known_cross_entropy
 from trustsweep.trainables.metrics import resampled
+from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.survival import followed_up, risk_groups
 from trustsweep.trainables.metrics.trivial import TrivialSurvival
 from trustsweep.trainables.tasks.base import AttackLosses, OutcomeTask, numbers
@@ -62,8 +63,14 @@ class Survival(OutcomeTask):
     def columns_of(self, manifest: Manifest) -> int:
         return self.outputs(manifest)
 
-    def loss(self, scores: Tensor, batch: Batch, smoothing: float = 0.0) -> Tensor:
-        return known_cross_entropy(scores, self._labels(scores, batch), smoothing)
+    def loss(
+        self,
+        scores: Tensor,
+        batch: Batch,
+        smoothing: float = 0.0,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        return known_cross_entropy(scores, self._labels(scores, batch), smoothing, weights)
 
     def maps(self, scores: Tensor) -> dict[str, Tensor]:
         """Of the distribution over the outcomes: which interval the event comes in, if at all."""
@@ -104,6 +111,14 @@ class Survival(OutcomeTask):
 
     def columns(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, Tensor]:
         return followed_up(prediction, batch)
+
+    def frequencies(self, prior: Prior) -> np.ndarray:
+        """Of each interval's hazard among those who reach the interval."""
+        if prior.survival is None:
+            return np.zeros((0, 2))
+        survived = prior.survival[1]
+        reached = np.append(1.0, survived[:-1])
+        return np.stack([survived, reached - survived], axis=1)
 
     def labelled_scores(self, scores: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         labels = self._labels(scores, batch)

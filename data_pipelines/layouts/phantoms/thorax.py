@@ -20,6 +20,8 @@ _SIDES = (-1, 1)
 
 #: The least share of the image that an infection covers.
 _VISIBLE = 0.004
+#: The share of its full strength above which a shadow belongs to the core of an infection.
+_CORE = 0.97
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,23 @@ class Infection:
     ragged: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """An X-ray and what is where in it; masks are (size, size) uint8, 0 or 1.
+
+    Attributes:
+        image: (size, size) uint8.
+        infections: Where each shadow has more than half its strength, inside its lung.
+        cores: Of each infection, where the shadow is nearly at full strength.
+        lungs: Both lungs, infections included.
+    """
+
+    image: NDArray[np.uint8]
+    infections: tuple[NDArray[np.uint8], ...]
+    cores: tuple[NDArray[np.uint8], ...]
+    lungs: NDArray[np.uint8]
+
+
 def draw_patient(key: str, draw: Generator) -> PhantomPatient:
     """Anatomy of a patient: women have smaller lungs and breast shadows, hearts grow with age."""
     site = str(draw.choice(list(SITES), p=(0.45, 0.3, 0.25)))
@@ -118,11 +137,11 @@ def draw_infections(draw: Generator) -> list[Infection]:
 
 def render(
     size: int, patient: PhantomPatient, infections: list[Infection], draw: Generator
-) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
-    """The X-ray (size, size) as uint8, and the masks (size, size) of 0 and 1 of its infections.
+) -> Drawing:
+    """The X-ray of a patient.
 
-    A mask is where the shadow has more than half its strength inside the lung. An infection that
-    hides behind the heart or the diaphragm, but for less than `_VISIBLE`, is not drawn.
+    An infection that hides behind the heart or the diaphragm, but for less than `_VISIBLE`, is not
+    drawn.
     """
     x, y = _grid(size, patient, draw)
     lungs = {side: _lung(x, y, side, patient) for side in _SIDES}
@@ -130,7 +149,7 @@ def render(
     film = _tissue(x, y, patient) - 0.36 * air
     film += _vessels(x, y, patient, draw) * air
     film += _bones(x, y, patient)
-    masks = []
+    masks, cores = [], []
     shadows = np.zeros_like(film)
     for infection in infections:
         shadow = _shadow(x, y, infection, patient, draw)
@@ -139,9 +158,15 @@ def render(
         if mask.mean() < _VISIBLE:
             continue
         masks.append(mask.astype(np.uint8))
+        cores.append((mask & (shadow > _CORE)).astype(np.uint8))
         shadows = np.maximum(shadows, infection.density * shadow * texture * air)
     film += shadows
-    return _expose(film, SITES[patient.site], draw), masks
+    return Drawing(
+        image=_expose(film, SITES[patient.site], draw),
+        infections=tuple(masks),
+        cores=tuple(cores),
+        lungs=((lungs[-1] > 0.5) | (lungs[1] > 0.5)).astype(np.uint8),
+    )
 
 
 def _grid(size: int, patient: PhantomPatient, draw: Generator) -> tuple[Field, Field]:

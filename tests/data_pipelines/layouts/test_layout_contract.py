@@ -17,9 +17,31 @@ from trustsweep.data_pipelines.streams import Samples
 SIZE = 16
 
 
+#: What a layout offers beside its default, as far as the samples are of another kind.
+OTHERS = {
+    "brats": [{"target": "regions", "slices": 3}, {"target": "tissues", "dims": 3}],
+    "covid-cxr-segmentations": [{"target": "classes"}, {"target": "regions"}],
+    "nnunet": [{"dims": 3}],
+    "phantoms": [{"target": "classes"}, {"target": "regions"}],
+    "voc": [{"target": "classes"}, {"target": "regions"}],
+}
+CASES = [(name, options) for name in sorted(LAYOUTS) for options in ({}, *OTHERS.get(name, ()))]
+
+
+def _called(case: tuple[str, dict[str, object]]) -> str:
+    return "-".join(map(str, [case[0], *case[1].values()]))
+
+
 @pytest.fixture(scope="module", params=sorted(LAYOUTS))
 def name(request) -> str:
     return request.param
+
+
+@pytest.fixture(scope="module", params=CASES, ids=_called)
+def case(request) -> tuple[str, dict[str, object]]:
+    """A layout, and options of its own."""
+    name, options = request.param
+    return name, {**options, **({"count": 60} if name == "phantoms" else {})}
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +50,15 @@ def folder(name, miniature) -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def prepared(name, folder, tmp_path_factory) -> tuple[Path, PrepareReport]:
+def source(case, miniature) -> Path | None:
+    return None if case[0] == "phantoms" else miniature(case[0])
+
+
+@pytest.fixture(scope="module")
+def prepared(case, source, tmp_path_factory) -> tuple[Path, PrepareReport]:
+    name, options = case
     out = tmp_path_factory.mktemp("prepared") / name
-    options = {"count": 60} if folder is None else {}
-    return out, prepare(folder, name, out, size=SIZE, **options)
+    return out, prepare(source, name, out, size=SIZE, **options)
 
 
 def test_describes_itself(name):
@@ -85,14 +112,21 @@ def test_the_manifest_describes_the_samples(prepared):
     manifest = report.manifest
     assert manifest.tasks
     assert set(manifest.split_counts) >= {"train", "val", "test"}
-    assert len(manifest.classes) >= 2
+    assert len(manifest.classes) >= 2 or len(manifest.regions) >= 2
     assert len({m.name for m in manifest.modalities}) == len(manifest.modalities) >= 1
     assert manifest.groups[0] == "site"
     assert Manifest.from_json(manifest.to_json()) == manifest
     table = read_table(out, Split.TRAIN)
     assert set(manifest.groups) <= set(table.schema.names)
-    if TaskName.SEGMENTATION in manifest.tasks:
-        assert "mask" in table.schema.names
+    several = {TaskName.MULTICLASS_SEGMENTATION, TaskName.REGION_SEGMENTATION}
+    segmented = {TaskName.SEGMENTATION, *several} & set(manifest.tasks)
+    assert len(segmented) <= 1
+    assert bool(segmented) == ("mask" in table.schema.names)
+    assert (TaskName.REGION_SEGMENTATION in segmented) == bool(manifest.regions)
+    if TaskName.MULTICLASS_SEGMENTATION in segmented:
+        # The classes are those of the mask, so that a label can have none.
+        assert "label" not in table.schema.names
+        assert len(manifest.classes) > 2
     for task in {TaskName.CLASSIFICATION, TaskName.MULTILABEL} & set(manifest.tasks):
         tensor = "[" in manifest.columns["label"]
         assert tensor == (task is TaskName.MULTILABEL)
@@ -112,10 +146,9 @@ def test_no_patient_is_in_two_splits_and_no_id_comes_twice(prepared):
     assert len(ids) == len(set(ids))
 
 
-def test_the_same_again_does_nothing(name, folder, prepared):
+def test_the_same_again_does_nothing(case, source, prepared):
     out, report = prepared
-    options = {"count": 60} if folder is None else {}
-    again = prepare(folder, name, out, size=SIZE, **options)
+    again = prepare(source, case[0], out, size=SIZE, **case[1])
     assert again.unchanged
     assert again.manifest == report.manifest
 
@@ -143,8 +176,11 @@ def _check_batch(batch: Batch, manifest: Manifest) -> None:
         assert batch.more_images[key].shape == (count, *spec.shape)
         assert 0 <= batch.more_images[key].min() <= batch.more_images[key].max() <= 1
     if batch.mask is not None:
-        assert batch.mask.shape == (count, 1, *manifest.image_shape[1:])
-        assert set(batch.mask.unique().tolist()) <= {0.0, 1.0}
+        layers = len(manifest.regions) or 1
+        assert batch.mask.shape == (count, layers, *manifest.image_shape[1:])
+        assert batch.mask.dtype == torch.float32
+        values = 2 if manifest.regions else len(manifest.mask_names)
+        assert set(batch.mask.unique().tolist()) <= set(range(values))
     if TaskName.MULTILABEL in manifest.tasks:
         assert batch.label.shape == (count, len(manifest.classes))
         known = batch.label[~batch.label.isnan()]
@@ -212,12 +248,39 @@ def test_statistics_are_of_what_is_present_in_the_train_split(prepared):
         )
 
 
-def test_no_published_number_is_stored(name, folder, prepared):
+def test_classes_are_counted_in_every_split(prepared):
+    out, report = prepared
+    manifest = report.manifest
+    for split in manifest.splits:
+        batch = next(iter(Samples.read(out, split).sweep(100_000)))
+        if batch.label is None:
+            assert not manifest.label_counts
+        elif batch.label.ndim == 2:
+            assert manifest.label_counts[split] == tuple((batch.label == 1).sum(dim=0).tolist())
+        else:
+            counts = torch.bincount(batch.label, minlength=len(manifest.classes))
+            assert manifest.label_counts[split] == tuple(counts.tolist())
+        if batch.mask is None:
+            assert manifest.mask_names == ()
+            assert not manifest.mask_shares
+            continue
+        layers = [
+            batch.mask[:, place] if manifest.regions else batch.mask == place
+            for place in range(len(manifest.mask_names))
+        ]
+        shares = [float(layer.double().mean()) for layer in layers]
+        assert manifest.mask_shares[split] == pytest.approx(shares, abs=1e-9)
+        lacking = {n for n, s in zip(manifest.mask_names, shares, strict=True) if not s}
+        assert lacking <= set(manifest.lacking(split))
+        assert all(any(n in w for w in report.warnings) for n in lacking)
+
+
+def test_no_published_number_is_stored(source, prepared):
     """Identifiers are opaque: no folder or file name of the source is one."""
-    if folder is None:
+    if source is None:
         pytest.skip("generated: no identifiers")
     out, report = prepared
-    names = {p.stem for p in folder.rglob("*")} | {p.name for p in folder.rglob("*")}
+    names = {p.stem for p in source.rglob("*")} | {p.name for p in source.rglob("*")}
     for split in report.manifest.split_counts:
         table = read_table(out, Split(split))
         for column in ("sample_id", "patient_id"):

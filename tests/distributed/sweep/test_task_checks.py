@@ -12,6 +12,7 @@ from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, Tas
 from trustsweep.distributed.run.folder import objectives_of
 from trustsweep.distributed.sweep.checks import (
     check,
+    check_classes,
     check_defined,
     check_sighted,
     measured_names,
@@ -52,13 +53,13 @@ def test_a_study_measures_what_its_task_has() -> None:
 
 def test_a_metric_of_another_task_is_refused() -> None:
     with pytest.raises(
-        UserError, match="'dice_area' is a metric of segmentation, not of classification"
+        UserError, match=r"'dice_area' is a metric of .*segmentation, not of classification"
     ):
         check(study(objectives=["dice_area", "clean.ece"]), MANIFEST)
 
 
 def test_methods_of_two_tasks_are_refused() -> None:
-    with pytest.raises(UserError, match=r"unet \(segmentation\) have no task in common"):
+    with pytest.raises(UserError, match=r"unet \(segmentation or .*\) have no task in common"):
         tasks_of(study(methods=["classifier", "unet"]))
 
 
@@ -221,13 +222,33 @@ def test_a_misspelt_recipe_is_refused_before_it_starts(space: dict, told: str) -
         check(study(space=space, objectives=["clean.auroc"]), MANIFEST)
 
 
-def test_weights_of_classes_need_classes() -> None:
+@pytest.mark.parametrize("balance", ["weights", "sqrt-weights"])
+def test_pixels_can_be_weighed_by_their_class(balance: str) -> None:
     pixels = dataclasses.replace(MANIFEST, tasks=(TaskName.SEGMENTATION,))
-    wanted = study(
-        methods=["unet"], objectives=["dice_lesion_area"], space={"class_balance": "weights"}
+    space = {"class_balance": balance}
+    check(study(methods=["unet"], objectives=["dice_lesion_area"], space=space), pixels)
+
+
+def test_classes_that_a_split_lacks_are_told_and_cannot_be_weighed() -> None:
+    counts = {"train": (5, 4, 0), "val": (0, 2, 0), "test": (1, 1, 1)}
+    lacking = dataclasses.replace(
+        MANIFEST,
+        classes=("scar", "oedema", "clot"),
+        label_counts=counts,
+        split_counts={split: sum(each) for split, each in counts.items()},
     )
-    with pytest.raises(UserError, match="segmentation has no class of each image"):
-        check(wanted, pixels)
+    plain = study(objectives=["clean.auroc"])
+    assert check_classes(plain, lacking, TaskName.CLASSIFICATION) == [
+        "No train image has clot: no model can learn it.",
+        "No val image has scar, clot: means over classes leave it out there.",
+    ]
+    weighed = study(
+        objectives=["clean.auroc"], space={"class_balance": {"choices": ["none", "weights"]}}
+    )
+    with pytest.raises(UserError, match=r"no train image of .* has clot"):
+        check_classes(weighed, lacking, TaskName.CLASSIFICATION)
+    everything = dataclasses.replace(lacking, label_counts={})
+    assert check_classes(weighed, everything, TaskName.CLASSIFICATION) == []
 
 
 @pytest.mark.parametrize(

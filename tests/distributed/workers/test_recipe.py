@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,10 +20,8 @@ from trustsweep.trainables.tasks import task_named
 torch.set_num_threads(1)
 
 
-def recipe(task=TaskName.CLASSIFICATION, prior=None, **more):
-    return TrainingRecipe(
-        Space(["classifier"], more).defaults("classifier"), task_named(task), prior
-    )
+def recipe(task=TaskName.CLASSIFICATION, prior=None, method="classifier", **more):
+    return TrainingRecipe(Space([method], more).defaults(method), task_named(task), prior)
 
 
 def rates(made, steps=50):
@@ -91,9 +90,57 @@ def test_class_weights_make_every_class_count_alike():
     assert recipe(prior=prior).weighted(losses.mean(), losses, label) == losses.mean()
 
 
+def test_square_roots_are_softer_and_keep_the_mean():
+    counts = torch.tensor([10.0, 30.0, 0.0, 60.0])
+    weights, softer = class_weights(counts), class_weights(counts, root=True)
+    for each in (weights, softer):
+        assert float((each * counts).sum() / counts.sum()) == pytest.approx(1)
+    assert float(softer[0] / softer[3]) == pytest.approx(math.sqrt(weights[0] / weights[3]))
+    assert softer[2] == 0
+
+
+def test_rows_of_frequencies_are_weighed_by_themselves():
+    rates = torch.tensor([[0.9, 0.1], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64)
+    weights = class_weights(rates)
+    # As `pos_weight` has it: what is present counts absent / present times as much.
+    assert weights[0].tolist() == pytest.approx([1 / 1.8, 1 / 0.2])
+    assert weights[1].tolist() == [1, 1]
+    assert weights[2].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("task", "method", "prior", "shares"),
+    [
+        (
+            TaskName.MULTICLASS_SEGMENTATION,
+            "unet",
+            Prior(mean=np.stack([np.full((4, 4), 0.2), np.full((4, 4), 0.05)])),
+            [0.75, 0.2, 0.05],
+        ),
+        (
+            TaskName.REGION_SEGMENTATION,
+            "evidential-unet",
+            Prior(mean=np.stack([np.full((4, 4), 0.2), np.full((4, 4), 0.05)])),
+            [[0.8, 0.2], [0.95, 0.05]],
+        ),
+        (TaskName.SEGMENTATION, "unet", Prior(mean=np.full((1, 4, 4), 0.2)), [[0.8, 0.2]]),
+        (TaskName.MULTILABEL, "classifier", Prior(rates=np.array([0.1])), [[0.9, 0.1]]),
+    ],
+    ids=str,
+)
+def test_pixels_and_labels_are_weighed_by_the_method(task, method, prior, shares):
+    made = recipe(task, prior, method, class_balance="weights")
+    torch.testing.assert_close(made.element_weights, class_weights(torch.tensor(shares)))
+    total = torch.tensor(3.0)
+    assert made.weighted(total, torch.ones(4), None) is total
+    assert recipe(task, prior, method).element_weights is None
+    with pytest.raises(ValueError, match="of the train split"):
+        _ = recipe(task, None, method, class_balance="weights").element_weights
+
+
 def test_class_weights_need_classes_and_their_counts():
-    with pytest.raises(UserError, match="segmentation has no class of each image"):
-        recipe(TaskName.SEGMENTATION, class_balance="weights")
+    with pytest.raises(UserError, match="multilabel has no class of each image, and healnet"):
+        recipe(TaskName.MULTILABEL, method="healnet", class_balance="weights")
     with pytest.raises(ValueError, match="labels of the train split"):
         recipe(class_balance="weights").weighted(
             torch.tensor(1.0), torch.ones(1), torch.zeros(1, dtype=torch.long)

@@ -290,6 +290,89 @@ def test_harm_is_the_measure_itself() -> None:
     assert task.harm(task.decisions(torch.tensor([[1.0, 4.0, 2.0]]), labelled)).tolist() == [2.0]
 
 
+def drawn(size: int = 5) -> tuple[Tensor, Tensor]:
+    """Log-odds (B, 1, 8, 8), and masks of which one is empty."""
+    torch.manual_seed(5)
+    mask = (torch.rand(size, 1, 8, 8) > 0.6).float()
+    mask[1] = 0
+    return 3 * torch.randn(size, 1, 8, 8), mask
+
+
+def raised(task: TaskName, name: str, scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A loss (or "harm") and, of what has one, its gradient."""
+    at = scores.clone().requires_grad_()
+    batch = Batch(sample_id=tuple(map(str, range(len(mask)))), image=mask[:, :1], mask=mask)
+    decisions = task_named(task).decisions(at, batch)
+    if name == "harm":
+        return task_named(task).harm(decisions), torch.zeros_like(at)
+    loss = LOSSES[name](decisions)
+    (gradient,) = torch.autograd.grad(loss.sum(), at)
+    return loss.detach(), gradient
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "harm"])
+def test_two_classes_are_attacked_like_a_lesion(name: str) -> None:
+    scores, mask = drawn()
+    loss, gradient = raised(TaskName.SEGMENTATION, name, scores, mask)
+    pair = torch.cat([torch.zeros_like(scores), scores], dim=1)
+    other, steps = raised(TaskName.MULTICLASS_SEGMENTATION, name, pair, mask)
+    torch.testing.assert_close(other, loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(steps[:, 1:], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "harm"])
+def test_equal_regions_are_attacked_like_one(name: str) -> None:
+    scores, mask = drawn()
+    loss, gradient = raised(TaskName.SEGMENTATION, name, scores, mask)
+    twice = torch.cat([scores, 100 * scores], dim=1)
+    other, steps = raised(TaskName.REGION_SEGMENTATION, name, twice, torch.cat([mask, mask], 1))
+    if name in ("cross-entropy", "margin", "dlr"):  # not in units of a region's own margins
+        return
+    # Which margin is the least decides between equals, and may be that of the other region.
+    close = 1e-3 if name in ("harm", "dice") else 1e-5
+    torch.testing.assert_close(other, loss, rtol=1e-5, atol=close)
+    for region, factor in enumerate((1, 100)):
+        own = 2 * factor * steps[:, region : region + 1]
+        torch.testing.assert_close(own, gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", [TaskName.MULTICLASS_SEGMENTATION, TaskName.REGION_SEGMENTATION])
+@pytest.mark.parametrize("name", [n for n in LOSSES if n != "cross-entropy"])
+def test_sure_scores_of_several_have_a_gradient_of_the_same_direction(
+    name: str, task: TaskName
+) -> None:
+    torch.manual_seed(3)
+    scores = 4 * torch.randn(6, 3, 8, 8)
+    mask = torch.randint(0, 3, (6, 1, 8, 8)).float()
+    if task is TaskName.REGION_SEGMENTATION:
+        mask = (torch.rand(6, 3, 8, 8) > 0.5).float()
+    signs = [raised(task, name, factor * scores, mask)[1].sign() for factor in (1.0, 100.0)]
+    assert bool(signs[0].any())
+    assert torch.equal(*signs)
+
+
+def test_harm_is_the_mean_over_what_the_image_has() -> None:
+    mask = torch.zeros(3, 1, 4, 4)
+    mask[0, 0, 0], mask[1, 0, 0], mask[1, 0, 1] = 1, 1, 2
+    label = mask.clone()
+    label[0, 0, 0, :2] = 0  # half of class 1 is missed: Dice 2/3
+    label[0, 0, 3, 3] = 3  # and one that the image has not is seen
+    label[1, 0, 1] = 3  # class 2 is taken for class 3
+    label[2, 0, 0, 0] = 2  # an alarm
+    scores = 5 * torch.nn.functional.one_hot(label[:, 0].long(), 4).movedim(-1, 1).float()
+    harm = raised(TaskName.MULTICLASS_SEGMENTATION, "harm", scores, mask)[0]
+    expected = torch.tensor([1 / 3, 0.5, 1 / 3]).double()
+    torch.testing.assert_close(harm, expected, atol=1e-3, rtol=0)
+    batch = Batch(sample_id=("a", "b", "c"), image=mask, mask=mask)
+    task = task_named(TaskName.MULTICLASS_SEGMENTATION)
+    right = task.performance(task.decisions(scores, batch))
+    torch.testing.assert_close(right, 1 - expected, atol=1e-3, rtol=0)
+    assert task.counted(batch).tolist() == [True, True, False]
+    # The best that one class everywhere can reach: class 1, in a quarter of both images.
+    area = 2 * 0.25 / 1.25
+    assert task.chance(batch, 4, task.counted(batch)) == pytest.approx((area + area / 2) / 2)
+
+
 # Signs of masking
 
 

@@ -80,7 +80,11 @@ def test_what_a_skill_is_of() -> None:
     assert (info.direction, info.low, info.high, info.unit) == ("max", -math.inf, 1, "")
     assert "ignores the image" in info.meaning
     assert "ε = 0.01" in info.meaning
-    assert metric_info("skill.dice_lesion_area").tasks == (TaskName.SEGMENTATION,)
+    assert metric_info("skill.dice_lesion_area").tasks == (
+        TaskName.SEGMENTATION,
+        TaskName.MULTICLASS_SEGMENTATION,
+        TaskName.REGION_SEGMENTATION,
+    )
     names = ("skill.dice_lesion_area", "clean.auroc", "shift@0.1.auroc")
     assert [MetricName.parse(n).metric for n in names] == [
         "dice_lesion", "auroc", "auroc",

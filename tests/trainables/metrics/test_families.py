@@ -17,8 +17,9 @@ from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.contract import Prediction
 from trustsweep.trainables.metrics import samples
 from trustsweep.trainables.metrics.base import uncertainty_map
-from trustsweep.trainables.metrics.calibration import CalibrationBins, RegionCalibration, dilate
+from trustsweep.trainables.metrics.calibration import CalibrationBins, RegionCalibration
 from trustsweep.trainables.metrics.overlap import Overlap
+from trustsweep.trainables.metrics.pixels import dilate
 from trustsweep.trainables.metrics.scores import ProperScores
 from trustsweep.trainables.metrics.shift import Shift
 from trustsweep.trainables.metrics.sparsification import Sparsification, ause

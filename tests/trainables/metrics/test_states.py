@@ -64,6 +64,14 @@ def followed(
     return Prediction.from_probability(hazards, {"entropy": u}, exclusive=False), batch
 
 
+def pixels(p: torch.Tensor, y: torch.Tensor, u: torch.Tensor, *, exclusive: bool) -> Pair:
+    """Probabilities (B, K, *spatial), masks (B, 1 or K, *spatial), uncertainty (B, *spatial)."""
+    ids = tuple(f"s{i}" for i in range(len(p)))
+    batch = Batch(sample_id=ids, image=torch.zeros_like(p[:, :1]), mask=y.float())
+    maps = {"bernoulli-variance": u}
+    return Prediction.from_probability(p, maps, exclusive=exclusive), batch
+
+
 def draw(
     task: TaskName, seed: int, images: int = 5, shape: tuple[int, ...] = (12, 10), classes: int = 3
 ) -> Pair:
@@ -84,6 +92,17 @@ def draw(
         interval = torch.arange(images) % 4.0
         event = (torch.arange(images) % 3 < 2).float()
         return followed(hazards, interval, event, torch.rand(images, generator=g), f"{seed}-")
+    if task is TaskName.MULTICLASS_SEGMENTATION:
+        size = max(classes, 2)
+        p = (2 * torch.randn(images, size, *shape, generator=g)).softmax(dim=1)
+        y = torch.randint(0, size, (images, 1, *shape), generator=g)
+        y[0] = 0
+        return pixels(p, y, torch.rand(images, *shape, generator=g), exclusive=True)
+    if task is TaskName.REGION_SEGMENTATION:
+        p = torch.rand(images, classes, *shape, generator=g)
+        y = torch.rand(images, classes, *shape, generator=g) < 0.3
+        y[0] = 0
+        return pixels(p, y, torch.rand(images, *shape, generator=g), exclusive=False)
     p = torch.rand(images, *shape, generator=g)
     y = (torch.rand(images, *shape, generator=g) < 0.3).float()
     y[0] = 0
@@ -107,6 +126,19 @@ def perfect(task: TaskName, noise: float) -> Pair:
         truth = torch.eye(8)
         hazards = truth + noise * torch.rand(8, 8, generator=g) * (1 - 2 * truth)
         return followed(hazards, torch.arange(8.0), torch.ones(8), u)
+    if task is TaskName.MULTICLASS_SEGMENTATION:
+        y = torch.randint(0, 3, (6, 1, 16, 16), generator=g)
+        y[0] = 0
+        truth = torch.nn.functional.one_hot(y[:, 0]).movedim(-1, 1).float()
+        p = truth + noise * (torch.rand(truth.shape, generator=g).softmax(1) - truth)
+        doubt = torch.rand(6, 16, 16, generator=g) if noise else torch.zeros(6, 16, 16)
+        return pixels(p, y, doubt, exclusive=True)
+    if task is TaskName.REGION_SEGMENTATION:
+        truth = (torch.rand(3, 2, 16, 16, generator=g) < 0.3).float()
+        truth[0] = 0
+        p = (truth + noise * torch.rand(truth.shape, generator=g) * (1 - 2 * truth)).clamp(0, 1)
+        doubt = torch.rand(3, 16, 16, generator=g) if noise else torch.zeros(3, 16, 16)
+        return pixels(p, truth, doubt, exclusive=False)
     truth = (torch.rand(3, 16, 16, generator=g) < 0.3).float()
     truth[0] = 0
     p = (truth + noise * torch.rand(truth.shape, generator=g) * (1 - 2 * truth)).clamp(0, 1)
@@ -225,7 +257,9 @@ def test_a_prediction_that_is_no_number_is_never_dropped(
     prediction, batch = draw(task, 4)
     probability = prediction.probability.clone()
     probability[1].flatten()[1] = bad
-    prediction = Prediction.from_probability(probability, prediction.uncertainty)
+    prediction = Prediction.from_probability(
+        probability, prediction.uncertainty, exclusive=prediction.exclusive
+    )
     state = cls()
     state.update(*draw(task, 5))
     state.update(prediction, batch)
@@ -239,8 +273,13 @@ def test_half_precision_is_judged_in_double(cls: type[MetricState], task: TaskNa
     half = Prediction(
         prediction.scores.bfloat16(),
         {k: v.bfloat16() for k, v in prediction.uncertainty.items()},
+        exclusive=prediction.exclusive,
     )
-    wide = Prediction(half.scores.double(), {k: v.double() for k, v in half.uncertainty.items()})
+    wide = Prediction(
+        half.scores.double(),
+        {k: v.double() for k, v in half.uncertainty.items()},
+        exclusive=prediction.exclusive,
+    )
     assert compute(cls, (half, batch)) == pytest.approx(compute(cls, (wide, batch)), abs=1e-12)
 
 
@@ -250,9 +289,12 @@ def test_the_truth_must_fit(cls: type[MetricState], task: TaskName) -> None:
     with pytest.raises(ValueError, match=r"needs a batch with (masks|labels|times)"):
         cls().update(prediction, Batch(sample_id=batch.sample_id, image=batch.image))
     p = prediction.probability
-    other = p.repeat(1, 2, 1, 1) if task is TaskName.SEGMENTATION else p[:, :1]
+    other = p[..., 1:] if task.endswith("segmentation") else p[:, :1]
+    said = Prediction.from_probability(
+        other, prediction.uncertainty, exclusive=prediction.exclusive
+    )
     with pytest.raises(ValueError, match="differ"):
-        cls().update(Prediction.from_probability(other, prediction.uncertainty), batch)
+        cls().update(said, batch)
 
 
 @pytest.mark.parametrize(

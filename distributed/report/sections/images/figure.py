@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from trustsweep.distributed.report.evaluated import ModelAnswer
 from trustsweep.distributed.report.sections.images.class_panel import ClassPanel
@@ -29,6 +30,9 @@ def panel_sheet(panels: list[SegmentationPanel]) -> Figure | None:
     clean, attacked = heads, [f"{h}\nattacked, ε = {panels[0].epsilon:g}" for h in heads]
     for cell, title in zip(grid[0], ("truth", *clean, *attacked)[:columns], strict=True):
         cell.set_title(title, fontsize=8.5)
+    if legend := panels[0].legend:
+        handles = [Patch(color=[c / 255 for c in tint], label=name) for name, tint in legend]
+        figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8.5)
     return figure
 
 
