@@ -87,7 +87,9 @@ def test_times_are_the_same_whatever_way_the_rows_came(prepared: Path) -> None:
     samples = Samples.read(prepared, Split.VAL)
     rows = range(5)
     (shared, resident) = samples.batch(rows), Resident(samples, "cpu").batch(rows)
-    streamed = Streamed(prepared, Split.VAL, samples.manifest).batch(list(rows))
+    stream = Streamed(prepared, Split.VAL, samples.manifest)
+    order = [stream.sample_ids.index(name) for name in shared.sample_id]
+    streamed = stream.batch(order)
     for other in (resident, streamed):
         for name in ("time", "event", "interval"):
             assert torch.equal(getattr(shared, name), getattr(other, name))

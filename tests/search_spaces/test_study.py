@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.distributed.sweep.checks import check
@@ -227,12 +226,10 @@ def test_the_shipped_studies_are_valid(name):
         ("all-survival", "survival"),
     ],
 )
-def test_every_method_that_fits_the_data_is_searched(study, task, phantoms, tmp_path):
-    if task == "survival":
-        phantoms = tmp_path / "followed"
-        prepare(None, "phantoms", phantoms, size=16, count=60, survival=True)
-    manifest = Manifest.load(phantoms)
-    fitting = load(study, [f"data={phantoms}"])
+def test_every_method_that_fits_the_data_is_searched(study, task, phantoms, followed):
+    data = followed if task == "survival" else phantoms
+    manifest = Manifest.load(data)
+    fitting = load(study, [f"data={data}"])
     # The oracle: what can be built for these data, and is then asked this.
     expected = []
     for name in METHODS:
