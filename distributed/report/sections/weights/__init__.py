@@ -101,7 +101,7 @@ def weighing(card: EvaluationCard) -> Weighing | None:
     if weights is None or truth is None:
         return None
     count = len(stored[truth])
-    names = [f"sample_{name}" for name in ARRAYS]
+    names = [truth, *(f"sample_{name}" for name in ARRAYS)]
     if any(name not in stored or len(stored[name]) != count for name in names):
         raise UserError(
             f"evaluation/{card.id}.npz: needs {', '.join(names)}, each with as many rows. "
