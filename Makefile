@@ -6,20 +6,35 @@ DATA ?= data/phantoms
 # A new folder each time: a run is never written over.
 OUT ?= runs/phantoms-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: setup sweep test test-slow test-long view lint clean
+.PHONY: setup dev sweep test test-slow test-long view lint clean
 
+# Compiling all that is installed takes a minute or two, what a sweep imports of it a third of that.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
+IMPORTED := trustsweep.distributed.sweep.job, trustsweep.distributed.workers.worker, \
+	trustsweep.distributed.report.page, ray.tune, ray.dashboard.dashboard, ray.dashboard.agent, \
+	matplotlib.pyplot, torch._dynamo
+
+# What a sweep needs.
 setup: $(VENV)/.installed
 
 # torchattacks pins an old requests and pulls torchvision, though its attacks use neither.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
+	$(PIP) --editable .
+	$(PIP) --no-deps torchattacks==3.5.1
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -W ignore -c "import $(IMPORTED)"
+	touch $@
+
+# What the tests need beside it.
+dev: $(VENV)/.developing
+
+$(VENV)/.developing: $(VENV)/.installed
+	$(PIP) --editable ".[dev]"
+	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib
 	touch $@
 
 sweep: setup
-	$(BIN)/trustsweep prepare --layout phantoms --set count=400 --out $(DATA)
+	$(BIN)/trustsweep prepare --layout phantoms --set count=300 --out $(DATA)
 	$(BIN)/trustsweep sweep quick --data $(DATA) --out $(OUT)
 
 # The packages laid out as in the wheel, for tools that read files and never import them.
@@ -28,7 +43,7 @@ view:
 	mkdir -p build/view/trustsweep
 	cp -R trustsweep/. data_pipelines trainables search_spaces distributed cluster build/view/trustsweep
 
-lint: setup view
+lint: dev view
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -40,12 +55,12 @@ test: lint
 
 # Real clusters and whole sweeps, in one process, the most telling first. With WITHIN=45, those that
 # have not begun after so many minutes are skipped, and said to be.
-test-slow: setup
+test-slow: dev
 	$(BIN)/python -m pytest -m "slow and not long" $(if $(WITHIN),--within $(WITHIN) -rs)
 
 # Sweeps whose processes, nodes, disk and storage are taken from them: an hour and more. Before a
 # release, and when what they test has changed.
-test-long: setup
+test-long: dev
 	$(BIN)/python -m pytest -m long -rs
 
 clean:

@@ -8,7 +8,8 @@ from monai.networks.nets import UNet
 from torch import Tensor, nn
 
 from trustsweep.data_pipelines.schema import Manifest
-from trustsweep.trainables.networks import LEVELS, PadToMultiple, Standardise
+from trustsweep.trainables.networks import PadToMultiple, Standardise
+from trustsweep.trainables.networks.unet import LEVELS, UNetFamily
 
 
 def nyquist_share(maps: Tensor) -> float:
@@ -53,8 +54,13 @@ def truth_shares(mask: Tensor) -> dict[str, float]:
     }
 
 
+def smooth_unet(manifest: Manifest, width: int, outputs: int) -> nn.Module:
+    """The U-Net as methods have it."""
+    return UNetFamily({"width": width}, manifest).build(outputs)
+
+
 def transposed_unet(manifest: Manifest, width: int, outputs: int) -> nn.Module:
-    """`trustsweep.trainables.networks.unet` with MONAI's decoder of transposed convolutions."""
+    """The same with MONAI's decoder of transposed convolutions."""
     dims = manifest.spatial_dims
     net = UNet(
         spatial_dims=dims,

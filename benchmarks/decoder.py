@@ -19,13 +19,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import torch
-from checkerboard import nyquist_share, transposed_unet, truth_shares
+from checkerboard import nyquist_share, smooth_unet, transposed_unet, truth_shares
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -39,12 +39,12 @@ from trustsweep.distributed.workers.fidelity import CLEAN
 from trustsweep.distributed.workers.training import Training
 from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.evaluation import EvaluationPlan
-from trustsweep.trainables.networks import unet
+from trustsweep.trainables.registry import METHODS
 
 Decoder = Callable[[Manifest, int, int], nn.Module]
 
 #: The peer first.
-DECODERS: dict[str, Decoder] = {"transposed": transposed_unet, "interpolated": unet}
+DECODERS: dict[str, Decoder] = {"transposed": transposed_unet, "interpolated": smooth_unet}
 FORMS = {"unet": "classical", "evidential-unet": "evidential"}
 METRICS = {"dice": "Dice, per image", "dice_micro": "Dice, micro", "ece_region": "ECE, region"}
 ROWS, COST, PICTURE = "rows.jsonl", "cost.json", "decoder.png"
@@ -200,9 +200,10 @@ class _Work:
             "seed": seed,
         }
         config = Space([cell.form], changes).defaults(cell.form)
-        # The network is made here, and only here.
-        with patch("trustsweep.trainables.unet.unet", DECODERS[decoder]):
-            return Training(config, Manifest.load(folder), EvaluationPlan())
+        manifest = Manifest.load(folder)
+        outputs = METHODS[cell.form](config, manifest).outputs
+        make = partial(DECODERS[decoder], manifest, WIDTH, outputs)
+        return Training(config, manifest, EvaluationPlan(), network=make)
 
     def _train(self, training: Training, folder: Path) -> None:
         train = Samples.read(folder, Split.TRAIN)

@@ -20,7 +20,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from trustsweep.data_pipelines import plugins
 from trustsweep.data_pipelines.errors import UserError
@@ -89,7 +89,7 @@ class Registry(Mapping[str, Any]):
         Its facts are its attributes. Raises `UserError` for a name that is taken, or that is not
         the implementation's own `name`, where it has one.
         """
-        self._one_name(name, implementation)
+        _one_name(self.kind, name, implementation)
         known = self._added.get(name, implementation)
         if name in self._own or known is not implementation:
             raise UserError(f"{self.kind} {name!r} is registered already. Choose another name.")
@@ -102,7 +102,7 @@ class Registry(Mapping[str, Any]):
         entry = self._entries[name]
         module, attribute = entry.target.split(":")
         implementation = getattr(import_module(module), attribute)
-        self._one_name(name, implementation)
+        _one_name(self.kind, name, implementation)
         for key, value in entry.facts.items():
             if getattr(implementation, key, None) != value:
                 raise TypeError(
@@ -177,12 +177,6 @@ class Registry(Mapping[str, Any]):
             plugins.load()
         return list(dict.fromkeys([*self._entries, *self._added]))
 
-    def _one_name(self, name: str, implementation: Any) -> None:
-        """Under two names, one would be looked for and never found."""
-        own = getattr(implementation, "name", name)
-        if isinstance(own, str) and own != name:
-            raise UserError(f"{self.kind} {name!r} calls itself {own!r}. Give it one name.")
-
     def _known(self, name: str) -> None:
         names = self._names
         if name not in names:
@@ -190,6 +184,61 @@ class Registry(Mapping[str, Any]):
             raise UserError(
                 f"unknown {self.kind} {name!r}{nearest(name, known)} Known: {', '.join(known)}."
             )
+
+
+Value = TypeVar("Value")
+
+
+class Table(Mapping[str, Value], Generic[Value]):
+    """Names to plain values, such as meanings, in an order of their own; see `Registry`.
+
+    Args:
+        kind: What one of them is called in messages.
+        rows: Name to value.
+        group: The group of entry points by which installed packages add to it; None for a closed
+            table.
+    """
+
+    def __init__(self, kind: str, rows: Mapping[str, Value], *, group: str | None = None) -> None:
+        self.kind = kind
+        self._rows = dict(rows)
+        self._group = group
+
+    def register(self, name: str, value: Value) -> None:
+        """Add a value, from a plug-in file.
+
+        Raises `UserError` for a name that is taken, or that is not the value's own `name`, where
+        it has one.
+        """
+        _one_name(self.kind, name, value)
+        if self._rows.get(name, value) != value:
+            raise UserError(f"{self.kind} {name!r} is registered already. Choose another name.")
+        self._rows[name] = value
+
+    def __getitem__(self, name: str) -> Value:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def _all(self) -> dict[str, Value]:
+        if self._group is not None:
+            for name, target in plugins.entry_points(self._group).items():
+                module, attribute = target.split(":")
+                self.register(name, getattr(import_module(module), attribute))
+            plugins.load()
+        return self._rows
+
+
+def _one_name(kind: str, name: str, added: Any) -> None:
+    """Under two names, one would be looked for and never found."""
+    own = getattr(added, "name", name)
+    if isinstance(own, str) and own != name:
+        raise UserError(f"{kind} {name!r} calls itself {own!r}. Give it one name.")
 
 
 @cache

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
-from trustsweep.trainables.registry import ATTACKS, MAPS, REGIMES, RISKS, training_attacks
+from trustsweep.trainables.registry import ATTACKS, MAPS, NETWORKS, REGIMES, RISKS, training_attacks
 
 GROUPS: Mapping[str, Callable[[], list[str]]] = {
     "regimes": lambda: list(REGIMES),
@@ -20,6 +20,8 @@ GROUPS: Mapping[str, Callable[[], list[str]]] = {
     "ranking-regimes": lambda: REGIMES.having(ranks=True),
     "training-attacks": training_attacks,
     "iterative-attacks": lambda: ATTACKS.having(iterative=True, follows_gradients=True),
+    "pixel-networks": lambda: NETWORKS.having(kind="pixels"),
+    "image-networks": lambda: NETWORKS.having(kind="images"),
     "risks": lambda: list(RISKS),
     "selection-measures": lambda: ["default", *MAPS],
 }

@@ -17,6 +17,10 @@ a method from outside of this repository.
 ``inherits: NAME`` in one of these begins with the parameters of another: of
 `spaces/shared/<NAME>.yaml`, or of a method. A parameter that is named again replaces that one, but
 for what an override keeps as well.
+
+A method whose `network` is ``among`` networks has the parameters of these, too, each where one of
+its networks is chosen: those of `spaces/networks/<network>.yaml`, or the attribute `space` of a
+network from outside of this repository.
 """
 
 from __future__ import annotations
@@ -35,16 +39,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.search_spaces.names import group
-from trustsweep.trainables.registry import METHODS
+from trustsweep.trainables.registry import METHODS, NETWORKS
 
 Value = bool | int | float | str
 COMMON = "common"
 #: The parameter that names the method a trial trains.
 METHOD = "method"
+#: The parameter that names the network that a method's trial trains.
+NETWORK = "network"
 #: The key of a space that names the one whose parameters it begins with.
 INHERITS = "inherits"
 _SPACES = resources.files("trustsweep.search_spaces") / "spaces"
 _SHARED = "shared"
+_NETWORKS = "networks"
 #: Combinations that a grid may have: each is kept in memory.
 LARGEST_GRID = 50_000
 
@@ -239,9 +246,10 @@ class Space:
         raw = {name: _defaults(name) for name in (COMMON, *methods)}
         for key, override in overrides.items():
             _override(raw, key, override)
+        networks = tuple(NETWORKS)
         self.parameters = {
             owner: {
-                name: _parameter(owner, name, spec, _kinds(owner)[name])
+                name: _parameter(owner, name, spec, _kinds(owner, networks)[name])
                 for name, spec in specs.items()
             }
             for owner, specs in raw.items()
@@ -262,9 +270,9 @@ class Space:
             method, lambda name, parameter: parameter.suggest(self._key(method, name), trial)
         )
 
-    def defaults(self, method: str) -> dict[str, Value]:
-        """The config of a single run, every parameter at its default."""
-        return self._resolve(method, lambda _, parameter: parameter.start())
+    def defaults(self, method: str, **given: Value) -> dict[str, Value]:
+        """The config of a single run, every parameter at its default but those given."""
+        return self._resolve(method, lambda name, parameter: given.get(name, parameter.start()))
 
     def grid(self) -> list[dict[str, Value]]:
         """Every combination of the space, as the parameters of an Optuna trial.
@@ -352,13 +360,56 @@ class _Enumeration:
 
 
 def _defaults(owner: str) -> dict[str, Any]:
-    """The parameters of `common.yaml` or of a method as they ship, what it inherits first."""
+    """The parameters of `common.yaml` or of a method as they ship, what it inherits first, those of
+    its networks last."""
     if owner != COMMON and owner not in METHODS:
         known = list(METHODS)
         raise UserError(
             f"methods: unknown method {owner!r}{nearest(owner, known)} Known: {', '.join(known)}."
         )
-    return _inherited(owner, ())
+    space = _inherited(owner, ())
+    return space | _of_networks(owner, space)
+
+
+def _of_networks(owner: str, space: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of the networks among which a method may choose, each with its condition."""
+    choice = space.get(NETWORK)
+    offered = choice.get("among", ()) if isinstance(choice, Mapping) else ()
+    taken = {*space, *_written(COMMON)}
+    parameters: dict[str, Any] = {}
+    networks: dict[str, list[str]] = {}
+    for network in group(offered) if isinstance(offered, str) else offered:
+        for name, spec in _of_network(network).items():
+            if name in taken:
+                raise UserError(
+                    f"space of the network {network}: {name!r} is a parameter of {owner} as well. "
+                    "Choose another name."
+                )
+            if parameters.setdefault(name, spec) != spec:
+                raise UserError(
+                    f"space of the network {network}: {name!r} is another parameter of "
+                    f"{networks[name][0]}. Choose another name, or write it as there."
+                )
+            networks.setdefault(name, []).append(network)
+    return {
+        name: {**spec, "when": {NETWORK: networks[name], **spec.get("when", {})}}
+        for name, spec in parameters.items()
+    }
+
+
+def _of_network(network: str) -> dict[str, Any]:
+    """A network's parameters as they stand in its file, or in its class."""
+    space = _shipped(f"{_NETWORKS}/{network}")
+    if space is None:
+        space = getattr(NETWORKS[network], "space", {})
+    if not isinstance(space, Mapping):
+        raise UserError(
+            f"space of the network {network}: {space!r} is no mapping of parameters as in "
+            "search_spaces/spaces/networks."
+        )
+    return {
+        name: spec if isinstance(spec, Mapping) else {"value": spec} for name, spec in space.items()
+    }
 
 
 def _inherited(name: str, heirs: tuple[str, ...]) -> dict[str, Any]:
@@ -411,8 +462,8 @@ def _shipped(owner: str) -> Mapping[str, Any] | None:
 
 
 @cache
-def _kinds(owner: str) -> dict[str, ValueKind]:
-    """Of an owner's parameters, as they ship."""
+def _kinds(owner: str, networks: tuple[str, ...]) -> dict[str, ValueKind]:
+    """Of an owner's parameters, as they ship while there are these networks."""
     return {
         name: ValueKind.of(_parameter(owner, name, spec)) for name, spec in _defaults(owner).items()
     }
@@ -433,6 +484,16 @@ def _override(raw: dict[str, dict[str, Any]], key: str, override: Any) -> None:
         )
     for owner in owners:
         raw[owner][name] = _narrowed(raw[owner][name], override)
+
+
+def only_of(others: Iterable[str], key: str, methods: Iterable[str]) -> bool:
+    """Whether an override is of a parameter that other methods have, but none of these."""
+
+    def known(owner: str) -> bool:
+        name = key.removeprefix(f"{owner}.")
+        return name in _defaults(owner)
+
+    return not any(map(known, (COMMON, *methods))) and any(map(known, others))
 
 
 def _narrowed(base: Any, override: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.schema import Manifest
 from trustsweep.search_spaces.policies import POLICIES
-from trustsweep.search_spaces.space import METHOD, Space, Value, repeated
+from trustsweep.search_spaces.space import METHOD, Space, Value, only_of, repeated
 from trustsweep.trainables.conditions import ConditionName
 from trustsweep.trainables.registry import CONDITIONS, METHODS
 
@@ -43,7 +43,7 @@ _TYPE_NAMES = ("constrained-", "literal[")
 _SHIPPED = resources.files("trustsweep.search_spaces") / "studies"
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML as people write it, and as YAML 1.2 has it.
 
     PyYAML reads ``1e-3`` (no dot) as text, and of two equal keys keeps the last without a word.
@@ -487,12 +487,17 @@ def _read_text(path: Path) -> str:
 
 
 def parse(raw: Mapping[str, Any], source: str) -> Study:
-    """Validate a study and its space; ``methods: fitting`` becomes every method that fits the data.
+    """Validate a study and its space; ``methods: fitting`` becomes every method that fits the data,
+    and parameters under `space` that only others have are left out.
 
     Raises `UserError` naming the key and what to do.
     """
     if raw.get("methods") == FITTING:
-        raw = {**raw, "methods": fitting_methods(raw, source)}
+        fitting = fitting_methods(raw, source)
+        raw = {**raw, "methods": fitting}
+        if isinstance(given := raw.get("space"), Mapping):
+            others = [name for name in METHODS if name not in fitting]
+            raw["space"] = {k: v for k, v in given.items() if not only_of(others, k, fitting)}
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:

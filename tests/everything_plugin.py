@@ -16,17 +16,21 @@ from trustsweep import (
     CONDITIONS,
     CORRUPTIONS,
     LAYOUTS,
+    MAPS,
     METHODS,
     METRICS,
+    NETWORKS,
     POLICIES,
     REGIMES,
     SECTIONS,
+    SUITES,
     Condition,
     ImageCorruption,
     Layout,
     Loss,
     Method,
     MetricInfo,
+    NetworkFamily,
     Policy,
     Prediction,
     Sample,
@@ -46,7 +50,7 @@ class Brightest(Method):
     """Logistic regression on the brightest pixel and the mean."""
 
     tasks = (TaskName.CLASSIFICATION,)
-    uncertainties = ("entropy", "least-confidence")
+    uncertainties = ("entropy", "least-confidence", "doubt-squared")
     space: ClassVar = {"gain": {"low": 1.0, "high": 4.0, "default": 2.0, "within": [0.1, 10]}}
 
     def network(self) -> nn.Module:
@@ -61,7 +65,8 @@ class Brightest(Method):
 
     def predict(self, network, batch):
         scores = self._scores(network, batch)
-        return Prediction(scores, categorical_maps(scores.softmax(dim=1)))
+        maps = categorical_maps(scores.softmax(dim=1))
+        return Prediction(scores, maps | {"doubt-squared": maps["least-confidence"].square()})
 
     def _scores(self, network, batch):
         return network(batch.image).float() * float(self.config["gain"])
@@ -71,6 +76,27 @@ class _Summary(nn.Module):
     def forward(self, image):
         flat = image.flatten(1)
         return torch.stack([flat.amax(1), flat.mean(1)], dim=1)
+
+
+class Summaries(NetworkFamily):
+    """A linear layer on powers of the brightest pixel and the mean."""
+
+    kind = "images"
+    space: ClassVar = {"powers": {"low": 1, "high": 3, "default": 2}, "softened": False}
+
+    def layers(self, outputs):
+        powers = self.whole("powers")
+        last = nn.Linear(2 * powers, outputs, bias=not self.flag("softened"))
+        return [_Summary(), _Powers(powers), last]
+
+
+class _Powers(nn.Module):
+    def __init__(self, powers):
+        super().__init__()
+        self.powers = powers
+
+    def forward(self, values):
+        return torch.cat([values**power for power in range(1, self.powers + 1)], dim=1)
 
 
 class Bars(Layout[int]):
@@ -148,15 +174,19 @@ class Loudest(Section[float]):
 
 
 METHODS.register("brightest", Brightest)
+NETWORKS.register("summaries", Summaries)
 LAYOUTS.register("bars", Bars)
 CORRUPTIONS.register("fading", Fading)
 ATTACKS.register("long-step", LongStep)
 REGIMES.register("rarely", Rarely)
 SECTIONS.register("loudest", Loudest)
+MAPS.register("doubt-squared", "square of the probability that the predicted label is wrong")
+SUITES.register("faint", {"fading": (0.95, 0.9, 0.85, 0.8, 0.75)})
 METRICS.register(
+    "loudness",
     MetricInfo(
         "loudness", None, 0.0, 1.0, "", "Mean confidence", {TaskName.CLASSIFICATION: Loudness}
-    )
+    ),
 )  # fmt: skip
 
 

@@ -41,12 +41,15 @@ def test_a_plugin_adds_one_of_everything_by_one_line_each():
     listed = trustsweep("list", "--plugin", EVERYTHING)
     for name, meaning in {
         "brightest": "Logistic regression on the brightest pixel and the mean.",
+        "summaries": "A linear layer on powers of the brightest pixel and the mean.",
         "bars": "Noise with a bright bar in every other image.",
         "fading": "Fades to grey",
         "long-step": "PGD whose first step reaches the surface of the ball.",
         "rarely": "Attacks the fraction at every other step.",
         "loudness": "Mean confidence",
         "loudest": "The highest mean confidence of a run's trials.",
+        "doubt-squared": "square of the probability that the predicted label is wrong",
+        "faint": "fading",
         "mirrored": "Images mirrored along one axis, counted from the last.",
         "lagging": "Stops what lies further than a margin behind the best at its rung",
     }.items():
@@ -61,7 +64,8 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
     study = [
         "train", "brightest", "--data", data, "--dry-run", "--set", "regime=rarely",
         "--set", "attack=long-step", "--set", "attack_steps=2",
-        "--set", "evaluation.corruptions=[fading]",
+        "--set", "evaluation.corruptions=[fading]", "--set", "evaluation.suite=faint",
+        "--set", "evaluation.uncertainty=doubt-squared",
         "--set", "objectives=[mirrored.balanced_accuracy]", "--set",
     ]  # fmt: skip
     mirrored = "evaluation.conditions=[mirrored@2]"
@@ -79,6 +83,20 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
         "attacked@0.01": "not listed here: give evaluation.epsilons",
     }.items():
         other = run(*study, f"evaluation.conditions=[{given}]", "--plugin", EVERYTHING)
+        assert other.returncode == 2
+        assert words in other.stderr
+    # A network brings its parameters to the methods that may choose it, for where it is chosen.
+    method = ["train", "classifier", "--data", data, "--dry-run", "--plugin", EVERYTHING, "--set"]
+    with_own = trustsweep(*method, "network=summaries", "--set", "powers=3")
+    assert "network: summaries" in with_own
+    assert "powers: 3" in with_own
+    assert "softened: false" in with_own
+    for given, words in {
+        "powers=2.5": "space.powers: 2.5 is not a whole number",
+        "network=summary": "did you mean 'summaries'",
+        "network=unet": "space.network: 'unet'",
+    }.items():
+        other = run(*method, given)
         assert other.returncode == 2
         assert words in other.stderr
     unknown = run(*study, mirrored)

@@ -8,20 +8,19 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.needs import IMAGES
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
-from trustsweep.trainables.networks import resnet
-from trustsweep.trainables.settings import number, whole
+from trustsweep.trainables.networks import chosen
+from trustsweep.trainables.settings import number
 from trustsweep.trainables.tasks import SampleTask
 
 
 class Classifier(Method):
-    """A residual network for whole images: their class, several labels, or survival.
+    """A residual network or another, for whole images: their class, several labels, or survival.
 
     The data decide which. Training minimises the negative log-likelihood with smoothed labels
     (`SampleTask.loss`).
 
-    Config: `width`, `depth` (>= 1), `convolutions` (1 or 2) of each of so many units, `full_size`,
-    how many of them come before the first that halves the image; `dropout` and `label_smoothing`
-    (s), both in [0, 1].
+    Config: `network` (of those for images in `NETWORKS`) and its own, `dropout` of the features
+    that its last layer sees, and `label_smoothing` (s), both in [0, 1].
     """
 
     tasks = (TaskName.CLASSIFICATION, TaskName.MULTILABEL, TaskName.SURVIVAL)
@@ -37,23 +36,11 @@ class Classifier(Method):
         assert isinstance(self.task, SampleTask)
         self._head: SampleTask = self.task
         self._outputs = self._head.outputs(manifest)
-        self._width = whole(config, "width", low=1)
-        self._depth = whole(config, "depth", low=1)
-        self._convolutions = whole(config, "convolutions", low=1, high=2)
-        self._full_size = whole(config, "full_size", low=0, high=self._depth)
-        self._dropout = number(config, "dropout", low=0, high=1)
+        self._family = chosen(config, manifest, "images", default="resnet")
         self._smoothing = number(config, "label_smoothing", low=0, high=1)
 
     def network(self) -> nn.Module:
-        return resnet(
-            self.manifest,
-            self._width,
-            self._depth,
-            self._outputs,
-            self._dropout,
-            convolutions=self._convolutions,
-            full_size=self._full_size,
-        )
+        return self._family.build(self._outputs)
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
         scores = self.scores(network, batch)

@@ -16,6 +16,7 @@ from trustsweep.data_pipelines.needs import ANYTHING, Needs
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 
 if TYPE_CHECKING:
+    from trustsweep.trainables.patches import Patches
     from trustsweep.trainables.tasks import Task
 
 Config = Mapping[str, Any]
@@ -118,6 +119,8 @@ class Method(ABC):
     #: their own (K, 2), absent and present. Set before a training whose config asks for a
     #: `class_balance`; where each image has one class, the training loop itself weighs the images.
     class_weights: Tensor | None = None
+    #: How large images are cut, for training and prediction; None where they are taken whole.
+    patches: Patches | None = None
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for data that offer none of the method's tasks."""

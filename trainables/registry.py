@@ -1,12 +1,14 @@
-"""Every task, method, attack, condition, regime and risk, with what a study is checked against.
+"""Every task, method, network, attack, condition, regime and risk, with what a study is checked
+against.
 
-Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yaml.
+Free of torch. The space of the method `name` is search_spaces/spaces/<name>.yaml, that of a network
+search_spaces/spaces/networks/<name>.yaml.
 """
 
 from typing import Literal, TypeAlias, get_args
 
 from trustsweep.data_pipelines import needs
-from trustsweep.data_pipelines.registry import Registry, registered
+from trustsweep.data_pipelines.registry import Registry, Table, registered
 from trustsweep.data_pipelines.schema import TaskName
 
 #: What a model can predict; `skill` is the metric whose skill a study may optimise, `classed`
@@ -99,6 +101,34 @@ METHODS = Registry(
     weighs_classes=False,
 )
 
+#: Whether a network gives outputs for each pixel or for each image.
+NetworkKind: TypeAlias = Literal["pixels", "images"]
+
+#: Families of networks, among which the parameter `network` of a method chooses; see
+#: `trustsweep.trainables.networks.base.NetworkFamily`.
+NETWORKS = Registry(
+    "network",
+    {
+        "unet": registered("trustsweep.trainables.networks.unet:UNetFamily", kind="pixels"),
+        "dynunet": registered(
+            "trustsweep.trainables.networks.dynunet:DynUNetFamily", kind="pixels"
+        ),
+        "segresnet": registered(
+            "trustsweep.trainables.networks.segresnet:SegResNetFamily", kind="pixels"
+        ),
+        "fcn": registered("trustsweep.trainables.networks.fcn:FcnFamily", kind="pixels"),
+        "deeplabv3": registered(
+            "trustsweep.trainables.networks.deeplabv3:DeepLabV3Family", kind="pixels"
+        ),
+        "resnet": registered("trustsweep.trainables.networks.resnet:ResNetFamily", kind="images"),
+        "densenet": registered(
+            "trustsweep.trainables.networks.densenet:DenseNetFamily", kind="images"
+        ),
+        "vit": registered("trustsweep.trainables.networks.vit:ViTFamily", kind="images"),
+    },
+    group="trustsweep.networks",
+)
+
 #: How an attack's ε is measured: the most that a pixel changes, or the length of the change.
 Norm: TypeAlias = Literal["linf", "l2"]
 
@@ -176,17 +206,21 @@ RISKS = Registry(
 )
 
 #: Uncertainty maps that a method may offer; see `trustsweep.trainables.uncertainty`.
-MAPS: dict[str, str] = {
-    "vacuity": "lack of evidence, K / S of K classes (2 / S of a Beta)",
-    "beta-variance": "variance of the probabilities under the Beta, p̂(1 − p̂) / (S + 1), or the "
-    "Dirichlet, ½ Σ p̂(1 − p̂) / (S + 1)",
-    "entropy": "entropy of the mean prediction, H(p̂): total uncertainty",
-    "expected-entropy": "mean entropy under the Beta or Dirichlet, or of the passes, E[H(p)]: "
-    "caused by the data",
-    "mutual-information": "H(p̂) − E[H(p)]: the part that more evidence would remove",
-    "bernoulli-variance": "variance of the predicted label, p(1 − p), of K classes ½ Σ p(1 − p)",
-    "least-confidence": "probability that the predicted label is wrong, 1 − max p",
-}
+MAPS: Table[str] = Table(
+    "uncertainty map",
+    {
+        "vacuity": "lack of evidence, K / S of K classes (2 / S of a Beta)",
+        "beta-variance": "variance of the probabilities under the Beta, p̂(1 − p̂) / (S + 1), or the "
+        "Dirichlet, ½ Σ p̂(1 − p̂) / (S + 1)",
+        "entropy": "entropy of the mean prediction, H(p̂): total uncertainty",
+        "expected-entropy": "mean entropy under the Beta or Dirichlet, or of the passes, E[H(p)]: "
+        "caused by the data",
+        "mutual-information": "H(p̂) − E[H(p)]: the part that more evidence would remove",
+        "bernoulli-variance": "variance of the predicted label, p(1 − p); of classes ½ Σ p(1 − p)",
+        "least-confidence": "probability that the predicted label is wrong, 1 − max p",
+    },
+    group="trustsweep.maps",
+)
 
 
 def training_attacks() -> list[str]:

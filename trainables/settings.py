@@ -32,6 +32,14 @@ def whole(config: Mapping[str, Any], key: str, low: int, high: float = math.inf)
     return value
 
 
+def flag(config: Mapping[str, Any], key: str) -> bool:
+    """True or false at `key`. Raises `UserError` naming the key."""
+    value = _present(config, key)
+    if not isinstance(value, bool):
+        raise UserError(f"config: {key!r} must be true or false, not {value!r}.")
+    return value
+
+
 def word(config: Mapping[str, Any], key: str, known: Iterable[str]) -> str:
     """The word at `key`, one of `known`. Raises `UserError` naming the key and the nearest word."""
     value, words = _present(config, key), sorted(known)

@@ -1,4 +1,7 @@
-"""Segmentation with a U-Net: classical (sigmoid, softmax) and evidential (Beta, Dirichlet)."""
+"""Segmentation: classical (sigmoid, softmax) and evidential (Beta, Dirichlet).
+
+With a U-Net or another network; the methods bear the name of the default network.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ from trustsweep.trainables.losses import (
     soft_dice,
     split_by_truth,
 )
-from trustsweep.trainables.networks import unet
+from trustsweep.trainables.networks import chosen
+from trustsweep.trainables.patches import Patches
 from trustsweep.trainables.registry import RISKS
-from trustsweep.trainables.settings import number, whole, word
+from trustsweep.trainables.settings import number, word
 from trustsweep.trainables.uncertainty import (
     bernoulli_maps,
     categorical_maps,
@@ -47,11 +51,19 @@ class _UNet(Method):
         """Raises `UserError` for a missing or impossible config value, or data without masks."""
         super().__init__(config, manifest)
         self.outputs = self.task.outputs(manifest)
-        self._width = whole(config, "width", low=1)
+        self._family = chosen(config, manifest, "pixels", default="unet")
+        self.patches = Patches.of(config)
         self._dice_weight = number(config, "dice_weight", low=0)
 
     def network(self) -> nn.Module:
-        return unet(self.manifest, self._width, self.outputs)
+        return self._family.build(self.outputs)
+
+    def _output(self, network: nn.Module, batch: Batch) -> Tensor:
+        """(B, outputs, *spatial): what the network gives for the whole images."""
+        if self.patches is None:
+            output: Tensor = network(batch.image)
+            return output
+        return self.patches.stitched(network, batch.image)
 
     def _label(self, batch: Batch) -> Tensor:
         """Long: the class of each pixel (B, *spatial), or 0 and 1 of each region (B, R, ...)."""
@@ -79,7 +91,8 @@ class _UNet(Method):
 class ClassicalUNet(_UNet):
     """Sigmoid or softmax output; cross-entropy plus weighted soft Dice and calibration error.
 
-    Config: `width`, `dice_weight` and `ace_weight` (>= 0), the weight of `losses.marginal_ace`.
+    Config: `network` (of those for pixels in `NETWORKS`) and its own, `dice_weight` and
+    `ace_weight` (>= 0), the weight of `losses.marginal_ace`.
     """
 
     uncertainties = ("bernoulli-variance", "entropy")
@@ -115,8 +128,7 @@ class ClassicalUNet(_UNet):
         return Prediction(scores, offered, exclusive=self.task.exclusive)
 
     def scores(self, network: nn.Module, batch: Batch) -> Tensor:
-        logit: Tensor = network(batch.image).float()
-        return logit
+        return self._output(network, batch).float()
 
 
 class EvidentialUNet(_UNet):
@@ -126,8 +138,9 @@ class EvidentialUNet(_UNet):
     Loss: the risk, plus the annealed KL of misleading evidence, plus soft Dice on p̂
     (Sensoy et al. 2018, arXiv 1806.01768; Zou et al. 2022, arXiv 2206.09309, there on raw α).
 
-    Config: `width`, `dice_weight` (>= 0), `risk` (one of `RISKS`), `kl_weight` (λ >= 0) and
-    `kl_anneal_epochs` (λ grows linearly from 0 over so many epochs; 0 for λ at once).
+    Config: `network` (of those for pixels in `NETWORKS`) and its own, `dice_weight` (>= 0), `risk`
+    (one of `RISKS`), `kl_weight` (λ >= 0) and `kl_anneal_epochs` (λ grows linearly from 0 over so
+    many epochs; 0 for λ at once).
     """
 
     uncertainties = (
@@ -177,7 +190,7 @@ class EvidentialUNet(_UNet):
         In float32 whatever the autocast: digamma and logarithms of bfloat16 keep two digits.
         Softplus, as the gradient of ReLU evidence dies at 0.
         """
-        alpha = F.softplus(network(batch.image).float()) + 1
+        alpha = F.softplus(self._output(network, batch).float()) + 1
         if self.task.exclusive:
             return alpha.movedim(1, 0)
         return torch.stack([*reversed(alpha.chunk(2, dim=1))])

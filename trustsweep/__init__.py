@@ -36,12 +36,25 @@ if TYPE_CHECKING:
     from trustsweep.trainables.fusion.base import FusionMethod, FusionNetwork
     from trustsweep.trainables.metrics.base import MetricState, SumState
     from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
-    from trustsweep.trainables.networks import Standardise
+    from trustsweep.trainables.networks import NetworkFamily, Standardise
     from trustsweep.trainables.regimes import Regime
-    from trustsweep.trainables.registry import ATTACKS, CONDITIONS, METHODS, REGIMES, RISKS
+    from trustsweep.trainables.registry import (
+        ATTACKS,
+        CONDITIONS,
+        MAPS,
+        METHODS,
+        NETWORKS,
+        REGIMES,
+        RISKS,
+    )
     from trustsweep.trainables.settings import number, whole, word
     from trustsweep.trainables.tasks import Task
-    from trustsweep.trainables.uncertainty import bernoulli_maps, beta_maps, categorical_maps
+    from trustsweep.trainables.uncertainty import (
+        bernoulli_maps,
+        beta_maps,
+        categorical_maps,
+        dirichlet_maps,
+    )
 
 _HERE = Path(__file__).resolve().parent
 if not (_HERE / "trainables").is_dir():
@@ -49,6 +62,7 @@ if not (_HERE / "trainables").is_dir():
 
 _NAMES = {
     "data_pipelines.corruptions": ("CORRUPTIONS",),
+    "data_pipelines.corruptions.suites": ("SUITES",),
     "data_pipelines.corruptions.base": ("Corruption", "ImageCorruption"),
     "data_pipelines.errors": ("UserError",),
     "data_pipelines.layouts": ("LAYOUTS",),
@@ -68,12 +82,25 @@ _NAMES = {
     "trainables.fusion.base": ("FusionMethod", "FusionNetwork"),
     "trainables.metrics.base": ("MetricState", "SumState"),
     "trainables.metrics.catalog": ("METRICS", "MetricInfo"),
-    "trainables.networks": ("Standardise",),
+    "trainables.networks": ("NetworkFamily", "Standardise"),
     "trainables.regimes": ("Regime",),
     "trainables.tasks": ("Task",),
-    "trainables.registry": ("ATTACKS", "CONDITIONS", "METHODS", "REGIMES", "RISKS"),
+    "trainables.registry": (
+        "ATTACKS",
+        "CONDITIONS",
+        "MAPS",
+        "METHODS",
+        "NETWORKS",
+        "REGIMES",
+        "RISKS",
+    ),
     "trainables.settings": ("number", "whole", "word"),
-    "trainables.uncertainty": ("bernoulli_maps", "beta_maps", "categorical_maps"),
+    "trainables.uncertainty": (
+        "bernoulli_maps",
+        "beta_maps",
+        "categorical_maps",
+        "dirichlet_maps",
+    ),
 }
 _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
 
@@ -82,12 +109,15 @@ __all__ = [
     "CONDITIONS",
     "CORRUPTIONS",
     "LAYOUTS",
+    "MAPS",
     "METHODS",
     "METRICS",
+    "NETWORKS",
     "POLICIES",
     "REGIMES",
     "RISKS",
     "SECTIONS",
+    "SUITES",
     "Attack",
     "BadFile",
     "Batch",
@@ -103,6 +133,7 @@ __all__ = [
     "MetricInfo",
     "MetricState",
     "Model",
+    "NetworkFamily",
     "Policy",
     "Prediction",
     "Progress",
@@ -121,6 +152,7 @@ __all__ = [
     "bernoulli_maps",
     "beta_maps",
     "categorical_maps",
+    "dirichlet_maps",
     "number",
     "whole",
     "word",

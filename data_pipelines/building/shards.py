@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -225,8 +226,10 @@ def read_column(location: Location, split: Split, name: str) -> Iterator[NDArray
         column = table[name].combine_chunks()
         # Not by `to_numpy`, which loads pandas.
         if isinstance(column.type, pa.FixedShapeTensorType):
-            values = np.from_dlpack(column.storage.flatten())
-            yield values.reshape(len(column), *column.type.shape)
+            size = math.prod(column.type.shape)
+            # Nor by `flatten`, which loads Arrow's compute functions.
+            values = column.storage.values.slice(column.offset * size, len(column) * size)
+            yield np.from_dlpack(values).reshape(len(column), *column.type.shape)
         else:
             yield np.from_dlpack(column)
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.registry import Table, nearest
 
 #: The parameter of a severity; its meaning is in the corruption's own docstring.
 Parameter: TypeAlias = float | tuple[float, float]
@@ -48,7 +48,7 @@ _CHEST: dict[str, Five] = {
     "gamma-down": _WIDE_DOWN,
 }
 
-SUITES: Mapping[str, Suite] = {
+_SUITES: dict[str, Suite] = {
     "chest": _CHEST,
     "pneumonia": {
         **_CHEST,
@@ -167,6 +167,27 @@ SUITES: Mapping[str, Suite] = {
         "mixed-quality": (0.1, 0.3, 0.5, 0.7, 1.0),
     },
 }
+
+
+class SuiteTable(Table[Suite]):
+    """Suites by name."""
+
+    def register(self, name: str, value: Suite) -> None:
+        """Add a suite, from a plug-in file.
+
+        Raises `UserError` for a name that is taken, and for a corruption without a parameter for
+        each severity.
+        """
+        for corruption, severities in value.items():
+            if len(severities) != len(_UP):
+                raise UserError(
+                    f"suite {name!r}: {corruption} has {len(severities)} parameters. Give it "
+                    f"{len(_UP)}, one for each severity."
+                )
+        super().register(name, value)
+
+
+SUITES = SuiteTable("suite", _SUITES, group="trustsweep.suites")
 
 
 def suite(name: str) -> Suite:

@@ -44,15 +44,30 @@ def array(table: pa.Table, name: str) -> NDArray[Any]:
     return table[name].combine_chunks().to_numpy_ndarray()
 
 
-def filled(masks: NDArray[Any]) -> NDArray[np.bool_]:
-    """(N,) of (N, 1, *spatial): whether each mask holds anything."""
-    return np.asarray(masks.reshape(len(masks), -1).any(axis=1))
+def mask_findings(manifest: Manifest) -> tuple[str, ...]:
+    """What a mask may hold: its regions, or its classes without the background."""
+    return manifest.regions or manifest.mask_names[1:]
 
 
-def mask_classes(manifest: Manifest) -> tuple[str, str]:
-    """What data with masks alone are divided into: empty masks, and those that hold something."""
-    finding = manifest.classes[-1]
-    return f"no {finding}", finding
+def mask_layer(masks: NDArray[Any], manifest: Manifest, index: int) -> NDArray[np.bool_]:
+    """(N, *spatial) of (N, L, *spatial): where the finding of that index is."""
+    if manifest.regions:
+        return np.asarray(masks[:, index] > 0)
+    if len(mask_findings(manifest)) == 1:
+        return np.asarray(masks[:, 0] > 0)
+    return np.asarray(masks[:, 0] == index + 1)
+
+
+def held(masks: NDArray[Any], manifest: Manifest) -> NDArray[np.bool_]:
+    """(N, K): which of `mask_findings` each mask holds."""
+    layers = (mask_layer(masks, manifest, k) for k in range(len(mask_findings(manifest))))
+    return np.stack([layer.reshape(len(masks), -1).any(axis=1) for layer in layers], axis=1)
+
+
+def mask_classes(manifest: Manifest) -> tuple[str, ...]:
+    """What data with masks alone are divided into: what a mask may hold, or else not."""
+    findings = mask_findings(manifest)
+    return findings if len(findings) > 1 else (f"no {findings[0]}", findings[0])
 
 
 def image_columns(manifest: Manifest) -> dict[str, str]:

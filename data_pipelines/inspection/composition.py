@@ -7,10 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trustsweep.data_pipelines.inspection.columns import IMAGE, ChannelGroup, image_parts
+from trustsweep.data_pipelines.inspection.columns import (
+    IMAGE,
+    ChannelGroup,
+    image_parts,
+    mask_findings,
+    mask_layer,
+)
 from trustsweep.data_pipelines.inspection.examples import SampleValues
 from trustsweep.data_pipelines.inspection.panels import (
     BOXES,
+    OUTLINE,
     STYLES,
     AbsentPanel,
     ImagePanel,
@@ -36,6 +43,16 @@ def _mark(kind: int, name: str) -> Mark:
     return Mark(name, BOXES[place], STYLES[turn % len(STYLES)])
 
 
+def mask_marks(manifest: Manifest) -> tuple[Mark, ...]:
+    """How each of `mask_findings` is outlined: one in yellow; several as boxes of that name are."""
+    findings = mask_findings(manifest)
+    if len(findings) == 1:
+        return (Mark(findings[0], OUTLINE, STYLES[0]),)
+    boxed = manifest.box_classes if "boxes" in manifest.columns else ()
+    order = list(dict.fromkeys([*boxed, *findings]))
+    return tuple(_mark(order.index(name), name) for name in findings)
+
+
 def is_colour(manifest: Manifest, image: str, part: ChannelGroup) -> bool:
     """Whether three channels are red, green and blue: they are one modality, the whole image."""
     return len(part.channels) == 3 and len(image_parts(manifest, image)) == 1
@@ -59,9 +76,13 @@ def image_panels(case: SampleValues, manifest: Manifest, image: str) -> list[She
     main = image == IMAGE
     values, place = _flat(case.images[image], case.mask if main else None)
     depth = case.images[image].shape[1] if case.images[image].ndim == 4 else 0
-    mask = None
+    outlines: tuple[tuple[NDArray[np.bool_], Mark], ...] = ()
     if main and case.mask is not None:
-        mask = (case.mask[0] if not depth else case.mask[0, place]) > 0
+        shown = case.mask[:, place] if depth else case.mask
+        outlines = tuple(
+            (mask_layer(shown[None], manifest, index)[0], mark)
+            for index, mark in enumerate(mask_marks(manifest))
+        )
     panels: list[SheetPanel] = []
     image_list = image_parts(manifest, image)
     alone = len(image_list) == 1 and len(case.images) == 1
@@ -84,7 +105,7 @@ def image_panels(case: SampleValues, manifest: Manifest, image: str) -> list[She
                 ImagePanel(
                     pixels=pixels,
                     note="\n".join(words),
-                    mask=mask,
+                    outlines=outlines,
                     boxes=_boxes(case, manifest) if main else (),
                 )
             )
@@ -109,7 +130,7 @@ def _flat(
         return values, 0
     place = values.shape[1] // 2
     if mask is not None and mask.any():
-        place = int(mask[0].sum(axis=(1, 2), dtype=np.int64).argmax())
+        place = int((mask > 0).any(axis=0).sum(axis=(1, 2)).argmax())
     return values[:, place], place
 
 

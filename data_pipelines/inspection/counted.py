@@ -15,7 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trustsweep.data_pipelines.inspection.columns import IMAGE, array, filled, mask_classes
+from trustsweep.data_pipelines.inspection.columns import (
+    IMAGE,
+    array,
+    held,
+    mask_classes,
+    mask_findings,
+)
 from trustsweep.data_pipelines.inspection.findings import (
     UNKNOWN,
     GroupCount,
@@ -50,11 +56,14 @@ class Strata:
         names = set(manifest.columns)
         self.several = "label" in names and manifest.columns["label"] != "int64"
         self._source = next((name for name in SOURCES if name in names), None)
+        self._manifest = manifest
         self.classes = manifest.classes if self._source else ()
         if self._source == "event":
             self.classes = EVENTS
-        if self._source == "mask":
+        self.of_masks = self._source == "mask"
+        if self.of_masks:
             self.classes = mask_classes(manifest)
+            self.several = len(mask_findings(manifest)) > 1
         self._samples: Counter[tuple[str, str]] = Counter()
         self._patients: dict[tuple[str, str], set[int]] = defaultdict(set)
         self._positive: dict[tuple[str, str], NDArray[np.int64]] = {}
@@ -93,14 +102,15 @@ class Strata:
         """(N, K) each: whether a row is of a class, and whether that is not known."""
         if self._source is None:
             return (np.zeros((table.num_rows, 0), np.int64),) * 2
+        if self.of_masks:
+            found = held(array(table, "mask"), self._manifest).astype(np.int64)
+            positive = found if self.several else np.concatenate([1 - found, found], axis=1)
+            return positive, np.zeros_like(positive)
         if self.several:
             labels = array(table, "label")
             return (labels == 1).astype(np.int64), np.isnan(labels).astype(np.int64)
-        values: NDArray[np.int64] = (
-            filled(array(table, "mask")).astype(np.int64)
-            if self._source == "mask"
-            else np.nan_to_num(table[self._source].fill_null(-1).to_numpy(), nan=-1)
-        )
+        column = table[self._source].fill_null(-1).to_numpy()
+        values: NDArray[np.int64] = np.nan_to_num(column, nan=-1).astype(np.int64)
         positive = (values[:, None] == np.arange(len(self.classes))).astype(np.int64)
         unknown = 1 - positive.sum(axis=1, keepdims=True)
         return positive, np.repeat(unknown, len(self.classes), axis=1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.building.shards import opened, parts, row_groups
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.inspection.columns import array, filled, image_columns, mask_classes
+from trustsweep.data_pipelines.inspection.columns import array, held, image_columns, mask_classes
 from trustsweep.data_pipelines.inspection.counted import EVENTS, SOURCES
 from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
@@ -30,7 +30,7 @@ class SampleValues:
 
     Attributes:
         images: Image, as `Modality.column` names it, to (C, *spatial) float32 in [0, 1].
-        mask: (1, *spatial), of the main image.
+        mask: (1 or R, *spatial), of the main image.
         boxes: Of the main image, as the shards keep them.
         tabular, series: (F,) and (T, F) float32, NaN where missing.
         present: (M,) of the manifest's modalities.
@@ -110,7 +110,7 @@ def _candidates(location: Folder, manifest: Manifest, count: int) -> list[_Place
                 hashlib.blake2b(sample_id.encode(), digest_size=8).digest()
                 for sample_id in table["sample_id"].to_pylist()
             ]
-            labels = _strata(table, label, ranks)
+            labels = _strata(table, label, ranks, manifest)
             for row, site in enumerate(table["site"].to_pylist()):
                 boxed = boxes and bool(table["boxes"][row].as_py())
                 place = _Place(ranks[row], str(split), str(site), labels[row], boxed, group, row)
@@ -121,7 +121,9 @@ def _candidates(location: Folder, manifest: Manifest, count: int) -> list[_Place
     return [place for places in best.values() for place in places]
 
 
-def _strata(table: pa.Table, label: str | None, ranks: list[bytes]) -> list[int]:
+def _strata(
+    table: pa.Table, label: str | None, ranks: list[bytes], manifest: Manifest
+) -> list[int]:
     """What samples are chosen by: the class, one of several classes, or whether a mask is filled.
 
     Of several positive classes the hash picks one, so that rare classes come beside common ones.
@@ -133,7 +135,7 @@ def _strata(table: pa.Table, label: str | None, ranks: list[bytes]) -> list[int]
         return [-1 if value is None or math.isnan(value) else int(value) for value in values]
     arrays = array(table, label)
     if label == "mask":
-        return filled(arrays).astype(int).tolist()
+        arrays = held(arrays, manifest)
     positive = [np.flatnonzero(row == 1) for row in arrays]
     return [
         int(classes[rank[0] % len(classes)]) if len(classes) else -1
@@ -175,8 +177,7 @@ def _label(table: pa.Table, manifest: Manifest) -> str:
     if "label" not in table.schema.names and manifest.follow_up is not None:
         return follow_up_text(table["time"][0].as_py(), table["event"][0].as_py(), manifest)
     if "label" not in table.schema.names:
-        masked = "mask" in table.schema.names
-        return mask_classes(manifest)[int(filled(array(table, "mask"))[0])] if masked else ""
+        return _held_in_words(table, manifest) if "mask" in table.schema.names else ""
     if not isinstance(table.schema.field("label").type, pa.FixedShapeTensorType):
         index = table["label"][0].as_py()
         known = index is not None and 0 <= index < len(manifest.classes)
@@ -185,6 +186,17 @@ def _label(table: pa.Table, manifest: Manifest) -> str:
     names = [manifest.classes[index] for index in np.flatnonzero(values == 1)]
     if not names:
         return "label unknown" if np.isnan(values).all() else "none of the classes"
+    return _first_of(names)
+
+
+def _held_in_words(table: pa.Table, manifest: Manifest) -> str:
+    classes, found = mask_classes(manifest), held(array(table, "mask"), manifest)[0]
+    if len(found) == 1:
+        return classes[int(found[0])]
+    return _first_of([classes[index] for index in np.flatnonzero(found)]) or "empty mask"
+
+
+def _first_of(names: list[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 

@@ -132,6 +132,23 @@ class MaskCount:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskPart:
+    """One of several classes or regions in the masks of a split.
+
+    Attributes:
+        masks: How many masks hold it.
+        share: Of all pixels.
+        share_held: Of the pixels of the masks that hold it; None where none does.
+    """
+
+    split: str
+    name: str
+    masks: int
+    share: float
+    share_held: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BoxCount:
     """Boxes of one class: all, the samples that have any, and how many are in each split."""
 
@@ -168,8 +185,11 @@ class Inspection:
     Attributes:
         image_shape: (C, *spatial); () for data without images.
         classes: What `Stratum.positive` counts: the labels, or for data with masks alone whether
-            the mask holds anything; empty where there is neither.
+            the mask holds anything, or which of several classes or regions it holds; empty where
+            there is neither.
+        mask_parts: Of masks of several classes or of regions.
         several: A sample may have several of the classes.
+        of_masks: The classes are what masks hold, not labels.
         patients: A `PatientSource`; "" for data that were prepared before it was kept.
         warnings: What to look into before training, a sentence each.
     """
@@ -180,6 +200,7 @@ class Inspection:
     image_shape: tuple[int, ...]
     classes: tuple[str, ...]
     several: bool
+    of_masks: bool = False
     patients: str
     splits: tuple[SplitCount, ...]
     strata: tuple[Stratum, ...]
@@ -188,6 +209,7 @@ class Inspection:
     features: tuple[FeatureRange, ...]
     intensities: tuple[Intensity, ...]
     masks: tuple[MaskCount, ...]
+    mask_parts: tuple[MaskPart, ...] = ()
     boxes: tuple[BoxCount, ...]
     flaws: Flaws
     warnings: tuple[str, ...] = ()

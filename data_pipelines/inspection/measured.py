@@ -15,12 +15,15 @@ from trustsweep.data_pipelines.inspection.columns import (
     array,
     image_columns,
     image_parts,
+    mask_findings,
+    mask_layer,
 )
 from trustsweep.data_pipelines.inspection.findings import (
     BoxCount,
     FeatureRange,
     Intensity,
     MaskCount,
+    MaskPart,
 )
 from trustsweep.data_pipelines.schema import Feature, Manifest
 
@@ -166,13 +169,19 @@ def _percentile(values: NDArray[Any], counts: NDArray[Any], percentage: int) -> 
 
 
 class MaskTally:
-    """The share of foreground, and the masks that are empty or touch the border."""
+    """The share of foreground and of each of several findings, empty masks, those at the border."""
 
-    def __init__(self) -> None:
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._findings = mask_findings(manifest)
         self._sums: dict[str, NDArray[np.int64]] = {}
+        #: Split to (2, K): the masks that hold each finding, and its pixels.
+        self._parts: dict[str, NDArray[np.int64]] = {}
 
     def add(self, split: str, table: pa.Table) -> None:
-        masks = array(table, "mask")[:, 0] > 0
+        values = array(table, "mask")
+        self._parts[split] = self._parts.get(split, 0) + self._count_parts(values)
+        masks = np.any(values > 0, axis=1)
         filled = masks.reshape(len(masks), -1).sum(axis=1)
         sums = [
             len(masks),
@@ -197,6 +206,26 @@ class MaskTally:
                 foreground=float(filled / (masks * pixels)),
                 foreground_filled=float(filled / (some * pixels)) if some else None,
             )
+
+    def parts(self) -> Iterator[MaskPart]:
+        """Of masks that may hold several findings."""
+        for split, counts in self._parts.items() if len(self._findings) > 1 else ():
+            masks, _, _, _, pixels = self._sums[split]
+            for name, holding, filled in zip(self._findings, *counts.tolist(), strict=True):
+                yield MaskPart(
+                    split=split,
+                    name=name,
+                    masks=holding,
+                    share=float(filled / (masks * pixels)),
+                    share_held=float(filled / (holding * pixels)) if holding else None,
+                )
+
+    def _count_parts(self, masks: NDArray[Any]) -> NDArray[np.int64]:
+        counts = []
+        for index in range(len(self._findings)):
+            layer = mask_layer(masks, self._manifest, index).reshape(len(masks), -1)
+            counts.append([layer.any(axis=1).sum(), layer.sum()])
+        return np.array(counts, np.int64).T
 
 
 def _at_border(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:

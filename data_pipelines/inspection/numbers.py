@@ -37,7 +37,7 @@ def inspect(location: str | Path | Folder) -> Inspection:
     patients = Patients()
     strata, groups, presence = Strata(manifest), GroupTally(manifest), Presence(manifest)
     copies, intensities = Copies(manifest), Intensities(manifest)
-    masks, boxes = MaskTally(), BoxTally(manifest)
+    masks, boxes = MaskTally(manifest), BoxTally(manifest)
     tables = {
         name: Features(name, listed)
         for name, listed in (("tabular", manifest.tabular), ("series", manifest.series))
@@ -64,6 +64,7 @@ def inspect(location: str | Path | Folder) -> Inspection:
         image_shape=manifest.image_shape,
         classes=strata.classes,
         several=strata.several,
+        of_masks=strata.of_masks,
         patients=manifest.preprocessing.get("patients", ""),
         splits=tuple(
             SplitCount(
@@ -80,6 +81,7 @@ def inspect(location: str | Path | Folder) -> Inspection:
         features=tuple(row for features in tables.values() for row in features.findings()),
         intensities=tuple(intensities.findings()),
         masks=tuple(masks.findings()),
+        mask_parts=tuple(masks.parts()),
         boxes=tuple(boxes.findings()),
         flaws=Flaws(
             copies_within=copies.within(),

@@ -37,7 +37,7 @@ _HALO = [patheffects.withStroke(linewidth=1.5, foreground="#ffffff")]
 
 @dataclass(frozen=True)
 class Mark:
-    """How a class of boxes is drawn."""
+    """How a class of masks or boxes is drawn."""
 
     name: str
     colour: str
@@ -65,13 +65,13 @@ class ImagePanel(SheetPanel):
 
     `name` is not drawn.
 
-    `boxes` are corners in pixels, x0, y0, x1, y1, each with its class.
+    `outlines` are (H, W) masks and `boxes` corners in pixels, x0, y0, x1, y1, each with its class.
     """
 
     pixels: NDArray[np.float32]
     note: str = ""
     name: str = ""
-    mask: NDArray[np.bool_] | None = None
+    outlines: tuple[tuple[NDArray[np.bool_], Mark], ...] = ()
     boxes: tuple[tuple[tuple[float, float, float, float], Mark], ...] = ()
 
     def draw(self, axes: Axes) -> None:
@@ -80,11 +80,14 @@ class ImagePanel(SheetPanel):
         axes.imshow(
             np.nan_to_num(self.pixels), cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0)
         )
-        if self.mask is not None and self.mask.any():
+        for mask, mark in self.outlines:
+            if not mask.any():
+                continue
             # A rim of background closes the outline of what touches the border.
-            padded = np.pad(self.mask.astype(float), 1)
+            padded = np.pad(mask.astype(float), 1)
             x, y = np.arange(width + 2) - 0.5, np.arange(height + 2) - 0.5
-            axes.contour(x, y, padded, levels=[0.5], colors=[OUTLINE], linewidths=1.2)
+            style: Any = {"colors": [mark.colour], "linestyles": [mark.style], "linewidths": 1.2}
+            axes.contour(x, y, padded, levels=[0.5], **style)
         for (x0, y0, x1, y1), mark in self.boxes:
             axes.add_patch(
                 Rectangle(

@@ -76,6 +76,10 @@ def _masks_and_boxes(inspection: Inspection) -> Iterator[str]:
     total = sum(count.masks for count in inspection.masks)
     if empty := sum(count.empty for count in inspection.masks):
         yield f"{empty} of {total} masks are empty."
+    for split in inspection.splits if not inspection.of_masks else ():
+        lost = [p.name for p in inspection.mask_parts if p.split == split.split and not p.masks]
+        if lost:
+            yield f"{split.split}: no mask holds {_named(lost)}; metrics of it are undefined."
     if border := sum(count.at_border for count in inspection.masks):
         yield f"{border} of {total} masks touch the border: the finding may go on beyond the image."
     if odd := inspection.flaws.odd_boxes:
@@ -93,13 +97,15 @@ def _labels(inspection: Inspection) -> Iterator[str]:
         samples[stratum.split] += stratum.samples
         positive[stratum.split].update(dict(zip(inspection.classes, stratum.positive, strict=True)))
         unknown[stratum.split].update(dict(zip(inspection.classes, stratum.unknown, strict=True)))
+    # A class that every mask holds has its Dice.
+    labelled = inspection.several and not inspection.of_masks
     for split in samples:
         if absent := [name for name in inspection.classes if not positive[split][name]]:
             yield f"{split}: no sample of {_named(absent)}; metrics of the class are undefined."
         universal = [
             name
             for name in inspection.classes
-            if inspection.several
+            if labelled
             and positive[split][name]
             and positive[split][name] + unknown[split][name] == samples[split]
         ]

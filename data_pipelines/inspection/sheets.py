@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import matplotlib
 from matplotlib.lines import Line2D
 
-from trustsweep.data_pipelines.inspection.composition import marks, panels
+from trustsweep.data_pipelines.inspection.composition import marks, mask_marks, panels
 from trustsweep.data_pipelines.inspection.examples import Example, choose
 from trustsweep.data_pipelines.inspection.pages import GAP, MARGIN, STYLE, WIDTH, Grid, Page, fit
-from trustsweep.data_pipelines.inspection.panels import OUTLINE, QUIET, Mark, SheetPanel
-from trustsweep.data_pipelines.schema import Manifest
+from trustsweep.data_pipelines.inspection.panels import QUIET, Mark, SheetPanel
+from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
 
 #: Inches.
@@ -98,8 +99,13 @@ def _entries(examples: list[Example], manifest: Manifest) -> list[Mark]:
     """What is marked in the samples, and how."""
     entries = []
     if any(example.case.mask is not None for example in examples):
-        finding = manifest.classes[-1] if len(manifest.classes) == 2 else "foreground"
-        entries.append(Mark(f"outline of the mask ({finding})", OUTLINE, "solid"))
+        outlined = mask_marks(manifest)
+        shares = manifest.mask_shares.get(Split.TRAIN, ())[-len(outlined) :]
+        for mark, share in zip_longest(outlined, shares):
+            part = "" if share is None else f", {100 * share:.2g} % of train pixels"
+            one = len(outlined) == 1
+            text = f"outline of the mask ({mark.name}{part})" if one else f"{mark.name}{part}"
+            entries.append(replace(mark, name=text))
     known = marks(manifest)
     classes = sorted({box["class"] for example in examples for box in example.case.boxes})
     return entries + [

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from trustsweep.data_pipelines.inspection.findings import GroupCount, Inspection, Stratum
+from trustsweep.data_pipelines.inspection.findings import GroupCount, Inspection, MaskPart, Stratum
 
 #: More classes than this have a table of their own, a row each.
 _CLASS_COLUMNS = 6
@@ -32,6 +32,8 @@ def tables(inspection: Inspection) -> Iterator[Table]:
         yield _intensities(inspection)
     if inspection.masks:
         yield _masks(inspection)
+    if inspection.mask_parts:
+        yield _mask_parts(inspection)
     if inspection.boxes:
         yield _boxes(inspection)
 
@@ -162,6 +164,22 @@ def _masks(inspection: Inspection) -> Table:
         filled = "" if mask.foreground_filled is None else _percent(mask.foreground_filled)
         cells = [mask.split, mask.masks, mask.empty, mask.at_border, _percent(mask.foreground)]
         table.add_row(*_cells([*cells, filled]))
+    return table
+
+
+def _mask_parts(inspection: Inspection) -> Table:
+    splits = [split.split for split in inspection.splits]
+    heads = [head for split in splits for head in (split, "of pixels")]
+    title = "Findings of the masks: masks that hold them, share of all pixels"
+    table = _table(title, ["finding"], heads)
+    by_name: dict[str, dict[str, MaskPart]] = defaultdict(dict)
+    for part in inspection.mask_parts:
+        by_name[part.name][part.split] = part
+    for name, parts in by_name.items():
+        cells: list[object] = [name]
+        for split in splits:
+            cells += [parts[split].masks, _percent(parts[split].share)]
+        table.add_row(*_cells(cells))
     return table
 
 

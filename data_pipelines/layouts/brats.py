@@ -19,7 +19,13 @@ from trustsweep.data_pipelines.preprocess import slices as choice
 from trustsweep.data_pipelines.preprocess.volumes import VolumeRecipe, apply
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import digest, opaque, walk
-from trustsweep.data_pipelines.readers.nifti import Volume, check_grid, read_labels, read_nifti
+from trustsweep.data_pipelines.readers.nifti import (
+    Volume,
+    check_grid,
+    read_labels,
+    read_nifti,
+    volume_name,
+)
 from trustsweep.data_pipelines.readers.tables import ColumnKind, read_table
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Kind, Modality, TaskName
@@ -35,6 +41,8 @@ _NAMES = {"whole": "whole tumour", "core": "tumour core", "enhancing": "enhancin
 _TARGETS = ("region", "regions", "tissues")
 _MAPPING = "name_mapping.csv"
 _SURVIVAL = ("survival_info.csv", "survival_data.csv")
+#: A label of 2024 and later, of patients after treatment; 4 was the enhancing tumour until 2021.
+_CAVITY = 4
 _GRADES = ("HGG", "LGG")
 _OLDEST = 120
 
@@ -258,6 +266,10 @@ class Brats(Layout[Scan | BadFile]):
         labelled, unlabelled, strays = [], [], []
         for folder, paths in sorted(folders.items()):
             naming = next((n for n in _NAMINGS if n.case.fullmatch(folder.name)), None)
+            if folder.name.lower().endswith(_SUFFIXES):
+                rule = "in a folder that is named like a file. Put the file in its place."
+                strays += [BadFile(path, rule) for path in paths]
+                continue
             if naming is None:
                 rule = "in a folder that is not named as a case of BraTS 2018 to 2023."
                 strays += [BadFile(path, f"{rule} Take it away.") for path in paths]
@@ -338,9 +350,14 @@ class Brats(Layout[Scan | BadFile]):
                 sequences[name] = read_nifti(case.files[name])
                 check_grid(case.files[name], sequences[name], next(iter(sequences.values())))
         enhancing = case.naming.enhancing
-        labels = read_labels(
-            case.files[_MASK], next(iter(sequences.values())), (0, 1, 2, enhancing)
-        )
+        first, known = next(iter(sequences.values())), {0, 1, 2, enhancing}
+        labels = read_labels(case.files[_MASK], first, known | {_CAVITY})
+        if _CAVITY not in known and (labels == _CAVITY).any():
+            raise BadFile(
+                case.files[_MASK],
+                f"label {_CAVITY}: a resection cavity, of BraTS 2024, which is not read. Take the "
+                "cases of that year away.",
+            )
         labels[labels == enhancing] = _TISSUES.index("enhancing tumour")
         return sequences, labels
 
@@ -379,8 +396,7 @@ def _scan(folder: Path, naming: Naming, paths: list[Path]) -> tuple[Scan, list[B
     files: dict[str, Path] = {}
     problems = []
     for path in paths:
-        stem = path.name.removesuffix(".gz").removesuffix(".nii")
-        kind = kinds.get(stem)
+        kind = kinds.get(volume_name(path))
         if kind is None:
             # 2020's case 355 is known for a mask of another name.
             known = ", ".join(naming.files.values())

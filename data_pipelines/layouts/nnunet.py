@@ -20,7 +20,13 @@ from trustsweep.data_pipelines.preprocess import slices as choice
 from trustsweep.data_pipelines.preprocess.volumes import VolumeRecipe, apply
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.readers.files import checked_size, digest, opaque, walk
-from trustsweep.data_pipelines.readers.nifti import Volume, check_grid, read_labels, read_nifti
+from trustsweep.data_pipelines.readers.nifti import (
+    Volume,
+    check_grid,
+    read_labels,
+    read_nifti,
+    volume_name,
+)
 from trustsweep.data_pipelines.sample import Sample
 from trustsweep.data_pipelines.schema import Kind, Modality, PatientSource, Split, TaskName
 
@@ -233,7 +239,9 @@ class Nnunet(Layout[Labelled | BadFile]):
         if listed is None:
             return
         for name in sorted(listed - here):
-            yield BadFile(self._root / _JSON, f"training: names {name}, which is not here.")
+            yield BadFile(
+                self._root / _JSON, f"training: names {name}, which is not here. Fetch it."
+            )
         for name in sorted(masks.keys() - listed):
             yield BadFile(masks[name], f'not in "training" of {_JSON}. Add it, or take it away.')
 
@@ -384,19 +392,14 @@ def _listed(path: Path, raw: object) -> frozenset[str] | None:
     names = [label for label in labels if isinstance(label, str)]
     if not isinstance(raw, list) or len(names) != len(entries):
         raise BadFile(path, 'training: a list of {"image": ..., "label": ...}. Correct it.')
-    return frozenset(_case_of(Path(name)) for name in names)
-
-
-def _case_of(path: Path) -> str:
-    """Of a file of labels, or of an image in the Decathlon's form."""
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    return frozenset(volume_name(Path(name)) for name in names)
 
 
 def _by_name(folder: Path, strays: list[BadFile]) -> dict[str, Path]:
     """Case to file, and a refusal for each further file of a case."""
     files: dict[str, Path] = {}
     for path in walk(folder, _SUFFIXES) if folder.is_dir() else ():
-        if files.setdefault(name := _case_of(path), path) != path:
+        if files.setdefault(name := volume_name(path), path) != path:
             strays.append(BadFile(path, f"also here as {files[name].name}. Remove one of them."))
     return files
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import prod
@@ -27,6 +28,7 @@ _MAX_EXTENSIONS = 2**26
 _CHUNK = 2**20
 #: Of the corners, in voxels: labels drawn on another grid are further off.
 _TOLERANCE = 0.1
+_EXTENSION = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 #: `sizeof_hdr`, the first field: NIfTI-1 and NIfTI-2.
 _HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
 _MAGIC = {348: b"n+1", 540: b"n+2"}
@@ -113,6 +115,11 @@ def read_labels(path: Path, reference: Volume, values: Collection[int]) -> NDArr
         known = ", ".join(map(str, sorted(values)))
         raise BadFile(path, f"labels {listed} are unknown. Known: {known}.")
     return labels.values.astype(np.uint8)
+
+
+def volume_name(path: Path) -> str:
+    """A file's name without .nii or .nii.gz, in small letters or capitals."""
+    return _EXTENSION.sub("", path.name)
 
 
 def check_grid(path: Path, volume: Volume, first: Volume) -> None:

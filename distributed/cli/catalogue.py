@@ -14,10 +14,19 @@ from trustsweep.search_spaces.policies import POLICIES
 from trustsweep.search_spaces.study import FITTING, read, shipped_studies
 from trustsweep.trainables.metrics.catalog import AREAS, COSTS, METRICS, MetricInfo, metric_info
 from trustsweep.trainables.metrics.names import SKILL
-from trustsweep.trainables.registry import ATTACKS, CONDITIONS, MAPS, METHODS, REGIMES, RISKS
+from trustsweep.trainables.registry import (
+    ATTACKS,
+    CONDITIONS,
+    MAPS,
+    METHODS,
+    NETWORKS,
+    REGIMES,
+    RISKS,
+)
 
 _REGISTRIES: dict[str, Registry] = {
     "methods": METHODS,
+    "networks": NETWORKS,
     "layouts": LAYOUTS,
     "corruptions": CORRUPTIONS,
     "attacks": ATTACKS,
@@ -50,22 +59,31 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 
 def describe(name: str) -> str | None:
-    """The description of a registered implementation; None for an unknown name."""
-    for registry in _REGISTRIES.values():
-        if name in registry:
-            text = registry.docstring(name)
-            if registry is not LAYOUTS:
-                return text
-            implementation = registry[name]
-            options = ", ".join(f"{k}={v}" for k, v in implementation.options().items())
-            # Some learn them from the folder.
-            tasks = ", ".join(getattr(implementation, "tasks", ())) or "as the folder has them"
-            listed = "Patients: --patients FILE.csv\n" if implementation.takes_patients else ""
-            return (
-                f"{text}\n\nTasks: {tasks}\nOptions (--set): {options or 'none'}\n{listed}"
-                f"Licence: {implementation.licence}\nCite: {implementation.citation}"
-            )
-    return None
+    """The description of all registered implementations of that name, each after its kind where
+    there are several (a method may bear the name of its network); None for an unknown name."""
+    texts = {
+        registry.kind: _described(registry, name)
+        for registry in _REGISTRIES.values()
+        if name in registry
+    }
+    if len(texts) < 2:
+        return next(iter(texts.values()), None)
+    return "\n\n".join(f"As a {kind}: {text}" for kind, text in texts.items())
+
+
+def _described(registry: Registry, name: str) -> str:
+    text = registry.docstring(name)
+    if registry is not LAYOUTS:
+        return text
+    implementation = registry[name]
+    options = ", ".join(f"{k}={v}" for k, v in implementation.options().items())
+    # Some learn them from the folder.
+    tasks = ", ".join(getattr(implementation, "tasks", ())) or "as the folder has them"
+    listed = "Patients: --patients FILE.csv\n" if implementation.takes_patients else ""
+    return (
+        f"{text}\n\nTasks: {tasks}\nOptions (--set): {options or 'none'}\n{listed}"
+        f"Licence: {implementation.licence}\nCite: {implementation.citation}"
+    )
 
 
 def _methods(listed: list[str] | str) -> str:

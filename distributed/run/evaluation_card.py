@@ -30,7 +30,8 @@ CARD_VERSION = 3
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built where a card is read: most commands read none.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Asked(_Part):

@@ -25,6 +25,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
+from trustsweep.distributed.optuna_internals import SamplerState
 from trustsweep.distributed.run.ledger import Record, State
 from trustsweep.distributed.statistics.front import Objective
 from trustsweep.search_spaces.space import METHOD, Space
@@ -98,14 +99,14 @@ class Sampling:
         self._space = study.search_space()
         self._grid = self._space.grid() if study.search.sampler == "grid" else None
         self._identify = identify
-        self._storage = InMemoryStorage()
+        storage = InMemoryStorage()
         self._optuna = optuna.create_study(
-            study_name=study.name, storage=self._storage, directions=directions(objectives)
+            study_name=study.name, storage=storage, directions=directions(objectives)
         )
-        self._study_id = self._storage.get_study_id_from_name(study.name)
+        self._state = SamplerState(storage, study.name)
         self._asked: dict[str, optuna.trial.Trial] = {}
         self._seen: set[str] = set()
-        #: Optuna's own numbers of the trials that were drawn or entered.
+        #: The storage's numbers of the trials that were drawn or entered.
         self._numbers: dict[str, int] = {}
         #: NSGA's choices of parents that some trial has noted.
         self._noted: set[str] = set()
@@ -134,25 +135,21 @@ class Sampling:
         """
         self._seen.add(record.id)
         replayed = _Replay.of(self._space, record)
-        for key, value in record.draw.get("study", {}).items():
-            self._storage.set_study_system_attr(self._study_id, key, value)
+        self._state.restore_study(record.draw.get("study", {}))
         for key, names in record.draw.get("parents", {}).items():
             known = [self._numbers[name] for name in names if name in self._numbers]
-            self._storage.set_study_system_attr(self._study_id, key, known)
+            self._state.restore_parents(key, known)
             self._noted.add(key)
-        attributes = record.draw.get("trial", {})
         if record.state is State.RUNNING:
             self._optuna.sampler = optuna.samplers.RandomSampler(seed=0)
             self._optuna.enqueue_trial(replayed.params)
             trial = self._optuna.ask()
             self._space.suggest(trial)
-            for key, value in attributes.items():
-                self._storage.set_trial_system_attr(trial._trial_id, key, value)
+            self._state.restore(trial, record.draw.get("trial", {}))
             self._asked[record.id] = trial
-            self._numbers[record.id] = trial._trial_id
+            self._numbers[record.id] = self._state.number(trial)
         else:
-            frozen = self.as_optuna(record, replayed)
-            self._numbers[record.id] = self._storage.create_new_trial(self._study_id, frozen)
+            self._numbers[record.id] = self._state.add(self.as_optuna(record, replayed))
 
     def tell(self, record: Record) -> None:
         """Report the result of a trial that was drawn or entered, once."""
@@ -204,7 +201,7 @@ class Sampling:
             return None
         self._seen.add(name)
         self._asked[name] = trial
-        self._numbers[name] = trial._trial_id
+        self._numbers[name] = self._state.number(trial)
         return Record(id=name, config=config, number=number, draw=self._notes(trial))
 
     def _notes(self, trial: optuna.trial.Trial) -> dict[str, Any]:
@@ -213,18 +210,13 @@ class Sampling:
         QMC's place, NSGA's generation of the trial, and the parents if they were chosen just now:
         by then, more trials of the generation before may have ended.
         """
-        mine = self._storage.get_trial_system_attrs(trial._trial_id)
-        for key in mine:
-            # Meant for other processes until all is suggested, which is the case here.
-            if key.startswith("tpe:relative_params"):
-                self._storage.set_trial_system_attr(trial._trial_id, key, "")
-        whole = self._storage.get_study_system_attrs(self._study_id)
-        chosen = {k: v for k, v in whole.items() if ":parent:" in k and k not in self._noted}
+        self._state.settle(trial)
+        chosen = {k: v for k, v in self._state.parents().items() if k not in self._noted}
         self._noted |= chosen.keys()
         names = {number: name for name, number in self._numbers.items()} if chosen else {}
         notes = {
-            "trial": {k: v for k, v in mine.items() if "generation" in k},
-            "study": {k: v for k, v in whole.items() if k.startswith("qmc")},
+            "trial": self._state.notes_of(trial),
+            "study": self._state.sequence(),
             "parents": {k: [names[number] for number in v] for k, v in chosen.items()},
         }
         return {kind: note for kind, note in notes.items() if note}

@@ -14,7 +14,7 @@ from trustsweep.data_pipelines.registry import nearest
 from trustsweep.data_pipelines.schema import Manifest, Split, TaskName
 from trustsweep.distributed.run.folder import evaluation_plan
 from trustsweep.distributed.workers import fidelity
-from trustsweep.search_spaces.space import METHOD, Parameter, Space, Value
+from trustsweep.search_spaces.space import METHOD, NETWORK, Parameter, Space, Value
 from trustsweep.search_spaces.study import BASELINE, Constraint, Study, parse
 from trustsweep.trainables.conditions import SITES
 from trustsweep.trainables.metrics.catalog import COSTS, METRICS, all_names, metric_info
@@ -120,7 +120,8 @@ def check_classes(study: Study, manifest: Manifest, task: TaskName) -> list[str]
 
 
 def _usable_encoder(space: Space, manifest: Manifest) -> None:
-    """Each file that a network may start from, tried on the network of the space's defaults."""
+    """Each file that a network may start from, tried on every network of the space at its
+    defaults."""
     for method in space.methods:
         for name in filter(None, _listed(space.of(method)["encoder"])):
             file = Path(str(name))
@@ -133,11 +134,13 @@ def _usable_encoder(space: Space, manifest: Manifest) -> None:
                 raise UserError(f"space.encoder: {file}: no such file. Name a safetensors file.")
             from trustsweep.trainables.networks import load_encoder
 
-            config = {**space.defaults(method), "encoder": str(file)}
-            try:
-                load_encoder(METHODS[method](config, manifest).network(), file)
-            except UserError as error:
-                raise UserError(f"space.{error}") from error
+            choice = space.of(method).get(NETWORK)
+            for given in [{NETWORK: n} for n in _listed(choice)] if choice else [{}]:
+                config = space.defaults(method, encoder=str(file), **given)
+                try:
+                    load_encoder(METHODS[method](config, manifest).network(), file)
+                except UserError as error:
+                    raise UserError(f"space.{error}") from error
 
 
 def _usable_maps(space: Space) -> None:

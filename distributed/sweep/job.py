@@ -40,7 +40,7 @@ from trustsweep.distributed.search.stopping.policy import Verdict
 from trustsweep.distributed.sweep.plan import Checked, PreparedSweep, examine
 from trustsweep.distributed.sweep.progress import SweepProgress, front_table, on_test_table
 from trustsweep.distributed.sweep.repeats import repeats
-from trustsweep.distributed.sweep.resources import cluster_nodes, known_nodes, ray_session
+from trustsweep.distributed.sweep.resources import cluster_nodes, known_nodes, ray_session, starting
 from trustsweep.distributed.sweep.resume import check_changes, lessons, teach
 from trustsweep.distributed.version import VERSION, code_revision
 from trustsweep.search_spaces.study import Study
@@ -139,6 +139,7 @@ def _go_on(run: Run, checked: Checked, console: Console, changes: list[str]) -> 
         try:
             # Once more: as it starts, Ray takes SIGTERM to itself.
             node = checked.nodes[0] if isinstance(checked, PreparedSweep) else None
+            console.print(f"{checked.study.name}: {starting()}", highlight=False)
             with ray_session(run.keep(plugins.files()), node), on_signals(halt, say):
                 _train_and_evaluate(run, checked, console, changes, halt, earlier)
         except Exception as error:

@@ -85,10 +85,15 @@ def nodes() -> list[dict[str, float]]:
 
 def known_nodes() -> list[dict[str, float]] | None:
     """The same where that needs no connection; None for a cluster that is to be connected to."""
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
+    if _connected():
         return cluster_nodes()
     return None if ADDRESS in os.environ else local_nodes()
+
+
+def _connected() -> bool:
+    """Whether this process is connected to Ray, which is not loaded to tell."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def local_nodes() -> list[dict[str, float]]:
@@ -243,6 +248,9 @@ def ray_session(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # A slot's helper processes take no CPU; Ray would start only as many at once as it has CPUs,
     # and warn of the others.
+    if ADDRESS not in os.environ:
+        # The only node is this one: no process of each slot need watch for those that are to go.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
     import ray
     import ray.data  # sets up its loggers, so that it must come before they are turned down
@@ -284,6 +292,15 @@ def ray_session(
     finally:
         if not existing:
             ray.shutdown()
+
+
+def starting() -> str:
+    """What `ray_session` is about to do, for a person who waits for it."""
+    if _connected():
+        return "on the Ray cluster that this process is connected to"
+    if ADDRESS in os.environ:
+        return f"connecting to the Ray cluster at {os.environ[ADDRESS]}"
+    return "starting Ray on this machine, which takes some seconds"
 
 
 def _where(node: Mapping[str, float] | None) -> dict[str, Any]:

@@ -146,7 +146,7 @@ class Training:
             self.network.train()
             for step, (batch, weight) in enumerate(self._batches(samples)):
                 progress = Progress(index + step / steps, epochs)
-                batch = self._trained.moved(batch, level)
+                batch = self._patch(procedure.method, self._trained.moved(batch, level))
                 sums = self._step(procedure, batch, weight, progress, step, spent)
                 for name, value in sums.items():
                     value = torch.as_tensor(value, dtype=torch.float64, device=self.device)
@@ -222,6 +222,13 @@ class Training:
         load_encoder(self.network, file)
         if self._average is not None:
             self._average = Average(self.network, self._recipe.ema)
+
+    def _patch(self, method: Method, batch: Batch) -> Batch:
+        """One patch of each sample of the epoch that comes next, where the method takes patches."""
+        if method.patches is None:
+            return batch
+        seeds = draw_seeds(batch.sample_id, "patch", self.config["seed"], self.epochs_done)
+        return method.patches.sample(batch, seeds)
 
     def _batches(self, samples: Stream) -> Iterator[tuple[Batch, float]]:
         """Of the epoch that comes next, corrupted, as far as its level goes."""

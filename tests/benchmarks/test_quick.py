@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from trustsweep.search_spaces.study import Scheduler
+from trustsweep.trainables.registry import NETWORKS
 
 slow = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -52,6 +53,14 @@ def test_mc_passes_runs(tmp_path):
     found = run("mc_passes", tmp_path)
     assert found["passes"] == 2
     assert all(row["ratio"] > 0 for row in found["rows"])
+
+
+@slow
+def test_networks_runs(tmp_path):
+    rows = run("networks", tmp_path)["rows"]
+    assert {row["network"] for row in rows} == set(NETWORKS)
+    assert [row["ratio"] for row in rows if row["network"] in ("unet", "resnet")] == [1, 1]
+    assert all(row["parameters"] > 0 and 0 <= row["test"] <= 1 for row in rows)
 
 
 @slow

@@ -72,6 +72,21 @@ def test_mask_and_image_move_together():
         assert ((image > threshold) != (mask > 0)).float().mean() < 0.02
 
 
+@pytest.mark.parametrize("shape", [(1, 32, 32), (1, 8, 24, 24)], ids=str)
+@pytest.mark.parametrize("flips", FLIPS)
+def test_classes_and_regions_move_whole(shape, flips):
+    """No class between two others arises, and a mask of classes moves as one mask of each does."""
+    data = batch(12, shape)
+    classes = torch.bucketize(data.image[:, :1], torch.tensor([0.3, 0.6, 0.9])).float() * 2
+    one_hot = torch.cat([(classes == value).float() for value in (0, 2, 4, 6)], dim=1)
+    made = Augmentation(1.0, flips, 5, manifest=manifest(shape))
+    seen = made(dataclasses.replace(data, mask=classes), 1).mask
+    assert set(seen.unique().tolist()) == {0.0, 2.0, 4.0, 6.0}
+    assert not torch.equal(seen, classes)
+    layers = made(dataclasses.replace(data, mask=one_hot), 1).mask
+    assert torch.equal(layers, torch.cat([(seen == v).float() for v in (0, 2, 4, 6)], dim=1))
+
+
 def test_geometry_is_that_of_scipy():
     shape = (1, 20, 28)
     data = batch(5, shape)

@@ -10,10 +10,10 @@ from trustsweep.data_pipelines.registry import Registry, registered
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest
 from trustsweep.search_spaces.names import GROUPS, group
 from trustsweep.search_spaces.space import Parameter, Space, ValueKind
-from trustsweep.trainables.registry import ATTACKS, METHODS, REGIMES, RISKS
+from trustsweep.trainables.registry import ATTACKS, METHODS, NETWORKS, REGIMES, RISKS
 
 REGISTRIES = {
-    r.kind: r for r in (ATTACKS, REGIMES, RISKS, METHODS, CORRUPTIONS)
+    r.kind: r for r in (ATTACKS, REGIMES, RISKS, METHODS, NETWORKS, CORRUPTIONS)
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.registry import Registry
 from trustsweep.search_spaces.space import Parameter, Space, _kinds
-from trustsweep.trainables.registry import METHODS
+from trustsweep.trainables.registry import METHODS, NETWORKS
 
 BOTH = ["unet", "evidential-unet"]
 
@@ -114,6 +114,68 @@ def test_a_method_may_bear_the_name_of_a_shared_space(heirs):
     heirs(fusion={"inherits": "late-fusion", "x": 1})
     space = Space(["fusion"], {}).parameters["fusion"]
     assert {"rule", "width", "x"} <= set(space)
+
+
+def test_a_network_brings_its_parameters_to_where_it_is_chosen():
+    space = Space(BOTH, {"network": {"choices": ["unet", "dynunet", "deeplabv3"]}})
+    parameters = space.of("unet")
+    assert parameters["width"].when == {"network": NETWORKS.having(kind="pixels")}
+    assert parameters["levels"].when == {"network": ["dynunet"]}
+    assert parameters["depth"].when == {"network": ["fcn", "deeplabv3"]}
+    found = {}
+    for seed in range(40):
+        config = ask(space, seed)
+        found[config["network"]] = {"levels", "dilation", "width", "dice_weight"} & set(config)
+    assert found == {
+        "unet": {"width", "dice_weight"},
+        "dynunet": {"width", "dice_weight", "levels"},
+        "deeplabv3": {"width", "dice_weight", "dilation"},
+    }
+    assert space.defaults("unet", network="dynunet")["levels"] == 4
+    assert "levels" not in space.defaults("unet")
+
+
+@pytest.fixture
+def network(monkeypatch):
+    """Registers a network for pixels from outside with a given space."""
+
+    def register(space):
+        _kinds.cache_clear()
+        kind = type("Mine", (), {"space": space, "kind": "pixels"})
+        monkeypatch.setattr(NETWORKS, "_added", {"mine": kind})
+
+    yield register
+    _kinds.cache_clear()
+
+
+def test_a_network_from_outside_brings_its_own(network):
+    before = Space(["unet"], {}).of("unet")
+    network({"kernel": 3, "gate": {"low": 0.0, "high": 1.0, "when": {"kernel": [3]}}})
+    space = Space(["unet"], {"network": "mine"})
+    after = space.of("unet")
+    assert set(after) == {*before, "kernel", "gate"}
+    assert after["gate"].when == {"network": ["mine"], "kernel": [3]}
+    assert space.defaults("unet")["kernel"] == 3
+    assert "kernel" not in Space(["unet"], {}).defaults("unet")
+    # One that is written as others have it is theirs as well.
+    network({"width": {"value": 16, "within": [1, 4096]}})
+    assert "mine" in Space(["unet"], {}).of("unet")["width"].when["network"]
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"dice_weight": 1.0}, "network mine: 'dice_weight' is a parameter of unet as well"),
+        ({"epochs": 3}, "network mine: 'epochs' is a parameter of unet as well"),
+        ({"width": 3}, "network mine: 'width' is another parameter of unet. Choose another name"),
+        ([], "network mine: .* is no mapping of parameters"),
+        ({"x": {"low": 2, "high": 1}}, "space.x: low 2 is above high 1"),
+    ],
+)
+def test_a_network_whose_parameters_clash_is_refused(network, space, words):
+    network(space)
+    with pytest.raises(UserError, match=words):
+        Space(["unet"], {})
 
 
 def test_overrides_fix_narrow_and_keep_conditions():

@@ -243,6 +243,17 @@ def test_every_method_that_fits_the_data_is_searched(study, task, phantoms, foll
     assert fitting.search_space().methods == tuple(expected)
 
 
+def test_parameters_that_only_other_methods_have_are_left_out_of_what_fits(phantoms):
+    given = [f"data={phantoms}", "space.network=unet", "space.dropout=0.3"]
+    fitting = load("all-segmentation", given)
+    assert set(fitting.methods) == {"unet", "evidential-unet"}
+    assert fitting.search_space().defaults("unet")["network"] == "unet"
+    with pytest.raises(UserError, match=r"space\.dropuot: no method of this study has"):
+        load("all-segmentation", [*given, "space.dropuot=0.3"])
+    with pytest.raises(UserError, match=r"space\.dropout: no method of this study has"):
+        load("evidential", given)
+
+
 def test_fitting_methods_need_data_that_they_fit(phantoms):
     raw = minimal(methods="fitting")
     with pytest.raises(UserError, match="fitting needs the data"):

@@ -7,21 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from checkerboard import nyquist_share, smoothed, transposed_unet, truth_shares
+from checkerboard import nyquist_share, smooth_unet, smoothed, transposed_unet, truth_shares
 
 from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Batch, Manifest, Split, TaskName
 from trustsweep.data_pipelines.streams import Samples
+from trustsweep.search_spaces.space import Space
 from trustsweep.trainables.contract import Progress
-from trustsweep.trainables.networks import (
-    LinearUpsample,
-    PadToMultiple,
-    SmoothUNet,
-    Standardise,
-    unet,
-)
-from trustsweep.trainables.registry import METHODS, RISKS
+from trustsweep.trainables.networks import LinearUpsample, PadToMultiple, Standardise
+from trustsweep.trainables.networks.unet import SmoothUNet
+from trustsweep.trainables.registry import METHODS, NETWORKS, RISKS
 from trustsweep.trainables.unet import ClassicalUNet, EvidentialUNet
 
 torch.set_num_threads(1)
@@ -106,7 +102,7 @@ def test_padding_gives_the_size_back_and_repeats_edges(size: tuple[int, int]) ->
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 19, 34), (1, 9, 16, 12)])
 def test_output_has_the_image_size(shape: tuple[int, ...]) -> None:
-    network = unet(manifest(shape), width=2, outputs=2)
+    network = smooth_unet(manifest(shape), width=2, outputs=2)
     assert network(torch.rand(2, *shape)).shape == (2, 2, *shape[1:])
 
 
@@ -124,7 +120,7 @@ def test_upsampling_is_linear_interpolation_and_so_is_its_gradient(shape: tuple[
 def test_the_decoder_costs_no_parameter() -> None:
     counts = [
         sum(p.numel() for p in make(manifest(), 8, 2).parameters())
-        for make in (unet, transposed_unet)
+        for make in (smooth_unet, transposed_unet)
     ]
     assert counts[0] == counts[1]
 
@@ -205,8 +201,14 @@ def grids(
 
 @pytest.mark.parametrize("epochs", [0, 6])
 @pytest.mark.parametrize("name", ["unet", "evidential-unet"])
-def test_no_map_has_a_checkerboard(xrays, name: str, epochs: int) -> None:
-    ratios = grids(name, unet, xrays, epochs)
+@pytest.mark.parametrize("network", NETWORKS.having(kind="pixels"))
+def test_no_map_has_a_checkerboard(xrays, network: str, name: str, epochs: int) -> None:
+    def make(described: Manifest, width: int, outputs: int) -> torch.nn.Module:
+        config = Space([name], {"width": width}).defaults(name, network=network)
+        made: torch.nn.Module = NETWORKS[network](config, described).build(outputs)
+        return made
+
+    ratios = grids(name, make, xrays, epochs)
     assert {kind: ratio for kind, ratio in ratios.items() if ratio > 1} == {}
 
 
@@ -219,7 +221,7 @@ def test_every_map_of_transposed_convolutions_has_one(xrays, name: str, epochs: 
 
 def test_samples_do_not_see_each_other_even_in_training_mode() -> None:
     torch.manual_seed(0)
-    network = unet(manifest(), width=4, outputs=1).train()
+    network = smooth_unet(manifest(), width=4, outputs=1).train()
     image = batch().image
     torch.testing.assert_close(network(image)[1:2], network(image[1:2]), atol=1e-5, rtol=1e-4)
 

@@ -18,14 +18,13 @@ tasks share a name, as in ``clean.ece``, each has a state of its own for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from trustsweep.data_pipelines import plugins
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.data_pipelines.registry import nearest
+from trustsweep.data_pipelines.registry import Table, nearest
 from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.trainables.conditions import ATTACKED, ConditionName, canonical_epsilon
 from trustsweep.trainables.metrics.names import SHIFT, SKILL, MetricName
@@ -113,40 +112,9 @@ _SHIFT = _states(
 _REFERRAL = _states("referral:Referral", "ranking:Ranking", _LABELS, _FOLLOWED)
 
 
-class MetricTable(Mapping[str, MetricInfo]):
-    """Metrics by name, in an order of their own.
-
-    Args:
-        group: The entry points by which installed packages add to it; None for a closed table.
-    """
-
-    def __init__(self, *rows: MetricInfo, group: str | None = None) -> None:
-        self._rows = {row.name: row for row in rows}
-        self._group = group
-
-    def register(self, info: MetricInfo) -> None:
-        """Add a metric, from a plug-in file. Raises `UserError` for a name that is taken."""
-        if self._rows.get(info.name, info) != info:
-            raise UserError(f"metric {info.name!r} is registered already. Choose another name.")
-        self._rows[info.name] = info
-
-    def __getitem__(self, name: str) -> MetricInfo:
-        return self._all[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all)
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    @property
-    def _all(self) -> dict[str, MetricInfo]:
-        if self._group is not None:
-            for target in plugins.entry_points(self._group).values():
-                module, attribute = target.split(":")
-                self.register(getattr(import_module(module), attribute))
-            plugins.load()
-        return self._rows
+def _table(*rows: MetricInfo, group: str | None = None) -> Table[MetricInfo]:
+    """Metrics by name, in an order of their own."""
+    return Table("metric", {row.name: row for row in rows}, group=group)
 
 
 def _most(name: str, states: Mapping[TaskName, str], meaning: str) -> MetricInfo:
@@ -187,7 +155,7 @@ _FLOOR = "Expected calibration error that perfect calibration would show with"
 _DEBIASED = "Expected calibration error less the bias that it has with so few"
 
 #: What is measured under each condition.
-METRICS = MetricTable(
+METRICS = _table(
     _merit(
         "dice",
         _OVERLAP,
@@ -318,7 +286,7 @@ def _area(name: str, states: Mapping[TaskName, str], what: str) -> MetricInfo:
 
 
 #: What is computed from a metric's curve against ε.
-AREAS = MetricTable(
+AREAS = _table(
     _area("dice", _OVERLAP, "Dice"),
     _area("dice_lesion", _OVERLAP, "Dice of the images with a lesion"),
     _area("iou", _OVERLAP, "IoU"),
@@ -329,7 +297,7 @@ AREAS = MetricTable(
 )
 
 #: What compares each attacked image with itself before the attack.
-SHIFTS = MetricTable(
+SHIFTS = _table(
     MetricInfo(
         "spearman",
         "min",
@@ -348,7 +316,7 @@ SHIFTS = MetricTable(
 )
 
 #: What a trial took, whatever its task; counted by the training loop.
-COSTS = MetricTable(
+COSTS = _table(
     _cost("seconds", "Seconds of training and evaluation, without waiting for a slot", "s"),
     _cost("gpu_seconds", "Seconds times GPUs held; 0 without a GPU", "s"),
     _cost("images", "Images seen by training steps, over all epochs"),

@@ -645,3 +645,23 @@ def test_real_xrays_in_qata_layout(real_data, tmp_path):
     assert stored == files
     empty = sum(not np.asarray(Image.open(p)).any() for p in published.glob("*/Ground-truths/*"))
     assert f"{empty} of 100 masks are all background; kept" in report.warnings
+
+
+def test_a_class_that_a_split_lacks_is_said(tmp_path):
+    """A single image cannot show every region: what validation lacks is in a warning."""
+    report = prepare(None, "phantoms", tmp_path / "out", size=16, count=9, target="regions", seed=1)
+    manifest = report.manifest
+    lacking = {split: manifest.lacking(split) for split in manifest.splits}
+    assert any(lacking.values())
+    for split, names in lacking.items():
+        shares = dict(zip(manifest.regions, manifest.mask_shares[split], strict=True))
+        counts = dict(zip(manifest.classes, manifest.label_counts[split], strict=True))
+        gone = [
+            name
+            for name in (*manifest.classes, *manifest.regions)
+            if 0 in (shares.get(name, 1), counts.get(name, 1))
+        ]
+        assert set(names) == set(gone)
+        said = [w for w in report.warnings if w.startswith(f"{split}: no sample of")]
+        assert len(said) == bool(names)
+        assert all(name in said[0] for name in names)

@@ -167,3 +167,46 @@ def test_moments_do_not_cancel_far_from_zero():
     for part in np.array_split(values, 7):
         moments.update(part)
     assert moments.compute(1)[1][0] == pytest.approx(values.std(), rel=1e-6)
+
+
+class Tissues(Everything):
+    """Classes that exclude each other."""
+
+    tasks = (TaskName.MULTICLASS_SEGMENTATION,)
+    classes = ("background", "lung", "lesion")
+
+
+class Regions(Everything):
+    """Regions that overlap."""
+
+    tasks = (TaskName.REGION_SEGMENTATION,)
+    regions = ("whole", "core")
+
+
+def test_a_mask_holds_the_classes_that_the_layout_names():
+    sound = dataclasses.replace(SOUND, mask=(PIXELS % 3).astype(np.uint8), label=None)
+    validator = Validator(Tissues(None, size=8, seed=0), sound)
+    assert validator.notes(sound) == ()
+    other = dataclasses.replace(sound, mask=(PIXELS % 4).astype(np.uint8), source=Path("case/7"))
+    with pytest.raises(BadFile, match=r"case/7: a mask holds 0 to 2 \(background, lung, lesion\)"):
+        validator.notes(other)
+
+
+def test_regions_have_a_mask_each_of_zero_and_one():
+    both = np.concatenate([PIXELS > 9, PIXELS > 30]).astype(np.uint8)
+    sound = dataclasses.replace(SOUND, mask=both)
+    validator = Validator(Regions(None, size=8, seed=0), sound)
+    assert validator.notes(sound) == ()
+    with pytest.raises(BadFile, match="0 and 1, this one 2 as well"):
+        validator.notes(dataclasses.replace(sound, mask=both * 2))
+    with pytest.raises(BadFile, match="mask"):
+        validator.notes(dataclasses.replace(sound, mask=both[:1]))
+
+
+@given(hnp.arrays(np.uint8, (1, 4, 4), elements=st.integers(0, 3)))
+def test_what_a_mask_holds_is_what_splits_keep_in_proportion(mask):
+    known = sorted(set(mask.ravel().tolist()) - {0}) or [0]
+    plain = Sample(sample_id="s", patient_id="p", site="a", mask=mask)
+    assert list(plain.strata) == known
+    layers = np.concatenate([mask == value for value in (1, 2, 3)]).astype(np.uint8)
+    assert list(dataclasses.replace(plain, mask=layers).strata) == known

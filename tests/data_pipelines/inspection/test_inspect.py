@@ -1,6 +1,7 @@
 """`trustsweep inspect`: every number against another route, every warning on data made for it."""
 
 import hashlib
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from trustsweep.data_pipelines.building.prepare import prepare
 from trustsweep.data_pipelines.building.shards import (
     SCALES,
     read_table,
@@ -23,7 +25,7 @@ from trustsweep.data_pipelines.corruptions.suites import SUITES
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.inspection.columns import image_parts
 from trustsweep.data_pipelines.inspection.command import run
-from trustsweep.data_pipelines.inspection.composition import image_panels, marks
+from trustsweep.data_pipelines.inspection.composition import image_panels, marks, mask_marks
 from trustsweep.data_pipelines.inspection.corruption_sheet import corruption_sheet
 from trustsweep.data_pipelines.inspection.examples import choose
 from trustsweep.data_pipelines.inspection.numbers import inspect
@@ -296,6 +298,50 @@ def test_masks_alone_divide_the_samples(tmp_path):
     assert found.strata[0].positive == (1, 2)
 
 
+@pytest.mark.parametrize("target", ["classes", "regions"])
+def test_what_masks_hold_is_counted_by_class_and_region(tmp_path, target):
+    prepare(None, "phantoms", tmp_path / "d", size=16, count=40, target=target)
+    found, manifest = inspect(tmp_path / "d"), Manifest.load(tmp_path / "d")
+    names = manifest.regions or manifest.classes[1:]
+    parts = {(part.split, part.name): part for part in found.mask_parts}
+    assert len(parts) == 3 * len(names)
+    for split in ("train", "val", "test"):
+        masks = _column(tmp_path / "d", split, "mask")
+        union = next(count for count in found.masks if count.split == split)
+        assert union.foreground == pytest.approx((masks > 0).any(axis=1).mean())
+        for index, name in enumerate(names):
+            layer = masks[:, index] if manifest.regions else masks[:, 0] == index + 1
+            holding = layer.reshape(len(layer), -1).any(axis=1)
+            part = parts[split, name]
+            assert part.masks == holding.sum()
+            assert part.share == pytest.approx(layer.mean())
+            assert part.share_held == pytest.approx(layer[holding].mean())
+            if not manifest.regions:
+                (stratum,) = [sum(s.positive[index] for s in found.strata if s.split == split)]
+                assert stratum == holding.sum()
+    assert found.of_masks == (target == "classes")
+    words = " ".join(found.warnings)
+    assert "no sample without" not in words
+    console = Console(width=100, record=True, file=io.StringIO())
+    for table in tables(found):
+        console.print(table)
+    assert "Findings of the masks" in console.export_text()
+
+
+def test_a_region_that_a_split_lacks_is_told(tmp_path):
+    masks = np.zeros((2, 2, 8, 8), np.uint8)
+    masks[0, 0, 2:4, 2:4] = masks[1, :, 3:6, 3:6] = 1
+    samples = [
+        _sample(number, split, mask=masks[number % 2 if split is Split.TRAIN else 0])
+        for number, split in enumerate([Split.TRAIN] * 4 + [Split.TEST] * 2)
+    ]
+    tasks = (TaskName.REGION_SEGMENTATION, TaskName.CLASSIFICATION)
+    folder = _write(tmp_path / "d", samples, tasks=tasks, regions=("whole", "core"))
+    assert _warning(folder, "no mask holds") == (
+        "test: no mask holds core; metrics of it are undefined."
+    )
+
+
 def test_the_findings_are_json_that_names_no_patient(tmp_path):
     text = inspect(_write(tmp_path / "d", _pair(), groups=("site",))).to_json()
     assert json.loads(text)["splits"][0] == {
@@ -549,6 +595,37 @@ def test_a_mask_is_outlined_where_it_is(tmp_path):
     assert (drawn.max(axis=0) + 1) / side * 32 == pytest.approx([20, 30], abs=0.4)
 
 
+def test_classes_are_outlined_each_in_its_colour(tmp_path):
+    """Two squares of two classes; a legend names both."""
+    mask = np.zeros((1, 32, 32), np.uint8)
+    mask[0, 4:12, 6:14] = 1
+    mask[0, 18:28, 16:30] = 2
+    samples = [_sample(0, image=np.zeros((1, 32, 32), np.uint8), mask=mask, label=None)]
+    folder = _write(
+        tmp_path / "d", samples, tasks=(TaskName.MULTICLASS_SEGMENTATION,),
+        classes=("background", "left", "right"),
+    )  # fmt: skip
+    drawn = {mark.name: mark.colour for mark in mask_marks(Manifest.load(folder))}
+    assert len(set(drawn.values())) == 2
+    picture = _pixels(contact_sheet(folder, tmp_path / "sheet.png"))
+    top, left, bottom, right = _tile(picture)
+    side = right - left
+    for name, corners in {"left": ([4, 6], [12, 14]), "right": ([18, 16], [28, 30])}.items():
+        found = _of_colour(picture[top:bottom, left:right], drawn[name])
+        assert found.min(axis=0) / side * 32 == pytest.approx(corners[0], abs=0.4)
+        assert (found.max(axis=0) + 1) / side * 32 == pytest.approx(corners[1], abs=0.4)
+        assert len(_of_colour(picture[bottom:], drawn[name]))
+
+
+def test_a_region_looks_like_the_boxes_of_its_name(tmp_path):
+    prepare(None, "phantoms", tmp_path / "d", size=16, count=12, target="regions")
+    manifest = Manifest.load(tmp_path / "d")
+    found = {mark.name: mark for mark in mask_marks(manifest)}
+    assert list(found) == list(manifest.regions)
+    assert found["infection"] == marks(manifest)[0]
+    assert len({(mark.colour, mark.style) for mark in found.values()}) == len(found)
+
+
 def test_the_sheet_is_the_same_every_time_and_shows_every_label_site_and_split(phantoms, tmp_path):
     folder, manifest = Folder(phantoms), Manifest.load(phantoms)
     chosen = choose(folder, manifest, 9)
@@ -591,7 +668,8 @@ def test_a_volume_is_shown_where_its_lesion_is_largest(tmp_path):
     }
     assert notes["background"].note == "slice 5 of 6"
     assert np.array_equal(np.rint(notes["background"].pixels * 255), image[0, 4])
-    assert notes["background"].mask.sum() == 36
+    ((outlined, _),) = notes["background"].outlines
+    assert outlined.sum() == 36
     assert notes["lesion"].note == "slice 4 of 6"
     assert contact_sheet(folder, tmp_path / "sheet.png").stat().st_size > 5_000
 

@@ -200,3 +200,87 @@ def test_tables_that_cannot_be_are_refused(tmp_path):
     (tmp_path / "survival_info.csv").write_text("Brats20ID,Age\nBraTS20_Training_007,161\n")
     with pytest.raises(BadFile, match="line 2: column 'Age' is 0 to 120 years"):
         Brats(tmp_path, size=8, seed=0)
+
+
+@pytest.mark.parametrize("name", YEARS)
+def test_regions_lie_within_each_other_whatever_the_year_calls_them(tmp_path, name):
+    _case(tmp_path, name)
+    made = {"size": 20, "seed": 0, "dims": 3, "depth": 10, "crop": False}
+    layout = Brats(tmp_path, **made, target="regions")
+    (sample,) = _samples(layout)
+    assert layout.regions == ("whole tumour", "tumour core", "enhancing tumour")
+    for mask, region in zip(sample.mask, ("whole", "core", "enhancing"), strict=True):
+        (alone,) = _samples(Brats(tmp_path, **made, region=region))
+        assert np.array_equal(mask, alone.mask[0])
+    whole, core, enhancing = sample.mask
+    assert (core <= whole).all()
+    assert (enhancing <= core).all()
+    assert 0 < enhancing.sum() < core.sum() < whole.sum()
+
+
+@pytest.mark.parametrize("name", YEARS)
+def test_tissues_exclude_each_other_and_add_up_to_the_regions(tmp_path, name):
+    _case(tmp_path, name)
+    made = {"size": 20, "seed": 0, "dims": 3, "depth": 10, "crop": False}
+    layout = Brats(tmp_path, **made, target="tissues")
+    (sample,), (regions,) = _samples(layout), _samples(Brats(tmp_path, **made, target="regions"))
+    assert layout.classes == ("background", "necrotic core", "oedema", "enhancing tumour")
+    for mask, held in zip(regions.mask, ((1, 2, 3), (1, 3), (3,)), strict=True):
+        assert np.array_equal(mask, np.isin(sample.mask[0], held))
+
+
+def test_slices_of_regions_are_labelled_by_the_whole_tumour(tmp_path):
+    _case(tmp_path)
+    samples = _samples(Brats(tmp_path, size=20, seed=0, crop=False, target="regions"))
+    assert [s.label for s in samples] == [int(s.mask[0].any()) for s in samples]
+    assert {s.label for s in samples} == {0, 1}
+    tissues = _samples(Brats(tmp_path, size=20, seed=0, crop=False, target="tissues"))
+    assert {s.label for s in tissues} == {None}
+
+
+def test_a_region_that_vanishes_is_noted(tmp_path):
+    _case(tmp_path)
+    (sample,) = _samples(Brats(tmp_path, size=2, seed=0, dims=3, target="regions"))
+    assert any("lose their" in note for note in sample.notes)
+    for lost, name in zip(
+        ~sample.mask.any(axis=(1, 2, 3)),
+        ("whole tumour", "tumour core", "enhancing tumour"),
+        strict=True,
+    ):
+        assert any(f"lose their {name} " in note for note in sample.notes) == lost
+
+
+@pytest.mark.parametrize("target", ["regions", "tissues"])
+def test_one_region_and_all_of_them_are_not_asked_for_at_once(tmp_path, target):
+    _case(tmp_path)
+    with pytest.raises(UserError, match="region: chooses with target=region"):
+        Brats(tmp_path, size=8, seed=0, region="core", target=target)
+
+
+def test_extensions_in_capitals_are_read(tmp_path):
+    folder = _case(tmp_path)
+    path = folder / f"{folder.name}_t1.nii.gz"
+    path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+    assert len(_samples(Brats(tmp_path, size=8, seed=0, dims=3))) == 1
+
+
+def test_a_folder_named_like_its_file_is_told(tmp_path):
+    """As one of the archives on Kaggle unpacks."""
+    folder = _case(tmp_path)
+    path = folder / f"{folder.name}_t1.nii.gz"
+    inner = folder / f"{folder.name}_t1.nii"
+    inner.mkdir()
+    path.rename(inner / "00000057_brain_t1.nii.gz")
+    reasons = [p.reason for p in _problems(Brats(tmp_path, size=8, seed=0, dims=3))]
+    assert any("in a folder that is named like a file" in reason for reason in reasons)
+
+
+def test_a_resection_cavity_of_2024_is_no_tissue_of_2023(tmp_path):
+    folder = _case(tmp_path, "BraTS-GLI-02000-100")
+    path = folder / f"{folder.name}-seg.nii.gz"
+    stored = nibabel.load(path)
+    values = np.asarray(stored.dataobj).copy()
+    values[0, 0, 0] = 4
+    nibabel.save(nibabel.Nifti1Image(values, stored.affine), path)
+    (problem,) = _problems(Brats(tmp_path, size=8, seed=0, dims=3))
+    assert "resection cavity, of BraTS 2024" in problem.reason

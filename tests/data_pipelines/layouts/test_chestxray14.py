@@ -282,3 +282,36 @@ def test_the_digest_follows_content_alone(copy):
     assert _layout(copy).source_digest() == before
     _set(copy / TABLE, 1, 4, "33")
     assert _layout(copy).source_digest() != before
+
+
+def test_a_row_that_repeats_another_is_said_and_counted_once(copy):
+    before = _samples(copy)
+    lines = (copy / TABLE).read_text().splitlines()
+    (copy / TABLE).write_text("\n".join([*lines, lines[1], lines[5]]) + "\n")
+    assert _samples(copy).keys() == before.keys()
+    assert f"{TABLE}: 2 rows repeat an earlier one in every field; left out" in (
+        _layout(copy).remarks()
+    )
+    other = lines[1].split(",")
+    other[1] = "Hernia" if other[1] != "Hernia" else "Nodule"
+    (copy / TABLE).write_text("\n".join([*lines, ",".join(other)]) + "\n")
+    with pytest.raises(BadFile, match="the same value as in line 2"):
+        _layout(copy)
+
+
+def test_without_either_list_the_split_is_ours(copy, tmp_path):
+    (copy / "test_list.txt").unlink()
+    with pytest.raises(BadFile, match=r"test_list\.txt"):
+        _layout(copy)
+    (copy / "train_val_list.txt").unlink()
+    assert {sample.split for sample in _samples(copy).values()} == {None}
+    report = prepare(copy, "chestxray14", tmp_path / "out", size=16)
+    assert set(report.manifest.split_counts) == {"train", "val", "test"}
+    assert any("the split is ours" in warning for warning in report.warnings)
+
+
+def test_the_real_copy_of_64_pixels_prepares(real_data, tmp_path):
+    folder = real_data / "nih_chestxray14_64px"
+    report = prepare(folder, "chestxray14", tmp_path / "out", size=16)
+    assert sum(report.manifest.split_counts.values()) == 1000
+    assert any("4 rows repeat an earlier one" in warning for warning in report.warnings)

@@ -225,3 +225,21 @@ def test_no_message_or_id_holds_a_patients_number(copy):
     _set(copy / "metadata.csv", 0, "age", "41")
     sample = _samples(copy)["case0-day0.png"]
     assert "4711" not in sample.sample_id + sample.patient_id
+
+
+def test_real_classes_and_regions_are_the_two_masks(real):
+    lung, infection = (_samples(real, 64, target=target) for target in ("lung", "infection"))
+    classes, regions = (_samples(real, 64, target=target) for target in ("classes", "regions"))
+    assert _layout(real, target="classes").classes == ("background", "lung", "infection")
+    assert _layout(real, target="regions").regions == ("lung", "infection")
+    for name, sample in regions.items():
+        assert np.array_equal(sample.mask[:1], lung[name].mask)
+        assert np.array_equal(sample.mask[1:], infection[name].mask)
+        expected = np.where(infection[name].mask > 0, 2, lung[name].mask)
+        assert np.array_equal(classes[name].mask, expected)
+
+
+def test_classes_need_both_masks(copy):
+    name = sorted((copy / "masks" / "lung").iterdir())[0]
+    name.unlink()
+    assert any(str(name) in str(problem) for problem in _refusals(copy, target="classes"))

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.slow
 
 SIZE = 16
 #: Layouts that can give volumes, and the option that asks for them.
-VOLUMES = {"brats": {"dims": 3}, "lgg": {"dims": 3}}
+VOLUMES = {"brats": {"dims": 3}, "lgg": {"dims": 3}, "nnunet": {"dims": 3}}
+#: And options that give another kind of mask.
+MASKS = {"brats": {"target": "regions", "slices": 4}, "phantoms": {"target": "regions"}}
 
 
 def _shapes(batch: Batch) -> dict[str, tuple[int, ...]]:
@@ -33,8 +35,8 @@ def _expected(manifest: Manifest, rows: int) -> dict[str, tuple[int, ...]]:
     """What the manifest promises of a batch, but for the length of series."""
     shapes: dict[str, tuple[int, ...]] = {"image": (rows, *(manifest.image_shape or (0,)))}
     shapes |= {name: (rows, *spec.shape) for name, spec in manifest.more_images.items()}
-    if TaskName.SEGMENTATION in manifest.tasks:
-        shapes["mask"] = (rows, 1, *manifest.image_shape[1:])
+    if manifest.mask_names:
+        shapes["mask"] = (rows, len(manifest.regions) or 1, *manifest.image_shape[1:])
     if TaskName.MULTILABEL in manifest.tasks:
         shapes["label"] = (rows, len(manifest.classes))
     elif TaskName.CLASSIFICATION in manifest.tasks:
@@ -70,7 +72,7 @@ def test_every_layout_gives_a_worker_batches_of_the_shapes_it_promises(
     local_ray, miniature, tmp_path
 ):
     wanted: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in LAYOUTS]
-    wanted += VOLUMES.items()
+    wanted += [*VOLUMES.items(), *MASKS.items()]
     folders, manifests, datasets = {}, {}, {}
     for name, options in wanted:
         key = "-".join([name, *map(str, options.values())])

@@ -137,3 +137,27 @@ def test_refuses_an_impossible_count(count):
 def test_refuses_a_folder(tmp_path):
     with pytest.raises(UserError, match=r"reads no folder.*--layout"):
         Phantoms(tmp_path, size=32, seed=0)
+
+
+def test_targets_show_the_same_images_and_lie_within_each_other():
+    infection, classes, regions = (
+        _samples(40, target=target) for target in ("infection", "classes", "regions")
+    )
+    for one, several, nested in zip(infection, classes, regions, strict=True):
+        assert np.array_equal(one.image, several.image)
+        assert np.array_equal(one.image, nested.image)
+        assert np.array_equal(one.mask, several.mask == 2)
+        lung, infected, core = nested.mask
+        assert np.array_equal(lung, several.mask[0] > 0)
+        assert np.array_equal(infected, one.mask[0])
+        assert (core <= infected).all()
+        assert (infected <= lung).all()
+        assert several.label is None
+        assert nested.label == one.label
+    cores = [nested.mask[2].sum() / max(nested.mask[1].sum(), 1) for nested in regions]
+    assert 0.2 < np.mean(cores) < 0.8
+
+
+def test_refuses_an_unknown_target():
+    with pytest.raises(UserError, match="target: one of infection, classes, regions"):
+        Phantoms(None, size=32, seed=0, target="lungs")

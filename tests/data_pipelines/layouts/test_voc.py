@@ -14,7 +14,7 @@ from trustsweep.data_pipelines.layouts import LAYOUTS
 from trustsweep.data_pipelines.preprocess.rectangles import BEYOND
 from trustsweep.data_pipelines.problems import BadFile
 from trustsweep.data_pipelines.sample import Sample
-from trustsweep.data_pipelines.schema import Split
+from trustsweep.data_pipelines.schema import Split, TaskName
 
 FIRST = "000001"
 SIZE = 20
@@ -241,3 +241,72 @@ def test_the_digest_follows_what_is_read(kit):
     assert _layout(kit).source_digest() == before
     _annotate(kit, _object("dog", (1, 1, 5, 5)))
     assert _layout(kit).source_digest() != before
+
+
+def _drawn(root: Path, name: str, order: tuple[str, ...], scale: tuple[float, float], side: int):
+    """(K, side, side) of the boxes of an annotation, by loops over pixels' centres."""
+    masks = np.zeros((len(order), side, side), bool)
+    for kind, (x0, y0, x1, y1) in _objects(root / "Annotations" / f"{name}.xml"):
+        left, right = round(max(x0 - 1, 0) * scale[0]), round(x1 * scale[0])
+        top, bottom = round(max(y0 - 1, 0) * scale[1]), round(y1 * scale[1])
+        masks[order.index(kind), top : max(bottom, top + 1), left : max(right, left + 1)] = True
+    return masks
+
+
+def test_real_regions_are_the_boxes_of_each_class(real_data):
+    root = real_data / "BCCD_Dataset" / "BCCD"
+    layout = _layout(root, 480, target="regions")
+    assert layout.tasks == (TaskName.REGION_SEGMENTATION, TaskName.MULTILABEL)
+    assert layout.regions == ("Platelets", "RBC", "WBC")
+    assert any("masks are boxes" in remark for remark in layout.remarks())
+    for case in list(layout.cases())[::17]:
+        (sample,) = layout.load(case)
+        wanted = _drawn(root, sample.source.stem, layout.regions, (480 / 640, 1.0), 480)
+        assert (sample.mask != wanted).mean() < 2e-3  # where a half is rounded
+        assert np.array_equal(sample.label == 1, sample.mask.any(axis=(1, 2)))
+
+
+def test_real_classes_exclude_each_other_with_the_smaller_box_on_top(real_data):
+    root = real_data / "BCCD_Dataset" / "BCCD"
+    layout = _layout(root, 96, target="classes")
+    assert layout.tasks == (TaskName.MULTICLASS_SEGMENTATION,)
+    assert layout.classes == ("background", "Platelets", "RBC", "WBC")
+    regions = _samples(root, 96, target="regions")
+    overlapping = 0
+    for case in list(layout.cases())[::9]:
+        (sample,) = layout.load(case)
+        apart = regions[sample.source.stem].mask
+        assert np.array_equal(sample.mask[0] > 0, apart.any(axis=0))
+        alone = apart.sum(axis=0) == 1
+        assert np.array_equal(sample.mask[0][alone], apart.argmax(axis=0)[alone] + 1)
+        overlaps = bool((apart.sum(axis=0) > 1).any())
+        assert any("overlapping boxes" in note for note in sample.notes) == overlaps
+        overlapping += overlaps
+        assert sample.label is None
+    assert overlapping
+
+
+def test_the_smaller_box_is_on_top_whatever_the_order(kit):
+    small, large = ("car", (15, 10, 20, 16)), ("dog", (5, 5, 35, 28))
+    for order in ((small, large), (large, small)):
+        _annotate(kit, *(_object(*entry) for entry in order))
+        sample = _samples(kit, 120, target="classes")[FIRST]
+        layout = _layout(kit, target="classes")
+        # Pixels are 3 wide and 4 high here.
+        inner = sample.mask[0, 4 * 9 : 4 * 16, 3 * 14 : 3 * 20]
+        assert (inner == layout.classes.index("car")).all()
+        assert sample.mask[0, 4 * 5, 3 * 5] == layout.classes.index("dog")
+        assert sample.mask[0, 0, 0] == 0
+
+
+def test_a_difficult_object_is_in_no_mask_unless_it_counts(kit):
+    _annotate(kit, _object("car", (15, 10, 20, 16), 1), _object("dog", (30, 20, 35, 28)))
+    place = _layout(kit).classes.index("car")
+    assert not _samples(kit, target="regions")[FIRST].mask[place].any()
+    present = _samples(kit, target="regions", difficult="present")[FIRST]
+    assert present.mask[place].any()
+
+
+def test_an_unknown_target_is_refused(kit):
+    with pytest.raises(UserError, match="target: one of labels, classes, regions"):
+        _layout(kit, target="masks")

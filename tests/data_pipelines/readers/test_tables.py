@@ -314,3 +314,25 @@ def test_tables_in_memory_are_bounded(tmp_path, monkeypatch):
     path = _write(tmp_path, gzip.compress(b"id\n" + b"1\n" * 10_000))
     with pytest.raises(BadFile, match="more than 10,000 bytes of text"):
         read_table(path, {"id": ColumnKind.INTEGER})
+
+
+def test_a_row_that_repeats_another_counts_once_where_that_is_asked_for(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id,age,note\na,1,x\nb,2,y\na,1,x\na,1,x,\n")
+    columns = {"id": ColumnKind.TEXT, "age": ColumnKind.NUMBER}
+    table = read_table(path, columns, unique="id", repeats=True)
+    assert [row["id"] for row in table] == ["a", "b"]
+    assert table.repeated == 2
+    assert table.remarks() == ["t.csv: 2 rows repeat an earlier one in every field; left out"]
+    with pytest.raises(BadFile, match="line 4, column 'id': the same value as in line 2"):
+        read_table(path, columns, unique="id")
+
+
+@pytest.mark.parametrize("row", ["a,2,x", "a,1,z"])
+def test_a_row_that_contradicts_another_is_refused(tmp_path, row):
+    """Also where they differ in a column that is not read: which of the two is right is unknown."""
+    path = tmp_path / "t.csv"
+    path.write_text(f"id,age,note\na,1,x\n{row}\n")
+    columns = {"id": ColumnKind.TEXT, "age": ColumnKind.NUMBER}
+    with pytest.raises(BadFile, match="line 3, column 'id': the same value as in line 2"):
+        read_table(path, columns, unique="id", repeats=True)

@@ -76,9 +76,10 @@ def test_a_batch_is_what_the_shards_hold(samples, phantoms):
 
 @pytest.mark.slow
 def test_ray_data_hands_over_the_same_samples_whatever_the_blocks(local_ray, phantoms, samples):
-    datasets = materialise(phantoms, [Split.TRAIN, Split.VAL])
-    shuffled = datasets["train"].repartition(5).materialize()
-    for dataset in (datasets["train"], shuffled):
+    splits = [Split.TRAIN, Split.VAL]
+    # Read by Ray Data's tasks, and by this process.
+    by_tasks, here = (materialise(phantoms, splits, small=small)["train"] for small in (0, 2**40))
+    for dataset in (by_tasks, here, here.repartition(5).materialize()):
         seen = Samples.from_iterator(dataset.iterator(), Manifest.load(phantoms))
         assert seen.sample_ids == samples.sample_ids
         a, b = seen.batch(range(len(seen))), samples.batch(range(len(samples)))

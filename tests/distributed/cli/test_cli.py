@@ -215,7 +215,7 @@ from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.trainables.metrics.catalog import METRICS, MetricInfo
 
 state = {TaskName.CLASSIFICATION: "trustsweep.trainables.metrics.confusion:Confusion"}
-METRICS.register(MetricInfo("own", "max", 0.0, 1.0, "", "A metric of one's own", state))
+METRICS.register("own", MetricInfo("own", "max", 0.0, 1.0, "", "A metric of one's own", state))
 """
 
 
@@ -342,6 +342,10 @@ def test_list_tells_all_of_one_layout_or_corruption(trustsweep):
     assert "CC BY 4.0" in out
     assert "N ~ Poisson" in trustsweep("list", "shot-noise")[1]
     refused(trustsweep("list", "uci-haert"), "did you mean 'uci-heart'")
+    # A method and its default network bear one name.
+    both = trustsweep("list", "unet")[1]
+    assert "As a method: " in both
+    assert "As a network: " in both
 
 
 def test_folds_and_skipped_files_are_said(trustsweep, folder, tmp_path):

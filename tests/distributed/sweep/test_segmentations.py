@@ -28,7 +28,7 @@ STUDY: dict[str, Any] = {
     "name": "several",
     "methods": "fitting",
     "objectives": ["dice_lesion_area", "clean.ece_region"],
-    "constraints": ["skill.clean.dice_lesion >= -100"],
+    "constraints": ["skill.clean.dice_lesion >= 0.01"],
     "space": {
         "epochs": 4,
         "batch_size": 16,

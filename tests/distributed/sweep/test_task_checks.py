@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import MANIFEST_NAME, Manifest, Split, TaskName
@@ -20,6 +21,7 @@ from trustsweep.distributed.sweep.checks import (
     with_objectives,
 )
 from trustsweep.distributed.sweep.plan import prepare
+from trustsweep.search_spaces.space import Space
 from trustsweep.search_spaces.study import Constraint, Search, Study, load, parse, shipped_studies
 from trustsweep.trainables.metrics.catalog import AREAS, COSTS, metric_info
 from trustsweep.trainables.registry import METHODS
@@ -295,6 +297,21 @@ def test_bounds_on_both_sides_may_leave_room() -> None:
 def test_what_no_trial_could_use_is_refused(changes: dict, told: str) -> None:
     with pytest.raises(UserError, match=told):
         check(study(objectives=["clean.auroc"], **changes), MANIFEST)
+
+
+def test_an_encoder_must_fit_every_network_that_a_study_chooses_among(tmp_path) -> None:
+    file = tmp_path / "model.safetensors"
+    config = Space(["classifier"], {}).defaults("classifier")
+    save_file(METHODS["classifier"](config, MANIFEST).network().state_dict(), file)
+
+    def told(**space: object) -> None:
+        space["encoder"] = str(file)
+        check(study(objectives=["clean.auroc"], space=space), MANIFEST)
+
+    told()
+    told(network={"choices": ["resnet"]})
+    with pytest.raises(UserError, match=r"space.encoder: .*holds no weight of this network"):
+        told(network={"choices": ["resnet", "vit"]})
 
 
 def test_a_measure_that_no_regime_of_the_study_ranks_by_is_never_asked_for() -> None:
