@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,9 @@ class Sample:
         tabular: (F,) float32, NaN where missing; a category is its index in the vocabulary.
         series: On the layout's grid.
         present: Per modality of the layout, in its order; None where all are present.
+        time: Until the event or the end of follow-up, in the layout's `time_unit`; NaN where
+            unknown.
+        event: 1 where the event was observed, 0 where follow-up ended before it; NaN where unknown.
         groups: For fairness, by name (sex, age in years, ...); None where unknown. The layout's
             `groups` names them, beside "site".
         source: The file it was read from, for messages; not stored.
@@ -80,21 +84,26 @@ class Sample:
     tabular: NDArray[np.float32] | None = None
     series: Series | None = None
     present: tuple[bool, ...] | None = None
+    time: float | None = None
+    event: float | None = None
     groups: Mapping[str, str | float | None] = field(default_factory=dict)
     source: Path | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def strata(self) -> tuple[int, ...]:
-        """What splits keep in proportion: the labels, else what the mask holds.
+        """What splits keep in proportion: the labels, else whether the event was observed, else
+        what the mask holds.
 
-        -1 where several labels are possible and none is positive, 0 for an empty mask; the classes
-        of a mask count from 1, and so do its regions.
+        -1 where several labels are possible and none is positive, and where the event is unknown; 0
+        for an empty mask; the classes of a mask count from 1, and so do its regions.
         """
         if isinstance(self.label, np.ndarray):
             return tuple(np.flatnonzero(self.label == 1).tolist()) or (-1,)
         if self.label is not None:
             return (int(self.label),)
+        if self.event is not None:
+            return (-1 if math.isnan(self.event) else int(self.event),)
         if self.mask is None:
             return ()
         if len(self.mask) > 1:

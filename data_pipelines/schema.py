@@ -51,6 +51,7 @@ class TaskName(StrEnum):
     REGION_SEGMENTATION = "region-segmentation"
     CLASSIFICATION = "classification"
     MULTILABEL = "multilabel"
+    SURVIVAL = "survival"
 
 
 class Kind(StrEnum):
@@ -149,6 +150,31 @@ class ImageSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FollowUp:
+    """How `time` and `event` of the samples are measured, and the intervals that models predict.
+
+    Attributes:
+        unit: Of `time`, such as "days".
+        edges: Ascending, K + 1 for K intervals [edges[k], edges[k + 1]): 0, the quartiles of the
+            times of the train patients with an event, and the longest follow-up of a train patient.
+            The last interval holds everything later, too.
+    """
+
+    unit: str
+    edges: tuple[float, ...]
+
+    @property
+    def intervals(self) -> int:
+        """K."""
+        return len(self.edges) - 1
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> FollowUp:
+        """The inverse of `dataclasses.asdict` after JSON."""
+        return cls(**{**raw, "edges": tuple(raw["edges"])})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The JSON beside the shards; everything that a model needs to know of its data.
 
@@ -172,6 +198,7 @@ class Manifest:
         series_hours: Width of a step of `series`, in hours.
         more_images: Images beside `image`, of another shape, by name; stored with the same scale.
         modalities: What may be absent on its own, in the order of the `present` column.
+        follow_up: Of data with times to an event; None for others.
         label_counts: Split to its samples of each of `classes`; with several labels, to those for
             which each is 1. Empty without labels.
         mask_shares: Split to the share of its pixels that each of `mask_names` covers. Shares of
@@ -201,6 +228,7 @@ class Manifest:
     series_hours: float = 0.0
     more_images: dict[str, ImageSpec] = field(default_factory=dict)
     modalities: tuple[Modality, ...] = ()
+    follow_up: FollowUp | None = None
     label_counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     mask_shares: dict[str, tuple[float, ...]] = field(default_factory=dict)
     licence: str = "unstated"
@@ -281,6 +309,7 @@ class Manifest:
         for key in ("tabular", "series"):
             raw[key] = tuple(Feature.from_dict(entry) for entry in raw[key])
         raw["modalities"] = tuple(Modality.from_dict(entry) for entry in raw["modalities"])
+        raw["follow_up"] = raw["follow_up"] and FollowUp.from_dict(raw["follow_up"])
         raw["more_images"] = {k: ImageSpec.from_dict(v) for k, v in raw["more_images"].items()}
         return cls(**raw)
 
@@ -336,6 +365,12 @@ class Batch:
         severity: (B, M) float, how strongly each of `Manifest.sources` was corrupted on its own: 0
             (clean, or absent) to 5; None where nothing was to be corrupted so.
         more_images: Name to (B, C, *spatial) float in [0, 1].
+        time: (B,) float, until the event or the end of follow-up, in `Manifest.follow_up.unit`; NaN
+            where unknown.
+        event: (B,) float, 1 where the event was observed, 0 where follow-up ended before it
+            (censored); NaN where unknown.
+        interval: (B,) float, the index of the interval of `FollowUp.edges` that `time` is in; NaN
+            where unknown.
         groups: Column name to B values, None where unknown.
     """
 
@@ -349,6 +384,9 @@ class Batch:
     series_delta: Tensor | None = None
     present: Tensor | None = None
     severity: Tensor | None = None
+    time: Tensor | None = None
+    event: Tensor | None = None
+    interval: Tensor | None = None
     more_images: dict[str, Tensor] = field(default_factory=dict)
     groups: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 

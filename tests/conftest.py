@@ -97,6 +97,16 @@ def phantoms(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def followed(tmp_path_factory) -> Path:
+    """60 generated images of 16 pixels of patients with times to an event, prepared."""
+    from trustsweep.data_pipelines.building.prepare import prepare
+
+    out = tmp_path_factory.mktemp("data") / "followed"
+    prepare(None, "phantoms", out, size=16, count=60, survival=True)
+    return out
+
+
 @pytest.fixture(scope="module")
 def local_ray():
     """Two CPUs of Ray, never another cluster that happens to run on the machine."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 #: From here on the asymptotic series of lnΓ and ψ are exact to float32, and to 1e-13 in float64.
@@ -160,3 +161,16 @@ def class_weight(weights: Tensor | None, label: Tensor, *, exclusive: bool) -> T
         return weights[label]
     absent, present = (side.view(1, -1, *[1] * (label.ndim - 2)) for side in weights.unbind(1))
     return torch.where(label > 0, present, absent)
+
+
+def known_cross_entropy(
+    scores: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
+    """Binary cross-entropies of (B, K) log-odds and labels, summed over those that are known:
+    (B,), in nats. NaN stands for unknown; smoothing by s makes the target 1 − s/2 or s/2. `weights`
+    are those of `class_weight`."""
+    known, truth = ~labels.isnan(), labels.nan_to_num()
+    target = truth * (1 - smoothing) + smoothing / 2
+    each = F.binary_cross_entropy_with_logits(scores, target, reduction="none")
+    each = each * class_weight(weights, truth.long(), exclusive=False)
+    return (each * known).sum(dim=1)

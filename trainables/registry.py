@@ -39,6 +39,9 @@ TASKS = Registry(
         TaskName.MULTILABEL: registered(
             "trustsweep.trainables.tasks.multilabel:Multilabel", skill="auroc", classed=False
         ),
+        TaskName.SURVIVAL: registered(
+            "trustsweep.trainables.tasks.survival:Survival", skill="c_index", classed=False
+        ),
     },
 )
 
@@ -57,7 +60,7 @@ METHODS = Registry(
     {
         "classifier": registered(
             "trustsweep.trainables.classifier:Classifier",
-            tasks=(TaskName.CLASSIFICATION, TaskName.MULTILABEL),
+            tasks=(TaskName.CLASSIFICATION, TaskName.MULTILABEL, TaskName.SURVIVAL),
             needs=needs.IMAGES,
             weighs_classes=True,
         ),
@@ -92,7 +95,7 @@ METHODS = Registry(
         ),
     },
     group="trustsweep.methods",
-    tasks=(TaskName.CLASSIFICATION,),
+    tasks=(TaskName.CLASSIFICATION, TaskName.SURVIVAL),
     needs=needs.MODALITIES,
     uncertainties=("entropy", "least-confidence"),
     weighs_classes=False,

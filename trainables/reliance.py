@@ -13,7 +13,7 @@ from trustsweep.data_pipelines.schema import Batch
 from trustsweep.trainables.attacks.engine import frozen
 from trustsweep.trainables.contract import Method
 from trustsweep.trainables.fusion.inputs import observed
-from trustsweep.trainables.metrics.base import classes, uncertainty_map
+from trustsweep.trainables.metrics.base import uncertainty_map
 from trustsweep.trainables.metrics.reliance import Reliance
 
 
@@ -47,14 +47,15 @@ def weighed_samples(
             modality.
 
     Returns:
-        sample_label (n,) int64; sample_present (n, M) bool, sample_weights (n, M),
-        sample_probability (n, K >= 2) and sample_uncertainty (n,), float32, and the same with the
-        suffix "_mixed"; sample_severity_mixed (n, M) float32, 0 to 5. What is present has a value
-        that can be seen: what the corruption has blanked is not. Nothing for a method without
-        weights.
+        The truth, sample_probability and sample_uncertainty (n,), as `Task.shown_truth` and
+        `Task.shown` have them (of classes sample_label (n,) int64 and probabilities (n, K >= 2)),
+        sample_present (n, M) bool and sample_weights (n, M) float32; all but the truth again with
+        the suffix "_mixed"; sample_severity_mixed (n, M) float32, 0 to 5. What is present has a
+        value that can be seen: what the corruption has blanked is not. Nothing for a method
+        without weights.
 
     Raises:
-        ValueError: for batches without labels, or where severities are missing.
+        ValueError: for batches without the truth, or where severities are missing.
     """
     result: dict[str, np.ndarray] = {}
     with frozen(network), torch.inference_mode():
@@ -62,13 +63,14 @@ def weighed_samples(
             prediction = method.predict(network, batch)
             if prediction.modality_weights is None:
                 return {}
-            probability, label = classes(prediction, batch)
+            doubt = uncertainty_map(prediction, None)
+            truth = method.task.shown_truth(batch)
+            shown = method.task.shown(prediction, batch, doubt)
             there = observed(batch, method.manifest)
             result["sample_present" + suffix] = there.cpu().numpy()
-            result["sample_label"] = label.cpu().numpy()
+            result |= {f"sample_{name}": values for name, values in truth.items()}
             result["sample_weights" + suffix] = _numbers(prediction.modality_weights)
-            result["sample_probability" + suffix] = _numbers(probability)
-            result["sample_uncertainty" + suffix] = _numbers(uncertainty_map(prediction, None))
+            result |= {f"sample_{name}{suffix}": values for name, values in shown.items()}
     if mixed.severity is None:
         raise ValueError("samples that were corrupted modality by modality say how severely")
     result["sample_severity_mixed"] = _numbers(mixed.severity)

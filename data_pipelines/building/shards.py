@@ -64,6 +64,8 @@ def table_schema(
         tensors["label"] = sample.label
     elif sample.label is not None:
         fields.append(("label", pa.int64()))
+    if sample.time is not None:
+        fields += [("time", pa.float32()), ("event", pa.float32())]
     if len(modalities) > 1:
         tensors["present"] = np.ones(len(modalities), np.uint8)
     fields += [tensor_field(n, array) for n, array in tensors.items() if array is not None]

@@ -209,7 +209,11 @@ def _row(sample: Sample) -> SampleRow:
         sample_id=sample.sample_id,
         image=_hash(*pictures.values()) if telling else "",
         mask="" if sample.mask is None else _hash(sample.mask),
-        content=_hash(*numbers, np.array(sample.label if sample.label is not None else -1)),
+        content=_hash(
+            *numbers,
+            np.array(sample.label if sample.label is not None else -1),
+            *(np.array(value) for value in (sample.time, sample.event) if value is not None),
+        ),
         source=str(sample.source or sample.sample_id),
     )
 

@@ -59,6 +59,7 @@ class Validator:
             _check_image(name, image)
         self._check_mask(sample)
         self._check_label(sample)
+        self._check_follow_up(sample)
         self._check_boxes(sample)
         self._check_numbers(sample)
         self._check_presence(sample)
@@ -88,6 +89,21 @@ class Validator:
                 raise ValueError("labels are 0, 1 or unknown (NaN), these are not")
         elif label is not None and not 0 <= label < len(classes):
             raise ValueError(f"label {label}, but there are {len(classes)} classes, from 0")
+
+    def _check_follow_up(self, sample: Sample) -> None:
+        time, event = sample.time, sample.event
+        if time is None or event is None:
+            if time is not event:
+                raise ValueError("a time without an event, or an event without a time")
+            return
+        if np.isnan(time) != np.isnan(event):
+            raise ValueError("time and event are both known or both unknown (NaN)")
+        if np.isnan(time):
+            return
+        if not (np.isfinite(time) and time >= 0):
+            raise ValueError(f"a time of {time:g}; it is finite and not below 0")
+        if event not in (0, 1):
+            raise ValueError(f"an event is 0 (censored) or 1 (observed), not {event:g}")
 
     def _check_boxes(self, sample: Sample) -> None:
         if sample.boxes is None or sample.image is None or not len(sample.boxes.xyxy):
@@ -184,7 +200,8 @@ def _shapes(sample: Sample) -> dict[str, tuple[int, ...]]:
     if sample.series is not None:
         arrays |= {"series": sample.series.value, "series_delta": sample.series.delta}
     shapes |= {name: np.shape(value) for name, value in arrays.items() if value is not None}
-    return shapes | ({"boxes": ()} if sample.boxes is not None else {})
+    single = {"boxes": sample.boxes, "time": sample.time, "event": sample.event}
+    return shapes | {name: () for name, value in single.items() if value is not None}
 
 
 def _shape_text(shape: tuple[int, ...] | None) -> str:

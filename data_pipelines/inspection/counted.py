@@ -31,6 +31,10 @@ from trustsweep.data_pipelines.inspection.findings import (
 from trustsweep.data_pipelines.schema import Manifest
 
 _DECADE = 10
+#: The column that says what a sample is of, the first that there is.
+SOURCES = ("label", "event", "mask")
+#: What `event` means, by its value.
+EVENTS = ("censored", "event")
 
 
 class Patients:
@@ -51,9 +55,11 @@ class Strata:
     def __init__(self, manifest: Manifest) -> None:
         names = set(manifest.columns)
         self.several = "label" in names and manifest.columns["label"] != "int64"
-        self._source = next((name for name in ("label", "mask") if name in names), None)
+        self._source = next((name for name in SOURCES if name in names), None)
         self._manifest = manifest
         self.classes = manifest.classes if self._source else ()
+        if self._source == "event":
+            self.classes = EVENTS
         self.of_masks = self._source == "mask"
         if self.of_masks:
             self.classes = mask_classes(manifest)
@@ -103,7 +109,8 @@ class Strata:
         if self.several:
             labels = array(table, "label")
             return (labels == 1).astype(np.int64), np.isnan(labels).astype(np.int64)
-        values: NDArray[np.int64] = table["label"].fill_null(-1).to_numpy()
+        column = table[self._source].fill_null(-1).to_numpy()
+        values: NDArray[np.int64] = np.nan_to_num(column, nan=-1).astype(np.int64)
         positive = (values[:, None] == np.arange(len(self.classes))).astype(np.int64)
         unknown = 1 - positive.sum(axis=1, keepdims=True)
         return positive, np.repeat(unknown, len(self.classes), axis=1)

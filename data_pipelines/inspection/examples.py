@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from trustsweep.data_pipelines.building.shards import opened, parts, row_groups
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.inspection.columns import array, held, image_columns, mask_classes
+from trustsweep.data_pipelines.inspection.counted import EVENTS, SOURCES
 from trustsweep.data_pipelines.schema import Manifest, Split
 from trustsweep.data_pipelines.storage import Folder
 from trustsweep.data_pipelines.tensors import shaped
@@ -98,7 +100,7 @@ def choose(location: Folder, manifest: Manifest, count: int) -> list[Example]:
 
 def _candidates(location: Folder, manifest: Manifest, count: int) -> list[_Place]:
     """The `count` first by hash of those alike in split, site, label and having boxes."""
-    label = next((name for name in ("label", "mask") if name in manifest.columns), None)
+    label = next((name for name in SOURCES if name in manifest.columns), None)
     boxes = "boxes" in manifest.columns
     columns = ["sample_id", "site", *([label] if label else []), *(["boxes"] if boxes else [])]
     best: dict[tuple[str, str, int, bool], list[_Place]] = defaultdict(list)
@@ -129,11 +131,12 @@ def _strata(
     if label is None:
         return [0] * table.num_rows
     if not isinstance(table.schema.field(label).type, pa.FixedShapeTensorType):
-        return [-1 if value is None else value for value in table[label].to_pylist()]
-    values = array(table, label)
+        values = table[label].to_pylist()
+        return [-1 if value is None or math.isnan(value) else int(value) for value in values]
+    arrays = array(table, label)
     if label == "mask":
-        values = held(values, manifest)
-    positive = [np.flatnonzero(row == 1) for row in values]
+        arrays = held(arrays, manifest)
+    positive = [np.flatnonzero(row == 1) for row in arrays]
     return [
         int(classes[rank[0] % len(classes)]) if len(classes) else -1
         for classes, rank in zip(positive, ranks, strict=True)
@@ -171,6 +174,8 @@ def _example(location: Folder, manifest: Manifest, place: _Place) -> Example:
 
 def _label(table: pa.Table, manifest: Manifest) -> str:
     """The sample's class or classes in words; "" for data without labels and masks."""
+    if "label" not in table.schema.names and manifest.follow_up is not None:
+        return follow_up_text(table["time"][0].as_py(), table["event"][0].as_py(), manifest)
     if "label" not in table.schema.names:
         return _held_in_words(table, manifest) if "mask" in table.schema.names else ""
     if not isinstance(table.schema.field("label").type, pa.FixedShapeTensorType):
@@ -194,6 +199,13 @@ def _held_in_words(table: pa.Table, manifest: Manifest) -> str:
 def _first_of(names: list[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def follow_up_text(time: float, event: float, manifest: Manifest) -> str:
+    """A time to an event in words: "event at 310 days", "censored at 310 days"."""
+    if math.isnan(time) or manifest.follow_up is None:
+        return "time unknown"
+    return f"{EVENTS[int(event)]} at {time:.4g} {manifest.follow_up.unit}"
 
 
 def _row_group(location: Folder, split: str, group: int) -> pa.Table:

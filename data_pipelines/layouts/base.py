@@ -55,6 +55,8 @@ class Layout(ABC, Generic[Case]):
     #: The channels of `Sample.series`, and the width of a step in hours.
     series: tuple[Feature, ...] = ()
     series_hours: float = 0.0
+    #: Of `Sample.time`; "" for data without times to an event.
+    time_unit: str = ""
     #: What may be absent in a sample on its own, in the order of `Sample.present`. The default is
     #: one modality, the whole image.
     modalities: tuple[Modality, ...] = (Modality(name="image", kind=Kind.IMAGE, column="image"),)

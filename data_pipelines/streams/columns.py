@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trustsweep.data_pipelines.building.shards import MORE
-from trustsweep.data_pipelines.schema import CHANGEABLE, IMPLIED, Batch, Manifest
+from trustsweep.data_pipelines.schema import CHANGEABLE, IMPLIED, Batch, FollowUp, Manifest
 from trustsweep.data_pipelines.tensors import unpacked
 
 #: Prefix of a column of a field's rows as a corruption left them: the bytes of float32, null where
@@ -20,7 +20,9 @@ from trustsweep.data_pipelines.tensors import unpacked
 CHANGED = "changed."
 
 #: Fields of a batch that are float as stored or become so.
-_FLOATS = ("mask", "tabular", "series", "series_delta", "present")
+_FLOATS = ("mask", "tabular", "series", "series_delta", "present", "time", "event")
+#: Columns of one number.
+_NUMBERS = ("label", "time", "event")
 _UNUSED = ("patient_id", "site", "split", "boxes")
 
 #: Column name to its rows: an array (rows first), a tensor on some device, or a list.
@@ -82,6 +84,8 @@ def assemble(columns: Mapping[str, Any], manifest: Manifest) -> Batch:
     if "label" in columns:
         label = _tensor(columns["label"])
         fields["label"] = label if label.ndim == 1 else label.float()
+    if "time" in fields and manifest.follow_up is not None:
+        fields["interval"] = interval_of(fields["time"], manifest.follow_up)
     if "series" in fields:
         fields["series_mask"] = (~fields["series"].isnan()).float()
     more = {name: _image(columns[MORE + name], manifest) for name in manifest.more_images}
@@ -97,6 +101,13 @@ def assemble(columns: Mapping[str, Any], manifest: Manifest) -> Batch:
         **fields,
     )
     return _overwritten(batch, columns)
+
+
+def interval_of(time: Tensor, follow_up: FollowUp) -> Tensor:
+    """(B,) times to the index of the interval that each is in, float; NaN where unknown."""
+    inner = torch.tensor(follow_up.edges[1:-1], dtype=torch.float64, device=time.device)
+    place = torch.bucketize(time.double(), inner, right=True)
+    return place.to(time).masked_fill(time.isnan(), torch.nan)
 
 
 def pack(stored: pa.Table, before: Batch, after: Batch) -> pa.Table:
@@ -171,4 +182,4 @@ def _values(name: str, column: pa.Array, manifest: Manifest) -> Any:
         return column.to_numpy_ndarray()
     if pa.types.is_large_binary(column.type):
         return [value.as_buffer() for value in column]
-    return column.to_numpy() if name == "label" else column.to_pylist()
+    return column.to_numpy() if name in _NUMBERS else column.to_pylist()

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Split
-from trustsweep.distributed.report.wording import attacked
-from trustsweep.distributed.run.evaluation_card import EvaluationCard
+from trustsweep.distributed.report.wording import attacked, number
+from trustsweep.distributed.run.evaluation_card import EvaluationCard, SurvivalCard
 from trustsweep.distributed.run.folder import Run
 from trustsweep.trainables.conditions import attacked_name
 from trustsweep.trainables.metrics.catalog import METRICS
@@ -83,7 +84,8 @@ def trivial_results(run: Run) -> TrivialResults | None:
 class ModelAnswer:
     """A model's prediction for an image: class (or labels), probability and uncertainty.
 
-    With several labels, the probability is that of all labels being as predicted.
+    With several labels, the probability is that of all labels being as predicted. Of survival the
+    name is when the event is most likely, which is right where it agrees with what was observed.
     """
 
     name: str
@@ -96,6 +98,8 @@ def answer(card: EvaluationCard, i: int, prefix: str = "", suffix: str = "") -> 
     """The prediction for row `i` of the arrays `<prefix>probability<suffix>` etc."""
     stored = card.panel
     probability = stored[f"{prefix}probability{suffix}"][i]
+    if f"{prefix}time" in stored:
+        return _survival_answer(card, i, prefix, suffix)
     if "labels" in stored:
         return _labels_answer(card, i, probability, float(stored[f"uncertainty{suffix}"][i]))
     best = int(np.argmax(probability))
@@ -120,11 +124,42 @@ def _labels_answer(
     )
 
 
-def truth_of(card: EvaluationCard, i: int) -> str:
-    """The class of row `i` of its arrays, or the labels that it has."""
+def _survival_answer(card: EvaluationCard, i: int, prefix: str, suffix: str) -> ModelAnswer:
+    alive = np.append(1.0, card.panel[f"{prefix}probability{suffix}"][i])
+    outcomes = np.append(alive[:-1] - alive[1:], alive[-1])
+    likeliest = int(outcomes.argmax())
+    follow_up = _follow_up(card)
+    edges = [number(edge) for edge in follow_up.edges]
+    last = likeliest == len(edges) - 1
+    span = f"after {edges[-1]}" if last else f"{edges[likeliest]} to {edges[likeliest + 1]}"
+    time = float(card.panel[f"{prefix}time"][i])
+    seen = int(np.searchsorted(follow_up.edges[1:-1], time, side="right"))
+    died = card.panel[f"{prefix}event"][i] == 1
+    return ModelAnswer(
+        name=f"{span} {follow_up.unit}",
+        probability=float(outcomes[likeliest]),
+        uncertainty=float(card.panel[f"{prefix}uncertainty{suffix}"][i]),
+        # Who was censored may have had the event in any interval from then on.
+        right=bool(likeliest == seen if died else likeliest >= seen),
+    )
+
+
+def _follow_up(card: EvaluationCard) -> SurvivalCard:
+    """Raises `UserError` for a card that holds times without it."""
+    if card.survival is None:
+        raise UserError(f"evaluation/{card.id}.json: no `survival`. Evaluate the front again.")
+    return card.survival
+
+
+def truth_of(card: EvaluationCard, i: int, prefix: str = "") -> str:
+    """The class of row `i` of its arrays, the labels that it has, or when the event was."""
+    if f"{prefix}time" in card.panel:
+        died = card.panel[f"{prefix}event"][i] == 1
+        time = f"{number(card.panel[f'{prefix}time'][i])} {_follow_up(card).unit}"
+        return f"event at {time}" if died else f"no event until {time}"
     if "labels" in card.panel:
         return _listed(card, card.panel["labels"][i] > 0.5)
-    return class_name(card, int(card.panel["label"][i]))
+    return class_name(card, int(card.panel[f"{prefix}label"][i]))
 
 
 def _listed(card: EvaluationCard, labels: NDArray[np.bool_]) -> str:

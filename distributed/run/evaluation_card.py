@@ -26,7 +26,7 @@ from trustsweep.search_spaces.space import Value
 from trustsweep.trainables.registry import FULL
 
 #: Raise it when the keys of a card, or their meaning, change.
-CARD_VERSION = 2
+CARD_VERSION = 3
 
 
 class _Part(BaseModel):
@@ -188,6 +188,25 @@ class Temperature(_Part):
     test: Scaling
 
 
+class RiskGroup(_Part):
+    """See `trustsweep.trainables.metrics.survival.risk_groups`."""
+
+    name: str
+    patients: int
+    events: int
+    time: list[float]
+    alive: list[float]
+    predicted: list[float]
+
+
+class SurvivalCard(_Part):
+    """How times were measured (`FollowUp`), and patients by predicted risk, by condition."""
+
+    unit: str
+    edges: list[float]
+    groups: dict[str, list[RiskGroup]]
+
+
 class EvaluationCard(_Part):
     """One model on one split. A part that its task or its data do not have is None or empty.
 
@@ -222,6 +241,7 @@ class EvaluationCard(_Part):
     attack: AttackCard | None = None
     estimates: dict[str, SplitEstimates] = {}
     groups: GroupsCard | None = None
+    survival: SurvivalCard | None = None
 
     _path: Path | None = PrivateAttr(default=None)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from trustsweep.data_pipelines.building.shards import read_column
 from trustsweep.data_pipelines.errors import UserError
@@ -34,17 +36,21 @@ class TrivialPredictors:
 
 
 def read_trivial(data: Folder, manifest: Manifest, task: TaskName) -> TrivialPredictors:
-    """Read the labels or masks of every split once. Raises `UserError` for damaged files."""
+    """Read the ground truth of every split once. Raises `UserError` for damaged files."""
     from trustsweep.trainables.metrics.trivial import TRIVIAL
 
     predictors = TRIVIAL[task]
-    truths = read_column(data, Split.TRAIN, predictors.column)
-    prior = predictors.learn(truths, len(predictors.names(manifest)))
+
+    def truths(split: Split) -> Iterator[np.ndarray]:
+        columns = (read_column(data, split, name) for name in predictors.columns)
+        return (predictors.stored_truth(groups, manifest) for groups in zip(*columns, strict=True))
+
+    prior = predictors.learn(truths(Split.TRAIN), len(predictors.names(manifest)))
     figures: dict[str, TrivialMetrics] = {}
     for split in (Split.VAL, Split.TEST, Split.OOD):
         if manifest.split_counts.get(split):
             state = predictors(prior)
-            for truth in read_column(data, split, predictors.column):
+            for truth in truths(split):
                 state.add(truth)
             figures[split] = state.metrics()
     return TrivialPredictors(prior, figures)

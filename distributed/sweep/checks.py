@@ -342,6 +342,8 @@ _UNDEFINED = {
     "false_alarms": "every image there has a lesion",
     "false_alarm_volume": "every image there has a lesion",
     "auroc": "fewer than two classes occur there",
+    "c_index": "no patient there has the event before another's time",
+    "c_index_ipcw": "no patient there has the event before another's time",
 }
 
 

@@ -16,6 +16,7 @@ from trustsweep.trainables.metrics.labels import Labelled
 from trustsweep.trainables.metrics.ranking import Answers
 from trustsweep.trainables.metrics.referral import Segmented
 from trustsweep.trainables.metrics.selective import accepted, risk_coverage, threshold
+from trustsweep.trainables.metrics.survival import FollowedUp
 
 #: Shares of the images to answer, for each of which a threshold is chosen.
 COVERAGES = (0.95, 0.9, 0.8, 0.7, 0.5)
@@ -56,7 +57,9 @@ def selective(validation: Evaluation, test: Evaluation) -> dict[str, Any]:
     }
 
 
-def _condition(answers: Answers | Segmented | Labelled, limits: list[float]) -> dict[str, Any]:
+def _condition(
+    answers: Answers | Segmented | Labelled | FollowedUp, limits: list[float]
+) -> dict[str, Any]:
     coverage, risk = risk_coverage(answers)
     kept = np.arange(len(coverage))
     if len(coverage) > MOST_POINTS:

@@ -32,6 +32,7 @@ from trustsweep.distributed.workers.fidelity import CLEAN, FULL, Level
 from trustsweep.distributed.workers.model import Model
 from trustsweep.search_spaces.study import Study
 from trustsweep.trainables.conditions import attacked_name
+from trustsweep.trainables.evaluation import CLEAN as CLEAN_NAME
 from trustsweep.trainables.evaluation import Evaluation, EvaluationPlan
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.skill import TrivialMetrics, triviality
@@ -105,9 +106,9 @@ def evaluate_model(
 ) -> None:
     """Write one model's card, and its arrays and table where it has any.
 
-    The card is an `EvaluationCard`; of its parts, see `robustness.attack_card`,
-    `selective`, `_cooled` and, for a method that weighs modalities, `Reliance`. Metrics
-    and curves of the test split are under the attack that the study's `evaluation.final` names.
+    The card is an `EvaluationCard`; of its parts, see `robustness.attack_card`, `selective`,
+    `_cooled`, `Task.described` and, for a method that weighs modalities, `Reliance`. Metrics and
+    curves of the test split are under the attack that the study's `evaluation.final` names.
     Models of the search have `estimates` (headline figures of each split with their 95 %
     intervals, under the attack of the search; of the test split those under the full one beside
     them, as `final`) and `groups` (see `estimates.group_estimates`), and beside the card every
@@ -160,6 +161,9 @@ def evaluate_model(
     # Intervals need every condition of the search; thresholds only the clean images.
     validation = evaluator.split(Split.VAL, CLEAN if evaluator.gathered is None else FULL)
     card["selective"] = selective(validation, evaluation)
+    ends = {CLEAN_NAME: evaluation, attacked_name(strongest): hardest}
+    answers = {condition: source.answers(condition) for condition, source in ends.items()}
+    card |= evaluation.task.described(answers, manifest)
     card["temperature"] = _cooled(model, data, size, validation, metrics)
     weights, shown = _weights(model, samples, size)
     card |= weights

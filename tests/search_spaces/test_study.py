@@ -217,11 +217,19 @@ def test_the_shipped_studies_are_valid(name):
         assert len(study.search_space().grid()) == study.search.trials
 
 
-@pytest.mark.parametrize("study", ["all-segmentation", "all-classification", "all-fusion"])
-def test_every_method_that_fits_the_data_is_searched(study, phantoms):
-    manifest = Manifest.load(phantoms)
-    fitting = load(study, [f"data={phantoms}"])
-    task = "segmentation" if study == "all-segmentation" else "classification"
+@pytest.mark.parametrize(
+    ("study", "task"),
+    [
+        ("all-segmentation", "segmentation"),
+        ("all-classification", "classification"),
+        ("all-fusion", "classification"),
+        ("all-survival", "survival"),
+    ],
+)
+def test_every_method_that_fits_the_data_is_searched(study, task, phantoms, followed):
+    data = followed if task == "survival" else phantoms
+    manifest = Manifest.load(data)
+    fitting = load(study, [f"data={data}"])
     # The oracle: what can be built for these data, and is then asked this.
     expected = []
     for name in METHODS:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trustsweep.data_pipelines.registry import Registry
 from trustsweep.trainables.losses import members
+from trustsweep.trainables.survival import dies_early, risk
 
 #: A pixel's rank by |margin| at which it counts e times less.
 _NEAR = 0.05
@@ -29,8 +30,8 @@ _MOST = torch.finfo(torch.float32).max
 class Decisions:
     """The predictions for B samples beside their ground truth, in n decisions each.
 
-    A decision is a sample (classification), one of its labels (several labels) or a pixel, of
-    several regions each pixel of each region.
+    A decision is a sample (classification), one of its labels (several labels), a hazard (survival)
+    or a pixel, of several regions each pixel of each region.
 
     Attributes:
         scores: (B, K, n); see `Prediction.scores`.
@@ -156,6 +157,24 @@ def _counts(decisions: Decisions) -> tuple[Tensor, Tensor]:
     return both.double(), (decisions.predicted.sum(dim=2) + decisions.own.sum(dim=2)).double()
 
 
+def survival_harm(decisions: Decisions) -> Tensor:
+    """(B,) float64: the risk (`survival.risk`) in the direction that breaks most of a patient's
+    pairs in the concordance index; inf as in `margin_harm`, 0 where nothing is known.
+
+    A patient with an early event should have a higher risk than all who live longer, so a low risk
+    is worst. One with a late event has lived longer than most, and one who is censored is only ever
+    the longer-lived of a comparable pair: here a high risk is worst. An event is early in the first
+    half of the intervals, which are quartiles of the events' times.
+    """
+    return _broken_worst(_signed_risk(decisions))
+
+
+def _signed_risk(decisions: Decisions) -> Tensor:
+    level = risk(decisions.scores.squeeze(1))
+    signed = torch.where(dies_early(decisions.truth), -level, level)
+    return signed.masked_fill(decisions.truth.isnan().all(dim=1), 0)
+
+
 def _broken_worst(harm: Tensor) -> Tensor:
     return harm.nan_to_num(math.inf, math.inf, -math.inf)
 
@@ -252,6 +271,11 @@ def soft_dice(decisions: Decisions) -> Tensor:
     return (share * (1 - (2 * both + 1) / (either + 1))).sum(dim=1)
 
 
+def survival_risk(decisions: Decisions) -> Tensor:
+    """The risk in the direction of `survival_harm`, which never saturates."""
+    return _signed_risk(decisions).to(decisions.scores.dtype)
+
+
 #: (Answer) to (B,).
 LOSSES = Registry(
     "attack loss",
@@ -263,5 +287,6 @@ LOSSES = Registry(
         "dlr": "trustsweep.trainables.attacks.losses:dlr",
         "dice": "trustsweep.trainables.attacks.losses:dice",
         "soft-dice": "trustsweep.trainables.attacks.losses:soft_dice",
+        "survival-risk": "trustsweep.trainables.attacks.losses:survival_risk",
     },
 )

@@ -64,8 +64,8 @@ class Masking:
         samples: How many were attacked.
         epsilon: The radius of all checks but "large-radius".
         figures: The values that the signs are derived from, by name. A *performance* is the share
-            of samples with the right prediction, or the mean Dice of the images with a lesion (of
-            all, if none has).
+            of samples with the right prediction, the mean Dice of the images with a lesion (of
+            all, if none has), or what else the task's `performance` is.
         signs: Those of `SIGNS` that are set.
     """
 

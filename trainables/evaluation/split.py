@@ -33,6 +33,7 @@ from trustsweep.trainables.metrics.ranking import Answers, Ranking
 from trustsweep.trainables.metrics.referral import Referral, Segmented
 from trustsweep.trainables.metrics.shift import Shift
 from trustsweep.trainables.metrics.skill import best_trivial, skill
+from trustsweep.trainables.metrics.survival import FollowedUp, SurvivalMetrics
 from trustsweep.trainables.sample_scores import SampleScores
 from trustsweep.trainables.tasks import Task, task_named
 from trustsweep.trainables.tasks.base import picture
@@ -150,17 +151,17 @@ class Evaluation:
     def reliability(self, condition: str = CLEAN) -> dict[str, list[float | None]]:
         """The reliability diagram of a condition; see `CalibrationBins.curve`."""
         for state in self._states[condition]:
-            if isinstance(state, CalibrationBins) and "ece" in state.names:
+            if isinstance(state, CalibrationBins | SurvivalMetrics) and "ece" in state.names:
                 return state.curve()
         raise ValueError(f"{self.task} has no reliability diagram")
 
-    def answers(self, condition: str = CLEAN) -> Answers | Segmented | Labelled:
+    def answers(self, condition: str = CLEAN) -> Answers | Segmented | Labelled | FollowedUp:
         """What was answered to each image under a condition.
 
         Of more images than a `SampleState` keeps, those of its sample.
         """
         for state in self._states[condition]:
-            if isinstance(state, Ranking | Referral | LabelMetrics):
+            if isinstance(state, Ranking | Referral | LabelMetrics | SurvivalMetrics):
                 return state.answers
         raise ValueError(f"{self.task} has no predictions of images")
 
@@ -280,7 +281,8 @@ def panel(
         volume. Segmentation: all are pictures, and mask is one; of several classes or regions,
         mask and probability are (n, columns, H, W). Classification: image is a picture,
         probability (n, K) float32 with a column for each class, at least two, uncertainty (n,)
-        float32, and label (n,) int64.
+        float32, and label (n,) int64. Survival: probability (n, K) is that of no event up to the
+        end of each interval, and the truth is time and event, (n,) float32.
 
     Raises:
         ValueError: a batch without the truth that the task needs.

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.needs import MODALITIES
 from trustsweep.data_pipelines.schema import Batch, Manifest, Modality, TaskName
 from trustsweep.trainables.contract import Config, Loss, Method, Prediction, Progress
 from trustsweep.trainables.fusion.encoders import Encoder, encoder
 from trustsweep.trainables.fusion.inputs import gather, in_manifest_order, sources
 from trustsweep.trainables.settings import number, whole
+from trustsweep.trainables.tasks import OutcomeTask
 from trustsweep.trainables.uncertainty import categorical_maps, ensemble_maps
 
 
@@ -27,7 +26,8 @@ class Fused:
     """Output of a fusion network for a batch; modalities in the order of `inputs.sources`.
 
     Attributes:
-        logits: (T, B, K) of T passes; the prediction is the mean of their softmax.
+        logits: (T, B, K) scores of T passes; the prediction is the mean of the distributions over
+            the task's outcomes that they stand for.
         weights: (B, M) of the modalities, 0 for the absent and summing to 1 over the present; None
             where the method has none.
         more: Whatever else the method's own loss needs.
@@ -60,27 +60,30 @@ class FusionNetwork(nn.Module):
 
 
 class FusionMethod(Method):
-    """A classifier of several modalities, any of which may be absent from a sample.
+    """A model of several modalities, any of which may be absent from a sample: of its class, or of
+    how long the patient lives.
 
-    A sample without any modality gets the uniform distribution and a loss of ln K without
-    gradient, whatever the model. Training minimises the cross-entropy of the prediction, the mean
-    over passes of the softmax, plus what `terms` adds. A data set whose manifest names no
-    modalities counts as one for each kind of data that it holds.
+    The outcomes of a task are its classes, or the event in each interval and none (`OutcomeTask`).
+    A sample without any modality gets the uniform distribution over them and the loss of that
+    (ln K for K classes) without gradient, whatever the model. Training minimises the cross-entropy
+    of the prediction, the mean over passes of the distributions, plus what `terms` adds. A data set
+    whose manifest names no modalities counts as one for each kind of data that it holds.
 
     Config: `width`, `depth` and `dim` of the encoders (see `encoders.encoder`), `dropout` in
     [0, 1).
     """
 
-    tasks = (TaskName.CLASSIFICATION,)
+    tasks = (TaskName.CLASSIFICATION, TaskName.SURVIVAL)
     needs = MODALITIES
     uncertainties: ClassVar[tuple[str, ...]] = ("entropy", "least-confidence")
 
     def __init__(self, config: Config, manifest: Manifest) -> None:
         """Raises `UserError` for a missing or impossible config value, or data that do not fit."""
         super().__init__(config, manifest)
-        if len(manifest.classes) < 2:
-            raise UserError(f"{manifest.name}: a single class. A classifier needs at least two.")
-        self.classes = len(manifest.classes)
+        assert isinstance(self.task, OutcomeTask)
+        self.head: OutcomeTask = self.task
+        #: Columns of scores.
+        self.outputs = self.head.columns_of(manifest)
         self.width = whole(config, "width", low=1)
         self.depth = whole(config, "depth", low=1)
         self.dim = whole(config, "dim", low=2)
@@ -95,8 +98,8 @@ class FusionMethod(Method):
         return {}
 
     def combine(self, fused: Fused, present: Tensor) -> Tensor:
-        """(B, K) log-probabilities, for samples with at least one present modality."""
-        return log_mean(fused.logits.log_softmax(dim=2))
+        """(B, outcomes) log-probabilities, for samples with at least one present modality."""
+        return log_mean(self.head.log_outcomes(fused.logits))
 
     def loss(self, network: nn.Module, batch: Batch, progress: Progress) -> Loss:
         values, present = gather(batch, self.manifest)
@@ -105,8 +108,7 @@ class FusionMethod(Method):
         terms |= self.terms(fused, batch, present)
         nothing = ~present.any(dim=1)
         terms = {name: term.masked_fill(nothing, 0) for name, term in terms.items()}
-        uniform = nothing * math.log(self.classes)
-        terms["cross-entropy"] = terms["cross-entropy"] + uniform
+        terms["cross-entropy"] = terms["cross-entropy"] + nothing * self._uniform_loss(fused, batch)
         per_sample = torch.stack(list(terms.values())).sum(dim=0)
         parts = {name: term.detach().mean() for name, term in terms.items()}
         return Loss(per_sample.mean(), per_sample, parts)
@@ -115,19 +117,29 @@ class FusionMethod(Method):
         values, present = gather(batch, self.manifest)
         fused = _exact(network(values, present))
         anything = present.any(dim=1, keepdim=True)
-        passes = torch.where(anything, fused.logits, 0).softmax(dim=2)
-        scores = torch.where(anything, self.combine(fused, present), 0)
-        maps = {**categorical_maps(scores.softmax(dim=1)), **ensemble_maps(passes)}
+        passes = torch.where(anything, self.head.log_outcomes(fused.logits), 0).softmax(dim=2)
+        outcomes = torch.where(anything, self.combine(fused, present), 0)
+        maps = {**categorical_maps(outcomes.softmax(dim=1)), **ensemble_maps(passes)}
         weights = fused.weights
         return Prediction(
-            scores,
+            self.head.scores_of(outcomes),
             {name: maps[name] for name in self.uncertainties},
             modality_weights=None if weights is None else in_manifest_order(weights, self.manifest),
+            exclusive=self.head.exclusive,
         )
 
     def cross_entropy(self, fused: Fused, batch: Batch, present: Tensor) -> Tensor:
         """(B,) of the prediction, in nats."""
-        return F.nll_loss(self.combine(fused, present), labels(batch), reduction="none")
+        return -self.head.log_likelihood(self.combine(fused, present), batch)
+
+    def unimodal_cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(T, B, M, K) of each modality's own head to (B, M): of the mean over passes, in nats."""
+        return -self.head.log_likelihood(log_mean(self.head.log_outcomes(logits)), batch)
+
+    def _uniform_loss(self, fused: Fused, batch: Batch) -> Tensor:
+        """(B,) of the uniform distribution."""
+        outcomes = self.head.log_outcomes(fused.logits[0]).detach()
+        return -self.head.log_likelihood(torch.zeros_like(outcomes), batch)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -149,13 +161,6 @@ class FusionMethod(Method):
             )
             for place, modality in enumerate(chosen)
         }
-
-
-def labels(batch: Batch) -> Tensor:
-    """(B,) long. Raises ValueError for a batch without labels."""
-    if batch.label is None:
-        raise ValueError("classification needs batch.label")
-    return batch.label
 
 
 def over_present(values: Tensor, present: Tensor) -> Tensor:
@@ -191,12 +196,6 @@ def softmax_present(scores: Tensor, present: Tensor) -> Tensor:
 def by_modality(heads: nn.ModuleDict, features: Tensor) -> Tensor:
     """(..., M, D) through the head of each modality to (..., M, outputs)."""
     return torch.stack([head(features[..., m, :]) for m, head in enumerate(heads.values())], dim=-2)
-
-
-def unimodal_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """(T, B, M, K) of each modality's own head to (B, M): of the mean over passes, in nats."""
-    mean = log_mean(logits.log_softmax(dim=-1))
-    return -mean.gather(-1, label[:, None, None].expand(-1, mean.shape[1], 1)).squeeze(-1)
 
 
 def _exact(fused: Fused) -> Fused:

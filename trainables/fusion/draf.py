@@ -20,10 +20,8 @@ from trustsweep.trainables.fusion.base import (
     FusionMethod,
     FusionNetwork,
     by_modality,
-    labels,
     over_present,
     softmax_present,
-    unimodal_cross_entropy,
 )
 from trustsweep.trainables.fusion.encoders import Encoder
 from trustsweep.trainables.fusion.inputs import flags
@@ -110,7 +108,7 @@ class Draf(FusionMethod):
         corrupted = F.binary_cross_entropy_with_logits(
             fused.more["corruption"], flags(batch, self.manifest), reduction="none"
         )
-        own = unimodal_cross_entropy(fused.more["unimodal"], labels(batch))
+        own = self.unimodal_cross_entropy(fused.more["unimodal"], batch)
         return {
             "corruption": self.corruption_weight * over_present(corrupted, present),
             "unimodal": self.unimodal_weight * over_present(own, present),
@@ -128,7 +126,8 @@ class DrafNetwork(FusionNetwork):
         super().__init__(encoders)
         self._passes, self._alpha, self._beta = method.passes, method.alpha, method.beta
         self._weigh_by, self.through = method.weigh_by, method.through_uncertainty
-        dim, classes = method.dim, method.classes
+        self._log_outcomes = method.head.log_outcomes
+        dim, classes = method.dim, method.outputs
         self.unimodal = nn.ModuleDict({name: nn.Linear(dim, classes) for name in self.encoders})
         self.detectors = nn.ModuleDict({name: nn.Linear(dim, 1) for name in self.encoders})
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, classes))
@@ -147,5 +146,5 @@ class DrafNetwork(FusionNetwork):
         return Fused(self.head(fused), weights, more)
 
     def _uncertainty(self, own: Tensor) -> Tensor:
-        maps = ensemble_maps(own.float().softmax(dim=-1))
-        return maps[self._weigh_by] / math.log(own.shape[-1])
+        outcomes = self._log_outcomes(own.float()).exp()
+        return ensemble_maps(outcomes)[self._weigh_by] / math.log(outcomes.shape[-1])

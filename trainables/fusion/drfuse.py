@@ -15,11 +15,9 @@ from trustsweep.trainables.fusion.base import (
     FusionMethod,
     FusionNetwork,
     by_modality,
-    labels,
     over_present,
     softmax_present,
     sum_present,
-    unimodal_cross_entropy,
 )
 from trustsweep.trainables.fusion.encoders import Encoder
 from trustsweep.trainables.settings import number
@@ -66,9 +64,9 @@ class DrFuse(FusionMethod):
         return DrFuseNetwork(self.make_encoders(), self)
 
     def terms(self, fused: Fused, batch: Batch, present: Tensor) -> dict[str, Tensor]:
-        label, more = labels(batch), fused.more
-        own = unimodal_cross_entropy(more["unimodal"], label)
-        pooled = F.cross_entropy(more["pooled"], label, reduction="none")
+        more = fused.more
+        own = self.unimodal_cross_entropy(more["unimodal"], batch)
+        pooled = -self.head.log_likelihood(self.head.log_outcomes(more["pooled"]), batch)
         overlap = F.cosine_similarity(more["shared"], more["distinct"], dim=-1).abs()
         disentangle = divergence(more["shared"], present) + sum_present(overlap, present)
         errors = torch.cat([own, pooled[:, None]], dim=1).detach()
@@ -89,7 +87,7 @@ class DrFuseNetwork(FusionNetwork):
 
     def __init__(self, encoders: dict[str, Encoder], method: DrFuse) -> None:
         super().__init__(encoders)
-        dim, classes = method.dim, method.classes
+        dim, classes = method.dim, method.outputs
         self.shared = nn.ModuleDict({name: nn.Linear(dim, dim) for name in self.encoders})
         self.distinct = nn.ModuleDict({name: nn.Linear(dim, dim) for name in self.encoders})
         # Normalised, as without it the pooled features start so small that learning is slow.

@@ -61,7 +61,7 @@ class DrifaNetwork(TokenNetwork):
         self.rounds = nn.ModuleList(FusionRound(branches, dim) for _ in range(method.blocks))
         self.absent = nn.Parameter(torch.zeros(branches, dim))
         self.dropout = McDropout(method.dropout, seed=0)
-        self.head = nn.Linear(branches * dim, method.classes)
+        self.head = nn.Linear(branches * dim, method.outputs)
 
     def forward(self, values: tuple[Tensor, ...], present: Tensor) -> Fused:
         tokens = self.tokens(values)

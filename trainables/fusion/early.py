@@ -52,7 +52,7 @@ class EarlyNetwork(FusionNetwork):
             nn.Linear(length, method.dim),
             nn.GELU(),
             nn.Dropout(method.dropout),
-            nn.Linear(method.dim, method.classes),
+            nn.Linear(method.dim, method.outputs),
         )
 
     def forward(self, values: tuple[Tensor, ...], present: Tensor) -> Fused:

@@ -44,9 +44,9 @@ class HealNet(FusionMethod):
     published code means to, for whole batches, but runs self-attention for missing modalities.
 
     Departures from the paper: tokens are those of the encoders that all fusion models here share
-    (`encoders`), not raw pixels; the loss is cross-entropy without an L1 penalty, as classes are
-    predicted, not survival, and models are to differ in their fusion alone; a head is
-    `latent_dim` / `heads` wide, not 64.
+    (`encoders`), not raw pixels; the loss has no L1 penalty and, of survival, weighs censored and
+    other patients alike (the code: 0.6 to 1), as models are to differ in their fusion alone; a head
+    is `latent_dim` / `heads` wide, not 64.
 
     Config: `layers`, `latents`, `latent_dim` (a multiple of `heads`), `heads`, all >= 1,
     `self_attention` >= 0, and that of `FusionMethod`, whose `dropout` is also that of attention
@@ -80,7 +80,7 @@ class HealNetwork(TokenNetwork):
         self.latents = nn.Parameter(torch.randn(method.latents, method.latent_dim))
         self.layers = nn.ModuleList(FusionLayer(widths, method) for _ in range(method.layers))
         self.head = nn.Sequential(
-            nn.LayerNorm(method.latent_dim), nn.Linear(method.latent_dim, method.classes)
+            nn.LayerNorm(method.latent_dim), nn.Linear(method.latent_dim, method.outputs)
         )
 
     def forward(self, values: tuple[Tensor, ...], present: Tensor) -> Fused:

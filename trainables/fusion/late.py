@@ -13,9 +13,7 @@ from trustsweep.trainables.fusion.base import (
     FusionMethod,
     FusionNetwork,
     by_modality,
-    labels,
     over_present,
-    unimodal_cross_entropy,
 )
 from trustsweep.trainables.fusion.encoders import Encoder
 from trustsweep.trainables.settings import word
@@ -44,10 +42,10 @@ class LateFusion(FusionMethod):
         return LateNetwork(self.make_encoders(), self)
 
     def cross_entropy(self, fused: Fused, batch: Batch, present: Tensor) -> Tensor:
-        return over_present(unimodal_cross_entropy(fused.more["unimodal"], labels(batch)), present)
+        return over_present(self.unimodal_cross_entropy(fused.more["unimodal"], batch), present)
 
     def combine(self, fused: Fused, present: Tensor) -> Tensor:
-        own, there = fused.more["unimodal"][0].log_softmax(dim=-1), present[..., None]
+        own, there = self.head.log_outcomes(fused.more["unimodal"][0]), present[..., None]
         count = there.sum(dim=1).clamp(min=1)
         mean = own.masked_fill(~there, -torch.inf).logsumexp(dim=1) - count.log()
         if self.rule == "mean":
@@ -64,7 +62,7 @@ class LateNetwork(FusionNetwork):
     def __init__(self, encoders: dict[str, Encoder], method: LateFusion) -> None:
         super().__init__(encoders)
         self.heads = nn.ModuleDict(
-            {name: nn.Linear(method.dim, method.classes) for name in self.encoders}
+            {name: nn.Linear(method.dim, method.outputs) for name in self.encoders}
         )
 
     def forward(self, values: tuple[Tensor, ...], present: Tensor) -> Fused:

@@ -56,7 +56,7 @@ class MdaNetwork(FusionNetwork):
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
-        self.head = nn.Linear(dim, method.classes)
+        self.head = nn.Linear(dim, method.outputs)
 
     def forward(self, values: tuple[Tensor, ...], present: Tensor) -> Fused:
         z = self.norm(by_modality(self.enter, self.features(values)[0]))

@@ -72,7 +72,7 @@ class MetricInfo:
 
 
 def _states(
-    segmentation: str = "", classification: str = "", multilabel: str = ""
+    segmentation: str = "", classification: str = "", multilabel: str = "", survival: str = ""
 ) -> dict[TaskName, str]:
     """The states of a metric by task, given as "module:Class" of this package; those of
     segmentation take one lesion, several classes and regions."""
@@ -82,6 +82,7 @@ def _states(
         TaskName.REGION_SEGMENTATION: segmentation,
         TaskName.CLASSIFICATION: classification,
         TaskName.MULTILABEL: multilabel,
+        TaskName.SURVIVAL: survival,
     }
     return {
         task: f"trustsweep.trainables.metrics.{state}" for task, state in given.items() if state
@@ -89,6 +90,8 @@ def _states(
 
 
 _LABELS = "labels:LabelMetrics"
+_FOLLOWED = "survival:SurvivalMetrics"
+_SURVIVAL = _states(survival=_FOLLOWED)
 _OVERLAP = _states("overlap:Overlap")
 _CONFUSION = _states(classification="confusion:Confusion")
 _RIGHT = _states(classification="confusion:Confusion", multilabel=_LABELS)
@@ -98,11 +101,15 @@ _PRECISION = _states(multilabel=_LABELS)
 _CALIBRATION = _states(
     "calibration:CalibrationBins", "calibration:ClassCalibration", "labels:LabelCalibration"
 )
+_ECE = _CALIBRATION | _SURVIVAL
 _REGION = _states("calibration:RegionCalibration")
 _SCORES = _states("scores:ProperScores", "scores:ClassScores", _LABELS)
+_NLL = _SCORES | _SURVIVAL
 _AUSE = _states("sparsification:Sparsification")
-_SHIFT = _states("shift:Shift", "shift:ClassShift", "labels:LabelShift")
-_REFERRAL = _states("referral:Referral", "ranking:Ranking", _LABELS)
+_SHIFT = _states(
+    "shift:Shift", "shift:ClassShift", "labels:LabelShift", survival="survival:SurvivalShift"
+)
+_REFERRAL = _states("referral:Referral", "ranking:Ranking", _LABELS, _FOLLOWED)
 
 
 def _table(*rows: MetricInfo, group: str | None = None) -> Table[MetricInfo]:
@@ -203,7 +210,34 @@ METRICS = _table(
         _PRECISION,
         "Mean precision at the images that have a label, by its probability; mean over labels",
     ),
-    _blind("ece", _CALIBRATION, f"Expected calibration error, {_BINS}, {_ALL}"),
+    _merit(
+        "c_index",
+        _SURVIVAL,
+        "Concordance index: share of the pairs of patients in which the first to have the event "
+        "has the higher risk",
+    ),
+    _merit(
+        "c_index_ipcw",
+        _SURVIVAL,
+        "Concordance index weighted by the inverse probability of being censored, which does not "
+        "depend on how many are censored",
+    ),
+    replace(
+        _least(
+            "integrated_brier",
+            _SURVIVAL,
+            "Mean squared difference of predicted and observed survival, weighted for censoring, "
+            "mean over the ends of the intervals",
+            high=math.inf,
+        ),
+        skilled=True,
+    ),
+    _blind(
+        "ece",
+        _ECE,
+        f"Expected calibration error, {_BINS}, {_ALL}; of survival, predicted against observed "
+        "survival in as many bins",
+    ),
     _blind("mce", _CALIBRATION, f"Calibration error of the worst of {_BINS}, {_ALL}"),
     _descriptive("ece_floor", _CALIBRATION, f"{_FLOOR} so many images"),
     _blind("ece_debiased", _CALIBRATION, f"{_DEBIASED} images"),
@@ -215,8 +249,8 @@ METRICS = _table(
     replace(
         _least(
             "nll",
-            _SCORES,
-            "Negative log-likelihood per pixel, image or label",
+            _NLL,
+            "Negative log-likelihood per pixel, image, label or patient",
             -math.log(NLL_CLAMP),
             "nats",
         ),
@@ -235,8 +269,8 @@ METRICS = _table(
     _least(
         "aurc",
         _REFERRAL,
-        "Error (1 - Dice, or the share of wrong images or labels) among the most certain images, "
-        "mean over how many are kept",
+        "Error (1 - Dice, the share of wrong images or labels, or 1 - the likelihood of a "
+        "patient's time) among the most certain images, mean over how many are kept",
     ),
     # Empty masks are all equally wrong on lesions, so that any order of them is the best.
     _blind(
@@ -259,6 +293,7 @@ AREAS = _table(
     _area("accuracy", _RIGHT, "accuracy"),
     _area("balanced_accuracy", _CONFUSION, "balanced accuracy"),
     _area("auroc", _AUROC, "AUROC"),
+    _area("c_index", _SURVIVAL, "the concordance index"),
 )
 
 #: What compares each attacked image with itself before the attack.
@@ -269,8 +304,8 @@ SHIFTS = _table(
         -1.0,
         1.0,
         "",
-        "Rank correlation of the changes of an image's uncertainty and of its Dice or probability "
-        "of the true class; -1 means that uncertainty rises where these fall",
+        "Rank correlation of the changes of an image's uncertainty and of its Dice or the "
+        "probability of what is true; -1 means that uncertainty rises where these fall",
         _SHIFT,
     ),
     _most(

@@ -22,9 +22,12 @@ class Prior:
             several are left to the commonest there. None but for segmentations.
         rates: (K,) share of the images, among those where it is known, that have each label; NaN
             where it is never known. None but for several labels.
+        survival: (2, K) probabilities of no event up to the end of each interval, by Kaplan and
+            Meier's estimate and by maximum likelihood; None but for survival.
     """
 
     counts: np.ndarray | None = None
     mean: np.ndarray | None = None
     fixed: np.ndarray | None = None
     rates: np.ndarray | None = None
+    survival: np.ndarray | None = None

@@ -248,6 +248,167 @@ def _brier(columns: Columns) -> Statistic:
     return _mean((miss**2).sum(axis=1) / 2)
 
 
+#: Events that are compared with all patients at once.
+_BLOCK = 256
+
+
+def survival_likelihood(columns: Columns) -> NDArray[np.float64]:
+    """(n,) of what was observed: S_{k−1} − S_k of an event in interval k, S_k of one censored
+    there."""
+    rows, place = np.arange(len(columns["time"])), columns["interval"].astype(int)
+    survival = np.pad(columns["survival"], ((0, 0), (1, 0)), constant_values=1.0)
+    after = survival[rows, place + 1]
+    return np.where(columns["event"] == 1, survival[rows, place] - after, after)
+
+
+def kaplan_meier(time: NDArray[Any], event: NDArray[Any]) -> tuple[NDArray[Any], Floats]:
+    """The product-limit estimate (Kaplan & Meier 1958, JASA 53) of (n,) times and events, 0 or 1.
+
+    Returns:
+        The different times, ascending, and the share that has no event up to each of them.
+    """
+    times, place = np.unique(time, return_inverse=True)
+    died = np.bincount(place, event, len(times))
+    at_risk = np.bincount(place, minlength=len(times))[::-1].cumsum()[::-1]
+    return times, np.cumprod(1 - died / at_risk)
+
+
+class _Censoring:
+    """G, the Kaplan-Meier estimate of not being censored yet, in resamples of n patients.
+
+    At equal times events come before censoring, so that G(T) of an event is that just before it.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        censored = columns["event"] == 0
+        self._order = np.lexsort((censored, columns["time"]))
+        self._places = np.argsort(self._order)
+        self._censored = censored[self._order]
+        self._intervals = np.sort(columns["interval"])
+
+    def estimate(self, weights: Floats) -> Floats:
+        """(r, n + 1), in the order of times: G behind each patient, the first 1."""
+        ordered = weights[:, self._order]
+        at_risk = np.cumsum(ordered[:, ::-1], axis=1)[:, ::-1]
+        lost = ordered * self._censored
+        share = np.divide(lost, at_risk, out=np.zeros_like(lost), where=at_risk > 0)
+        # Rounding of the sum must not leave a little of what is lost as a whole.
+        share[np.isclose(share, 1, atol=1e-12)] = 1
+        ends = np.cumprod(1 - share, axis=1)
+        return np.concatenate([np.ones((len(ends), 1)), ends], axis=1)
+
+    def at_own(self, estimate: Floats) -> Floats:
+        """(r, n): G(T) of each patient, who is taken to have the event."""
+        return estimate[:, self._places]
+
+    def at_edge(self, estimate: Floats, interval: int) -> Floats:
+        """(r,): G where an interval begins."""
+        return estimate[:, np.searchsorted(self._intervals, interval)]
+
+
+def _inverse(values: Floats) -> Floats:
+    """1 / values, 0 where they are 0."""
+    return np.divide(1, values, out=np.zeros_like(values), where=values > 0)
+
+
+def _edge_weights(columns: Columns, weights: Floats) -> list[tuple[NDArray[np.bool_], Floats]]:
+    """For each inner edge, (n,) who was followed beyond it, and (r, n) weights w times `weights`;
+    see `metrics.survival.SurvivalMetrics`."""
+    censoring = _Censoring(columns)
+    estimate = censoring.estimate(weights)
+    own = _inverse(censoring.at_own(estimate)) * (columns["event"] == 1)
+    edges = []
+    for edge in range(1, columns["survival"].shape[1]):
+        alive = columns["interval"] >= edge
+        beyond = _inverse(censoring.at_edge(estimate, edge))[:, None]
+        edges.append((alive, weights * np.where(alive, beyond, own)))
+    return edges
+
+
+def _integrated_brier(columns: Columns) -> Statistic:
+    survival = columns["survival"]
+
+    def statistic(weights: Floats) -> Floats:
+        total = np.zeros(len(weights))
+        edges = _edge_weights(columns, weights)
+        for place, (alive, theirs) in enumerate(edges):
+            total += theirs @ (alive - survival[:, place]) ** 2
+        return _ratio(total / max(len(edges), 1), weights.sum(axis=1))
+
+    return statistic
+
+
+def _survival_bin(probability: NDArray[Any]) -> NDArray[np.float64]:
+    """(n,) to (n, 15): which of 15 equal bins each lies in."""
+    places = np.clip(np.ceil(np.nan_to_num(probability) * CALIBRATION_BINS), 1, CALIBRATION_BINS)
+    return np.eye(CALIBRATION_BINS)[places.astype(int) - 1]
+
+
+def _survival_ece(columns: Columns) -> Statistic:
+    survival = columns["survival"]
+
+    def statistic(weights: Floats) -> Floats:
+        gaps, total = np.zeros((len(weights), CALIBRATION_BINS)), np.zeros(len(weights))
+        for place, (alive, theirs) in enumerate(_edge_weights(columns, weights)):
+            gap = (alive - survival[:, place])[:, None] * _survival_bin(survival[:, place])
+            gaps += theirs @ gap
+            total += theirs.sum(axis=1)
+        return _ratio(np.abs(gaps).sum(axis=1), total)
+
+    return statistic
+
+
+def survival_bins(columns: Columns) -> tuple[Floats, Floats, Floats]:
+    """By bin of the predicted survival, (15,) each: the sum of the weights, of the predicted
+    survival, and of who survived, over patients and inner edges."""
+    weight, predicted, observed = np.zeros((3, CALIBRATION_BINS))
+    once = np.ones((1, len(columns["time"])))
+    for place, (alive, theirs) in enumerate(_edge_weights(columns, once)):
+        survival = columns["survival"][:, place]
+        bins = theirs.T * _survival_bin(survival)
+        weight += bins.sum(axis=0)
+        predicted += survival @ bins
+        observed += alive @ bins
+    return weight, predicted, observed
+
+
+def _concordance(columns: Columns, weighted: bool) -> Statistic:
+    """Over pairs of an event and whoever is known to have lived longer; takes as long as there are
+    such pairs."""
+    time, event, risk = columns["time"], columns["event"], columns["risk"]
+    first = np.flatnonzero(event == 1)
+    censoring = _Censoring(columns)
+
+    def statistic(weights: Floats) -> Floats:
+        if np.isnan(risk).any():
+            return np.full(len(weights), math.nan)
+        factors = weights
+        if weighted:
+            factors = weights * _inverse(censoring.at_own(censoring.estimate(weights)) ** 2)
+        pairs, right = np.zeros(len(weights)), np.zeros(len(weights))
+        for block in (first[start : start + _BLOCK] for start in range(0, len(first), _BLOCK)):
+            mine, level = time[block, None], risk[block, None]
+            later = ((time > mine) | ((time == mine) & (event == 0))).astype(np.float64)
+            better = later * ((risk < level) + 0.5 * (risk == level))
+            own = factors[:, block]
+            pairs += (own * (weights @ later.T)).sum(axis=1)
+            right += (own * (weights @ better.T)).sum(axis=1)
+        return _ratio(right, pairs)
+
+    return statistic
+
+
+def _of_known(make: Callable[[Columns], Statistic]) -> Callable[[Columns], Statistic]:
+    """A statistic of the patients whose time is known."""
+
+    def of(columns: Columns) -> Statistic:
+        known = ~np.isnan(columns["time"])
+        inner = make({name: values[known] for name, values in columns.items()})
+        return lambda weights: inner(weights[:, known])
+
+    return of
+
+
 #: By a metric's own name, of the columns of `tasks.segmentation`.
 SEGMENTATION: Mapping[str, Callable[[Columns], Statistic]] = {
     "dice_lesion": _dice_lesion,
@@ -277,4 +438,12 @@ MULTILABEL: Mapping[str, Callable[[Columns], Statistic]] = {
     "ece": _label_ece,
     "nll": _over_labels(_one_nll),
     "brier": _over_labels(_one_brier),
+}
+#: Of the columns of `tasks.survival`.
+SURVIVAL: Mapping[str, Callable[[Columns], Statistic]] = {
+    "c_index": _of_known(lambda c: _concordance(c, weighted=False)),
+    "c_index_ipcw": _of_known(lambda c: _concordance(c, weighted=True)),
+    "integrated_brier": _of_known(_integrated_brier),
+    "ece": _of_known(_survival_ece),
+    "nll": _of_known(lambda c: _mean(-np.log(survival_likelihood(c).clip(NLL_CLAMP, 1)))),
 }

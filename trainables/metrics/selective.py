@@ -14,9 +14,12 @@ import numpy as np
 from trustsweep.trainables.metrics.labels import Labelled
 from trustsweep.trainables.metrics.ranking import Answers
 from trustsweep.trainables.metrics.referral import Segmented
+from trustsweep.trainables.metrics.survival import FollowedUp
 
 
-def risk_coverage(answers: Answers | Segmented | Labelled) -> tuple[np.ndarray, np.ndarray]:
+def risk_coverage(
+    answers: Answers | Segmented | Labelled | FollowedUp,
+) -> tuple[np.ndarray, np.ndarray]:
     """The mean error among the i least uncertain images, i = 1..n; its mean is aurc.
 
     Images of equal uncertainty count as in random order: the curve is straight in total error
@@ -49,7 +52,9 @@ def threshold(uncertainty: np.ndarray, coverage: float) -> float:
     return float(np.sort(uncertainty)[wanted - 1])
 
 
-def accepted(answers: Answers | Segmented | Labelled, limit: float) -> dict[str, float]:
+def accepted(
+    answers: Answers | Segmented | Labelled | FollowedUp, limit: float
+) -> dict[str, float]:
     """The share of images that a threshold accepts ("coverage"), and the quality of these.
 
     An uncertainty that is NaN is refused. The coverage is NaN for a threshold that is NaN, and

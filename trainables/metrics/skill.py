@@ -28,11 +28,13 @@ EMPTY_MASK, FULL_MASK, MEAN_MASK, FIXED_MASK = "empty mask", "full mask", "mean 
 CLASS_PRIOR, MAJORITY_CLASS = "class prior", "majority class"
 #: Several labels: how often each occurs in the train split.
 LABEL_PRIOR = "label prior"
+#: Survival: the curve of all train patients by Kaplan and Meier, and that of most likely hazards.
+KAPLAN_MEIER, LIFE_TABLE = "Kaplan-Meier curve", "life table"
 #: All: the constant probability that is best on the split it is evaluated on.
 BEST_CONSTANT = "best constant"
 
 #: What decides whether a model is better than a trivial predictor, the first that exists.
-DECISIVE = ("dice_lesion", "dice", "balanced_accuracy", "auroc")
+DECISIVE = ("dice_lesion", "dice", "balanced_accuracy", "auroc", "c_index")
 #: Less than this to gain is rounding (of the clamped likelihood, say).
 _LEAST_ROOM = 1e-6
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
-from trustsweep.trainables.metrics.catalog import NLL_CLAMP
+from trustsweep.trainables.metrics.catalog import METRICS, NLL_CLAMP
 from trustsweep.trainables.metrics.overlap import Overlap, shares
 from trustsweep.trainables.metrics.prior import Prior
+from trustsweep.trainables.metrics.resampled import SURVIVAL, kaplan_meier
 from trustsweep.trainables.metrics.scores import ProperScores
 from trustsweep.trainables.metrics.skill import (
     BEST_CONSTANT,
@@ -25,7 +26,9 @@ from trustsweep.trainables.metrics.skill import (
     EMPTY_MASK,
     FIXED_MASK,
     FULL_MASK,
+    KAPLAN_MEIER,
     LABEL_PRIOR,
+    LIFE_TABLE,
     MAJORITY_CLASS,
     MEAN_MASK,
 )
@@ -39,11 +42,16 @@ class TrivialPredictors(ABC):
         size: How many classes, foregrounds or labels there are, where a prior does not tell.
     """
 
-    #: The column of the shards that holds the truth.
-    column: ClassVar[str] = "label"
+    #: The columns of the shards that hold the ground truth.
+    columns: ClassVar[tuple[str, ...]] = ("label",)
 
     def __init__(self, prior: Prior | None = None, size: int = 0) -> None:
         self._prior = prior
+
+    @staticmethod
+    def stored_truth(columns: Sequence[np.ndarray], manifest: Manifest) -> np.ndarray:
+        """The ground truth as `truth` gives it, from `columns`."""
+        return columns[0]
 
     @staticmethod
     def names(manifest: Manifest) -> tuple[str, ...]:
@@ -197,6 +205,83 @@ class TrivialLabels(TrivialPredictors):
         self._learned = None if learned is None else np.array(learned, dtype=np.float64)
 
 
+class TrivialSurvival(TrivialPredictors):
+    """One survival curve for all: of the train split, and the best of the split itself.
+
+    - Kaplan-Meier: Kaplan and Meier's estimate where each interval ends.
+    - life table: the hazards of most likelihood, events in an interval among those who reach it.
+    - best constant: of the split itself, by either.
+
+    All have a concordance of ½. Keeps 24 bytes a sample.
+    """
+
+    columns = ("time", "event")
+
+    def __init__(self, prior: Prior | None = None, size: int = 0) -> None:
+        super().__init__(prior, size)
+        self._truths: list[np.ndarray] = []
+        self._learned = None if prior is None else prior.survival
+
+    @staticmethod
+    def stored_truth(columns: Sequence[np.ndarray], manifest: Manifest) -> np.ndarray:
+        time, event = (column.astype(np.float64) for column in columns)
+        assert manifest.follow_up is not None
+        interval = np.digitize(time, manifest.follow_up.edges[1:-1]).astype(np.float64)
+        interval[np.isnan(time)] = math.nan
+        return np.stack([time, event, interval], axis=1)
+
+    @staticmethod
+    def truth(batch: Batch) -> np.ndarray:
+        """(B, 3): time, event and interval."""
+        if batch.time is None or batch.event is None or batch.interval is None:
+            raise ValueError("trivial survival curves need a batch with times and events")
+        parts = (batch.time, batch.event, batch.interval)
+        return np.stack([part.detach().double().cpu().numpy() for part in parts], axis=1)
+
+    @staticmethod
+    def names(manifest: Manifest) -> tuple[str, ...]:
+        """None: intervals have no names."""
+        return ()
+
+    @classmethod
+    def learn(cls, truths: Iterable[np.ndarray], size: int = 0) -> Prior:
+        known = _known_times([*truths])
+        if not len(known):
+            raise ValueError("a prior needs the times of the train split")
+        return Prior(survival=_survival_curves(known, int(known[:, 2].max()) + 1))
+
+    def add(self, truth: np.ndarray) -> None:
+        self._truths.append(np.array(truth, dtype=np.float64))
+
+    def merge(self, other: Self) -> None:
+        self._truths += other._truths
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        known = _known_times(self._truths)
+        # In one order, whatever that of arrival.
+        known = known[np.lexsort(known.T)]
+        count = int(known[:, 2].max(initial=0)) + 1
+        curves: dict[str, np.ndarray] = {}
+        if self._learned is not None:
+            count = self._learned.shape[1]
+            curves = dict(zip((KAPLAN_MEIER, LIFE_TABLE), self._learned, strict=True))
+        figures = {name: _curve_metrics(curve, known) for name, curve in curves.items()}
+        best = [_curve_metrics(curve, known) for curve in _survival_curves(known, count)]
+        return {
+            **figures,
+            BEST_CONSTANT: {n: _better(n, [row[n] for row in best]) for n in best[0]},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        learned = {} if self._learned is None else {"learned": self._learned.copy()}
+        return {"truths": np.concatenate([np.zeros((0, 3)), *self._truths]), **learned}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._truths = [np.array(state["truths"], dtype=np.float64)]
+        learned = state.get("learned")
+        self._learned = None if learned is None else np.array(learned, dtype=np.float64)
+
+
 class _ConstantMask(NamedTuple):
     """The prediction of a trivial predictor for every image of n pixels.
 
@@ -238,7 +323,7 @@ class TrivialMasks(TrivialPredictors):
     Here masks are those of independent regions; of a single lesion there is one.
     """
 
-    column = "mask"
+    columns = ("mask",)
     #: Whether a pixel has one class of several, the background first.
     exclusive: ClassVar[bool] = False
 
@@ -419,6 +504,7 @@ TRIVIAL: dict[TaskName, type[TrivialPredictors]] = {
     TaskName.REGION_SEGMENTATION: TrivialMasks,
     TaskName.CLASSIFICATION: TrivialClasses,
     TaskName.MULTILABEL: TrivialLabels,
+    TaskName.SURVIVAL: TrivialSurvival,
 }
 
 
@@ -477,6 +563,44 @@ def _label_metrics(q: np.ndarray, rates: np.ndarray, total: np.ndarray) -> dict[
         "nll": float(-(r * np.log(likely) + (1 - r) * np.log(1 - likely)).mean()),
         "brier": float((r * (1 - q) ** 2 + (1 - r) * q**2).mean()),
     }
+
+
+def _known_times(truths: Sequence[np.ndarray]) -> np.ndarray:
+    """(n, 3) of those whose time is known."""
+    every = np.concatenate([np.zeros((0, 3)), *truths])
+    return every[~np.isnan(every).any(axis=1)]
+
+
+def _survival_curves(truth: np.ndarray, intervals: int) -> np.ndarray:
+    """(2, K): Kaplan and Meier's estimate where each interval ends, and that of the hazards d/n of
+    most likelihood; 1 where nobody is at risk."""
+    time, event, interval = truth.T
+    _, alive = kaplan_meier(time, event)
+    # Times of an interval are all before those of the next.
+    until = [np.unique(time[interval <= k]).size for k in range(intervals)]
+    here = np.bincount(interval.astype(int), event, intervals)[:intervals]
+    reached = np.bincount(interval.astype(int), minlength=intervals)[:intervals][::-1].cumsum()[
+        ::-1
+    ]
+    return np.stack([np.append(1.0, alive)[until], np.cumprod(1 - here / np.maximum(reached, 1))])
+
+
+def _curve_metrics(curve: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """What one curve (K,) for all gives; NaN where nothing can be told."""
+    names = ("c_index", "c_index_ipcw", "integrated_brier", "nll")
+    if not len(truth):
+        return dict.fromkeys(names, math.nan)
+    columns = {
+        **dict(zip(("time", "event", "interval"), truth.T, strict=True)),
+        "risk": np.zeros(len(truth)),
+        "survival": np.tile(curve, (len(truth), 1)),
+    }
+    once = np.ones((1, len(truth)))
+    return {name: float(SURVIVAL[name](columns)(once)[0]) for name in names}
+
+
+def _better(metric: str, values: Sequence[float]) -> float:
+    return max(values) if METRICS[metric].direction == "max" else min(values)
 
 
 def _fixed(total: np.ndarray, images: int) -> np.ndarray:

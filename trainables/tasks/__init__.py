@@ -7,9 +7,9 @@ from functools import cache
 
 from trustsweep.data_pipelines.schema import TaskName
 from trustsweep.trainables.registry import TASKS
-from trustsweep.trainables.tasks.base import AttackLosses, Task
+from trustsweep.trainables.tasks.base import AttackLosses, OutcomeTask, SampleTask, Task
 
-__all__ = ["AttackLosses", "Task", "task_named"]
+__all__ = ["AttackLosses", "OutcomeTask", "SampleTask", "Task", "task_named"]
 
 
 @cache

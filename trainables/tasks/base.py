@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -128,6 +128,10 @@ class Task(ABC):
         """The prior from the truths of the train split. Raises ValueError without a batch."""
         return self.trivial.learn(map(self.trivial.truth, batches))
 
+    def described(self, answers: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+        """Further parts of an evaluation card, from `Evaluation.answers` by condition."""
+        return {}
+
     @abstractmethod
     def shown_truth(self, batch: Batch) -> dict[str, np.ndarray]:
         """The truth of a few images as the report's arrays, by name."""
@@ -135,6 +139,49 @@ class Task(ABC):
     @abstractmethod
     def shown(self, prediction: Prediction, batch: Batch, doubt: Tensor) -> dict[str, np.ndarray]:
         """`probability` and `uncertainty` of a few images as the report's arrays."""
+
+
+class SampleTask(Task):
+    """A task that one row of scores for each sample predicts, so that any network with a linear
+    head can have it."""
+
+    @abstractmethod
+    def loss(
+        self,
+        scores: Tensor,
+        batch: Batch,
+        smoothing: float = 0.0,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """(B,): the negative log-likelihood in nats, of labels smoothed by s: 1 − s + s/K of the
+        target is the true one's, s/K every other one's (Szegedy et al. 2016, arXiv 1512.00567).
+        `weights` are `Method.class_weights`."""
+
+    @abstractmethod
+    def maps(self, scores: Tensor) -> dict[str, Tensor]:
+        """Uncertainty of each sample, (B,) by name: "entropy" and "least-confidence"."""
+
+
+class OutcomeTask(SampleTask):
+    """A task with exactly one of several outcomes for each sample, over which the predictions of
+    stochastic passes and of modalities are averaged."""
+
+    @abstractmethod
+    def columns_of(self, manifest: Manifest) -> int:
+        """The columns of scores that `log_outcomes` takes. Raises `UserError` as `outputs`."""
+
+    @abstractmethod
+    def log_outcomes(self, scores: Tensor) -> Tensor:
+        """(..., columns) scores to (..., outcomes) log-probabilities."""
+
+    @abstractmethod
+    def scores_of(self, outcomes: Tensor) -> Tensor:
+        """The scores of (..., outcomes) log-probabilities up to a constant."""
+
+    @abstractmethod
+    def log_likelihood(self, outcomes: Tensor, batch: Batch) -> Tensor:
+        """(B, ...) of (B, ..., outcomes) log-probabilities up to a constant. Raises ValueError for
+        a batch without the truth."""
 
 
 def picture(values: Tensor) -> np.ndarray:

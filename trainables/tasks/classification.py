@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trustsweep.data_pipelines.errors import UserError
@@ -16,10 +17,11 @@ from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import classes
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.trivial import TrivialClasses
-from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
+from trustsweep.trainables.tasks.base import AttackLosses, OutcomeTask, numbers
+from trustsweep.trainables.uncertainty import categorical_maps
 
 
-class Classification(Task):
+class Classification(OutcomeTask):
     """One class of K, which exclude each other: scores (B, K), or log-odds (B, 1) of the second.
 
     Columns by sample: `truth`, `predicted` (-1 where a score is NaN), `probability_of_truth`,
@@ -37,15 +39,47 @@ class Classification(Task):
     statistics = resampled.CLASSIFICATION
     group_metrics: ClassVar = ("balanced_accuracy", "auroc", "ece")
 
-    def outputs(self, manifest: Manifest) -> int:
-        if len(manifest.classes) < 2:
-            raise UserError(f"{manifest.name}: a single class. A classifier needs at least two.")
-        return len(manifest.classes) if len(manifest.classes) > 2 else 1
-
     def truth(self, batch: Batch) -> Tensor:
         if batch.label is None:
             raise ValueError(f"{self} needs a batch with labels")
         return batch.label
+
+    def outputs(self, manifest: Manifest) -> int:
+        """Two classes share one."""
+        classes = self.columns_of(manifest)
+        return classes if classes > 2 else 1
+
+    def columns_of(self, manifest: Manifest) -> int:
+        if len(manifest.classes) < 2:
+            raise UserError(f"{manifest.name}: a single class. A classifier needs at least two.")
+        return len(manifest.classes)
+
+    def loss(
+        self,
+        scores: Tensor,
+        batch: Batch,
+        smoothing: float = 0.0,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        label = self.truth(batch)
+        if scores.shape[1] > 1:
+            return F.cross_entropy(scores, label, label_smoothing=smoothing, reduction="none")
+        target = label * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(scores[:, 0], target, reduction="none")
+
+    def maps(self, scores: Tensor) -> dict[str, Tensor]:
+        return categorical_maps(scores.softmax(dim=1) if scores.shape[1] > 1 else scores.sigmoid())
+
+    def log_outcomes(self, scores: Tensor) -> Tensor:
+        return scores.log_softmax(dim=-1)
+
+    def scores_of(self, outcomes: Tensor) -> Tensor:
+        return outcomes
+
+    def log_likelihood(self, outcomes: Tensor, batch: Batch) -> Tensor:
+        label = self.truth(batch).reshape(-1, *(1,) * (outcomes.ndim - 1))
+        place = label.expand(*outcomes.shape[:-1], 1)
+        return outcomes.log_softmax(dim=-1).gather(-1, place).squeeze(-1)
 
     def harm(self, decisions: Decisions) -> Tensor:
         return margin_harm(decisions)

@@ -12,15 +12,17 @@ from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.schema import Batch, Manifest, TaskName
 from trustsweep.trainables.attacks.losses import Decisions, margin_harm
 from trustsweep.trainables.contract import Prediction
+from trustsweep.trainables.losses import known_cross_entropy
 from trustsweep.trainables.metrics import resampled
 from trustsweep.trainables.metrics.base import findings
 from trustsweep.trainables.metrics.prior import Prior
 from trustsweep.trainables.metrics.resampled import Columns
 from trustsweep.trainables.metrics.trivial import TrivialLabels
-from trustsweep.trainables.tasks.base import AttackLosses, Task, numbers
+from trustsweep.trainables.tasks.base import AttackLosses, SampleTask, numbers
+from trustsweep.trainables.uncertainty import bernoulli_maps, mean_maps
 
 
-class Multilabel(Task):
+class Multilabel(SampleTask):
     """K labels, each present or absent by its log-odds: scores and labels (B, K), NaN where the
     truth is unknown; unknown labels are left out of everything.
 
@@ -51,6 +53,21 @@ class Multilabel(Task):
         if batch.label is None:
             raise ValueError(f"{self} needs a batch with labels")
         return batch.label
+
+    def loss(
+        self,
+        scores: Tensor,
+        batch: Batch,
+        smoothing: float = 0.0,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """The mean over the labels that are known."""
+        label = self.truth(batch)
+        count = (~label.isnan()).sum(dim=1).clamp(min=1)
+        return known_cross_entropy(scores, label, smoothing, weights) / count
+
+    def maps(self, scores: Tensor) -> dict[str, Tensor]:
+        return mean_maps(bernoulli_maps(scores.sigmoid()))
 
     def decisions(self, scores: Tensor, batch: Batch) -> Decisions:
         size = len(scores)

@@ -33,6 +33,8 @@ _VISITS: tuple[tuple[float, tuple[int, ...]], ...] = (
     (0.1, (0, 0, 0)),
 )
 _MISSING = 0.1
+#: Days after which follow-up ends, with equal chance.
+_FOLLOW_UP = (200.0, 2000.0)
 _TARGETS = ("infection", "classes", "regions")
 
 
@@ -56,6 +58,9 @@ class Phantoms(Layout[Visit]):
         target: What the mask holds: "infection"; "classes" that exclude each other (background,
             lung, infection), without the label of the image; or "regions" one within the other
             (lung, infection, core of the infection).
+        survival: Beside the mask, instead of the label, days from the image to death, exponential
+            with the rate `hazard`, and censored by an independent end of follow-up (a quarter of
+            the images).
     """
 
     name = "phantoms"
@@ -85,6 +90,7 @@ class Phantoms(Layout[Visit]):
         seed: int,
         count: int = 480,
         target: str = "infection",
+        survival: bool = False,
     ) -> None:
         if folder is not None:
             raise UserError(
@@ -95,14 +101,19 @@ class Phantoms(Layout[Visit]):
             raise UserError(f"layout {self.name}: count is a whole number above 0, not {count!r}.")
         if target not in _TARGETS:
             raise UserError(f"target: one of {', '.join(_TARGETS)}, not {target!r}.")
+        if survival not in (True, False):
+            raise UserError(f"layout {self.name}: survival is true or false, not {survival!r}.")
         super().__init__(folder, size=size, seed=seed)
-        self._count, self._target = count, target
+        self._count, self._target, self._survival = count, target, survival
         if target == "classes":
             self.tasks = (TaskName.MULTICLASS_SEGMENTATION,)
             self.classes = ("background", "lung", "infection")
         elif target == "regions":
             self.tasks = (TaskName.REGION_SEGMENTATION, TaskName.CLASSIFICATION)
             self.regions = ("lung", "infection", "core")
+        if survival:
+            self.tasks = (self.tasks[0], TaskName.SURVIVAL)
+            self.time_unit = "days"
 
     def cases(self) -> Iterator[Visit]:
         for index in range(self._count):
@@ -113,15 +124,25 @@ class Phantoms(Layout[Visit]):
         infections = draw_infections(draw)
         drawn = render(self.size, case.patient, infections, draw)
         infection = self._union(drawn.infections)
+        burden = float(infection.mean())
+        time = event = None
+        if self._survival:
+            fate = default_rng((self.seed, 4, case.index))
+            death = fate.exponential(1 / hazard(burden, case.patient.age))
+            end = fate.uniform(*_FOLLOW_UP)
+            time, event = float(min(death, end)), float(death <= end)
+        labelled = self._target != "classes" and not self._survival
         yield Sample(
             sample_id=f"phantom-{case.index:06d}",
             patient_id=case.patient.key,
             site=case.patient.site,
             image=drawn.image[None],
             mask=self._mask(drawn, infection),
-            label=None if self._target == "classes" else int(bool(drawn.infections)),
+            label=int(bool(drawn.infections)) if labelled else None,
             boxes=_boxes(drawn.infections),
-            tabular=_vital_signs(float(infection.mean()), case.patient.age, draw),
+            tabular=_vital_signs(burden, case.patient.age, draw),
+            time=time,
+            event=event,
             groups={"sex": case.patient.sex, "age": case.patient.age},
         )
 
@@ -150,6 +171,16 @@ class Phantoms(Layout[Visit]):
         )
 
 
+def hazard(burden: float, age: float) -> float:
+    """Deaths per day: e^(3.5 (ill − ½) + 0.25 (age − 55) / 10) / 500, with ill in [0, 1) of the
+    infected share of the image, `burden`; age in years."""
+    return float(np.exp(3.5 * (_illness(burden) - 0.5) + 0.025 * (age - 55)) / 500)
+
+
+def _illness(burden: float) -> float:
+    return float(np.tanh(burden / 0.06))
+
+
 def _boxes(masks: Sequence[NDArray[np.uint8]]) -> Boxes:
     """The tightest rectangle around each infection."""
     corners = np.zeros((len(masks), 4), np.float32)
@@ -164,7 +195,7 @@ def _vital_signs(burden: float, age: float, draw: Generator) -> NDArray[np.float
 
     `burden` is the infected share of the image; the signs follow it, but loosely.
     """
-    ill = np.tanh(burden / 0.06)
+    ill = _illness(burden)
     values = np.array(
         [
             draw.normal(36.8 + 1.2 * ill, 0.6),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.data_pipelines.layouts.base import Layout
 from trustsweep.data_pipelines.layouts.tcga.gdc import (
+    SURVIVAL,
     Genomics,
     classes_of,
     patient_of,
@@ -64,7 +65,9 @@ class Tcga(Layout[TcgaPatient | BadFile]):
     first. A sample is a tile with its patient's gene values and MRI, or a patient without tiles.
 
     Args:
-        label: Clinical column whose values are the classes. Patients without one are left out.
+        label: Clinical column whose values are the classes; or "survival", the days to death, or
+            to the last contact of those alive (`vital_status`, `days_to_death`,
+            `days_to_last_follow_up`). Patients without one are left out.
         tiles_per_patient: So many, drawn at random by `seed`, or all where there are fewer.
         genes: Columns of `genomics` at most. More are refused, as choosing among them, for instance
             by variance, must not look at test patients.
@@ -75,7 +78,7 @@ class Tcga(Layout[TcgaPatient | BadFile]):
     """
 
     name = "tcga"
-    tasks = (TaskName.CLASSIFICATION,)
+    tasks: tuple[TaskName, ...] = (TaskName.CLASSIFICATION,)
     groups = ("site", "sex", "age", "race")
     licence = "open-access TCGA data: no restriction beyond NIH's and TCIA's data usage policies"
     citation = (
@@ -122,6 +125,7 @@ class Tcga(Layout[TcgaPatient | BadFile]):
             crop=crop,
             template=Path(template) if template else None,
         )
+        self._survival = label == SURVIVAL
         self._people, self._strays = read_clinical(self._clinical, label)
         self._genes_path = _table(folder, "genomics")
         self._genes = Genomics((), {}, 0, ())
@@ -145,7 +149,6 @@ class Tcga(Layout[TcgaPatient | BadFile]):
         if isinstance(case, BadFile):
             raise case
         person = self._people[case.barcode]
-        assert person.label is not None
         genes = self._genes.values.get(case.barcode)
         volume, notes = self._volume(case)
         sequences = tuple(name in case.mri for name in self._sequences)
@@ -166,7 +169,9 @@ class Tcga(Layout[TcgaPatient | BadFile]):
                 site=case.barcode.split("-")[1],
                 image=self._tile(tile) if self._tiles else None,
                 more_images={} if volume is None else {_MRI: volume},
-                label=self.classes.index(person.label),
+                label=None if self._survival else self.classes.index(str(person.label)),
+                time=person.time,
+                event=person.event,
                 tabular=(blank if genes is None else genes) if self._genes.names else None,
                 present=present,
                 groups={"sex": person.sex, "age": person.age, "race": person.race},
@@ -204,12 +209,18 @@ class Tcga(Layout[TcgaPatient | BadFile]):
         self._data = self._tiles.keys() | self._genes.values.keys() | self._mri.keys()
         if not self._data and not self._strays:
             raise UserError(f"{self._root}: neither {_TILES}, genomics.csv nor {_MRI} here.")
-        labels = {
-            patient: self._people[patient].label
-            for patient in sorted(self._data & self._people.keys())
+        known = {
+            patient: self._people[patient]
+            for patient in sorted(self._data)
+            if patient in self._people
         }
-        self._usable = {patient: label for patient, label in labels.items() if label is not None}
-        self.classes = classes_of(self._clinical, label, list(self._usable.values()))
+        if self._survival:
+            self.tasks, self.classes, self.time_unit = (TaskName.SURVIVAL,), (), "days"
+            self._usable = [patient for patient, p in known.items() if p.time is not None]
+        else:
+            self._usable = [patient for patient, p in known.items() if p.label is not None]
+            values = [str(known[patient].label) for patient in self._usable]
+            self.classes = classes_of(self._clinical, label, values)
         self.tabular = tuple(Feature(name=name) for name in self._genes.names)
         tiles = [Modality(name=_TILES, kind=Kind.IMAGE, column="image")] if self._tiles else []
         genes = (

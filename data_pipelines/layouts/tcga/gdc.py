@@ -18,6 +18,9 @@ from trustsweep.data_pipelines.registry import nearest
 
 #: GDC's mark for no value, and those of its forerunner and of data frames.
 MISSING = ("", "'--", "--", "NA", "NaN", "nan", "[Not Available]", "[Not Applicable]")
+#: The label that stands for time and event, and the columns that these are read from.
+SURVIVAL, VITAL_STATUS = "survival", "vital_status"
+_DEATH, _CONTACT = "days_to_death", "days_to_last_follow_up"
 #: Words for an unknown value.
 _UNKNOWN = ("not reported", "unknown", "unspecified", "not evaluated", "[unknown]")
 _IDS = ("case_submitter_id", "cases.submitter_id", "bcr_patient_barcode", "submitter_id")
@@ -33,12 +36,17 @@ _PRIMARY = 1
 
 @dataclass(frozen=True)
 class Person:
-    """The clinical data of a patient; None where missing."""
+    """The clinical data of a patient; None where missing.
+
+    `time` is in days from diagnosis to death (`event` 1) or the last contact (0).
+    """
 
     label: str | None
     sex: str | None
     age: float | None
     race: str | None
+    time: float | None = None
+    event: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,9 +78,14 @@ def read_clinical(path: Path, label: str) -> tuple[dict[str, Person], list[BadFi
     GDC writes a row a treatment, so a patient may have several; they must agree. Columns may carry
     GDC's newer prefixes (`demographic.vital_status`).
 
+    For the label `SURVIVAL` that is `vital_status`, with `days_to_death` and
+    `days_to_last_follow_up`.
+
     Raises `BadFile` for a table that cannot be read and `UserError` for one that lacks the barcode
     or the column `label`.
     """
+    survival = label == SURVIVAL
+    label = VITAL_STATUS if survival else label
     header = _read(path, {}).header
     own = _id_column(path, header)
     columns = {
@@ -87,7 +100,14 @@ def read_clinical(path: Path, label: str) -> tuple[dict[str, Person], list[BadFi
         raise UserError(f"{path}: no column {label!r}{nearest(label, known)} Choose it by label.")
     if columns["label"] in (columns["years"], columns["days"]):
         raise UserError(f"{path}: {label!r} is a measurement. Choose a column of classes by label.")
-    numbers = ("years", "days")
+    if survival:
+        columns |= {"death": _column(header, _DEATH), "contact": _column(header, _CONTACT)}
+        if lacking := [n for n in (_DEATH, _CONTACT) if _column(header, n) is None]:
+            raise UserError(
+                f"{path}: no column {' and '.join(lacking)}, which survival needs. Export it from "
+                "GDC, or choose a column of classes by label."
+            )
+    numbers = ("years", "days", "death", "contact")
     kinds = {
         column: ColumnKind.NUMBER if key in numbers else ColumnKind.TEXT
         for key, column in columns.items()
@@ -192,12 +212,31 @@ def _person(table: Table, row: TableRow, columns: Mapping[str, str | None]) -> P
     if age is not None and not 0 <= age <= _OLDEST:
         column = columns["years"] if value("years") is not None else columns["days"]
         raise table.bad(row, str(column), f"is an age of at most {_OLDEST} years, or empty.")
+    time, event = _follow_up(table, row, columns)
     return Person(
         label=_known(value("label")),
         sex=_lower(value("sex")),
         age=age,
         race=_lower(value("race")),
+        time=time,
+        event=event,
     )
+
+
+def _follow_up(
+    table: Table, row: TableRow, columns: Mapping[str, str | None]
+) -> tuple[float | None, float | None]:
+    """Time and event of a row; None each where either is missing, or nothing was asked for."""
+    keys = {"alive": "contact", "dead": "death"}
+    label = columns["label"]
+    status = None if "death" not in columns or label is None else _lower(row[label])
+    column = columns[keys[status]] if status in keys else None
+    days = None if column is None else row[column]
+    if days is None:
+        return None, None
+    if days < 0:
+        raise table.bad(row, str(column), "is a time in days from 0 up, or empty.")
+    return float(days), float(status == "dead")
 
 
 def _known(text: Any) -> str | None:

@@ -28,6 +28,7 @@ SECTIONS = Registry(
         "unseen": "trustsweep.distributed.report.sections.unseen:UnseenSection",
         "groups": "trustsweep.distributed.report.sections.groups:GroupsSection",
         "reliability": "trustsweep.distributed.report.sections.reliability:ReliabilitySection",
+        "survival": "trustsweep.distributed.report.sections.survival:SurvivalSection",
         "referral": "trustsweep.distributed.report.sections.referral:ReferralSection",
         "weights": "trustsweep.distributed.report.sections.weights:WeightsSection",
         "images": "trustsweep.distributed.report.sections.images:ImagesSection",

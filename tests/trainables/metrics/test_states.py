@@ -50,6 +50,20 @@ def several(p: torch.Tensor, y: torch.Tensor, u: torch.Tensor, ids: str = "s") -
     )
 
 
+def followed(
+    hazards: torch.Tensor, interval: torch.Tensor, event: torch.Tensor, u: torch.Tensor,
+    ids: str = "s",
+) -> Pair:  # fmt: skip
+    """Hazards (B, K); interval, event and uncertainty (B,). Times lie in their intervals."""
+    names = tuple(f"{ids}{i}" for i in range(len(hazards)))
+    within = (torch.arange(len(hazards)) + 1) / (len(hazards) + 2)
+    batch = Batch(
+        sample_id=names, image=torch.zeros(len(hazards)), time=interval + within, event=event,
+        interval=interval,
+    )  # fmt: skip
+    return Prediction.from_probability(hazards, {"entropy": u}, exclusive=False), batch
+
+
 def pixels(p: torch.Tensor, y: torch.Tensor, u: torch.Tensor, *, exclusive: bool) -> Pair:
     """Probabilities (B, K, *spatial), masks (B, 1 or K, *spatial), uncertainty (B, *spatial)."""
     ids = tuple(f"s{i}" for i in range(len(p)))
@@ -73,6 +87,11 @@ def draw(
         y[2, 0] = math.nan
         p = torch.rand(images, classes, generator=g)
         return several(p, y, torch.rand(images, generator=g), f"{seed}-")
+    if task is TaskName.SURVIVAL:
+        hazards = torch.rand(images, 4, generator=g)
+        interval = torch.arange(images) % 4.0
+        event = (torch.arange(images) % 3 < 2).float()
+        return followed(hazards, interval, event, torch.rand(images, generator=g), f"{seed}-")
     if task is TaskName.MULTICLASS_SEGMENTATION:
         size = max(classes, 2)
         p = (2 * torch.randn(images, size, *shape, generator=g)).softmax(dim=1)
@@ -102,6 +121,11 @@ def perfect(task: TaskName, noise: float) -> Pair:
         y = (torch.rand(30, 3, generator=g) < 0.4).float()
         p = (y + noise * torch.rand(30, 3, generator=g) * (1 - 2 * y)).clamp(0, 1)
         return several(p, y, torch.rand(30, generator=g) if noise else torch.zeros(30))
+    if task is TaskName.SURVIVAL:
+        u = torch.rand(8, generator=g) if noise else torch.zeros(8)
+        truth = torch.eye(8)
+        hazards = truth + noise * torch.rand(8, 8, generator=g) * (1 - 2 * truth)
+        return followed(hazards, torch.arange(8.0), torch.ones(8), u)
     if task is TaskName.MULTICLASS_SEGMENTATION:
         y = torch.randint(0, 3, (6, 1, 16, 16), generator=g)
         y[0] = 0
@@ -262,7 +286,7 @@ def test_half_precision_is_judged_in_double(cls: type[MetricState], task: TaskNa
 @by_class
 def test_the_truth_must_fit(cls: type[MetricState], task: TaskName) -> None:
     prediction, batch = draw(task, 7)
-    with pytest.raises(ValueError, match=r"needs a batch with (masks|labels)"):
+    with pytest.raises(ValueError, match=r"needs a batch with (masks|labels|times)"):
         cls().update(prediction, Batch(sample_id=batch.sample_id, image=batch.image))
     p = prediction.probability
     other = p[..., 1:] if task.endswith("segmentation") else p[:, :1]

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImagePanels:
-    """Panels of segmentations, and of classes."""
+    """Panels of segmentations, and of classes or times to an event (`survival`)."""
 
     panels: list[SegmentationPanel]
     class_panels: list[ClassPanel]
+    survival: bool
 
 
 class ImagesSection(Section[ImagePanels]):
@@ -31,6 +32,7 @@ class ImagesSection(Section[ImagePanels]):
         return ImagePanels(
             panels=[p for p in map(panel, run.spotlight) if p is not None],
             class_panels=[p for p in map(class_panel, run.spotlight) if p is not None],
+            survival=any(card.survival for card in run.spotlight),
         )
 
     def draw(self, run: Run, data: ImagePanels) -> Figure | None:

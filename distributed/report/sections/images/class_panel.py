@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trustsweep.data_pipelines.errors import UserError
 from trustsweep.distributed.report.evaluated import ModelAnswer, answer, truth_of
-from trustsweep.distributed.report.sections.images.panel import IMAGES, Tile, colour, grey
+from trustsweep.distributed.report.sections.images.panel import IMAGES, TRUTHS, Tile, colour, grey
 from trustsweep.distributed.run.evaluation_card import EvaluationCard
 
 ARRAYS = ("image", "probability", "uncertainty")
@@ -50,7 +50,7 @@ def class_panel(card: EvaluationCard) -> ClassPanel | None:
     Raises `UserError` for arrays that are incomplete or do not fit each other.
     """
     stored = card.panel
-    truth = next((name for name in ("label", "labels") if name in stored), None)
+    truth = next((name for name in TRUTHS if name in stored), None)
     if truth is None:
         return None
     epsilon = float(stored.get("epsilon", np.nan))

@@ -18,6 +18,8 @@ from trustsweep.distributed.run.evaluation_card import EvaluationCard
 RGB = NDArray[np.uint8]
 ARRAYS = ("image", "mask", "probability", "uncertainty")
 ATTACKED = ("image_attacked", "probability_attacked", "uncertainty_attacked")
+#: The array that holds the truth of images without a mask.
+TRUTHS = ("label", "labels", "time")
 IMAGES = 3
 # Okabe and Ito's palette: the three stay apart for every kind of colour vision.
 TRUTH, PREDICTED = (0, 158, 115), (86, 180, 233)
@@ -98,7 +100,7 @@ def panel(card: EvaluationCard) -> SegmentationPanel | None:
     Raises `UserError` for arrays that are incomplete or of different shapes.
     """
     stored = card.panel
-    if "image" not in stored or {"label", "labels"} & {*stored}:
+    if "image" not in stored or {*TRUTHS} & {*stored}:
         return None
     epsilon = float(stored.get("epsilon", np.nan))
     needed = ARRAYS if epsilon == 0 else (*ARRAYS, *ATTACKED)

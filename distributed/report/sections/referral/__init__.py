@@ -24,7 +24,8 @@ class Kept:
             every image is answered.
         coverage: The share that it accepts here.
         quality: Of what it accepts, by name: accuracy, precision and auroc of classes, dice and
-            dice_lesion of segmentations; NaN where they do not exist.
+            dice_lesion of segmentations, c_index and integrated_brier of survival; NaN where they
+            do not exist.
     """
 
     target: float | None
@@ -48,9 +49,24 @@ class Abstention:
     kept: dict[str, list[Kept]]
 
     @property
+    def error(self) -> str:
+        """What the error is: "dice" (1 − Dice), "likelihood" (1 − that of a patient's time) or
+        "class" (a wrong one)."""
+        quality = {name for rows in self.kept.values() for name in rows[0].quality}
+        return "dice" if "dice" in quality else "likelihood" if "c_index" in quality else "class"
+
+    @property
     def segmented(self) -> bool:
-        """Whether the error is 1 − Dice, and not a wrong class."""
-        return any("dice" in rows[0].quality for rows in self.kept.values())
+        """Whether the error is 1 − Dice."""
+        return self.error == "dice"
+
+
+#: The mean error in words, by `Abstention.error`.
+ERRORS = {
+    "dice": "mean of 1 - Dice",
+    "likelihood": "mean of 1 - likelihood",
+    "class": "error rate",
+}
 
 
 class ReferralSection(Section[list[Abstention]]):
@@ -63,7 +79,7 @@ class ReferralSection(Section[list[Abstention]]):
     def payload(self, run: Run, data: list[Abstention]) -> dict[str, Any]:
         return {
             "risks": [
-                {"id": a.id, "curves": a.curves, "error": "dice" if a.segmented else "class"}
+                {"id": a.id, "curves": a.curves, "error": a.error, "what": ERRORS[a.error]}
                 for a in data
             ]
         }

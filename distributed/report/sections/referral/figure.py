@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from trustsweep.distributed.report.palette import QUIET, colour
-from trustsweep.distributed.report.sections.referral import Abstention
+from trustsweep.distributed.report.sections.referral import ERRORS, Abstention
 from trustsweep.distributed.report.wording import roles
 from trustsweep.distributed.run.folder import Run
 
@@ -17,7 +17,7 @@ def draw(run: Run, models: list[Abstention]) -> Figure | None:
     if not names:
         return None
     shown, role_of = [e.id for e in run.spotlight], roles(run)
-    segmented = any(model.segmented for model in models)
+    error = models[0].error
     figure = Figure(figsize=(1.0 + 3.6 * len(names), 3.8), layout="constrained")
     grid = figure.subplots(1, len(names), squeeze=False, sharey=True)
     for axes, name in zip(grid[0], names, strict=True):
@@ -32,10 +32,10 @@ def draw(run: Run, models: list[Abstention]) -> Figure | None:
         axes.set_title(name, fontsize=10)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        if not segmented:
+        if error == "class":
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_xlabel("share of the images that are answered")
-    grid[0, 0].set_ylabel("mean of 1 - Dice among them" if segmented else "error rate among them")
+    grid[0, 0].set_ylabel(f"{ERRORS[error]} among them")
     grid[0, 0].set_ylim(bottom=0)  # of all: they share it
     grid[0, 0].legend(fontsize=8)
     return figure

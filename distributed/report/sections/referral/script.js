@@ -2,7 +2,7 @@
 // What models are right about where they may abstain.
 
 function drawRisk() {
-  const segmented = REPORT.risks.some((model) => model.error === "dice");
+  const { error, what } = REPORT.risks[0];
   const models = REPORT.risks.filter((model) => model.curves[condition.value]);
   const traces = models.map((model) => {
     const place = REPORT.spotlight.indexOf(model.id), shown = place >= 0;
@@ -12,16 +12,14 @@ function drawRisk() {
       name: shown ? `trial ${plain(model.id)}, ${plain(REPORT.roles[model.id])}` : "other models of the front",
       legendgroup: shown ? model.id : "other", legendrank: shown ? place : 9,
       line: { color: shown ? colour(place) : QUIET, width: shown ? 2.4 : 1.2, dash: ["solid", "dash", "dot"][Math.max(0, place)] },
-      hovertemplate: `trial ${plain(model.id)}<br>answers %{x:.0%}<br>${segmented ? "1 - Dice %{y:.3f}" : "wrong %{y:.1%}"}<extra></extra>`,
+      hovertemplate: `trial ${plain(model.id)}<br>answers %{x:.0%}<br>${error === "class" ? "wrong %{y:.1%}" : `${what} %{y:.3f}`}<extra></extra>`,
     };
   });
   const others = traces.filter((t) => t.legendgroup === "other");
   others.forEach((trace, i) => { trace.showlegend = i === 0; });
   draw("risk", traces, {
     xaxis: { title: { text: "share of the images that are answered" }, range: [0, 1.01], tickformat: ".0%" },
-    yaxis: segmented
-      ? { title: { text: "mean of 1 - Dice among them" }, rangemode: "tozero" }
-      : { title: { text: "error rate among them" }, rangemode: "tozero", tickformat: ".0%" },
+    yaxis: { title: { text: `${what} among them` }, rangemode: "tozero", ...(error === "class" && { tickformat: ".0%" }) },
     showlegend: true,
   });
 }

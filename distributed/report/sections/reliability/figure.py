@@ -10,8 +10,9 @@ from trustsweep.distributed.report.palette import QUIET, colour, mark
 from trustsweep.distributed.run.evaluation_card import Bins, EvaluationCard
 
 
-def draw(models: list[EvaluationCard]) -> Figure | None:
-    """Accuracy against confidence, clean and attacked, with the counts beneath."""
+def draw(models: list[EvaluationCard], axes: tuple[str, str]) -> Figure | None:
+    """Accuracy against confidence (or what else the axes are called), clean and attacked, with the
+    counts beneath."""
     if not models:
         return None
     figure = Figure(figsize=(3.3 * len(models), 4.4), layout="constrained")
@@ -27,8 +28,8 @@ def draw(models: list[EvaluationCard]) -> Figure | None:
         upper.set_title(f"trial {model.id}", fontsize=10)
         lower.set_yscale("log")
         lower.yaxis.set_major_formatter(EngFormatter(sep=""))
-        lower.set_xlabel("confidence")
-    grid[0, 0].set_ylabel("accuracy")
+        lower.set_xlabel(axes[0])
+    grid[0, 0].set_ylabel(axes[1])
     grid[1, 0].set_ylabel("count")
     grid[0, 0].legend()
     return figure

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trustsweep.data_pipelines.errors import UserError
-from trustsweep.distributed.report.evaluated import ModelAnswer, answer, class_name
+from trustsweep.distributed.report.evaluated import ModelAnswer, answer, truth_of
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.run.evaluation_card import EvaluationCard, ModalityWeights
 from trustsweep.distributed.run.folder import Run
@@ -19,7 +19,7 @@ CONFIDENT = 0.9
 EQUAL = 1e-6
 _BOTH = ("present", "weights", "probability", "uncertainty")
 ARRAYS = (
-    "label", *_BOTH, *(f"{name}_mixed" for name in _BOTH), "severity_mixed",
+    *_BOTH, *(f"{name}_mixed" for name in _BOTH), "severity_mixed",
 )  # fmt: skip
 
 
@@ -97,10 +97,11 @@ def weighing(card: EvaluationCard) -> Weighing | None:
     Raises `UserError` for arrays that are incomplete or do not fit each other.
     """
     weights, stored = card.weights, card.panel
-    if weights is None or "sample_label" not in stored:
+    truth = next((f"sample_{n}" for n in ("label", "time") if f"sample_{n}" in stored), None)
+    if weights is None or truth is None:
         return None
-    count = len(stored["sample_label"])
-    names = [f"sample_{name}" for name in ARRAYS]
+    count = len(stored[truth])
+    names = [truth, *(f"sample_{name}" for name in ARRAYS)]
     if any(name not in stored or len(stored[name]) != count for name in names):
         raise UserError(
             f"evaluation/{card.id}.npz: needs {', '.join(names)}, each with as many rows. "
@@ -127,7 +128,7 @@ def _null(weights: ModalityWeights, name: str) -> tuple[float, float, float]:
 
 def _row(card: EvaluationCard, i: int, limit: float) -> WeighedSample:
     return WeighedSample(
-        truth=class_name(card, int(card.panel["sample_label"][i])),
+        truth=truth_of(card, i, "sample_"),
         clean=_carried(card, i, "", limit),
         mixed=_carried(card, i, "_mixed", limit),
     )
