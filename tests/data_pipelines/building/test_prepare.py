@@ -300,7 +300,7 @@ def test_a_failed_preparation_keeps_the_old_data_set(qata, tmp_path):
 def test_a_data_set_of_another_version_is_refused_in_a_line(tmp_path, changes, words):
     out = tmp_path / "out"
     raw = json.loads(_phantoms(out).manifest.to_json()) | changes
-    kept = {key: value for key, value in raw.items() if value is not None}
+    kept = {key: value for key, value in raw.items() if changes.get(key, "") is not None}
     (out / MANIFEST_NAME).write_text(json.dumps(kept))
     with pytest.raises(UserError) as refused:
         load_manifest(out)

@@ -34,6 +34,7 @@ from trustsweep.distributed.report.page import render_page, write_report
 from trustsweep.distributed.report.section import Section
 from trustsweep.distributed.report.sections import SECTIONS, sections
 from trustsweep.distributed.report.sections.images.panel import (
+    CONFUSED,
     FALSE_ALARM,
     MISSED,
     error_map,
@@ -545,10 +546,11 @@ def test_parallel_coordinates_keep_every_value_in_its_place(finished: Path) -> N
 
 
 def test_error_map_paints_false_alarms_and_misses() -> None:
-    predicted = np.array([[True, True, False, False]])
-    mask = np.array([[True, False, True, False]])
-    pixels = error_map(np.zeros((1, 4), np.float32), predicted, mask)
-    assert pixels.tolist() == [[[0, 0, 0], list(FALSE_ALARM), list(MISSED), [0, 0, 0]]]
+    alarm = np.array([[False, True, False, True]])
+    missed = np.array([[False, False, True, True]])
+    pixels = error_map(np.zeros((1, 4), np.float32), alarm, missed)
+    found = [[0, 0, 0], list(FALSE_ALARM), list(MISSED), list(CONFUSED)]
+    assert pixels.tolist() == [found]
 
 
 def test_panel_rows_hold_nine_pictures_on_one_scale(finished: Path) -> None:
