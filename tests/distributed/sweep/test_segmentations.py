@@ -133,7 +133,10 @@ _SETTINGS = [
     item
     for setting in (
         "space.epochs=1",
+        # Another network than the default, and images in patches.
+        "space.network=deeplabv3",
         "space.width=4",
+        "space.patch_size=20",
         "evaluation.epsilons=[0, 0.01]",
         "evaluation.attack_steps=1",
         "evaluation.severities=[3]",
