@@ -25,12 +25,12 @@ $(VENV)/.installed: pyproject.toml
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -W ignore -c "import $(IMPORTED)"
 	touch $@
 
-# What the tests need beside it.
+# What the tests need beside it. What cannot be compiled is a template of some package, no Python.
 dev: $(VENV)/.developing
 
 $(VENV)/.developing: $(VENV)/.installed
 	$(PIP) --editable ".[dev]"
-	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 sweep: setup

@@ -65,7 +65,6 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
         "train", "brightest", "--data", data, "--dry-run", "--set", "regime=rarely",
         "--set", "attack=long-step", "--set", "attack_steps=2",
         "--set", "evaluation.corruptions=[fading]", "--set", "evaluation.suite=faint",
-        "--set", "evaluation.uncertainty=doubt-squared",
         "--set", "objectives=[mirrored.balanced_accuracy]", "--set",
     ]  # fmt: skip
     mirrored = "evaluation.conditions=[mirrored@2]"
@@ -73,6 +72,11 @@ def test_a_study_may_name_what_a_plugin_added_and_is_checked_against_it(tmp_path
     assert "gain: 2.0" in shown
     # An iterative attack has steps, and a regime that attacks an ε, without a line anywhere else.
     assert "attack_steps: 2" in shown
+    ranked = [
+        "train", "brightest", "--data", data, "--dry-run", "--set", "regime=uncertain",
+        "--set", "selection_measure=doubt-squared",
+    ]  # fmt: skip
+    assert "selection_measure: doubt-squared" in trustsweep(*ranked, "--plugin", EVERYTHING)
     refused = run(*study, mirrored, "--plugin", EVERYTHING, "--set", "gain=11")
     assert refused.returncode == 2
     assert "space.gain: 11 is outside [0.1, 10]" in refused.stderr

@@ -245,10 +245,11 @@ def _unique(
     """Without duplicates, which would let a model be tested on what it was trained on.
 
     Of identical images the one in the most held-out published split stays. Visits of one patient
-    that share an image but differ in other values all stay. Two samples of one name, or one image
-    with two masks, are problems.
+    that share an image but differ in other values all stay. Two samples of one name are problems,
+    and so are all samples of an image with different masks: which mask is right is not known.
     """
     names: dict[str, str] = {}
+    masks: dict[str, dict[str, str]] = {}
     best: dict[str, SampleRow] = {}
     order = (None, *Split)
     usable = []
@@ -257,18 +258,22 @@ def _unique(
             problems.append(BadFile(Path(row.source), f"the same name as {known}. Rename one."))
             continue
         usable.append((row, place))
+        if row.image:
+            masks.setdefault(row.image, {}).setdefault(row.mask, row.source)
         kept = best.setdefault(row.image, row)
         if order.index(row.member.split) > order.index(kept.member.split):
             best[row.image] = row
     result = []
     for row, place in usable:
         first = best[row.image]
+        known_masks = masks.get(row.image, {})
+        others = [source for mask, source in known_masks.items() if mask != row.mask]
         visit = row.member.patient == first.member.patient and row.content != first.content
-        if not row.image or row is first or (visit and row.mask == first.mask):
-            result.append((row, place))
-        elif row.mask != first.mask:
-            reason = f"the same image as {first.source} with another mask. Remove one of the two."
+        if others:
+            reason = f"the same image as {others[0]} with another mask. Remove one of the two."
             problems.append(BadFile(Path(row.source), reason))
+        elif not row.image or row is first or visit:
+            result.append((row, place))
         else:
             notes[_COPY] += 1
     return result

@@ -64,7 +64,7 @@ class Ham10000(Layout[LesionImage | BadFile]):
     as not downloaded; an image without a row or, where there are masks, without its own is refused,
     and so is a lesion of two diagnoses. There is no published test set here: splits are ours.
     ISIC_0024366 and ISIC_0029861 are one image with two masks, which is refused as well: remove
-    one of them, or pass --skip-bad, which leaves out the second.
+    one of them, or pass --skip-bad, which leaves out both.
 
     Several images may be of one lesion; `lesion_id` stands for the patient, as the publisher does
     not say which lesions are of one person. Site is the column `dataset`, where the table has it.
