@@ -26,7 +26,7 @@ from trustsweep.distributed.version import VERSION
 LEDGER = "ledger.jsonl"
 _LOCK = ".lock"
 #: Version of the format of a run folder; raise it when keys of its files, or their meaning, change.
-RUN_FORMAT = 2
+RUN_FORMAT = 3
 
 #: Kinds of events; the first line alone is of the kind `FORMAT`.
 FORMAT = "format"
