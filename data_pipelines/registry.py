@@ -16,7 +16,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -158,7 +158,7 @@ class Registry(Mapping[str, Any]):
         # What a class inherits is of another.
         return inspect.cleandoc(added.__doc__ or sys.modules[added.__module__].__doc__ or "")
 
-    @property
+    @cached_property
     def _entries(self) -> dict[str, Entry]:
         """Ours, and those of installed packages."""
         if self._group is None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 
 from trustsweep.data_pipelines.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from trustsweep.distributed.run.folder import Run
 
 app = typer.Typer(
@@ -342,22 +343,22 @@ def main() -> None:
 
 
 def _sweep(study: Any, out: Path, dry_run: bool) -> None:
-    console = _console()
     if not dry_run:
         from trustsweep.distributed.sweep.job import sweep
 
-        _ended(sweep(study, out, console))
+        _ended(sweep(study, out, _console()))
         return
     from trustsweep.distributed.sweep.plan import prepare
     from trustsweep.distributed.sweep.resources import nodes
 
     prepared = prepare(study, nodes())
-    console.print(study.to_yaml(), highlight=False, markup=False)
+    # As it is: what a terminal would wrap, a file that it is sent to should not.
+    print(study.to_yaml())
     space = yaml.safe_dump(study.search_space().to_dict(), sort_keys=False, allow_unicode=True)
-    console.print(f"# The space, resolved\n{space}", highlight=False, markup=False)
-    console.print(f"# Resources: {prepared.resources}", highlight=False, markup=False)
+    print(f"# The space, resolved\n{space}")
+    print(f"# Resources: {prepared.resources}")
     for note in prepared.notes:
-        console.print(f"# {note}", highlight=False, markup=False, soft_wrap=True)
+        print(f"# {note}")
 
 
 def _resume(
@@ -382,6 +383,8 @@ def _ended(run: Run) -> None:
 
 
 def _console() -> Console:
+    from rich.console import Console
+
     # A job's log is not a terminal and would be wrapped at 80 columns.
     console = Console()
     return console if console.is_terminal else Console(width=160)
