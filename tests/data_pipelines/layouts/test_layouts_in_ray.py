@@ -23,11 +23,16 @@ SIZE = 16
 VOLUMES = {"brats": {"dims": 3}, "lgg": {"dims": 3}, "nnunet": {"dims": 3}}
 #: And options that give another kind of mask.
 MASKS = {"brats": {"target": "regions", "slices": 4}, "phantoms": {"target": "regions"}}
+#: And options that give times to an event.
+TIMES = {"phantoms": {"survival": True}}
 
 
 def _shapes(batch: Batch) -> dict[str, tuple[int, ...]]:
-    fields = ("image", "mask", "label", "tabular", "series", "series_mask", "series_delta")
-    values = {name: getattr(batch, name) for name in (*fields, "present")} | batch.more_images
+    fields = (
+        *("image", "mask", "label", "tabular", "series", "series_mask", "series_delta"),
+        *("present", "time", "event", "interval"),
+    )
+    values = {name: getattr(batch, name) for name in fields} | batch.more_images
     return {name: tuple(value.shape) for name, value in values.items() if value is not None}
 
 
@@ -41,6 +46,8 @@ def _expected(manifest: Manifest, rows: int) -> dict[str, tuple[int, ...]]:
         shapes["label"] = (rows, len(manifest.classes))
     elif TaskName.CLASSIFICATION in manifest.tasks:
         shapes["label"] = (rows,)
+    if TaskName.SURVIVAL in manifest.tasks:
+        shapes |= dict.fromkeys(("time", "event", "interval"), (rows,))
     if manifest.tabular:
         shapes["tabular"] = (rows, len(manifest.tabular))
     if len(manifest.modalities) > 1:
@@ -72,7 +79,7 @@ def test_every_layout_gives_a_worker_batches_of_the_shapes_it_promises(
     local_ray, miniature, tmp_path
 ):
     wanted: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in LAYOUTS]
-    wanted += [*VOLUMES.items(), *MASKS.items()]
+    wanted += [*VOLUMES.items(), *MASKS.items(), *TIMES.items()]
     folders, manifests, datasets = {}, {}, {}
     for name, options in wanted:
         key = "-".join([name, *map(str, options.values())])
