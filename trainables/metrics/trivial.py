@@ -337,7 +337,8 @@ class TrivialMasks(TrivialPredictors):
 
     @staticmethod
     def names(manifest: Manifest) -> tuple[str, ...]:
-        return manifest.regions or manifest.classes[1:]
+        # Not the classes of the label that images may have beside their masks.
+        return manifest.regions or manifest.mask_names[1:]
 
     @staticmethod
     def truth(batch: Batch) -> np.ndarray:

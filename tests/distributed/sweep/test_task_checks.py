@@ -251,6 +251,11 @@ def test_classes_that_a_split_lacks_are_told_and_cannot_be_weighed() -> None:
         check_classes(weighed, lacking, TaskName.CLASSIFICATION)
     everything = dataclasses.replace(lacking, label_counts={})
     assert check_classes(weighed, everything, TaskName.CLASSIFICATION) == []
+    # A mask of one lesion lacks none of the classes that the label beside it has.
+    masked = dataclasses.replace(
+        lacking, columns={"mask": "uint8[1, 16, 16]"}, mask_shares={"train": (0.9, 0.1)}
+    )
+    assert check_classes(plain, masked, TaskName.SEGMENTATION) == []
 
 
 @pytest.mark.parametrize(
