@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -73,6 +74,17 @@ class Prediction:
         if self.scores.shape[1] > 1 and self.exclusive:
             return self.scores.softmax(dim=1)
         return self.scores.sigmoid()
+
+    def select(self, rows: list[int]) -> Self:
+        """The predictions for the samples at `rows`, in that order."""
+        attention, weights = self.attention, self.modality_weights
+        return dataclasses.replace(
+            self,
+            scores=self.scores[rows],
+            uncertainty={name: values[rows] for name, values in self.uncertainty.items()},
+            attention=None if attention is None else attention[rows],
+            modality_weights=None if weights is None else weights[rows],
+        )
 
     @classmethod
     def from_probability(

@@ -35,7 +35,7 @@ def materialise(
     sizes = Manifest.load(folder).stored_bytes
 
     def read(split: Split) -> MaterializedDataset:
-        if sizes[split] <= small:
+        if sizes.get(split, 0) <= small:
             return ray.data.from_arrow(read_table(folder, split))
         return ray.data.read_parquet(folder.path(split), filesystem=filesystem).materialize()
 

@@ -5,7 +5,6 @@ Means over labels are over those of which anything is known (macro).
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -133,12 +132,7 @@ def _labelled(prediction: Prediction, batch: Batch) -> tuple[Prediction, Batch]:
     """Without the images of which no label is known, which would count as images without error."""
     truth = findings(prediction, batch)[1]
     rows = (~truth.isnan()).any(dim=1).nonzero().flatten().tolist()
-    kept = dataclasses.replace(
-        prediction,
-        scores=prediction.scores[rows],
-        uncertainty={name: values[rows] for name, values in prediction.uncertainty.items()},
-    )
-    return kept, batch.select(rows)
+    return prediction.select(rows), batch.select(rows)
 
 
 def _whole(answers: Labelled, names: tuple[str, ...]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -200,12 +199,7 @@ def _known(prediction: Prediction, batch: Batch) -> tuple[Prediction, Batch]:
     if batch.time is None:
         raise ValueError("this metric needs a batch with times and events")
     rows = (~batch.time.isnan()).nonzero().flatten().tolist()
-    kept = dataclasses.replace(
-        prediction,
-        scores=prediction.scores[rows],
-        uncertainty={name: values[rows] for name, values in prediction.uncertainty.items()},
-    )
-    return kept, batch.select(rows)
+    return prediction.select(rows), batch.select(rows)
 
 
 def _whole(columns: Columns, names: tuple[str, ...]) -> dict[str, float]:
